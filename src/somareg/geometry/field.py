@@ -1,0 +1,102 @@
+"""Displacement fields on a regular lattice: call, inverse, Jacobian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.geometry.compose import compose
+from somareg.types import FloatArray, Transform
+
+
+@dataclass(frozen=True, eq=False)
+class FieldTransform:
+    """`xy -> xy + d(xy)`, d bilinear between lattice nodes and held constant outside the lattice.
+
+    Attributes:
+        array: (2, h, w) float64 pixels (dx, dy) at the nodes.
+        origin: (x, y) pixel position of node [0, 0].
+        step: (x, y) pixels between nodes.
+    """
+
+    array: NDArray[np.float64]
+    origin: tuple[float, float] = (0.0, 0.0)
+    step: tuple[float, float] = (1.0, 1.0)
+
+    def displacement(self, xy: FloatArray) -> FloatArray:
+        """d(xy), (N, 2) pixels."""
+        _, h, w = self.array.shape
+        points = np.asarray(xy, float)
+        x = np.clip((points[:, 0] - self.origin[0]) / self.step[0], 0, w - 1)
+        y = np.clip((points[:, 1] - self.origin[1]) / self.step[1], 0, h - 1)
+        x0 = np.minimum(x.astype(int), max(w - 2, 0))
+        y0 = np.minimum(y.astype(int), max(h - 2, 0))
+        x1, y1 = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1)
+        fx, fy = x - x0, y - y0
+        d = self.array
+        top = d[:, y0, x0] * (1 - fx) + d[:, y0, x1] * fx
+        bottom = d[:, y1, x0] * (1 - fx) + d[:, y1, x1] * fx
+        result: FloatArray = (top * (1 - fy) + bottom * fy).T
+        return result
+
+    def __call__(self, xy: FloatArray) -> FloatArray:
+        points = np.asarray(xy, float)
+        return points + self.displacement(points)
+
+    @property
+    def inverse(self) -> InverseFieldTransform:
+        return InverseFieldTransform(self)
+
+    @property
+    def is_affine(self) -> bool:
+        return not self.array.any()
+
+    def __matmul__(self, first: Transform) -> Transform:
+        return compose(self, first)
+
+    def jacobian_determinant(self) -> NDArray[np.float64]:
+        """(h, w) determinant of the map's Jacobian at the nodes; <= 0 where the map folds over."""
+        _, h, w = self.array.shape
+        if h < 2 or w < 2:
+            return np.ones((h, w))
+        dx_y, dx_x = np.gradient(self.array[0], self.step[1], self.step[0])
+        dy_y, dy_x = np.gradient(self.array[1], self.step[1], self.step[0])
+        determinant: NDArray[np.float64] = (1 + dx_x) * (1 + dy_y) - dx_y * dy_x
+        return determinant
+
+
+@dataclass(frozen=True, eq=False)
+class InverseFieldTransform:
+    """The inverse of a field that does not fold, by fixed-point iteration `x <- y - d(x)`.
+
+    Attributes:
+        forward: the field to invert.
+        tolerance_px: stop when no point moves further.
+    """
+
+    forward: FieldTransform
+    tolerance_px: float = 1e-6
+
+    def __call__(self, xy: FloatArray) -> FloatArray:
+        target = np.asarray(xy, float)
+        guess = target.copy()
+        for _ in range(100):
+            update = target - self.forward.displacement(guess)
+            moved = float(np.abs(update - guess).max(initial=0.0))
+            guess = update
+            if moved < self.tolerance_px:
+                break
+        return guess
+
+    @property
+    def inverse(self) -> FieldTransform:
+        return self.forward
+
+    @property
+    def is_affine(self) -> bool:
+        return self.forward.is_affine
+
+    def __matmul__(self, first: Transform) -> Transform:
+        return compose(self, first)
