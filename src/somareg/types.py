@@ -88,6 +88,7 @@ class Raster:
         tags: dataset-level metadata, kept in outputs.
         colorinterp: one name per band (rasterio's lower-case names), () when unknown.
         sha256: of the file, "" for arrays.
+        notes: what was decided while reading ("12 NaN or infinite pixels masked"), for the report.
     """
 
     data: NDArray[Any]
@@ -100,6 +101,7 @@ class Raster:
     tags: Mapping[str, str] = field(default_factory=dict)
     colorinterp: tuple[str, ...] = ()
     sha256: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable

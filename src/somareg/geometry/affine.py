@@ -61,7 +61,8 @@ class AffineTransform:
         """
         angle, lean = np.deg2rad(rotation_deg), np.tan(np.deg2rad(shear_deg))
         cos, sin = np.cos(angle), np.sin(angle)
-        linear = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, lean], [0.0, 1.0]]) @ np.diag(np.broadcast_to(scale, 2))
+        rotation, shear = np.array([[cos, -sin], [sin, cos]]), np.array([[1.0, lean], [0.0, 1.0]])
+        linear = rotation @ shear @ np.diag(np.broadcast_to(scale, 2))
         middle = np.asarray(centre, float)
         return cls(np.column_stack([linear, middle + np.asarray(shift, float) - linear @ middle]))
 

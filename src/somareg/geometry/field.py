@@ -31,14 +31,16 @@ class FieldTransform:
         points = np.asarray(xy, float)
         x = np.clip((points[:, 0] - self.origin[0]) / self.step[0], 0, w - 1)
         y = np.clip((points[:, 1] - self.origin[1]) / self.step[1], 0, h - 1)
-        x0 = np.minimum(x.astype(int), max(w - 2, 0))
-        y0 = np.minimum(y.astype(int), max(h - 2, 0))
-        x1, y1 = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1)
+        x0 = np.minimum(x.astype(np.intp), max(w - 2, 0))
+        y0 = np.minimum(y.astype(np.intp), max(h - 2, 0))
+        right, below = min(w - 1, 1), w * min(h - 1, 1)
         fx, fy = x - x0, y - y0
-        d = self.array
-        top = d[:, y0, x0] * (1 - fx) + d[:, y0, x1] * fx
-        bottom = d[:, y1, x0] * (1 - fx) + d[:, y1, x1] * fx
-        result: FloatArray = (top * (1 - fy) + bottom * fy).T
+        node = y0 * w + x0
+        result = np.empty(points.shape)
+        for axis, nodes in enumerate(self.array.reshape(2, -1)):
+            top = nodes.take(node) * (1 - fx) + nodes.take(node + right) * fx
+            bottom = nodes.take(node + below) * (1 - fx) + nodes.take(node + (below + right)) * fx
+            result[:, axis] = top * (1 - fy) + bottom * fy
         return result
 
     def __call__(self, xy: FloatArray) -> FloatArray:

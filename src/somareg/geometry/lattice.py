@@ -1,0 +1,93 @@
+"""Fast evaluation of slow, smooth maps: exact on a lattice, bilinear in between, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from somareg.geometry.affine import AffineTransform
+from somareg.geometry.field import FieldTransform
+from somareg.types import FloatArray, Transform
+
+PointMap = Callable[[FloatArray], FloatArray]
+
+
+def pixel_centres(x: int, y: int, width: int, height: int) -> FloatArray:
+    """(height * width, 2) pixel-centre coordinates of a block, row by row."""
+    columns, rows = np.meshgrid(np.arange(x, x + width, dtype=float), np.arange(y, y + height, dtype=float))
+    return np.stack([columns.ravel(), rows.ravel()], axis=-1)
+
+
+def jacobian_at(transform: PointMap, xy: tuple[float, float], step: float = 1.0) -> FloatArray:
+    """2x2 Jacobian of a map at a point, by central differences over `step` pixels each way."""
+    shifts = step * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    right, left, below, above = transform(np.asarray(xy, float) + shifts)
+    return np.stack([(right - left) / (2 * step), (below - above) / (2 * step)], axis=-1)
+
+
+def on_lattice(
+    transform: Transform,
+    bounds: tuple[float, float, float, float],
+    *,
+    step: float = 16.0,
+    tolerance_px: float = 1e-3,
+) -> PointMap:
+    """A map that agrees with `transform` inside `bounds` to `tolerance_px` and is fast on many points.
+
+    The map's best affine part is exact; the rest is bilinear between lattice nodes. The middles of the cells, where
+    that is worst, are checked; the lattice is refined until they agree, and `transform` itself is returned when a
+    fine lattice does not do.
+
+    Args:
+        transform: a smooth map.
+        bounds: (left, top, right, bottom) of the points to come, pixels.
+        step: pixels between nodes to begin with.
+        tolerance_px: largest error allowed at the middles.
+    """
+    if transform.is_affine:
+        return transform
+    left, top, right, bottom = bounds
+    while step >= 2:
+        nx, ny = int(np.ceil((right - left) / step)) + 2, int(np.ceil((bottom - top) / step)) + 2
+        nodes = pixel_centres(0, 0, nx, ny) * step + (left, top)
+        values = transform(nodes)
+        if not np.isfinite(values).all():
+            return transform
+        design = np.column_stack([nodes, np.ones(len(nodes))])
+        solution = np.linalg.lstsq(design, values, rcond=None)[0]
+        affine = AffineTransform(solution.T.astype(np.float64))
+        rest = (values - affine(nodes)).T.reshape(2, ny, nx)
+        field = FieldTransform(rest, origin=(left, top), step=(step, step))
+
+        def approximate(xy: FloatArray, affine: AffineTransform = affine, field: FieldTransform = field) -> FloatArray:
+            return affine(xy) + field.displacement(xy)
+
+        middles = nodes + step / 2
+        middles = middles[(middles[:, 0] < left + (nx - 1) * step) & (middles[:, 1] < top + (ny - 1) * step)]
+        if float(np.abs(approximate(middles) - transform(middles)).max()) <= tolerance_px:
+            return approximate
+        step /= 2
+    return transform
+
+
+def source_window(xy: FloatArray, shape: tuple[int, int], margin: int) -> tuple[int, int, int, int] | None:
+    """The part of an image that samples at `xy` need.
+
+    Args:
+        xy: (N, 2) pixel-centre coordinates; not finite means nowhere.
+        shape: (height, width) of the image.
+        margin: pixels around the points that the kernel reaches.
+
+    Returns:
+        (x, y, width, height) inside the image, or None when no point is near it.
+    """
+    height, width = shape
+    x, y = xy.T
+    near = (x > -margin) & (x < width - 1 + margin) & (y > -margin) & (y < height - 1 + margin)
+    if not near.any():
+        return None
+    left, top = (max(0, int(np.floor(v[near].min())) - margin) for v in (x, y))
+    right = min(width, int(np.ceil(x[near].max())) + margin + 1)
+    bottom = min(height, int(np.ceil(y[near].max())) + margin + 1)
+    return left, top, max(1, right - left), max(1, bottom - top)

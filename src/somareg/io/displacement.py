@@ -1,0 +1,171 @@
+"""`displacement.tif`: the estimate as a file that any GIS reads and somareg applies again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError
+from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.io.source import Block, RasterSource, open_source
+from somareg.io.writer import write_geotiff
+from somareg.types import Displacement, Estimate, Grid, Transform
+
+FORMAT = 1
+"""Version of the file's tags; a reader refuses newer ones."""
+
+FILE_NAME = "displacement.tif"
+
+_MAX_NODES = 16_000_000
+_ROUNDING_PX = 1e-4  # a residual below this is the rounding of float32, not a local displacement
+
+
+def write_displacement(
+    path: str | Path,
+    displacement: Displacement,
+    estimate: Estimate,
+    affine_matrix: NDArray[np.float64] | None = None,
+    tags: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a 3-band float32 COG (dx, dy, certainty) with all that is needed to apply it again.
+
+    Args:
+        path: output file.
+        displacement: on the reference grid, pixels.
+        estimate: its grids go into the tags.
+        affine_matrix: (2, 3) the global affine of the correction, which continues it outside the grid.
+        tags: more dataset-level metadata.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: as `write_geotiff`.
+    """
+    own = {
+        "SOMAREG_FORMAT": str(FORMAT),
+        "SOMAREG_CONVENTION": "moving_xy = reference_xy + (dx, dy); pixels; x right, y down; integer = pixel centre",
+        "SOMAREG_REFERENCE_GRID": json.dumps(asdict(estimate.reference)),
+        "SOMAREG_MOVING_GRID": json.dumps(asdict(estimate.moving)),
+    }
+    if affine_matrix is not None:
+        own["SOMAREG_AFFINE"] = json.dumps(np.asarray(affine_matrix, float).tolist())
+    bands = np.concatenate([displacement.array, displacement.certainty[None]]).astype(np.float32)
+    return write_geotiff(
+        path,
+        bands,
+        displacement.grid,
+        descriptions=("dx", "dy", "certainty"),
+        units=("px", "px", "1"),
+        tags={**(tags or {}), **own},
+        band_tags=({"units": "px"}, {"units": "px"}, {"units": "1"}),
+        averaged_overviews=True,
+        overwrite=overwrite,
+    )
+
+
+def read_estimate(path: str | Path) -> Estimate:
+    """Read an estimate back.
+
+    Inside the reference grid the correction is the field of the file. Outside it is the affine of the file plus the
+    local displacement of the nearest edge. Fields of more than 16 million nodes are thinned evenly (the affine part
+    stays exact), so memory is bounded.
+
+    Args:
+        path: a `displacement.tif`, or the output folder or `report.json` beside it.
+
+    Raises:
+        ReadError: missing or damaged.
+        InputError: not a displacement file of somareg, or its tags or values are malformed.
+        UnsupportedError: written by a newer format.
+    """
+    file = _find(Path(path))
+    with open_source(file, role="displacement") as source:
+        tags = source.tags
+        _check_format(source, file)
+        reference = _grid(tags, "SOMAREG_REFERENCE_GRID", file)
+        moving = _grid(tags, "SOMAREG_MOVING_GRID", file)
+        if (reference.width, reference.height) != (source.grid.width, source.grid.height):
+            raise InputError(f"{file} is {source.grid.width} x {source.grid.height} px but its tags say another size")
+        affine = _affine(tags, file)
+        values, step = _read_nodes(source)
+    if not np.isfinite(values).all():
+        raise InputError(f"{file} holds displacements that are not finite; write it anew with somareg register")
+    return Estimate(_correction(values, step, affine), reference, moving)
+
+
+def _find(path: Path) -> Path:
+    if path.is_dir():
+        path = path / FILE_NAME
+    elif path.suffix.lower() == ".json":
+        path = path.with_name(FILE_NAME)
+    if not path.is_file():
+        raise ReadError(f"no estimate at {path}; give a displacement.tif, or the folder that somareg register wrote")
+    return path
+
+
+def _check_format(source: RasterSource, file: Path) -> None:
+    version = source.tags.get("SOMAREG_FORMAT")
+    if version is None or source.count != 3 or source.dtype != np.float32:
+        raise InputError(f"{file} is not a displacement file of somareg; give the displacement.tif of an output folder")
+    if not version.isdigit() or int(version) > FORMAT:
+        raise UnsupportedError(f"{file} has format {version}, this somareg reads up to {FORMAT}; update somareg")
+
+
+def _grid(tags: Mapping[str, str], key: str, file: Path) -> Grid:
+    try:
+        values: dict[str, Any] = json.loads(tags[key])
+        a, b, c, d, e, f = (float(v) for v in values["transform"])
+        crs = values["crs"]
+        grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), None if crs is None else str(crs))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file} has a malformed tag {key}; write it anew with somareg register") from error
+    if min(grid.shape) < 1:
+        raise InputError(f"{file} has a malformed tag {key} (empty grid); write it anew with somareg register")
+    return grid
+
+
+def _affine(tags: Mapping[str, str], file: Path) -> AffineTransform:
+    if "SOMAREG_AFFINE" not in tags:
+        return AffineTransform.identity()
+    try:
+        return AffineTransform(np.asarray(json.loads(tags["SOMAREG_AFFINE"]), np.float64))
+    except (TypeError, ValueError, EstimationError) as error:
+        raise InputError(f"{file} has a malformed tag SOMAREG_AFFINE; write it anew with somareg register") from error
+
+
+def _read_nodes(source: RasterSource) -> tuple[NDArray[np.float32], int]:
+    """(2, h, w) displacements at every `step`-th pixel."""
+    width, height = source.grid.width, source.grid.height
+    step = 1
+    while (width // step + 1) * (height // step + 1) > _MAX_NODES:
+        step += 1
+    if step == 1:
+        data, valid = source.read()
+        return np.where(valid, data, np.nan)[:2], 1
+    strips = []
+    rows = max(1, 512 // step) * step
+    for top in range(0, height, rows):
+        data, valid = source.read(Block(0, top, width, min(rows, height - top)))
+        strips.append(np.where(valid, data, np.nan)[:2, ::step, ::step])
+    return np.concatenate(strips, axis=1), step
+
+
+def _correction(values: NDArray[np.float32], step: int, affine: AffineTransform) -> Transform:
+    """`A @ D` with D(x) = x + A^-1(x + displacement(x)) - x, so that beyond the edge A goes on and D is held."""
+    back = affine.inverse
+    residual = np.empty(values.shape, np.float32)
+    columns = np.arange(values.shape[2]) * float(step)
+    for row in range(values.shape[1]):
+        points = np.stack([columns, np.full(columns.size, row * float(step))], axis=-1)
+        residual[:, row] = (back(points + values[:, row].T) - points).T
+    if float(np.abs(residual).max()) < _ROUNDING_PX:
+        return affine
+    nodes: NDArray[Any] = residual  # float32: half the memory, and all the file has
+    return compose(affine, FieldTransform(nodes, step=(step, step)))

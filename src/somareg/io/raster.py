@@ -1,0 +1,156 @@
+"""From a file or an array to a `Raster`: pixels, one mask, and their place on the ground."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from somareg.errors import InputError, NoDataError
+from somareg.io.source import check_size, open_source
+from somareg.types import BoolArray, Grid, Raster
+
+log = logging.getLogger("somareg.io")
+
+MIN_SIDE = 64
+"""Smallest width and height that can be registered, pixels."""
+
+
+def read_raster(
+    path: str | Path,
+    *,
+    role: str,
+    nodata: float | None = None,
+    max_pixels: float = 4e9,
+) -> Raster:
+    """Read a local raster file whole.
+
+    The mask is True where every band is valid by the declared nodata value, the file's mask or its alpha band, and
+    finite; no value is ever guessed to be nodata. Alpha leaves the data bands, palettes become red, green and blue,
+    scale and offset tags are not applied, complex stays complex.
+
+    Args:
+        path: file of one of `ALLOWED_DRIVERS`.
+        role: "moving" or "reference", named in messages.
+        nodata: overrides the declared nodata value.
+        max_pixels: refuse more than this many values (width x height x bands).
+
+    Returns:
+        The raster; its `notes` say what was decided while reading.
+
+    Raises:
+        ReadError: missing, empty, not an allowed format, truncated or damaged.
+        UnsupportedError: a URL or GDAL virtual path.
+        InputError: smaller than 64 px a side or larger than `max_pixels`.
+        NoDataError: no valid pixel.
+    """
+    with open_source(path, role=role, nodata=nodata, expand_palette=True) as source:
+        _check_side(source.name, source.grid.width, source.grid.height)
+        check_size(source, max_pixels)
+        data, band_mask = source.read()
+        mask: BoolArray = np.asarray(band_mask.all(axis=0))
+        notes = [*source.notes, *_count_non_finite(data, source.name)]
+        _check_any_valid(mask, source.name, source.nodata)
+        return Raster(
+            data=data,
+            mask=mask,
+            grid=source.grid,
+            name=str(path),
+            path=Path(path),
+            nodata=source.nodata,
+            descriptions=source.descriptions,
+            tags=source.tags,
+            colorinterp=(*source.colorinterp, "alpha") if source.has_alpha else source.colorinterp,
+            sha256=file_sha256(path),
+            notes=tuple(notes),
+        )
+
+
+def from_array(
+    array: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    role: str,
+    nodata: float | None = None,
+) -> Raster:
+    """Wrap an array that has no georeference.
+
+    Args:
+        array: (H, W) or (C, H, W), bool, integer, real or complex; a NumPy masked array brings its mask.
+        mask: (H, W), True where valid; default everywhere.
+        role: "moving" or "reference", named in messages.
+        nodata: value that marks invalid pixels.
+
+    Raises:
+        InputError: another shape or dtype, smaller than 64 px a side, or a mask that does not fit.
+        NoDataError: no valid pixel.
+    """
+    name = f"{role} array"
+    data = _as_bands(array, name)
+    valid = np.ones(data.shape[1:], bool) if mask is None else _as_mask(mask, data, name)
+    if isinstance(array, np.ma.MaskedArray):
+        hidden = np.ma.getmaskarray(array).reshape(data.shape)
+        valid &= ~hidden.any(axis=0)
+    if data.dtype.kind in "fc":
+        valid &= np.isfinite(data).all(axis=0)
+    if nodata is not None and np.isfinite(nodata):
+        valid &= (data != nodata).all(axis=0)
+    _check_any_valid(valid, name, nodata)
+    notes = tuple(_count_non_finite(data, name))
+    return Raster(data, valid, Grid(data.shape[2], data.shape[1]), name=name, nodata=nodata, notes=notes)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _as_bands(array: ArrayLike, name: str) -> NDArray[Any]:
+    data = np.ma.getdata(array) if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
+    if data.dtype.kind not in "biufc":
+        raise InputError(f"{name} has dtype {data.dtype}; give bool, integer, real or complex numbers")
+    if data.ndim == 2:
+        data = data[None]
+    if data.ndim != 3:
+        raise InputError(f"{name} has {data.ndim} dimensions; give (H, W) or (C, H, W)")
+    bands, height, width = data.shape
+    if width in (3, 4) and min(bands, height) >= MIN_SIDE:
+        raise InputError(f"{name} has shape {data.shape}, bands last; transpose it to (C, H, W): np.moveaxis(a, -1, 0)")
+    if bands == 0:
+        raise InputError(f"{name} has no band")
+    _check_side(name, width, height)
+    return data
+
+
+def _as_mask(mask: ArrayLike, data: NDArray[Any], name: str) -> BoolArray:
+    valid = np.asarray(mask)
+    if valid.shape != data.shape[1:]:
+        raise InputError(f"mask {valid.shape} does not fit {name} {data.shape}; give (H, W), True where valid")
+    return np.array(valid, bool)
+
+
+def _check_side(name: str, width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise InputError(f"{name} is {width} x {height} px; at least {MIN_SIDE} px a side are needed")
+
+
+def _check_any_valid(mask: BoolArray, name: str, nodata: float | None) -> None:
+    if not mask.any():
+        rule = f"nodata value {nodata:g}" if nodata is not None else "its mask, or NaN everywhere"
+        raise NoDataError(f"{name} holds no valid pixel ({rule}); check the file or give another nodata value")
+
+
+def _count_non_finite(data: NDArray[Any], name: str) -> list[str]:
+    if data.dtype.kind not in "fc":
+        return []
+    count = data[0].size - int(np.isfinite(data).all(axis=0).sum())
+    if not count:
+        return []
+    note = f"{name}: {count} NaN or infinite pixels masked"
+    log.info(note)
+    return [note]

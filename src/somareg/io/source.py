@@ -1,0 +1,297 @@
+"""Opening raster files safely and reading them window by window, with one mask per band."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.transform import from_gcps
+from rasterio.windows import Window
+
+from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.types import IDENTITY, BoolArray, Grid
+
+log = logging.getLogger("somareg.io")
+
+ALLOWED_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "ENVI", "PNG", "JPEG", "HFA")
+"""Formats that are opened. VRT and everything that can point elsewhere is left out on purpose."""
+
+_REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+:/)", re.IGNORECASE)
+_RGBA = ("red", "green", "blue", "alpha")
+
+
+class Block(NamedTuple):
+    """A rectangle of pixels: left column, top row, width, height."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def window(self) -> Window:
+        """The same as rasterio's window."""
+        return Window(self.x, self.y, self.width, self.height)
+
+
+@dataclass(frozen=True, eq=False)
+class RasterSource:
+    """An open raster file, read in blocks.
+
+    Attributes:
+        name: what messages call it.
+        grid: where the pixels are.
+        dtype: of the data bands as they are read.
+        count: number of data bands (alpha is not one of them).
+        nodata: value in force (override or declared), None without one.
+        descriptions, colorinterp, scales, offsets, units, band_tags: one per data band.
+        tags: dataset-level metadata.
+        has_alpha: the file has an alpha band; it became the mask.
+        colormap: of a palette image that is not expanded, {} otherwise.
+        notes: what was decided while opening.
+    """
+
+    name: str
+    grid: Grid
+    dtype: np.dtype[Any]
+    count: int
+    nodata: float | None
+    descriptions: tuple[str, ...]
+    colorinterp: tuple[str, ...]
+    tags: Mapping[str, str]
+    has_alpha: bool
+    dataset: Any = field(repr=False)
+    bands: tuple[int, ...] = ()
+    alpha: int | None = None
+    palette: NDArray[np.uint8] | None = field(default=None, repr=False)
+    colormap: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict, repr=False)
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    units: tuple[str, ...] = ()
+    band_tags: tuple[Mapping[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def read(self, block: Block | None = None) -> tuple[NDArray[Any], BoolArray]:
+        """Pixels (C, h, w) of a block (default: all) and their per-band mask (C, h, w), True where valid.
+
+        Raises:
+            ReadError: the file is truncated or damaged there.
+        """
+        window = None if block is None else block.window
+        try:
+            data = self.dataset.read(self.bands, window=window)
+            mask = np.stack([self._declared(i, band, window) for i, band in zip(self.bands, data, strict=True)])
+            if self.alpha is not None:
+                mask &= self.dataset.read(self.alpha, window=window) > 0
+        except (RasterioError, OSError, ValueError) as error:
+            raise ReadError(
+                f"{self.name} is truncated or damaged: {gdal_cause(error)}. Fetch the file again."
+            ) from error
+        if self.palette is not None:
+            rgba = self.palette[np.minimum(data[0], len(self.palette) - 1)]
+            visible = mask[0] & (rgba[..., 3] > 0)
+            return np.ascontiguousarray(np.moveaxis(rgba[..., :3], -1, 0)), np.broadcast_to(
+                visible, (3, *visible.shape)
+            )
+        if data.dtype.kind in "fc":
+            mask &= np.isfinite(data)
+        return data, mask
+
+    def _declared(self, index: int, band: NDArray[Any], window: Window | None) -> BoolArray:
+        """Validity by the declared (or given) nodata value and the file's own mask."""
+        flags = self.dataset.mask_flag_enums[index - 1]
+        valid: BoolArray = np.ones(band.shape, bool)
+        if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+            valid = self.dataset.read_masks(index, window=window) > 0
+        if self.nodata is not None and np.isfinite(self.nodata):
+            valid &= band != _as_pixel(self.nodata, band.dtype)
+        return valid
+
+
+@contextmanager
+def open_source(
+    path: str | Path,
+    *,
+    role: str,
+    nodata: float | None = None,
+    expand_palette: bool = False,
+) -> Iterator[RasterSource]:
+    """Open a local raster file of an allowed format.
+
+    Args:
+        path: file on this machine.
+        role: "moving", "reference" or what else messages should call it.
+        nodata: overrides the declared nodata value.
+        expand_palette: turn a palette image into red, green and blue bands.
+
+    Raises:
+        UnsupportedError: a URL or GDAL virtual path.
+        ReadError: missing, empty, a folder, unreadable, or not one of `ALLOWED_DRIVERS`.
+    """
+    local = check_local_file(path, role)
+    name = f"{role} image {path}"
+    with rasterio.Env(), _open(local, name) as dataset:
+        yield _describe(dataset, name, nodata, expand_palette)
+
+
+def _open(path: Path, name: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            # The class behind rasterio.open, which alone takes a list of drivers.
+            return DatasetReader(str(path.absolute()), driver=list(ALLOWED_DRIVERS))
+        except (RasterioError, OSError, ValueError) as error:
+            formats = ", ".join(ALLOWED_DRIVERS)
+            raise ReadError(f"{name} cannot be opened as one of {formats}: {gdal_cause(error)}") from error
+
+
+def check_local_file(path: str | Path, role: str) -> Path:
+    """The path, if it is a non-empty file on this machine.
+
+    Raises:
+        UnsupportedError: a URL or GDAL virtual path.
+        ReadError: missing, a folder, or empty.
+    """
+    text = str(path)
+    if _REMOTE.match(text):
+        raise UnsupportedError(f"{role} image {text} is not a local file; download it first and give its path")
+    local = Path(path)
+    try:
+        is_folder, is_file = local.is_dir(), local.is_file()
+        size = local.stat().st_size if is_file else 0
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{role} image {text} cannot be read: {error}") from error
+    if is_folder:
+        raise ReadError(f"{role} image {text} is a folder; give a file in it")
+    if not is_file:
+        raise ReadError(f"{role} image {text} does not exist; check the path")
+    if size == 0:
+        raise ReadError(f"{role} image {text} is an empty file; fetch it again")
+    return local
+
+
+def check_size(source: RasterSource, max_pixels: float) -> None:
+    """Refuse what would not fit before anything is allocated.
+
+    Raises:
+        InputError: more than `max_pixels` values (width x height x bands).
+    """
+    values = source.grid.width * source.grid.height * source.count
+    if values > max_pixels:
+        raise InputError(
+            f"{source.name} holds {values:.3g} pixel values ({source.grid.width} x {source.grid.height} x "
+            f"{source.count}), more than max_pixels = {max_pixels:.3g}; crop it or raise max_pixels"
+        )
+
+
+def _describe(dataset: Any, name: str, nodata: float | None, expand_palette: bool) -> RasterSource:
+    notes: list[str] = []
+    grid = _grid(dataset, name, notes)
+    interp = dataset.colorinterp
+    colours = [i for i in dataset.indexes if interp[i - 1] != ColorInterp.alpha]
+    bands = tuple(colours or dataset.indexes)
+    alpha = next((i for i in dataset.indexes if i not in bands), None)
+    palette, colormap = _palette(dataset, bands, interp)
+    expanded = palette is not None and expand_palette
+    if expanded:
+        notes.append(f"{name}: palette expanded to red, green, blue")
+    scaled = [i for i in bands if (dataset.scales[i - 1], dataset.offsets[i - 1]) != (1.0, 0.0)]
+    if scaled:
+        notes.append(f"{name}: scale and offset tags kept, raw values used")
+    dtypes = {dataset.dtypes[i - 1] for i in bands}
+    for note in notes:
+        log.info(note)
+    return RasterSource(
+        name=name,
+        grid=grid,
+        dtype=np.dtype("uint8") if expanded else np.result_type(*(_numpy_dtype(d) for d in dtypes)),
+        count=3 if expanded else len(bands),
+        nodata=_nodata(dataset, bands, nodata),
+        descriptions=("", "", "") if expanded else tuple(dataset.descriptions[i - 1] or "" for i in bands),
+        colorinterp=_RGBA[:3] if expanded else tuple(interp[i - 1].name for i in bands),
+        tags=dict(dataset.tags()),
+        has_alpha=alpha is not None,
+        dataset=dataset,
+        bands=bands,
+        alpha=alpha,
+        palette=palette if expanded else None,
+        colormap={} if expanded else colormap,
+        scales=tuple(dataset.scales[i - 1] for i in bands),
+        offsets=tuple(dataset.offsets[i - 1] for i in bands),
+        units=tuple(dataset.units[i - 1] or "" for i in bands),
+        band_tags=tuple({k: v for k, v in dataset.tags(i).items() if not k.startswith("STATISTICS_")} for i in bands),
+        notes=tuple(notes),
+    )
+
+
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    return np.dtype("complex64" if name == "complex_int16" else name)
+
+
+def _nodata(dataset: Any, bands: tuple[int, ...], override: float | None) -> float | None:
+    declared = override if override is not None else dataset.nodatavals[bands[0] - 1]
+    return None if declared is None else float(declared)
+
+
+def _as_pixel(value: float, dtype: np.dtype[Any]) -> Any:
+    """The nodata value as the band stores it; a value outside an integer's range stays a float and matches nothing."""
+    if dtype.kind in "fc":
+        with np.errstate(over="ignore"):
+            return dtype.type(value)
+    return value
+
+
+def _palette(
+    dataset: Any, bands: tuple[int, ...], interp: Any
+) -> tuple[NDArray[np.uint8] | None, dict[int, tuple[int, int, int, int]]]:
+    if len(bands) != 1 or interp[bands[0] - 1] != ColorInterp.palette:
+        return None, {}
+    try:
+        colours = dataset.colormap(bands[0])
+    except ValueError:
+        return None, {}
+    table = np.zeros((max(colours) + 1, 4), np.uint8)
+    for index, colour in colours.items():
+        table[index] = colour
+    return table, colours
+
+
+def _grid(dataset: Any, name: str, notes: list[str]) -> Grid:
+    coefficients = tuple(float(v) for v in dataset.transform[:6])
+    crs = dataset.crs
+    points, points_crs = dataset.gcps
+    if coefficients == IDENTITY and len(points) >= 3 and points_crs:
+        coefficients = tuple(float(v) for v in from_gcps(points)[:6])
+        crs = points_crs
+        log.warning("%s has ground control points only; an affine was fitted and terrain is not modelled", name)
+        notes.append(f"{name}: georeference fitted to {len(points)} ground control points, terrain not modelled")
+    elif coefficients == IDENTITY and crs:
+        log.warning("%s names a CRS but has no geotransform; it is used as not georeferenced", name)
+        notes.append(f"{name}: a CRS without geotransform is ignored")
+        crs = None
+    try:
+        wkt = crs.to_wkt() if crs else None
+    except CRSError:
+        wkt = None
+        notes.append(f"{name}: its CRS cannot be understood and is ignored")
+    a, b, c, d, e, f = coefficients
+    return Grid(dataset.width, dataset.height, (a, b, c, d, e, f), wkt or None)
+
+
+def gdal_cause(error: BaseException) -> str:
+    """GDAL's own words, which rasterio keeps in the chain of causes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__

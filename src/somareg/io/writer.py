@@ -1,0 +1,294 @@
+"""GeoTIFF outputs: written block by block to a temporary tiled file, made cloud-optimised, checked, then renamed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from somareg.errors import OutputError
+from somareg.io.atomic import (
+    atomic_path,
+    check_free_space,
+    check_writable,
+    output_folder,
+    write_text,
+)
+from somareg.io.source import Block, gdal_cause
+from somareg.types import IDENTITY, BoolArray, Grid
+
+__all__ = [
+    "GeotiffSpec",
+    "GeotiffWriter",
+    "atomic_path",
+    "check_writable",
+    "output_folder",
+    "storable_dtype",
+    "storable_nodata",
+    "write_geotiff",
+    "write_geotiff_blocks",
+    "write_text",
+]
+
+_TILE = 512
+_GDAL_CACHE_MB = 128
+
+
+@dataclass(frozen=True, eq=False)
+class GeotiffSpec:
+    """Everything about a GeoTIFF except its pixels.
+
+    Attributes:
+        grid, dtype, count: shape and place; `count` is without alpha.
+        nodata: declared nodata value.
+        has_mask: an internal mask follows (ignored with `nodata`).
+        has_alpha: an alpha band follows the data bands.
+        descriptions, colorinterp, scales, offsets, units, band_tags: one per data band, () for defaults.
+        tags: dataset-level metadata.
+        colormap: of a palette image.
+        averaged_overviews: overviews may mix pixel values (not for classes).
+    """
+
+    grid: Grid
+    dtype: np.dtype[Any]
+    count: int
+    nodata: float | None = None
+    has_mask: bool = False
+    has_alpha: bool = False
+    descriptions: Sequence[str] = ()
+    colorinterp: Sequence[str] = ()
+    scales: Sequence[float] = ()
+    offsets: Sequence[float] = ()
+    units: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    band_tags: Sequence[Mapping[str, str]] = ()
+    colormap: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    averaged_overviews: bool = False
+
+
+class GeotiffWriter:
+    """Takes the blocks of one open output."""
+
+    def __init__(self, dataset: Any, spec: GeotiffSpec) -> None:
+        self._dataset = dataset
+        self._spec = spec
+
+    def write(self, data: NDArray[Any], block: Block, mask: BoolArray | None = None) -> None:
+        """Write pixels (C, h, w) of a block; `mask` (h, w) goes to the alpha band or internal mask if there is one."""
+        spec, window = self._spec, Window(*block)
+        self._dataset.write(data.astype(spec.dtype, copy=False), list(range(1, spec.count + 1)), window=window)
+        if mask is None:
+            mask = np.ones(data.shape[1:], bool)
+        if spec.has_alpha:
+            opaque = np.iinfo(spec.dtype).max if spec.dtype.kind in "iu" else 1
+            self._dataset.write((mask * opaque).astype(spec.dtype), spec.count + 1, window=window)
+        elif spec.has_mask:
+            self._dataset.write_mask(np.where(mask, 255, 0).astype(np.uint8), window=window)
+
+
+@contextmanager
+def write_geotiff_blocks(
+    path: str | Path, spec: GeotiffSpec, *, cog: bool = True, overwrite: bool = False
+) -> Iterator[GeotiffWriter]:
+    """A writer for blocks; the file appears under its name, complete and checked, when the context ends well.
+
+    Args:
+        path: output.
+        spec: what it is.
+        cog: cloud-optimised with overviews; plain tiled GeoTIFF otherwise.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: the file exists, the folder is read-only or the disk is full; nothing is left behind.
+    """
+    final = Path(path)
+    with atomic_path(final, overwrite=overwrite) as whole:
+        size = spec.grid.width * spec.grid.height * (spec.count + spec.has_alpha) * spec.dtype.itemsize
+        check_free_space(final, size)
+        tiled = whole.with_name(whole.name.replace(".part", "0.part")) if cog else whole
+        try:
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_GDAL_CACHE_MB):
+                with _created(tiled, _profile(spec, fast=cog)) as dataset:
+                    _write_metadata(dataset, spec)
+                    yield GeotiffWriter(dataset, spec)
+                if cog:
+                    rasterio.shutil.copy(tiled, whole, driver="COG", **_cog_options(spec))
+                _check_complete(whole, spec)
+        except (RasterioError, CPLE_BaseError) as error:
+            reason = gdal_cause(error)
+            raise OutputError(
+                f"writing {final} failed (disk full or damaged?): {reason}; make room and retry"
+            ) from error
+        finally:
+            if cog:
+                tiled.unlink(missing_ok=True)
+
+
+def write_geotiff(
+    path: str | Path,
+    data: NDArray[Any],
+    grid: Grid,
+    *,
+    mask: BoolArray | None = None,
+    nodata: float | None = None,
+    descriptions: Sequence[str] = (),
+    tags: Mapping[str, str] | None = None,
+    band_tags: Sequence[Mapping[str, str]] | None = None,
+    units: Sequence[str] = (),
+    colorinterp: Sequence[str] = (),
+    averaged_overviews: bool = False,
+    cog: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Write an image in memory, whole or not at all.
+
+    Args:
+        path: output file.
+        data: (C, H, W); bool is stored as uint8, float16 as float32.
+        grid: its place; (height, width) as `data`.
+        mask: (H, W) True where valid. Invalid pixels get `nodata`; without one, an internal mask is written.
+        nodata: declared nodata value.
+        descriptions: band names.
+        tags: dataset-level metadata.
+        band_tags: metadata per band.
+        units: unit per band.
+        colorinterp: colour interpretation per band; a trailing "alpha" writes the mask as an alpha band.
+        averaged_overviews: overviews may mix pixel values.
+        cog: cloud-optimised with overviews.
+        overwrite: replace an existing file.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: the file exists, the folder is read-only or the disk is full; nothing is left behind.
+    """
+    if data.ndim != 3 or data.shape[1:] != grid.shape:
+        raise ValueError(f"data {data.shape} does not fit a grid of {grid.shape}")
+    dtype = storable_dtype(data.dtype)
+    declared = storable_nodata(nodata, dtype)
+    has_alpha = len(colorinterp) == len(data) + 1 and colorinterp[-1] == "alpha"
+    spec = GeotiffSpec(
+        grid=grid,
+        dtype=dtype,
+        count=len(data),
+        nodata=declared,
+        has_alpha=has_alpha,
+        has_mask=mask is not None and declared is None and not mask.all(),
+        descriptions=descriptions,
+        colorinterp=colorinterp[: len(data)],
+        units=units,
+        tags=tags or {},
+        band_tags=band_tags or (),
+        averaged_overviews=averaged_overviews,
+    )
+    stored = data.astype(dtype, copy=False)
+    if mask is not None and declared is not None:
+        stored = np.where(mask, stored, np.asarray(declared).astype(dtype))
+    with write_geotiff_blocks(path, spec, cog=cog, overwrite=overwrite) as writer:
+        rows = max(1, (1 << 24) // max(1, grid.width)) // _TILE * _TILE or _TILE
+        for top in range(0, grid.height, rows):
+            block = Block(0, top, grid.width, min(rows, grid.height - top))
+            part = slice(top, top + block.height)
+            writer.write(stored[:, part], block, None if mask is None else mask[part])
+    return Path(path)
+
+
+def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that a GeoTIFF uses for an array's: bool -> uint8, float16 -> float32, else itself."""
+    if dtype == np.dtype(bool):
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32) if dtype == np.dtype(np.float16) else dtype
+
+
+def storable_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """The nodata value, or None where the dtype cannot hold it."""
+    if nodata is None or dtype.kind not in "iu":
+        return nodata
+    info = np.iinfo(dtype)
+    return nodata if float(nodata).is_integer() and info.min <= nodata <= info.max else None
+
+
+def _created(path: Path, profile: Mapping[str, Any]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, "w", **profile)
+
+
+def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "width": spec.grid.width,
+        "height": spec.grid.height,
+        "count": spec.count + spec.has_alpha,
+        "dtype": spec.dtype.name,
+        "nodata": spec.nodata,
+        "tiled": True,
+        "blockxsize": _TILE,
+        "blockysize": _TILE,
+        "compress": "deflate",
+        "zlevel": 1 if fast else 6,
+        "predictor": {"f": 3, "c": 1}.get(spec.dtype.kind, 2),
+        "BIGTIFF": "IF_SAFER",
+    }
+    if spec.grid.crs is not None:
+        profile["crs"] = CRS.from_user_input(spec.grid.crs)
+    if spec.grid.transform != IDENTITY:
+        profile["transform"] = rasterio.Affine(*spec.grid.transform)
+    return profile
+
+
+def _cog_options(spec: GeotiffSpec) -> dict[str, Any]:
+    mixing = spec.averaged_overviews and not spec.colormap
+    return {
+        "COMPRESS": "DEFLATE",
+        "PREDICTOR": "NO" if spec.dtype.kind == "c" else "YES",
+        "BLOCKSIZE": _TILE,
+        "BIGTIFF": "IF_SAFER",
+        "OVERVIEW_RESAMPLING": "AVERAGE" if mixing else "NEAREST",
+    }
+
+
+def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
+    tags = {key: value for key, value in spec.tags.items() if key != "AREA_OR_POINT"}
+    dataset.update_tags(**tags)
+    if spec.descriptions:
+        dataset.descriptions = (*(text or None for text in spec.descriptions), *([None] * spec.has_alpha))
+    for name, default in (("scales", 1.0), ("offsets", 0.0), ("units", "")):
+        values = tuple(getattr(spec, name))
+        if values and any(value != default for value in values):
+            setattr(dataset, name, (*values, *([default] * spec.has_alpha)))
+    for index, own in enumerate(spec.band_tags, 1):
+        if own:
+            dataset.update_tags(index, **own)
+    names = [*(spec.colorinterp or ["gray", *["undefined"] * (spec.count - 1)])]
+    known = [name if name in ColorInterp.__members__ else "undefined" for name in names]
+    if spec.colormap:
+        dataset.write_colormap(1, dict(spec.colormap))
+    else:
+        dataset.colorinterp = [ColorInterp[name] for name in [*known, *(["alpha"] * spec.has_alpha)]]
+
+
+def _check_complete(path: Path, spec: GeotiffSpec) -> None:
+    """Read the last block back: a full disk may only have been noticed by GDAL, not raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(path, driver="GTiff")
+    with dataset:
+        if (dataset.width, dataset.height) != (spec.grid.width, spec.grid.height):
+            raise OutputError(f"writing {path} failed: it reads back with another size; make room and run again")
+        row, column = (n - 1 for n in (dataset.height, dataset.width))
+        dataset.read(window=Window(column, row, 1, 1))

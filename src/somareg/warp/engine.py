@@ -1,0 +1,190 @@
+"""Apply an estimate to any raster: one resampling from the original pixels, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from somareg import __version__
+from somareg.errors import OutputError
+from somareg.geometry.lattice import source_window
+from somareg.geometry.resample import Kernel, resample
+from somareg.io.source import Block
+from somareg.io.writer import write_geotiff_blocks
+from somareg.types import BoolArray, Estimate, Raster
+from somareg.warp.plan import Resolution, WarpPlan, make_plan
+from somareg.warp.subject import Subject, open_subject
+
+Progress = Callable[[str, float], None]
+
+_MAX_WINDOW_VALUES = 48_000_000  # values read at a time; a block that needs more is split
+_READ_CACHE_MB = 512  # holds the strips of a striped file that lie under one row of blocks
+
+
+def apply(
+    raster: Raster | str | Path,
+    estimate: Estimate,
+    *,
+    resampling: Kernel = "cubic",
+    resolution: Resolution = "reference",
+    nodata: float | None = None,
+) -> Raster:
+    """Warp a raster onto the reference, in memory.
+
+    Args:
+        raster: the moving image or any other raster of its ground, in memory or a file.
+        estimate: from `Result.estimate` or `read_estimate`.
+        resampling: kernel; palettes and bool masks always use "nearest".
+        resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
+        nodata: overrides the declared nodata value.
+
+    Returns:
+        A raster of the same dtype and bands. Invalid pixels hold its nodata value; without one, NaN in real and
+        complex rasters and 0 in integer ones.
+
+    Raises:
+        ReadError: a file cannot be read.
+        UnsupportedError: a URL or virtual path.
+        InputError: in pixel mode, the raster does not have the moving image's proportions.
+        GeoreferenceError: the georeferences cannot be combined, or (NoOverlapError) the raster lies elsewhere.
+    """
+    with open_subject(raster, nodata) as subject:
+        plan = make_plan(estimate, subject.grid, subject.name, resolution)
+        kernel = subject.kernel(resampling)
+        shape = subject.count, plan.grid.height, plan.grid.width
+        data, mask = np.empty(shape, subject.dtype), np.empty(shape, bool)
+        for block in _blocks(Block(0, 0, plan.grid.width, plan.grid.height), 1024):
+            part = (slice(None), slice(block.y, block.y + block.height), slice(block.x, block.x + block.width))
+            data[part], mask[part] = _warp_block(subject, plan, block, kernel)
+        kept = subject.metadata
+        return Raster(
+            data=data,
+            mask=np.asarray(mask.all(axis=0)),
+            grid=plan.grid,
+            name=subject.name,
+            nodata=subject.nodata,
+            descriptions=tuple(kept["descriptions"]),
+            tags={**kept["tags"], **_processing_tags(subject, kernel, resolution)},
+            colorinterp=(*kept["colorinterp"], *(["alpha"] * kept["has_alpha"])),
+        )
+
+
+def apply_to_file(
+    raster: Raster | str | Path,
+    estimate: Estimate,
+    out_path: str | Path,
+    *,
+    resampling: Kernel = "cubic",
+    resolution: Resolution = "reference",
+    nodata: float | None = None,
+    overwrite: bool = False,
+    block_size: int = 1024,
+    progress: Progress | None = None,
+) -> Path:
+    """Warp a raster onto the reference, block by block into a cloud-optimised GeoTIFF that appears whole or not at all.
+
+    Dtype, bands, descriptions, units, scales, tags, colours, palette, nodata value and alpha are kept. A raster
+    without nodata value and alpha gets an internal mask. Memory does not grow with the size of the rasters.
+
+    Args:
+        raster: the moving image or any other raster of its ground, a file or in memory.
+        estimate: from `Result.estimate` or `read_estimate`.
+        out_path: GeoTIFF to write.
+        resampling: kernel; palettes and bool masks always use "nearest".
+        resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
+        nodata: overrides the declared nodata value.
+        overwrite: replace an existing file.
+        block_size: side of the blocks, pixels of the output.
+        progress: called with the stage ("warping") and the fraction done, 0-1.
+
+    Returns:
+        The output path.
+
+    Raises:
+        OutputError: the output exists, is the input, is in a read-only folder, or the disk is full.
+        SomaregError: as `apply`.
+    """
+    final = Path(out_path)
+    if not isinstance(raster, Raster) and final.exists() and Path(raster).exists() and final.samefile(raster):
+        raise OutputError(f"output {final} is the input itself; give another name")
+    with rasterio.Env(GDAL_CACHEMAX=_READ_CACHE_MB), open_subject(raster, nodata) as subject:
+        plan = make_plan(estimate, subject.grid, subject.name, resolution)
+        kernel = subject.kernel(resampling)
+        tags = _processing_tags(subject, kernel, resolution)
+        spec = subject.output_spec(plan.grid, tags, averaged_overviews=kernel != "nearest")
+        blocks = list(_blocks(Block(0, 0, plan.grid.width, plan.grid.height), block_size))
+        with write_geotiff_blocks(final, spec, overwrite=overwrite) as writer:
+            for done, block in enumerate(blocks, 1):
+                data, mask = _warp_block(subject, plan, block, kernel)
+                writer.write(data, block, np.asarray(mask.any(axis=0)))
+                if progress is not None:
+                    progress("warping", done / len(blocks))
+    return final
+
+
+def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) -> tuple[NDArray[Any], BoolArray]:
+    """Pixels and per-band mask (C, h, w) of one block of the output, reading only what it needs."""
+    shape = subject.count, block.height, block.width
+    data = np.full(shape, subject.fill, subject.dtype)
+    mask = np.zeros(shape, bool)
+    xy = plan.coordinates(block)
+    window = source_window(xy, subject.grid.shape, margin=3 + int(max(plan.footprint)))
+    if window is None:
+        return data, mask
+    if window[2] * window[3] * subject.count > _MAX_WINDOW_VALUES and max(block.width, block.height) > 32:
+        for piece in _blocks(block, (max(block.width, block.height) + 1) // 2):
+            top, left = piece.y - block.y, piece.x - block.x
+            part = (slice(None), slice(top, top + piece.height), slice(left, left + piece.width))
+            data[part], mask[part] = _warp_block(subject, plan, piece, kernel)
+        return data, mask
+    pixels, valid = subject.read(Block(*window))
+    points = (xy - window[:2]).reshape(block.height, block.width, 2)
+    shared = bool((valid == valid[:1]).all())
+    data, sampled = resample(
+        pixels,
+        valid[0] if shared else valid,
+        points,
+        kernel=kernel,
+        footprint=plan.footprint,
+        out_dtype=subject.dtype,
+        fill=subject.fill,
+    )
+    mask[...] = sampled
+    if subject.nodata is not None and kernel != "nearest":
+        _keep_off_nodata(data, mask, subject.nodata)
+    return data, mask
+
+
+def _keep_off_nodata(data: NDArray[Any], mask: BoolArray, nodata: float) -> None:
+    """Move valid pixels that interpolation made equal to the nodata value to the next value."""
+    hit = mask & (data == nodata)
+    if not hit.any():
+        return
+    if data.dtype.kind in "iu":
+        top = np.iinfo(data.dtype).max
+        data[hit] = int(nodata) - 1 if nodata >= top else int(nodata) + 1
+    else:
+        real = np.float32 if data.dtype in (np.float32, np.complex64) else np.float64
+        data[hit] = np.nextafter(real(nodata), real(np.inf))
+
+
+def _blocks(area: Block, side: int) -> Iterator[Block]:
+    """The area in blocks of at most `side` pixels, row by row."""
+    for y in range(area.y, area.y + area.height, side):
+        for x in range(area.x, area.x + area.width, side):
+            yield Block(x, y, min(side, area.x + area.width - x), min(side, area.y + area.height - y))
+
+
+def _processing_tags(subject: Subject, kernel: Kernel, resolution: Resolution) -> dict[str, str]:
+    return {
+        "SOMAREG_VERSION": __version__,
+        "SOMAREG_PROCESSING": "aligned to the reference image, resampled once from the original pixels",
+        "SOMAREG_RESAMPLING": kernel,
+        "SOMAREG_RESOLUTION": resolution,
+        "SOMAREG_SOURCE": Path(subject.name).name,
+    }

@@ -1,0 +1,126 @@
+"""Which pixel of a raster belongs to each pixel of the output, by an estimate."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from somareg.errors import InputError, NoOverlapError
+from somareg.geometry import AffineTransform, compose
+from somareg.geometry.lattice import jacobian_at, on_lattice, pixel_centres
+from somareg.geometry.resample import footprint_of
+from somareg.io.georef import check_overlap, georeference
+from somareg.io.source import Block
+from somareg.types import IDENTITY, Estimate, FloatArray, Grid, Transform
+
+log = logging.getLogger("somareg.warp")
+
+Resolution = Literal["reference", "native"]
+
+
+@dataclass(frozen=True, eq=False)
+class WarpPlan:
+    """The map from output pixels to raster pixels: `to_raster @ correction @ to_reference`.
+
+    Attributes:
+        grid: of the output.
+        to_reference: output pixel centres -> reference pixel centres (identity unless `resolution="native"`).
+        correction: the estimate's.
+        to_raster: reference pixel centres -> raster pixel centres by the georeference, or by the image sizes.
+        footprint: raster pixels per output pixel along raster x and y.
+    """
+
+    grid: Grid
+    to_reference: AffineTransform
+    correction: Transform
+    to_raster: Transform
+    footprint: tuple[float, float]
+
+    def coordinates(self, block: Block) -> FloatArray:
+        """(h * w, 2) raster pixel-centre coordinates of a block of the output, row by row."""
+        xy = pixel_centres(*block)
+        if self.to_raster.is_affine:
+            return compose(self.to_raster, self.correction, self.to_reference)(xy)
+        on_reference = compose(self.correction, self.to_reference)(xy)
+        left, top = on_reference.min(axis=0)
+        right, bottom = on_reference.max(axis=0)
+        return on_lattice(self.to_raster, (left, top, right, bottom))(on_reference)
+
+
+def make_plan(estimate: Estimate, raster: Grid, name: str, resolution: Resolution = "reference") -> WarpPlan:
+    """Join an estimate with the place of a raster.
+
+    Georeferenced estimates find the raster by its own georeference; a raster without CRS that has the moving image's
+    proportions is taken to lie where the moving image lay. Estimates made in pixels scale by the image sizes.
+
+    Args:
+        estimate: what to apply.
+        raster: grid of the raster to be warped.
+        name: what messages call it.
+        resolution: "reference" gives the reference grid, "native" the same extent at the raster's own pixel size.
+
+    Raises:
+        GeoreferenceError: the georeferences cannot be combined.
+        NoOverlapError: the raster lies elsewhere.
+        InputError: in pixel mode, the raster does not have the moving image's proportions.
+    """
+    to_raster = _to_raster(estimate, raster, name)
+    reference = estimate.reference
+    centre = to_raster.inverse(np.array([[(raster.width - 1) / 2, (raster.height - 1) / 2]]))[0]
+    jacobian = jacobian_at(to_raster, (float(centre[0]), float(centre[1])))
+    if not np.isfinite(jacobian).all():
+        raise NoOverlapError(f"{name} cannot be placed on the reference's grid; check its CRS")
+    grid, to_reference = reference, AffineTransform.identity()
+    if resolution == "native":
+        grid, to_reference = _at_pixel_size(reference, np.hypot(jacobian[0], jacobian[1]))
+    footprint = footprint_of(jacobian @ to_reference.matrix[:, :2])
+    return WarpPlan(grid, to_reference, estimate.correction, to_raster, footprint)
+
+
+def _to_raster(estimate: Estimate, raster: Grid, name: str) -> Transform:
+    reference, moving = estimate.reference, estimate.moving
+    if reference.crs is None and moving.crs is None:
+        return _scaling(moving, raster, name)
+    if raster.crs is None and raster.transform == IDENTITY and _same_proportions(moving, raster):
+        log.warning("%s has no georeference; it is placed where the moving image of the estimate lay", name)
+        return compose(_scaling(moving, raster, name), georeference(reference, moving))
+    if raster.crs is None and raster.transform == moving.transform:
+        raster = dataclasses.replace(raster, crs=moving.crs)
+    names = ("the estimate's reference", name)
+    check_overlap(reference, raster, names)
+    return georeference(reference, raster, names)
+
+
+def _same_proportions(moving: Grid, raster: Grid) -> bool:
+    """Equal ratios of the sides, allowing one rounded pixel."""
+    scale_x, scale_y = raster.width / moving.width, raster.height / moving.height
+    return abs(scale_x - scale_y) * max(moving.width, moving.height) <= 1.5
+
+
+def _scaling(moving: Grid, raster: Grid, name: str) -> AffineTransform:
+    """Moving pixel centres -> pixel centres of the same picture at another size: corners fall on corners."""
+    if not _same_proportions(moving, raster):
+        raise InputError(
+            f"{name} is {raster.width} x {raster.height} px, not in proportion to the moving image of the estimate "
+            f"({moving.width} x {moving.height} px); without georeference it must show the same ground"
+        )
+    scale = np.array([raster.width / moving.width, raster.height / moving.height])
+    return AffineTransform(np.column_stack([np.diag(scale), scale / 2 - 0.5]))
+
+
+def _at_pixel_size(reference: Grid, density: FloatArray) -> tuple[Grid, AffineTransform]:
+    """The reference's extent with `density` (x, y) pixels per reference pixel, and the map back to its pixels."""
+    size = 1.0 / density
+    width, height = (
+        max(1, int(np.ceil(n * d - 1e-6))) for n, d in zip((reference.width, reference.height), density, strict=True)
+    )
+    a, b, c, d, e, f = reference.transform
+    transform = IDENTITY
+    if reference.transform != IDENTITY:
+        transform = (a * float(size[0]), b * float(size[1]), c, d * float(size[0]), e * float(size[1]), f)
+    grid = Grid(width, height, transform, reference.crs)
+    return grid, AffineTransform(np.column_stack([np.diag(size), size / 2 - 0.5]))

@@ -1,0 +1,158 @@
+"""Places on the ground, against rasterio and known geodesy."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.warp import transform as reproject
+
+from somareg.errors import ConfigError, GeoreferenceError, NoOverlapError
+from somareg.geometry import AffineTransform
+from somareg.io import (
+    assume_crs,
+    check_overlap,
+    from_array,
+    georeference,
+    ground_pixel_size,
+    lonlat_bounds,
+    metres_per_pixel,
+)
+from somareg.types import Grid
+
+WKT = {code: CRS.from_epsg(code).to_wkt() for code in (4326, 3395, 3857, 32632, 32633, 32601, 2263)}
+
+
+def utm(width=400, height=300, size=10.0, x=500000.0, y=5000000.0, code=32632):
+    return Grid(width, height, (size, 0.0, x, 0.0, -size, y), WKT[code])
+
+
+def test_equal_crs_is_exactly_affine():
+    to_moving = georeference(utm(), utm(size=20.0))
+    assert isinstance(to_moving, AffineTransform)
+    # A 20 m pixel holds 2 x 2 of 10 m: its centre lies between theirs.
+    np.testing.assert_allclose(to_moving(np.array([[0.5, 0.5], [2.5, 4.5]])), [[0, 0], [1, 2]], atol=1e-9)
+    same = georeference(utm(), utm())
+    np.testing.assert_array_equal(same.matrix, np.eye(2, 3))
+
+
+def test_equal_crs_is_compared_by_meaning():
+    other = dataclasses.replace(utm(), crs="EPSG:32632")
+    assert georeference(utm(), other).is_affine
+
+
+@given(st.floats(-30, 30), st.floats(0.3, 3), st.floats(-1e5, 1e5))
+@settings(max_examples=40)
+def test_affine_agrees_with_map_coordinates(angle, scale, shift):
+    turned = (
+        rasterio.Affine.translation(5e5 + shift, 5e6) @ rasterio.Affine.rotation(angle) @ rasterio.Affine.scale(scale)
+    )
+    moving = Grid(200, 200, tuple(turned)[:6], WKT[32632])
+    xy = np.random.default_rng(0).uniform(0, 400, (30, 2))
+    direct = moving.to_pixel(utm().to_map(xy))
+    np.testing.assert_allclose(georeference(utm(), moving)(xy), direct, atol=1e-6)
+
+
+def test_other_crs_goes_through_proj_and_back():
+    reference = utm()
+    west, south, east, north = lonlat_bounds(reference)
+    moving = Grid(500, 500, ((east - west) / 500, 0, west, 0, (south - north) / 500, north), WKT[4326])
+    to_moving = georeference(reference, moving)
+    assert not to_moving.is_affine
+    xy = np.random.default_rng(0).uniform(0, 300, (200, 2))
+    lon, lat = reproject(CRS.from_epsg(32632), CRS.from_epsg(4326), *reference.to_map(xy).T)
+    np.testing.assert_allclose(to_moving(xy), moving.to_pixel(np.stack([lon, lat], -1)), atol=1e-7)
+    np.testing.assert_allclose(to_moving.inverse(to_moving(xy)), xy, atol=1e-5)
+    shifted = to_moving @ AffineTransform.from_parameters(shift=(3, 4))
+    np.testing.assert_allclose(shifted(xy), to_moving(xy + np.array([3, 4])), atol=1e-7)
+
+
+def test_unreachable_points_become_nan_and_the_others_survive():
+    world = Grid(360, 200, (1, 0, -180, 0, -1, 100), WKT[4326])  # ten rows beyond each pole
+    mercator = Grid(100, 100, (1e5, 0, 0, 0, -1e5, 1e6), WKT[3857])
+    xy = np.array([[180.0, 2.0], [190.0, 110.0], [200.0, 197.0], [np.nan, 3.0]])
+    mapped = georeference(world, mercator)(xy)
+    assert np.isfinite(mapped[1]).all()
+    assert np.isnan(mapped[[0, 2, 3]]).all()
+
+
+def test_antimeridian():
+    reference = Grid(400, 400, (10, 0, 177000 + 1e5, 0, -10, 7000000), WKT[32601])
+    west, _, east, _ = lonlat_bounds(reference)
+    assert east - west < 1
+    # The same place written with longitudes beyond 180 and below -180 is the same place.
+    for turn in (-360, 0, 360):
+        centre = (west + east) / 2 + turn
+        lat = lonlat_bounds(reference)[1]
+        moving = Grid(600, 600, (3e-4, 0, centre - 0.09, 0, -3e-4, lat + 0.1), WKT[4326])
+        assert check_overlap(reference, moving) > 0.9
+    left = Grid(300, 300, (1e-3, 0, 179.9, 0, -1e-3, 10), WKT[4326])
+    right = Grid(300, 300, (1e-3, 0, -180.1, 0, -1e-3, 10), WKT[4326])
+    np.testing.assert_allclose(georeference(left, right).matrix, np.eye(2, 3), atol=1e-6)
+
+
+def test_without_crs_pixels_lie_on_pixels():
+    plain = Grid(100, 100)
+    np.testing.assert_array_equal(georeference(plain, Grid(50, 70)).matrix, np.eye(2, 3))
+    for pair, missing in (((plain, utm()), "sar.tif"), ((utm(), plain), "opt.tif")):
+        with pytest.raises(GeoreferenceError, match=f"{missing} has no CRS.*--assume-crs"):
+            georeference(*pair, names=("sar.tif", "opt.tif"))
+
+
+@pytest.mark.parametrize("transform", [(0, 0, 5, 0, 0, 5), (1, 2, 0, 2, 4, 0), (np.nan, 0, 0, 0, 1, 0)])
+def test_degenerate_geotransform(transform):
+    with pytest.raises(GeoreferenceError, match=r"b\.tif has a degenerate geotransform"):
+        georeference(utm(), Grid(10, 10, transform, WKT[32632]), ("a.tif", "b.tif"))
+
+
+def test_assume_crs():
+    raster = from_array(np.ones((64, 64)), role="moving")
+    placed = dataclasses.replace(raster, grid=Grid(64, 64, utm().transform))
+    assert CRS.from_wkt(assume_crs(placed, "EPSG:32632").grid.crs) == CRS.from_epsg(32632)
+    assert "assumed" in assume_crs(placed, "EPSG:32632").notes[-1]
+    declared = dataclasses.replace(raster, grid=utm())
+    assert assume_crs(declared, "EPSG:4326") is declared
+    with pytest.raises(ConfigError, match="EPSG:32632"):
+        assume_crs(placed, "nonsense")
+    with pytest.raises(GeoreferenceError, match="no geotransform"):
+        assume_crs(raster, "EPSG:32632")
+
+
+def test_overlap_fraction():
+    assert check_overlap(utm(), utm()) == 1
+    assert check_overlap(utm(), utm(x=502000)) == pytest.approx(0.5, abs=0.02)
+    tiny = utm(width=4, height=4, x=501234.0, y=4999012.0)
+    assert check_overlap(utm(4000, 3000), tiny) == pytest.approx(16 / 12e6, rel=0.01)
+    assert check_overlap(tiny, utm(4000, 3000)) == 1
+
+
+def test_no_overlap_prints_both_bounds_in_degrees():
+    with pytest.raises(NoOverlapError) as caught:
+        check_overlap(utm(), utm(code=32633), ("opt.tif", "sar.tif"))
+    message = str(caught.value)
+    west, south, east, north = lonlat_bounds(utm())
+    assert f"opt.tif covers {west:.4f} to {east:.4f} E, {south:.4f} to {north:.4f} N" in message
+    assert f"sar.tif covers {west + 6:.4f} to {east + 6:.4f} E" in message
+    assert "\n" not in message
+
+
+def test_wrong_but_valid_crs_does_not_crash():
+    with pytest.raises(NoOverlapError):
+        check_overlap(utm(), dataclasses.replace(utm(), crs=WKT[3857]))
+
+
+def test_true_ground_metres():
+    assert metres_per_pixel(Grid(9, 9)) is None
+    assert metres_per_pixel(utm()) == pytest.approx(10 / 0.9996, rel=2e-4)
+    # One degree on the ellipsoid at 45 N: 78.8468 km of longitude, 111.1318 km of latitude.
+    x, y = ground_pixel_size(Grid(100, 100, (1e-4, 0, 9 - 5e-3, 0, -1e-4, 45 + 5e-3), WKT[4326]))
+    assert x == pytest.approx(7.88468, rel=1e-4) and y == pytest.approx(11.11318, rel=1e-4)
+    for code in (3395, 3857):  # Mercator stretches by about 1 / cos(latitude)
+        e, n = reproject(CRS.from_epsg(4326), CRS.from_epsg(code), [9], [60])
+        grid = Grid(100, 100, (10, 0, e[0] - 500, 0, -10, n[0] + 500), WKT[code])
+        assert metres_per_pixel(grid) == pytest.approx(5.0, rel=0.01)
+    feet = Grid(100, 100, (10, 0, 985000, 0, -10, 200000), WKT[2263])
+    assert metres_per_pixel(feet) == pytest.approx(3.048, rel=1e-3)
