@@ -1,0 +1,36 @@
+"""⑦ What a person and a program read about a result: report.html (one file) and report.json (versioned)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from somareg.errors import OutputError
+from somareg.report.html import render_report
+from somareg.report.record import Report, build_record, load_report
+from somareg.types import Result
+
+__all__ = ["Report", "build_record", "load_report", "render_report", "write_report"]
+
+
+def write_report(result: Result, folder: Path, outputs: Mapping[str, Path]) -> None:
+    """Write `report.json` and `report.html` into a folder that nobody else sees yet.
+
+    Args:
+        result: from `register`.
+        folder: an existing private folder; the caller renames it, so these writes need not be atomic.
+        outputs: name -> file, for every other file of the result, listed with size and hash.
+
+    Raises:
+        OutputError: a report cannot be written (read-only, disk full).
+        ReadError: an output cannot be read to hash it.
+    """
+    record = build_record(result, outputs)
+    page = render_report(result, record)
+    for name, text in (("report.json", record.to_json()), ("report.html", page)):
+        try:
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {folder / name}: {error.strerror or error}; free space or choose another folder."
+            ) from error

@@ -1,0 +1,101 @@
+"""All figures of a report, with the words that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from somareg.report.maps import arrows_figure, certainty_figure, local_figure, points_figure, thin
+from somareg.report.record import plain
+from somareg.report.residuals import histogram_figure, scatter_figure
+from somareg.report.style import DARK, LIGHT, Theme
+from somareg.report.words import pixels
+from somareg.types import Result
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "Drawing",
+    "arrows_figure",
+    "certainty_figure",
+    "drawings",
+    "histogram_figure",
+    "local_figure",
+    "points_figure",
+    "scatter_figure",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure with its words.
+
+    Attributes:
+        key: identifier, lower case.
+        title, caption: what it shows and how to read it.
+        alt: the finding in one sentence, for who cannot see it.
+        draw: makes the PNG for a theme.
+    """
+
+    key: str
+    title: str
+    caption: str
+    alt: str
+    draw: Callable[[Theme], bytes]
+
+
+def drawings(result: Result) -> list[Drawing]:
+    """All figures of a result, in reading order; nothing is drawn until `draw` is called."""
+    quality = result.quality
+    points, inliers = len(result.tie_points), int(np.count_nonzero(result.tie_points.inlier))
+    return [
+        Drawing(
+            "arrows",
+            "Displacement",
+            "Each arrow starts at a reference pixel and points to where the moving image showed the same ground before "
+            "alignment. Pale arrows rest on little evidence nearby.",
+            f"Map of displacement arrows, {pixels(plain(quality.shift_before_px))} RMS.",
+            lambda theme: arrows_figure(result, theme),
+        ),
+        Drawing(
+            "points",
+            "Tie points",
+            "Every matched window, coloured by its distance to the final transform. Hollow points disagree with the "
+            "others and were left out.",
+            f"Map of {points} tie points, {inliers} of them kept.",
+            lambda theme: points_figure(result, theme),
+        ),
+        Drawing(
+            "local",
+            "Local displacement beyond the affine",
+            "What one shift, rotation, scale and shear for the whole image cannot explain: relief, sensor geometry, "
+            "mosaicking.",
+            f"Map of the local displacement, {pixels(plain(quality.local_rms_px))} RMS.",
+            lambda theme: local_figure(result, theme),
+        ),
+        Drawing(
+            "certainty",
+            "Certainty",
+            "How much of the local estimate rests on matches seen nearby. Where it is low, the alignment follows the "
+            "affine alone.",
+            f"Map of certainty, mean {float(thin(result.displacement.certainty).mean()):.2f} on a scale from 0 to 1.",
+            lambda theme: certainty_figure(result, theme),
+        ),
+        Drawing(
+            "histogram",
+            "How far tie points are off",
+            "Distance of each point to the final transform. It includes the noise of the single point, so it is "
+            "usually wider than the predicted error of the alignment.",
+            f"Histogram of residuals, median {pixels(plain(quality.residual_median_px))}.",
+            lambda theme: histogram_figure(result, theme),
+        ),
+        Drawing(
+            "scatter",
+            "In which direction they are off",
+            "The same residuals by direction. A cloud that is round and centred shows no systematic error.",
+            "Scatter of residual dx against dy with circles of 90 %.",
+            lambda theme: scatter_figure(result, theme),
+        ),
+    ]

@@ -1,0 +1,130 @@
+"""`report.html`: one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import PurePath
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from somareg.report import words
+from somareg.report.checks import check_rows
+from somareg.report.pictures import data_uri, embed_preview
+from somareg.report.record import InputRecord, Report
+from somareg.types import Result
+
+MAX_NOTES = 200
+
+
+def render_report(result: Result, record: Report) -> str:
+    """The page as one string of HTML, self-contained: no request leaves it, and its policy forbids any.
+
+    Args:
+        result: for the pictures and figures.
+        record: for every number and name, so that the page and `report.json` agree.
+    """
+    style, script = _asset("report.css"), _asset("report.js")
+    environment = Environment(
+        loader=PackageLoader("somareg.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "px": words.pixels,
+        "m": words.metres,
+        "both_units": words.length,
+        "percent": words.percent,
+        "file_size": words.file_size,
+        "short_name": short_name,
+        "setting": _setting,
+    }
+    pictures = _pictures(result)
+    page: str = environment.get_template(
+        "report.html.j2"
+    ).render(
+        record=record,
+        words=words.verdict_words(record),
+        policy=content_policy(style, script),
+        # The two files are ours; they must reach the page byte for byte, since the policy holds their hashes.
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        pictures=pictures,
+        picture_step=record.reference.width / pictures[0]["image"].width,
+        figures=_figures(result),
+        checks=check_rows(record.quality),
+        images=[("Moving", record.moving), ("Reference", record.reference)],
+        moving_name=short_name(record.moving),
+        reference_name=short_name(record.reference),
+        notes=record.notes[:MAX_NOTES],
+        hidden_notes=max(0, len(record.notes) - MAX_NOTES),
+    )
+    return page
+
+
+def content_policy(style: str, script: str) -> str:
+    """A content security policy that allows this style, this script and embedded images, and nothing else."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "img-src data:",
+            f"style-src '{_hash(style)}'",
+            f"script-src '{_hash(script)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def short_name(image: InputRecord) -> str:
+    """The file name without its folders, or the name of the array."""
+    return PurePath(image.name).name or image.name
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _asset(name: str) -> str:
+    return files("somareg.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _pictures(result: Result) -> list[dict[str, Any]]:
+    previews = result.previews
+    return [
+        {"key": "reference", "label": "Reference", "image": embed_preview(previews.reference)},
+        {"key": "before", "label": "Moving, before", "image": embed_preview(previews.before)},
+        {"key": "after", "label": "Moving, after", "image": embed_preview(previews.after)},
+    ]
+
+
+def _figures(result: Result) -> list[dict[str, Any]]:
+    # Imported here: reading or writing report.json must not load matplotlib.
+    from somareg.report.figures import DARK, LIGHT, drawings
+
+    return [
+        {
+            "key": drawing.key,
+            "title": drawing.title,
+            "caption": drawing.caption,
+            "alt": drawing.alt,
+            "light": data_uri(drawing.draw(LIGHT), "png"),
+            "dark": data_uri(drawing.draw(DARK), "png"),
+        }
+        for drawing in drawings(result)
+    ]
+
+
+def _setting(value: Any) -> str:
+    """A setting as people read it."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

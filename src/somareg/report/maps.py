@@ -1,0 +1,198 @@
+"""Figures in the reference's frame as PNG bytes: arrows, local displacement, certainty, tie points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from somareg.report.style import LIGHT, SMALL, Map, Theme, colourbar, legend, message, new_map, nice, png
+from somareg.types import Grid, Result
+
+MAX_MAP_CELLS = 400
+"""Longest side of a map in cells: a scene's field is thinned to it before anything is computed."""
+ARROWS_ACROSS = 16
+MAX_POINTS_DRAWN = 4000
+NOTHING_PX = 0.02
+"""Displacements below this are drawn as "none": they are far below what any pair can show."""
+OUTLIER = "#ff7a45"
+
+
+def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
+    """Displacement arrows over the reference, exaggerated by a round factor that the key states."""
+    grid = result.reference.grid
+    chart = new_map(grid, theme)
+    _backdrop(chart.axes, result)
+    spacing = max(grid.width, grid.height) / ARROWS_ACROSS
+    x, y = (_centres(size, spacing) for size in (grid.width, grid.height))
+    rows, columns = np.meshgrid(y, x, indexing="ij")
+    dx, dy = result.displacement.array[:, rows, columns].astype(float)
+    certainty = result.displacement.certainty[rows, columns]
+    long = float(np.percentile(np.hypot(dx, dy), 95))
+    if long < NOTHING_PX:
+        message(chart.axes, theme, f"No displacement: below {NOTHING_PX} px everywhere")
+        return png(chart.figure, photo=True)
+    factor = nice(1.1 * spacing / long) or 1.0
+    colours = np.zeros((*certainty.shape, 4))
+    colours[..., :3] = (1.0, 0.83, 0.16)
+    colours[..., 3] = np.where(certainty < 0.2, 0.4, 1.0)
+    arrows = chart.axes.quiver(
+        columns,
+        rows,
+        factor * dx,
+        factor * dy,
+        color=colours.reshape(-1, 4),
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.0042,
+        headwidth=3.6,
+        headlength=4.2,
+        headaxislength=3.8,
+        minlength=0.5,
+    )
+    arrows.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground="#101418")])
+    _arrow_key(chart, theme, nice(long, up=True), factor, result)
+    return png(chart.figure, photo=True)
+
+
+def local_figure(result: Result, theme: Theme = LIGHT) -> bytes:
+    """Length of the displacement beyond the global affine."""
+    grid = result.reference.grid
+    chart = new_map(grid, theme)
+    array = result.displacement.array
+    step = _step(grid)
+    rows, columns = np.mgrid[0 : grid.height : step, 0 : grid.width : step]
+    xy = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
+    affine = (result.affine(xy) - xy).T.reshape(2, *rows.shape)
+    size = np.hypot(*(array[:, ::step, ::step] - affine))
+    top = max(float(np.percentile(size, 99.5)), 0.1)
+    shown = chart.axes.imshow(size, cmap="viridis", vmin=0, vmax=top, extent=_extent(grid), interpolation="nearest")
+    colourbar(chart, shown, theme, f"local displacement (px{_one_pixel(result)})")
+    if float(size.max()) < NOTHING_PX:
+        message(chart.axes, theme, "The affine explains everything: no local displacement")
+    return png(chart.figure)
+
+
+def certainty_figure(result: Result, theme: Theme = LIGHT) -> bytes:
+    """Certainty of the displacement, 0 to 1."""
+    grid = result.reference.grid
+    chart = new_map(grid, theme)
+    values = thin(result.displacement.certainty)
+    shown = chart.axes.imshow(values, cmap="cividis", vmin=0, vmax=1, extent=_extent(grid), interpolation="nearest")
+    colourbar(chart, shown, theme, "certainty (0 none, 1 full)")
+    return png(chart.figure)
+
+
+def points_figure(result: Result, theme: Theme = LIGHT) -> bytes:
+    """Tie points over the reference, coloured by residual, outliers hollow."""
+    chart = new_map(result.reference.grid, theme)
+    _backdrop(chart.axes, result)
+    points = result.tie_points
+    if not len(points):
+        message(chart.axes, theme, "No tie points: nothing could be matched")
+        return png(chart.figure, photo=True)
+    every = -(-len(points) // MAX_POINTS_DRAWN)
+    xy, residual, kept = points.reference_xy[::every], points.residual_px[::every], points.inlier[::every]
+    size = float(np.clip(9000 / len(xy), 8, 42))
+    seen = points.residual_px[points.inlier & np.isfinite(points.residual_px)]
+    top = max(float(np.percentile(seen, 98)), 0.2) if len(seen) else 1.0
+    chart.axes.scatter(xy[~kept, 0], xy[~kept, 1], s=size, facecolors="none", edgecolors=OUTLIER, linewidths=1.3)
+    shown = chart.axes.scatter(
+        xy[kept, 0],
+        xy[kept, 1],
+        s=size,
+        c=residual[kept],
+        cmap="viridis",
+        vmin=0,
+        vmax=top,
+        edgecolors="white",
+        linewidths=0.6,
+    )
+    colourbar(chart, shown, theme, f"residual (px{_one_pixel(result)})", start=0.34)
+    count = int(points.inlier.sum())
+    handles = [
+        _marker("#2a9d8f", "#ffffff", f"{count} kept"),
+        _marker("none", OUTLIER, f"{len(points) - count} left out"),
+    ]
+    left, _, _, height = chart.band
+    corner = (left - 0.03, 1.02 * height)
+    legend(chart.figure, theme, handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, frameon=False)
+    return png(chart.figure, photo=True)
+
+
+def thin(values: NDArray[Any]) -> NDArray[Any]:
+    """Every n-th cell of a (H, W) map, so that the longest side is at most `MAX_MAP_CELLS`."""
+    step = max(1, -(-max(values.shape) // MAX_MAP_CELLS))
+    return values[::step, ::step]
+
+
+def _arrow_key(chart: Map, theme: Theme, length_px: float, factor: float, result: Result) -> None:
+    """A sample arrow of a round length in the band, with the exaggeration in words."""
+    left, _, width, height = chart.band
+    per_inch = chart.axes.get_window_extent().width / (chart.axes.get_xlim()[1] - chart.axes.get_xlim()[0])
+    wide = factor * length_px * per_inch / chart.figure.bbox.width
+    y = 0.72 * height
+    arrow = {
+        "arrowstyle": "-|>,head_width=0.3,head_length=0.6",
+        "color": theme.ink,
+        "linewidth": 2,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
+    chart.axes.annotate(
+        "", (left + wide, y), (left, y), xycoords="figure fraction", textcoords="figure fraction", arrowprops=arrow
+    )
+    words = f"{length_px:g} px{_ground(length_px, result.quality.metres_per_pixel)}"
+    drawn = "drawn to scale" if factor == 1 else f"drawn {factor:g} times {'longer' if factor > 1 else 'as long'}"
+    chart.figure.text(
+        min(left + wide, left + 0.5 * width) + 0.02,
+        y,
+        f"{words}, {drawn}",
+        va="center",
+        color=theme.ink,
+        fontsize=SMALL,
+    )
+
+
+def _marker(face: str, edge: str, text: str) -> Line2D:
+    return Line2D(
+        [], [], linestyle="none", marker="o", markersize=6, markerfacecolor=face, markeredgecolor=edge, label=text
+    )
+
+
+def _backdrop(axes: Axes, result: Result) -> None:
+    """The reference in grey, dimmed towards black so that marks stand out."""
+    image = result.previews.reference.astype(np.float32)
+    grey = image @ np.array([0.299, 0.587, 0.114], np.float32) if image.ndim == 3 else image
+    axes.set_facecolor("#101418")
+    axes.imshow(
+        0.62 * grey, cmap="gray", vmin=0, vmax=255, extent=_extent(result.reference.grid), interpolation="antialiased"
+    )
+
+
+def _extent(grid: Grid) -> tuple[float, float, float, float]:
+    return -0.5, grid.width - 0.5, grid.height - 0.5, -0.5
+
+
+def _step(grid: Grid) -> int:
+    return max(1, -(-max(grid.shape) // MAX_MAP_CELLS))
+
+
+def _centres(size: int, spacing: float) -> NDArray[np.intp]:
+    """Pixel positions of evenly spread cells, at least one."""
+    count = max(1, round(size / spacing))
+    return ((np.arange(count) + 0.5) * size / count).astype(np.intp)
+
+
+def _ground(px: float, metres_per_pixel: float | None) -> str:
+    return "" if metres_per_pixel is None else f" = {px * metres_per_pixel:.3g} m"
+
+
+def _one_pixel(result: Result) -> str:
+    scale = result.quality.metres_per_pixel
+    return "" if scale is None else f"; 1 px = {scale:.3g} m"

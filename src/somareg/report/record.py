@@ -1,0 +1,297 @@
+"""`report.json`: what was done to which files, with every figure in pixels and metres."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from somareg import __version__
+from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.types import Decision, Raster, Result
+
+SCHEMA_VERSION = "1.0"
+MAX_REPORT_BYTES = 64 * 1024 * 1024
+
+_ROOT_EPSG = re.compile(r'(?:AUTHORITY\["EPSG","(\d+)"\]|ID\["EPSG",(\d+)\])\]\s*$')
+_ROOT_NAME = re.compile(r'^\s*\w+\[\s*"([^"]+)"')
+
+
+def plain(value: Any) -> Any:
+    """A JSON-ready copy: NumPy to Python, tuples to lists, paths to text, NaN and infinities to None."""
+    if isinstance(value, Mapping):
+        return {text(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    return text(value)
+
+
+def text(value: object) -> str:
+    """Text that UTF-8 can hold: a file name may carry bytes that are no characters; they become escapes."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+Number = Annotated[float | None, BeforeValidator(plain)]
+"""A finite float, or None where nothing could be measured."""
+
+
+class _Model(BaseModel):
+    # Extra keys are dropped, not refused: a later 1.x report stays readable.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Length(_Model):
+    """One figure in both units."""
+
+    px: Number = Field(description="reference pixels")
+    m: Number = Field(description="metres on the ground; null without a georeference")
+
+
+class InputRecord(_Model):
+    """One of the two images, as read."""
+
+    name: str
+    path: str | None = Field(description="null for arrays")
+    sha256: str | None = Field(description="of the file; null for arrays")
+    width: int
+    height: int
+    bands: int
+    band_names: list[str]
+    dtype: str
+    crs: str | None = Field(description="WKT")
+    crs_name: str | None = Field(description="EPSG code, or the name in the WKT")
+    pixel_size: tuple[float, float] | None = Field(description="x and y, map units")
+    nodata: float | str | None = Field(description="declared nodata; 'nan', 'inf' or '-inf' as text")
+    valid_share: float = Field(ge=0, le=1)
+
+
+class AffineRecord(_Model):
+    """The global affine, reference pixel centres to moving pixel centres on the reference grid."""
+
+    matrix: list[list[Number]] = Field(description="2 x 3, pixels")
+    rotation_deg: Number = Field(description="clockwise on the screen")
+    scale: Number
+    shear_deg: Number
+    shift_x: Length = Field(description="at the reference centre, to the right")
+    shift_y: Length = Field(description="at the reference centre, down")
+
+
+class Figures(_Model):
+    """The lengths a reader asks for first."""
+
+    metres_per_pixel: Number
+    misregistration_before: Length = Field(description="RMS displacement found")
+    predicted_rmse: Length = Field(description="calibrated expected error after alignment")
+    predicted_ce90: Length = Field(description="calibrated radius that holds 90 % of the errors")
+    local_rms: Length = Field(description="RMS of the displacement beyond the affine")
+    residual_median: Length = Field(description="median distance of inliers to the transform")
+    residual_ce90: Length = Field(description="90th percentile of the same distances")
+    forward_backward: Length
+    split_half: Length
+
+
+class TiePointRecord(_Model):
+    """How many point pairs there are."""
+
+    total: int
+    inliers: int
+
+
+class VerdictRecord(_Model):
+    """The decision and why."""
+
+    decision: Decision
+    probability: Number = Field(description="calibrated probability that the error is below 2 px")
+    reasons: list[str]
+
+
+class OutputRecord(_Model):
+    """A file written beside the report."""
+
+    sha256: str
+    bytes: int
+
+
+class Report(_Model):
+    """The content of `report.json`."""
+
+    schema_version: str = Field(default=SCHEMA_VERSION, pattern=r"^1\.\d+$")
+    somareg_version: str
+    created: AwareDatetime
+    moving: InputRecord
+    reference: InputRecord
+    verdict: VerdictRecord
+    figures: Figures
+    affine: AffineRecord
+    tie_points: TiePointRecord
+    quality: dict[str, Any]
+    settings: dict[str, Any]
+    notes: list[str]
+    timings_s: dict[str, Number]
+    outputs: dict[str, OutputRecord]
+
+    def to_json(self) -> str:
+        """Indented JSON text ending with a newline; what could not be measured is null, never NaN."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def build_record(result: Result, outputs: Mapping[str, Path], *, created: datetime | None = None) -> Report:
+    """Collect everything a report says about a result.
+
+    Args:
+        result: from `register`.
+        outputs: file name in the result folder -> where it lies now; each is hashed.
+        created: time stamp with a time zone; now when None.
+
+    Raises:
+        ReadError: an output cannot be read.
+    """
+    return Report(
+        somareg_version=__version__,
+        created=created or datetime.now(UTC).replace(microsecond=0),
+        moving=_input_record(result.moving),
+        reference=_input_record(result.reference),
+        verdict=VerdictRecord(
+            decision=result.verdict.decision,
+            probability=result.verdict.probability,
+            reasons=plain(result.verdict.reasons),
+        ),
+        figures=_figures(result),
+        affine=_affine_record(result),
+        tie_points=TiePointRecord(
+            total=len(result.tie_points), inliers=int(np.count_nonzero(result.tie_points.inlier))
+        ),
+        quality=plain(result.quality.as_dict()),
+        settings=plain(result.settings),
+        notes=plain(result.notes),
+        timings_s=plain(result.timings),
+        outputs={name: _output_record(path) for name, path in sorted(outputs.items())},
+    )
+
+
+def load_report(path: str | Path) -> Report:
+    """Read and check a `report.json`.
+
+    Raises:
+        ReadError: the file is missing, too large or not JSON.
+        UnsupportedError: it has another schema version.
+        InputError: it is not a somareg report, or a value is out of its range.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            raise ReadError(f"{path}: larger than any somareg report; give the report.json of a result folder.")
+        content = from_json(path.read_bytes(), allow_inf_nan=False)
+    except OSError as error:
+        raise ReadError(f"cannot read report {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ReadError(f"{path} is not valid JSON ({error}); give the report.json of a result folder.") from error
+    if not isinstance(content, dict) or "schema_version" not in content:
+        raise InputError(f"{path} is not a somareg report: it has no schema_version.")
+    version = content["schema_version"]
+    if not isinstance(version, str) or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise UnsupportedError(
+            f"{path} has report schema {version!r}; somareg {__version__} reads {SCHEMA_VERSION}. "
+            "Use the somareg version that wrote it, or register again."
+        )
+    try:
+        return Report.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path} is not a valid somareg report: {where}: {first['msg']}.") from error
+
+
+def crs_name(wkt: str | None) -> str | None:
+    """A short name for a CRS: "EPSG:32633", else the name its WKT gives, else its first 60 characters."""
+    if not wkt:
+        return None
+    if code := _ROOT_EPSG.search(wkt):
+        return f"EPSG:{code[1] or code[2]}"
+    if name := _ROOT_NAME.match(wkt):
+        return name[1]
+    return wkt[:60]
+
+
+def residual_vectors(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(N, 2) reference pixels: measured displacement of each tie point minus that of the final transform."""
+    points = result.tie_points
+    if not len(points):
+        return np.zeros((0, 2))
+    fitted = result.correction(points.reference_xy) - points.reference_xy
+    return np.asarray(points.displacement - fitted, dtype=np.float64)
+
+
+def _figures(result: Result) -> Figures:
+    quality, scale = result.quality, result.quality.metres_per_pixel
+    kept = result.tie_points.residual_px[result.tie_points.inlier]
+    return Figures(
+        metres_per_pixel=scale,
+        misregistration_before=_length(quality.shift_before_px, scale),
+        predicted_rmse=_length(quality.predicted_rmse_px, scale),
+        predicted_ce90=_length(quality.predicted_ce90_px, scale),
+        local_rms=_length(quality.local_rms_px, scale),
+        residual_median=_length(quality.residual_median_px, scale),
+        residual_ce90=_length(float(np.percentile(kept, 90)) if len(kept) else math.nan, scale),
+        forward_backward=_length(quality.forward_backward_px, scale),
+        split_half=_length(quality.split_half_px, scale),
+    )
+
+
+def _affine_record(result: Result) -> AffineRecord:
+    quality = result.quality
+    return AffineRecord(
+        matrix=plain(np.asarray(getattr(result.affine, "matrix", np.full((2, 3), np.nan)))),
+        rotation_deg=quality.rotation_deg,
+        scale=quality.scale,
+        shear_deg=quality.shear_deg,
+        shift_x=_length(quality.shift_px[0], quality.metres_per_pixel),
+        shift_y=_length(quality.shift_px[1], quality.metres_per_pixel),
+    )
+
+
+def _length(px: float, metres_per_pixel: float | None) -> Length:
+    return Length(px=px, m=None if metres_per_pixel is None else px * metres_per_pixel)
+
+
+def _input_record(raster: Raster) -> InputRecord:
+    grid = raster.grid
+    nodata = raster.nodata
+    return InputRecord(
+        name=text(raster.name),
+        path=None if raster.path is None else text(raster.path),
+        sha256=raster.sha256 or None,
+        width=grid.width,
+        height=grid.height,
+        bands=len(raster.data),
+        band_names=plain(raster.descriptions),
+        dtype=str(raster.data.dtype),
+        crs=grid.crs,
+        crs_name=crs_name(grid.crs),
+        pixel_size=grid.pixel_size if grid.is_georeferenced else None,
+        nodata=nodata if nodata is None or math.isfinite(nodata) else str(nodata),
+        valid_share=float(raster.mask.mean()) if raster.mask.size else 0.0,
+    )
+
+
+def _output_record(path: Path) -> OutputRecord:
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return OutputRecord(sha256=digest, bytes=path.stat().st_size)
+    except OSError as error:
+        raise ReadError(f"cannot read output {path} to hash it: {error.strerror or error}") from error

@@ -1,0 +1,126 @@
+"""The verdict in plain words, and numbers as people read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from somareg.report.record import Length, Report
+from somareg.types import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictWords:
+    """What the top of the page says.
+
+    Attributes:
+        label: one or two words, as an official stamp.
+        headline: the decision as a sentence.
+        summary: what it rests on, with numbers.
+        steps: what to do next, in order.
+    """
+
+    label: str
+    headline: str
+    summary: str
+    steps: tuple[str, ...]
+
+
+_HEADLINES: dict[Decision, tuple[str, str]] = {
+    "go": ("Go", "The images are aligned. Ready to use."),
+    "review": ("Review", "Probably aligned. Look before you use it."),
+    "no-go": ("No-go", "No reliable alignment was found. Do not use it."),
+}
+
+_REVIEW_STEPS = (
+    "Swipe over sharp lines (roads, shores, field edges) in the centre and in all four corners.",
+    "Read the checks that are not good below; low coverage means that some parts are extrapolated.",
+    "If lines still step at the divider, run again with --preset precise, or with --search full if the images may be "
+    "rotated or scaled against each other.",
+)
+_NO_GO_STEPS = (
+    "Check that both images show the same ground, and that their georeferences are right.",
+    "Check the notes below: were the SAR scale, the bands and the nodata value understood correctly?",
+    "Run again with --search full (any rotation, scale 0.7 to 1.4) or a larger --search-radius.",
+    "Open water, desert, snow and cloud give nothing to match: choose another date or a larger area.",
+)
+
+
+def verdict_words(record: Report) -> VerdictWords:
+    """Sentences for the verdict of a record."""
+    decision = record.verdict.decision
+    label, headline = _HEADLINES[decision]
+    return VerdictWords(label, headline, _summary(record), _steps(record))
+
+
+def _summary(record: Report) -> str:
+    figures = record.figures
+    before, after = length(figures.misregistration_before), length(figures.predicted_rmse)
+    if record.verdict.decision == "no-go":
+        chance = percent(record.verdict.probability)
+        return f"The evidence is too weak: the chance that the error is below 2 px is put at {chance}."
+    return f"The images were {before} apart. The error that remains is predicted at {after} RMS."
+
+
+def _steps(record: Report) -> tuple[str, ...]:
+    aligned = "aligned.tif" in record.outputs
+    if record.verdict.decision == "go":
+        first = (
+            "Use aligned.tif: the moving image on the grid of the reference."
+            if aligned
+            else "Save the result to get aligned.tif."
+        )
+        return (first, "Apply the same alignment to other bands, dates or masks with somareg warp (see below).")
+    if record.verdict.decision == "review":
+        return _REVIEW_STEPS
+    forced = (
+        "aligned.tif was written because it was asked for; do not measure in it."
+        if aligned
+        else "aligned.tif was not written."
+    )
+    return (forced, *_NO_GO_STEPS)
+
+
+def pixels(value: float | None) -> str:
+    """Pixels as in "0.46 px", or a dash."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    return _minus(f"{value:.2f} px" if size < 10 else f"{value:.1f} px" if size < 100 else f"{value:,.0f} px")
+
+
+def metres(value: float | None) -> str:
+    """Metres as in "4.6 m", about three figures; "" when unknown."""
+    if value is None:
+        return ""
+    size = abs(value)
+    return _minus(f"{value:.2f} m" if size < 1 else f"{value:.1f} m" if size < 100 else f"{value:,.0f} m")
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
+def length(value: Length) -> str:
+    """Both units, as in "0.46 px (4.6 m)"."""
+    return pixels(value.px) + (f" ({metres(value.m)})" if value.m is not None else "")
+
+
+def percent(share: float | None) -> str:
+    """Percent as in "97 %"; never rounds up to 100 % nor down to 0 %."""
+    if share is None:
+        return "–"
+    if 0.995 <= share < 1:
+        return "> 99 %"
+    if 0 < share < 0.005:
+        return "< 1 %"
+    return f"{100 * share:.0f} %"
+
+
+def file_size(count: int) -> str:
+    """Bytes as in "1.4 MB"."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
