@@ -1,0 +1,145 @@
+"""Errors of a displacement against a known affine, and what a set of such errors amounts to.
+
+A method that returns nothing has an infinite error; it counts in every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.types import FloatArray
+
+THRESHOLDS: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
+MIN_GROUPS = 5  # fewer places say nothing about the spread between places
+_POINTS_PER_AXIS = 16  # lattice of check points per pair for CE90
+
+
+def point_errors(displacement: NDArray[np.float32] | None, truth: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    """Distance to the truth at every reference pixel of the valid overlap.
+
+    Args:
+        displacement: (2, H, W) pixels (dx, dy), or None for a failure.
+        truth: (2, 3) affine, reference to moving pixel centres.
+        shape: (H, W) of both images.
+
+    Returns:
+        (H, W) pixels; NaN outside the overlap (the true position is outside the moving frame), infinite where the
+        estimate is missing or not finite.
+    """
+    height, width = shape
+    rows, cols = np.mgrid[:height, :width].astype(np.float64)
+    x = truth[0, 0] * cols + truth[0, 1] * rows + truth[0, 2]
+    y = truth[1, 0] * cols + truth[1, 1] * rows + truth[1, 2]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    if displacement is None:
+        error = np.full(shape, np.inf)
+    else:
+        error = np.hypot(cols + displacement[0] - x, rows + displacement[1] - y)
+        error[~np.isfinite(error)] = np.inf
+    masked: FloatArray = np.where(inside, error, np.nan)
+    return masked
+
+
+def rmse(errors: FloatArray) -> float:
+    """Root mean square of `point_errors` over the overlap, pixels; infinite for a failure or an empty overlap."""
+    seen = errors[~np.isnan(errors)]
+    return float(np.sqrt(np.mean(seen**2))) if seen.size else float("inf")
+
+
+def check_points(errors: FloatArray) -> FloatArray:
+    """(N,) errors on a regular lattice of the overlap: the points of a pair that enter the pooled CE90."""
+    height, width = errors.shape
+    rows = np.linspace(0, height - 1, _POINTS_PER_AXIS).round().astype(int)
+    cols = np.linspace(0, width - 1, _POINTS_PER_AXIS).round().astype(int)
+    lattice = errors[np.ix_(rows, cols)].ravel()
+    seen: FloatArray = lattice[~np.isnan(lattice)]
+    return seen
+
+
+def cmr(rmses: FloatArray, threshold: float) -> float:
+    """Correct match rate: share of pairs whose RMSE is below `threshold` pixels, 0-1."""
+    return float(np.mean(np.asarray(rmses) < threshold))
+
+
+def cmr_interval(
+    rmses: FloatArray, threshold: float, groups: Sequence[str] | None = None, *, seed: int = 0, draws: int = 2000
+) -> tuple[float, float]:
+    """95 % bootstrap interval of `cmr`.
+
+    Args:
+        rmses: (N,) pixels.
+        threshold: pixels.
+        groups: place of each pair. Samples of one place are not independent, so whole places are drawn when there are
+            at least `MIN_GROUPS`; with fewer, samples are drawn and the interval speaks of these places only.
+        seed: of the draws.
+        draws: bootstrap repetitions.
+    """
+    hits = (np.asarray(rmses) < threshold).astype(float)
+    rng = np.random.default_rng(seed)
+    labels = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else np.arange(len(hits))
+    if len(np.unique(labels)) < MIN_GROUPS:
+        labels = np.arange(len(hits))
+    sums, sizes = np.bincount(labels, hits), np.bincount(labels)
+    picks = rng.integers(0, len(sizes), (draws, len(sizes)))
+    rates = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def auc(rmses: FloatArray, limit: float = 5.0) -> float:
+    """Area under the CMR curve from 0 to `limit` pixels, divided by `limit`: 1 is perfect.
+
+    The curve is a staircase, so the integral is exact: each pair contributes the part of the axis above its error.
+    """
+    return float(np.mean(np.clip(1.0 - np.asarray(rmses, float) / limit, 0.0, 1.0)))
+
+
+def quantile(values: FloatArray, share: float) -> float:
+    """Smallest value that at least `share` of the values do not exceed (infinities allowed)."""
+    ordered = np.sort(np.asarray(values, float))
+    index = int(np.ceil(share * len(ordered) - 1e-9)) - 1
+    return float(ordered[max(index, 0)])
+
+
+def ce90(points: Sequence[FloatArray]) -> float:
+    """Circular error 90 %: radius in pixels that 90 % of all check points of all pairs keep."""
+    return quantile(np.concatenate(points), 0.9)
+
+
+def auroc(scores: FloatArray, success: NDArray[np.bool_]) -> float | None:
+    """Probability that a success has a higher score than a failure (ties count half); None without both kinds."""
+    scores, success = np.asarray(scores, float), np.asarray(success, bool)
+    good, bad = scores[success], scores[~success]
+    if not good.size or not bad.size:
+        return None
+    wins = (good[:, None] > bad[None]).mean() + 0.5 * (good[:, None] == bad[None]).mean()
+    return float(wins)
+
+
+def go_rates(decisions: Sequence[str | None], rmses: FloatArray, *, good_px: float = 2.0) -> dict[str, float] | None:
+    """What the decisions are worth; None when the method decides nothing.
+
+    Returns:
+        go: share of pairs that got "go"; go_of_good: share of pairs below `good_px` that got it; false_go: share of
+        the "go" pairs that are not below `good_px` (0 when there is no "go").
+    """
+    if all(decision is None for decision in decisions):
+        return None
+    go = np.array([decision == "go" for decision in decisions])
+    good = np.asarray(rmses) < good_px
+    return {
+        "go": float(go.mean()),
+        "go_of_good": float(go[good].mean()) if good.any() else 0.0,
+        "false_go": float((~good[go]).mean()) if go.any() else 0.0,
+    }
+
+
+def within_factor(predicted: FloatArray, truth: FloatArray, factor: float = 2.0) -> float | None:
+    """Share of predicted errors within `factor` of the true one; None without any."""
+    predicted, truth = np.asarray(predicted, float), np.asarray(truth, float)
+    if not predicted.size:
+        return None
+    return float(np.mean((predicted <= factor * truth) & (predicted >= truth / factor)))

@@ -1,0 +1,77 @@
+"""Mattes mutual information, affine, three levels (SimpleITK; extra `bench`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.errors import UnsupportedError
+from somareg.lab.evaluate.peers.base import ByteImage, Prediction, affine_displacement, grey
+
+
+def _import_sitk() -> Any:
+    try:
+        import SimpleITK
+    except ImportError:
+        raise UnsupportedError("method 'mattes_mi' needs SimpleITK; pip install 'somareg[bench]'") from None
+    return SimpleITK
+
+
+class MattesMi:
+    """Multi-resolution gradient descent on mutual information, on one thread; the confidence is the information.
+
+    Raises:
+        UnsupportedError: SimpleITK is not installed.
+    """
+
+    name = "mattes_mi"
+
+    def __init__(self) -> None:
+        self._sitk = _import_sitk()
+
+    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
+        sitk = self._sitk
+        height, width = moving.shape
+        # speckle flattens the joint histogram: log and a light Gaussian first
+        calm = cv2.GaussianBlur(np.log1p(moving.astype(np.float32)), (0, 0), 1.0)
+        transform = sitk.AffineTransform(2)
+        transform.SetCenter(((width - 1) / 2, (height - 1) / 2))
+        # sums over threads come in any order, and the search amplifies that to a pixel: one thread repeats
+        threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        method = self._configured(transform, seed)
+        try:
+            found = method.Execute(
+                sitk.GetImageFromArray(grey(reference).astype(np.float32)), sitk.GetImageFromArray(calm)
+            )
+        except RuntimeError:  # all samples left the moving image
+            return Prediction(None, confidence=0.0)
+        finally:
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+        matrix = _matrix(found)
+        if not np.isfinite(matrix).all():
+            return Prediction(None, confidence=0.0)
+        return Prediction(affine_displacement(matrix, moving.shape), confidence=-float(method.GetMetricValue()))
+
+    def _configured(self, transform: Any, seed: int) -> Any:
+        sitk = self._sitk
+        method = sitk.ImageRegistrationMethod()
+        method.SetMetricAsMattesMutualInformation(32)
+        method.SetMetricSamplingStrategy(method.REGULAR)
+        method.SetMetricSamplingPercentage(0.5, seed + 1)  # 0 would mean the clock
+        method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 300)
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetShrinkFactorsPerLevel([4, 2, 1])
+        method.SetSmoothingSigmasPerLevel([3, 1.5, 0])
+        method.SetInitialTransform(transform, inPlace=True)
+        method.SetInterpolator(sitk.sitkLinear)
+        return method
+
+
+def _matrix(transform: Any) -> NDArray[np.float64]:
+    """(2, 3) matrix of any SimpleITK affine, read from where it sends three points."""
+    origin, right, down = (np.array(transform.TransformPoint(point)) for point in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)))
+    return np.column_stack([right - origin, down - origin, origin])

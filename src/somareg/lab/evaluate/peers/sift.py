@@ -1,0 +1,37 @@
+"""SIFT key points, ratio test, affine by MAGSAC++ (OpenCV)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from somareg.lab.evaluate.peers.base import ByteImage, Prediction, affine_displacement, grey
+
+_RATIO = 0.9  # SAR against optical leaves few clear matches; a strict ratio leaves none
+_REPROJECTION_PX = 3.0
+
+
+class Sift:
+    """The classical matcher; the confidence is the number of inliers."""
+
+    name = "sift"
+
+    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
+        sift = cv2.SIFT.create(contrastThreshold=0.01)
+        points_r, words_r = sift.detectAndCompute(grey(reference), None)
+        points_m, words_m = sift.detectAndCompute(moving, None)
+        if words_r is None or words_m is None or len(words_m) < 2:
+            return Prediction(None, confidence=0.0)
+        pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(words_r, words_m, k=2)
+        kept = [two[0] for two in pairs if len(two) == 2 and two[0].distance < _RATIO * two[1].distance]
+        if len(kept) < 3:
+            return Prediction(None, confidence=0.0)
+        from_xy = np.array([points_r[match.queryIdx].pt for match in kept])
+        to_xy = np.array([points_m[match.trainIdx].pt for match in kept])
+        cv2.setRNGSeed(seed)
+        matrix, inliers = cv2.estimateAffine2D(
+            from_xy, to_xy, method=cv2.USAC_MAGSAC, ransacReprojThreshold=_REPROJECTION_PX, maxIters=10000
+        )
+        if matrix is None or not np.isfinite(matrix).all():
+            return Prediction(None, confidence=0.0)
+        return Prediction(affine_displacement(np.asarray(matrix, float), moving.shape), confidence=float(inliers.sum()))

@@ -1,0 +1,172 @@
+"""Drawing the samples of a list.
+
+For each sample an affine is drawn and then placed anywhere in the pair where both crops lie inside imagery; only an
+affine that fits nowhere is drawn again. Such rejections change the distribution: in images barely larger than the crop,
+level R keeps the rotations near multiples of 90 degrees and the scales near or above 1. Each list counts them.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.errors import ConfigError, InputError
+from somareg.geometry import AffineTransform
+from somareg.lab.data.pairs import Pair, PairEntry, list_pairs, load_pair
+from somareg.lab.evaluate.list_file import dump_list
+from somareg.lab.evaluate.protocol import (
+    KERNEL_MARGIN_PX,
+    LEVELS,
+    SETS,
+    Level,
+    Sample,
+    SampleList,
+    SetInfo,
+    Split,
+    check_names,
+    footprint_corners,
+    shrinkage,
+)
+
+_AFFINES_PER_PAIR = 200
+_ORIGINS_PER_AFFINE = 10
+
+
+def draw_affine(level: Level, crop: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A (2, 3) reference-to-moving matrix from the ranges of `level`, about the crop's centre, rounded to 1e-6."""
+    scale = math.exp(rng.uniform(math.log(level.scale[0]), math.log(level.scale[1])))
+    rotation = rng.uniform(-level.rotation_deg, level.rotation_deg)
+    shift = rng.uniform(-level.shift, level.shift, 2) * crop
+    middle = (crop - 1) / 2
+    drawn = AffineTransform.from_parameters(
+        rotation_deg=rotation, scale=scale, shift=(float(shift[0]), float(shift[1])), centre=(middle, middle)
+    )
+    return np.round(drawn.matrix, 6)
+
+
+def make_list(
+    data_dir: str | Path,
+    info: SetInfo,
+    split: Split,
+    *,
+    count: int | None = None,
+    levels: Collection[str] = tuple(LEVELS),
+    seed: int = 0,
+) -> SampleList:
+    """Draw the samples of one set and split.
+
+    Args:
+        data_dir: folder with `pairs.csv`.
+        info: the set.
+        split: "test" or "val".
+        count: samples per level (None: the set's own number).
+        levels: keys of `LEVELS`.
+        seed: the same seed and data give the same list.
+
+    Raises:
+        ConfigError: the set has no pairs for this split, or a level is unknown.
+        InputError: no pair of the set can hold the crops.
+    """
+    role = info.roles.get(split)
+    pairs = list_pairs(data_dir, {info.name}, {role}) if role else []
+    if role is None or not pairs:
+        raise ConfigError(f"set '{info.name}' has no pairs for split '{split}' in {data_dir}")
+    number = count or info.count[split]
+    samples: dict[str, list[Sample]] = {}
+    rejected: dict[str, dict[str, int]] = {}
+    maker = _Maker(Path(data_dir), info.crop, pairs)
+    for level in check_names(levels, LEVELS, "level"):
+        rng = np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in (info.name, role, level))])
+        samples[level], rejected[level] = maker.draw(level, number, rng)
+    return SampleList(info.name, role, split, info.crop, seed, samples, rejected, info.residual, info.quoted_from)
+
+
+class _Maker:
+    """Draws samples from some pairs, each decoded once."""
+
+    def __init__(self, data_dir: Path, crop: int, pairs: list[PairEntry]) -> None:
+        self.data_dir, self.crop, self.pairs = data_dir, crop, pairs
+        self.valid: dict[str, NDArray[np.bool_]] = {}
+
+    def draw(self, level: str, number: int, rng: np.random.Generator) -> tuple[list[Sample], dict[str, int]]:
+        rejected = {"size": 0, "nodata": 0}
+        # shuffled, so that the first samples of a list (`limit`) are spread over the places
+        order = [self.pairs[i] for i in rng.permutation(len(self.pairs))]
+        samples: list[Sample] = []
+        turn = failures = 0
+        while len(samples) < number:
+            sample = self._try_pair(order[turn % len(order)], level, len(samples), rng, rejected)
+            turn += 1
+            if sample is None:
+                failures += 1
+                if failures >= len(order):
+                    raise InputError(f"no pair of set '{order[0].set}' holds a border-free {self.crop} px crop")
+                continue
+            failures = 0
+            samples.append(sample)
+        return samples, rejected
+
+    def _try_pair(
+        self, entry: PairEntry, level: str, index: int, rng: np.random.Generator, rejected: dict[str, int]
+    ) -> Sample | None:
+        for _ in range(_AFFINES_PER_PAIR):
+            matrix = draw_affine(LEVELS[level], self.crop, rng)
+            box = self._origin_box(entry, matrix)
+            if box is None:
+                rejected["size"] += 1
+                continue
+            for _ in range(_ORIGINS_PER_AFFINE):
+                origin = (int(rng.integers(box[0], box[2] + 1)), int(rng.integers(box[1], box[3] + 1)))
+                sample = Sample(entry, level, index, self.crop, origin, matrix)
+                if self._holds_imagery(sample):
+                    return sample
+            rejected["nodata"] += 1
+        return None
+
+    def _origin_box(self, entry: PairEntry, matrix: NDArray[np.float64]) -> tuple[int, int, int, int] | None:
+        """(x0, y0, x1, y1) inclusive: origins at which both crops lie inside the images, or None."""
+        corners = footprint_corners(matrix, self.crop, entry.offset)
+        margin = KERNEL_MARGIN_PX * shrinkage(matrix)
+        size = np.array([entry.width, entry.height])
+        low = np.maximum(np.ceil(margin - corners.min(axis=0)), 0).astype(int)
+        high = np.minimum(np.floor(size - 1 - margin - corners.max(axis=0)), size - self.crop).astype(int)
+        if (low > high).any():
+            return None
+        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+    def _holds_imagery(self, sample: Sample) -> bool:
+        valid = self._valid(sample.pair)
+        if valid.all():
+            return True
+        x, y = sample.origin
+        moving = np.zeros(valid.shape, np.uint8)
+        cv2.fillConvexPoly(moving, np.rint(sample.corners_in_sar()).astype(np.int32), 1)
+        in_reference = valid[y : y + self.crop, x : x + self.crop].all()
+        return bool(in_reference and valid[moving.astype(bool)].all())
+
+    def _valid(self, entry: PairEntry) -> NDArray[np.bool_]:
+        if entry.name not in self.valid:
+            pair: Pair = load_pair(self.data_dir, entry)
+            self.valid[entry.name] = pair.valid
+        return self.valid[entry.name]
+
+
+def make_lists(data_dir: str | Path, out_dir: str | Path, *, seed: int = 0) -> list[Path]:
+    """Write `<set>-<split>.json` for every set and split of the protocol; returns the paths."""
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for info in SETS.values():
+        for split in ("test", "val"):
+            if split in info.roles:
+                path = folder / f"{info.name}-{split}.json"
+                made = make_list(data_dir, info, "test" if split == "test" else "val", seed=seed)
+                path.write_text(dump_list(made), encoding="utf-8")
+                paths.append(path)
+    return paths

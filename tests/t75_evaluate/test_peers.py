@@ -1,0 +1,116 @@
+import builtins
+
+import cv2
+import numpy as np
+import pytest
+
+import somareg
+from somareg.errors import ConfigError, UnsupportedError
+from somareg.geometry import AffineTransform
+from somareg.lab.evaluate.metrics import point_errors, rmse
+from somareg.lab.evaluate.peers import METHODS, make_method
+from somareg.lab.evaluate.peers.base import affine_displacement, gradient_magnitude, grey
+
+SIDE = 160
+PEERS = ["phase_correlation", "sift", "ecc", "mattes_mi"]
+
+
+@pytest.fixture
+def easy_pair():
+    """Same sensor, a shift of some pixels: every peer must solve it, which fixes the signs of its convention."""
+    rng = np.random.default_rng(5)
+    ground = cv2.GaussianBlur(rng.uniform(0, 255, (400, 400)).astype(np.float32), (0, 0), 3)
+    ground = cv2.normalize(ground, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    y, x, dy, dx = 120, 120, 4, -3
+    reference = ground[y : y + SIDE, x : x + SIDE]
+    moving = ground[y - dy : y - dy + SIDE, x - dx : x - dx + SIDE]
+    matrix = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]])
+    return moving, np.stack([reference] * 3), matrix
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_solve_an_easy_pair_and_repeat(name, easy_pair):
+    if name == "mattes_mi":
+        pytest.importorskip("SimpleITK")
+    moving, reference, matrix = easy_pair
+    method = make_method(name)
+    assert method.name == name
+    prediction = method(moving, reference, level="m", seed=0)
+    assert prediction.displacement.dtype == np.float32 and prediction.displacement.shape == (2, SIDE, SIDE)
+    assert rmse(point_errors(prediction.displacement, matrix, (SIDE, SIDE))) < 0.5
+    assert prediction.confidence > 0
+    again = make_method(name)(moving, reference, level="m", seed=0)
+    np.testing.assert_allclose(again.displacement, prediction.displacement, rtol=0, atol=1e-4)
+
+
+def test_ecc_goes_through_its_pyramid():
+    rng = np.random.default_rng(2)
+    ground = cv2.GaussianBlur(rng.uniform(0, 255, (512, 512)).astype(np.float32), (0, 0), 6)
+    ground = cv2.normalize(ground, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    matrix = AffineTransform.from_parameters(rotation_deg=2, shift=(9, -6), centre=(255.5, 255.5)).matrix
+    moving = cv2.warpAffine(ground, matrix, (512, 512), borderMode=cv2.BORDER_REFLECT)
+    prediction = make_method("ecc")(moving, np.stack([ground] * 3), level="m", seed=0)
+    assert rmse(point_errors(prediction.displacement, matrix, (512, 512))) < 0.5
+
+
+@pytest.mark.parametrize("name", ["sift", "ecc", "phase_correlation", "border_only", "identity"])
+def test_constant_images_do_not_crash(name):
+    flat = np.full((SIDE, SIDE), 77, np.uint8)
+    prediction = make_method(name)(flat, np.stack([flat] * 3), level="H", seed=0)
+    assert prediction.displacement is None or np.isfinite(prediction.displacement).all()
+
+
+def test_orientation_passes_the_level_and_reports_its_verdict(monkeypatch):
+    calls = []
+
+    class Result:
+        class displacement:
+            array = np.ones((2, 8, 8), np.float32)
+
+        class verdict:
+            probability, decision = 0.25, "review"
+
+        predicted_rmse_px = 1.5
+
+    def register(moving, reference, **options):
+        calls.append(options)
+        return Result
+
+    monkeypatch.setitem(somareg.__dict__, "register", register)
+    image = np.zeros((8, 8), np.uint8)
+    for level in ("m", "R"):
+        prediction = make_method("orientation")(image, np.stack([image] * 3), level=level, seed=4)
+    assert [call["search"] for call in calls] == ["auto", "full"]
+    assert {call["model"] for call in calls} == {"orientation"} and calls[0]["seed"] == 4
+    assert (prediction.confidence, prediction.decision, prediction.predicted_rmse) == (0.25, "review", 1.5)
+
+
+def test_unknown_method_suggests_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'mattes_mi'"):
+        make_method("matesmi")
+    assert {"identity", "border_only", "orientation"} <= set(METHODS)
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def no_sitk(name, *args, **kwargs):
+        if name == "SimpleITK":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_sitk)
+    with pytest.raises(UnsupportedError, match=r"somareg\[bench\]"):
+        make_method("mattes_mi")
+
+
+def test_helpers_of_the_peers():
+    matrix = np.array([[1.0, 0.5, 2.0], [0.0, 1.0, -1.0]])
+    displacement = affine_displacement(matrix, (3, 4))
+    assert displacement[:, 2, 1].tolist() == [3.0, -1.0]  # x 1 -> 1 + 0.5 * 2 + 2 = 4
+    rgb = np.zeros((3, 2, 2), np.uint8)
+    rgb[0] = 100
+    assert grey(rgb)[0, 0] == 30  # red weighs 0.299
+    edge = np.zeros((20, 20), np.uint8)
+    edge[:, 10:] = 200
+    assert gradient_magnitude(edge)[10, 9:11].min() > 0.9 and gradient_magnitude(edge)[10, 0] < 0.01

@@ -1,0 +1,135 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from somareg.errors import ConfigError, InputError, OutputError, ReadError
+from somareg.lab.evaluate.peers.base import Prediction, affine_displacement
+from somareg.lab.evaluate.run import evaluate
+from somareg.lab.evaluate.sampling import make_list
+from somareg.lab.evaluate.table import COLUMNS, load_results, rich_table, table
+
+
+class Oracle:
+    """Knows the answers of a list in order; gives up on the second and is unsure about it."""
+
+    name = "oracle"
+
+    def __init__(self, samples):
+        self.samples, self.turn = samples, 0
+
+    def __call__(self, moving, reference, *, level, seed):
+        sample = self.samples[self.turn % len(self.samples)]
+        self.turn += 1
+        if sample.index == 1:
+            return Prediction(None, confidence=0.1, decision="no-go")
+        return Prediction(affine_displacement(sample.matrix, moving.shape), 0.9, "go", 0.5)
+
+
+@pytest.fixture
+def lists(data_dir, info):
+    return [make_list(data_dir, info, "test", levels=["m", "H"], count=5)]
+
+
+def run(data_dir, lists, out, methods=("identity", "border_only"), **options):
+    return evaluate(data_dir, [], ["m", "H"], methods, out_dir=out, lists=lists, **options)
+
+
+def stripped(path):
+    """A result without what may differ between runs: times and memory."""
+    content = json.loads(path.read_text())
+    for cell in content["cells"]:
+        del cell["summary"]["seconds_median"], cell["summary"]["peak_memory_mb"]
+        for record in cell["records"]:
+            del record["seconds"]
+    return content
+
+
+def test_a_rerun_gives_the_same_numbers(data_dir, lists, tmp_path):
+    methods = ("identity", "border_only", "phase_correlation", "sift", "ecc")
+    run(data_dir, lists, tmp_path / "a", methods)
+    run(data_dir, lists, tmp_path / "b", methods)
+    for name in methods:
+        assert stripped(tmp_path / "a" / f"{name}.json") == stripped(tmp_path / "b" / f"{name}.json")
+
+
+def test_the_cheater_scores_exactly_like_identity(data_dir, lists, tmp_path):
+    run(data_dir, lists, tmp_path)
+    identity, cheater = (stripped(tmp_path / f"{name}.json")["cells"] for name in ("identity", "border_only"))
+    assert identity == cheater
+    assert identity[0]["records"][0]["rmse_px"] > 0.1
+
+
+def test_figures_of_a_method_that_knows(data_dir, lists, tmp_path):
+    samples = lists[0].samples["m"]
+    (summary,) = evaluate(data_dir, [], ["m"], [Oracle(samples)], out_dir=tmp_path, lists=lists)
+    assert (summary["method"], summary["n"], summary["failures"]) == ("oracle", 5, 1)
+    assert set(summary["cmr"].values()) == {0.8} and summary["auc"] == pytest.approx(0.8, abs=1e-5)
+    assert summary["auroc_2px"] == 1.0
+    assert (summary["go"], summary["go_of_good"], summary["false_go"]) == (0.8, 1.0, 0.0)
+    content = json.loads((tmp_path / "oracle.json").read_text())
+    assert content["cells"][0]["records"][1]["rmse_px"] is None  # infinite
+    assert content["machine"]["threads_opencv"] >= 1 and content["protocol"] == 1
+
+
+def test_limit_and_progress(data_dir, lists, tmp_path):
+    seen = []
+    summaries = run(data_dir, lists, tmp_path, limit=2, progress=lambda *a: seen.append(a))
+    assert [s["n"] for s in summaries] == [2, 2, 2, 2]
+    assert seen[0] == ("identity mini m", 1, 8) and seen[-1] == ("border_only mini H", 8, 8)
+
+
+def test_cells_of_other_levels_are_kept_and_the_same_cell_is_replaced(data_dir, lists, tmp_path):
+    for levels in (["m"], ["H"], ["m"]):
+        evaluate(data_dir, [], levels, ["identity"], out_dir=tmp_path, lists=lists)
+    cells = stripped(tmp_path / "identity.json")["cells"]
+    assert sorted(cell["level"] for cell in cells) == ["H", "m"]
+    evaluate(data_dir, [], ["m"], ["identity"], out_dir=tmp_path, lists=lists, seed=1)
+    assert [cell["level"] for cell in stripped(tmp_path / "identity.json")["cells"]] == ["m"]
+
+
+def test_table_quotes_nothing_below_the_residual(data_dir, lists, tmp_path):
+    coarse = [replace(lists[0], quoted_from=3.0)]
+    evaluate(data_dir, [], ["m"], ["identity", Oracle(lists[0].samples["m"])], out_dir=tmp_path, lists=coarse)
+    text = table(tmp_path)
+    head, _, first, second = text.splitlines()[:4]
+    assert head == "| " + " | ".join(COLUMNS) + " |"
+    cells = [cell.strip() for cell in second.strip("|").split("|")]
+    assert cells[:9] == ["mini", "m", "oracle", "5", "–", "–", "–", "80", "80"]
+    assert cells[11] == "∞"  # a fifth of the check points belongs to a failure
+    assert "identity" in first and "CMR quoted from 3 px" in text
+    assert len(rich_table(tmp_path).rows) == 2
+
+
+def test_bad_requests_are_named(data_dir, lists, tmp_path):
+    with pytest.raises(ConfigError, match="unknown level 'X'"):
+        evaluate(data_dir, [], ["X"], ["identity"], out_dir=tmp_path, lists=lists)
+    with pytest.raises(ConfigError, match="unknown set"):
+        evaluate(data_dir, ["nowhere"], ["m"], ["identity"], out_dir=tmp_path)
+    with pytest.raises(ConfigError, match="nothing to evaluate"):
+        evaluate(data_dir, [], ["m"], ["identity"], out_dir=tmp_path)
+    with pytest.raises(ReadError, match="not found"):
+        evaluate(data_dir, ["sih"], ["m"], ["identity"], out_dir=tmp_path, limit=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        run(data_dir, lists, tmp_path / "file")
+
+
+def test_bad_result_folders_are_named(tmp_path):
+    with pytest.raises(ReadError, match="holds no result"):
+        table(tmp_path)
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(InputError, match=r"x\.json is not a result"):
+        load_results(tmp_path)
+
+
+def test_infinite_medians_are_written_as_such(data_dir, lists, tmp_path):
+    class Never:
+        name = "never"
+
+        def __call__(self, moving, reference, *, level, seed):
+            return Prediction(None, confidence=0.0)
+
+    (summary,) = evaluate(data_dir, [], ["m"], [Never()], out_dir=tmp_path, lists=lists)
+    assert summary["median_px"] is None and summary["auroc_2px"] is None
+    assert "| ∞ | 0.000 | ∞ |" in table(tmp_path)
