@@ -93,8 +93,10 @@ class AffineTransform:
     def is_affine(self) -> bool:
         return True
 
+    def after(self, first: AffineTransform) -> AffineTransform:
+        """The product of two affines: `first` is applied first."""
+        linear = self.matrix[:, :2] @ first.matrix[:, :2]
+        return AffineTransform(np.column_stack([linear, self(first.matrix[:, 2][None])[0]]))
+
     def __matmul__(self, first: Transform) -> Transform:
-        if isinstance(first, AffineTransform):
-            linear = self.matrix[:, :2] @ first.matrix[:, :2]
-            return AffineTransform(np.column_stack([linear, self(first.matrix[:, 2][None])[0]]))
-        return compose(self, first)
+        return self.after(first) if isinstance(first, AffineTransform) else compose(self, first)

@@ -1,0 +1,77 @@
+"""From correlation surfaces to measured displacements with variances.
+
+A single small window is often ambiguous between SAR and optical. So no window decides alone: each surface is read as
+a likelihood of the displacement, multiplied by a Gaussian prior around what the current model predicts, and the
+posterior's mean and variance go into the next fit. The prior's width shrinks from fit to fit (annealing), as in EM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from somareg.matching.windows import WindowCorrelation
+
+
+@dataclass(frozen=True, eq=False)
+class WindowMatches:
+    """What the windows say under a prior, all lengths in reference pixels.
+
+    Attributes:
+        points: (N, 2) window centres (x, y).
+        displacement: (N, 2) posterior mean (dx, dy).
+        variance: (N,) posterior variance per axis.
+        evidence: (N,) height of the surface at the posterior, in deviations of its background, >= 0.
+        correlation: (N,) correlation coefficient at the posterior, -1..1.
+        weight: (N,) for a least-squares fit, 1/px^2.
+    """
+
+    points: Tensor
+    displacement: Tensor
+    variance: Tensor
+    evidence: Tensor
+    correlation: Tensor
+    weight: Tensor
+
+
+def standardise(surfaces: Tensor) -> Tensor:
+    """Surfaces (N, n, n) in deviations from their own background; displacements that were not seen (0) stay 0."""
+    flat = surfaces.flatten(1)
+    known = (flat != 0).to(flat)
+    count = known.sum(1, keepdim=True).clamp_min(1.0)
+    centred = (flat - flat.sum(1, keepdim=True) / count) * known
+    deviation = (centred.square().sum(1, keepdim=True) / count).sqrt()
+    return (centred / deviation.clamp_min(1e-6)).view_as(surfaces)
+
+
+def read_windows(
+    windows: WindowCorrelation, cell: float, predicted: Tensor, sigma: float | Tensor, sharpness: float = 0.5
+) -> WindowMatches:
+    """Posterior mean and variance of each window's displacement.
+
+    Args:
+        windows: correlation surfaces.
+        cell: reference pixels per feature cell.
+        predicted: (N, 2) displacement that the model predicts, pixels.
+        sigma: width of the Gaussian prior around it, pixels; one number or (N,).
+        sharpness: log-likelihood per squared deviation; 0.5 for independent Gaussian background.
+    """
+    m = windows.margin
+    axis = torch.arange(-m, m + 1, dtype=windows.surfaces.dtype, device=windows.surfaces.device) * cell
+    dy, dx = torch.meshgrid(axis, axis, indexing="ij")
+    candidates = torch.stack([dx.flatten(), dy.flatten()], dim=-1)
+    z = standardise(windows.surfaces).flatten(1)
+    predicted = predicted.to(z)
+    width = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).reshape(-1, 1)
+    distance = (candidates[None] - predicted[:, None]).square().sum(-1)
+    log_posterior = sharpness * z.clamp_min(0.0).square() - distance / (2 * width.square())
+    probability = torch.softmax(log_posterior, dim=1)
+    mean = probability @ candidates
+    spread = (probability * (candidates[None] - mean[:, None]).square().sum(-1)).sum(1) / 2
+    evidence = (probability * z).sum(1).clamp_min(0.0)
+    correlation = (probability * windows.surfaces.flatten(1)).sum(1)
+    weight = evidence.square() / (spread + 0.3 * cell**2) * windows.valid
+    points = windows.centres * cell + (cell - 1) / 2
+    return WindowMatches(points, mean, spread, evidence, correlation, weight)

@@ -1,0 +1,86 @@
+"""Sampling of images and features on the reference grid, with one half-pixel rule (`align_corners=False`)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from somareg.geometry import AffineTransform
+from somareg.types import Transform
+
+
+def pixel_grid(height: int, width: int, pad: int, device: torch.device) -> Tensor:
+    """Pixel-centre coordinates (height + 2 pad, width + 2 pad, 2) as (x, y), float64, starting at (-pad, -pad)."""
+    y = torch.arange(-pad, height + pad, device=device, dtype=torch.float64)
+    x = torch.arange(-pad, width + pad, device=device, dtype=torch.float64)
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([xx, yy], dim=-1)
+
+
+def map_grid(grid: Tensor, transform: Transform) -> Tensor:
+    """`transform` applied to a grid (h, w, 2) of points."""
+    if isinstance(transform, AffineTransform):
+        matrix = torch.tensor(transform.matrix, dtype=grid.dtype, device=grid.device)
+        return grid @ matrix[:, :2].T + matrix[:, 2]
+    points = transform(grid.reshape(-1, 2).cpu().numpy())
+    return torch.from_numpy(np.ascontiguousarray(points)).to(grid).reshape(grid.shape)
+
+
+def sample(image: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Bilinear values of an image at pixel coordinates.
+
+    Args:
+        image: (1, C, H, W) float32.
+        mask: (1, 1, H, W) float32, 1 valid.
+        points: (h, w, 2) pixel-centre coordinates (x, y) in the image.
+
+    Returns:
+        values (1, C, h, w) and validity (1, 1, h, w), 1 where all that was read is valid, else 0.
+    """
+    height, width = image.shape[-2:]
+    size = torch.tensor([width, height], dtype=points.dtype, device=points.device)
+    normalised = ((points + 0.5) * 2 / size - 1).to(image.dtype)[None]
+    values = F.grid_sample(image, normalised, mode="bilinear", padding_mode="border", align_corners=False)
+    inside = ((points >= 0) & (points <= size - 1)).all(-1).to(image.dtype)[None, None]
+    if bool((mask > 0).all()):
+        return values, inside
+    seen = F.grid_sample(mask, normalised, mode="bilinear", padding_mode="border", align_corners=False)
+    return values, inside * (seen > 0.999)
+
+
+def warp_to_reference(
+    image: Tensor, mask: Tensor, transform: Transform, shape: tuple[int, int], pad: int
+) -> tuple[Tensor, Tensor]:
+    """The moving image as the reference grid, enlarged by `pad` pixels on each side, sees it.
+
+    Args:
+        image: (1, C, H, W) float32 moving image.
+        mask: (1, 1, H, W) float32.
+        transform: reference pixels -> moving pixels.
+        shape: (height, width) of the reference.
+        pad: pixels.
+
+    Returns:
+        values (1, C, h + 2 pad, w + 2 pad) and validity (1, 1, h + 2 pad, w + 2 pad).
+    """
+    points = map_grid(pixel_grid(*shape, pad, image.device), transform)
+    return sample(image, mask, points)
+
+
+def reduce(image: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Mask-aware mean over `factor` x `factor` pixels; pixel i of the result is centred on
+    `factor * i + (factor - 1) / 2`.
+    """
+    if factor == 1:
+        return image, mask
+    weight = F.avg_pool2d(mask, factor)
+    mean = F.avg_pool2d(image * mask, factor) / weight.clamp_min(1e-6)
+    return mean, (weight > 0.5).to(image.dtype)
+
+
+def reduction(factor: int) -> AffineTransform:
+    """Pixels of an image reduced by `factor` -> pixels of the full image."""
+    offset = (factor - 1) / 2
+    return AffineTransform(np.array([[factor, 0.0, offset], [0.0, factor, offset]]))
