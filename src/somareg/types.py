@@ -193,8 +193,11 @@ class Quality:
         inlier_ratio: share (by weight) of the points that the final transform explains, 0-1.
         coverage: share of the overlap's cells that hold an inlier, 0-1.
         residual_median_px: median distance of inliers to the final transform.
-        peak_zscore: height of the stacked correlation peak above its background, in background deviations.
-        peak_sharpness: stacked peak against the best other peak (0 none to 1 unique).
+        peak_zscore: mean height of the windows' correlation at the estimate above its background, in background
+            deviations; about 0 where the images do not correspond.
+        peak_sharpness: mean correlation at the estimate against its best value elsewhere (1 unique, <= 0 no peak).
+        hit_ratio: share of windows whose own best match, read without any prior, agrees with the estimate, 0-1 (chance
+            about 0.1).
         forward_backward_px: disagreement of moving->reference with reference->moving, RMS pixels.
         split_half_px: disagreement of the fits to two halves of the points, RMS pixels.
         similarity_before, similarity_after: structural similarity (mean orientation correlation) under the
@@ -214,6 +217,7 @@ class Quality:
     residual_median_px: float
     peak_zscore: float
     peak_sharpness: float
+    hit_ratio: float
     forward_backward_px: float
     split_half_px: float
     similarity_before: float

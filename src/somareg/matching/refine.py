@@ -15,7 +15,7 @@ from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches, read_windows
 from somareg.matching.search import FeatureFn
 from somareg.matching.warping import reduction, warp_to_reference
-from somareg.matching.windows import WindowCfg, WindowCorrelation, correlate_windows
+from somareg.matching.windows import WindowCfg, WindowCorrelation, correlate_windows, place_windows
 from somareg.types import Transform
 
 
@@ -62,7 +62,11 @@ class Matcher:
         moved, moved_valid = self.features(warped, seen)
         cells = (self.fixed.shape[-2] + 2 * window.margin, self.fixed.shape[-1] + 2 * window.margin)
         moved, moved_valid = moved[..., : cells[0], : cells[1]], moved_valid[..., : cells[0], : cells[1]]
-        return correlate_windows(self.fixed, self.fixed_valid, moved, moved_valid, window)
+        return correlate_windows(self.fixed, self.fixed_valid, moved, moved_valid, window).cpu()
+
+    def windows(self, window: WindowCfg) -> list[tuple[int, int]]:
+        """Corners of the windows that the reference alone allows."""
+        return place_windows(self.fixed_valid, window)[0]
 
 
 def thinned(window: WindowCfg, cells: tuple[int, int], limit: int) -> WindowCfg:
@@ -104,7 +108,7 @@ def refine_affine(
                 matches.points, matches.displacement, matches.weight, stiffness=step.stiffness, extent=extent
             )
         current = current.after(to_transform(residual))
-    assert matches is not None  # noqa: S101 (steps is never empty)
+    assert matches is not None  # steps is never empty
     return current, matches
 
 
@@ -113,4 +117,3 @@ def rescale(transform: AffineTransform, old: int, new: int) -> AffineTransform:
     up, down = reduction(old), reduction(new)
     full = up.after(transform).after(up.inverse)
     return down.inverse.after(full).after(down)
-

@@ -51,7 +51,9 @@ class SearchCfg:
         low, high = math.log(self.scale[0]), math.log(self.scale[1])
         step = math.log(self.scale_step)
         below, above = math.ceil(-low / step), math.ceil(high / step)
-        scales = [low * i / below for i in range(below, 0, -1)] + [0.0] + [high * i / above for i in range(1, above + 1)]
+        scales = (
+            [low * i / below for i in range(below, 0, -1)] + [0.0] + [high * i / above for i in range(1, above + 1)]
+        )
         return [(rotation, math.exp(scale)) for rotation in rotations for scale in scales]
 
 
@@ -95,7 +97,9 @@ def rescore(
         warped, seen = _warp_all(pair.moving, pair.moving_mask, group, pair.shape, margin * stride)
         turned, turned_valid = features(warped, seen)
         for k, transform in enumerate(group):
-            surfaces = correlate_windows(fixed, fixed_valid, turned[k : k + 1], turned_valid[k : k + 1], window).surfaces
+            surfaces = correlate_windows(
+                fixed, fixed_valid, turned[k : k + 1], turned_valid[k : k + 1], window
+            ).surfaces
             if not len(surfaces):  # the reference itself holds nothing valid
                 return []
             best = int(surfaces[0].argmax())

@@ -48,11 +48,25 @@ class WindowCorrelation:
     def margin(self) -> int:
         return self.surfaces.shape[-1] // 2
 
+    def cpu(self) -> WindowCorrelation:
+        """The same in main memory."""
+        return WindowCorrelation(self.surfaces.cpu(), self.centres.cpu(), self.valid.cpu())
+
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
     """First cells of windows spread evenly over an axis, at most about `stride` apart."""
     count = max(1, round((length - size) / stride) + 1)
     return sorted({round(i * (length - size) / max(count - 1, 1)) for i in range(count)})
+
+
+def place_windows(valid: Tensor, cfg: WindowCfg) -> tuple[list[tuple[int, int]], Tensor]:
+    """Corners (y, x) of the windows with more than a third of their cells valid, and that share (N,)."""
+    height, width = valid.shape[-2:]
+    size_y, size_x = min(cfg.size, height), min(cfg.size, width)
+    corners = [(y, x) for y in _starts(height, size_y, cfg.stride) for x in _starts(width, size_x, cfg.stride)]
+    coverage = torch.stack([valid[0, 0, y : y + size_y, x : x + size_x].mean() for y, x in corners])
+    kept = coverage > 1 / 3
+    return [corner for corner, keep in zip(corners, kept.tolist(), strict=True) if keep], coverage[kept]
 
 
 def correlate_windows(
@@ -73,10 +87,7 @@ def correlate_windows(
     """
     height, width = reference.shape[-2:]
     size_y, size_x, m = min(cfg.size, height), min(cfg.size, width), cfg.margin
-    corners = [(y, x) for y in _starts(height, size_y, cfg.stride) for x in _starts(width, size_x, cfg.stride)]
-    coverage = torch.stack([reference_valid[0, 0, y : y + size_y, x : x + size_x].mean() for y, x in corners])
-    corners = [corner for corner, share in zip(corners, coverage.tolist(), strict=True) if share > 1 / 3]
-    coverage = coverage[coverage > 1 / 3]
+    corners, coverage = place_windows(reference_valid, cfg)
     channels = reference.shape[1]
     per_window = channels * (size_y + 2 * m) * (size_x + 2 * m)
     chunk = max(1, CHUNK_ELEMENTS // (6 * per_window))
@@ -112,10 +123,12 @@ def _correlate(window: Tensor, window_valid: Tensor, area: Tensor, area_valid: T
     out_y, out_x = shape[0] - window.shape[-2] + 1, shape[1] - window.shape[-1] + 1
 
     def spectrum(x: Tensor) -> Tensor:
-        return torch.fft.rfft2(x, s=shape)
+        result: Tensor = torch.fft.rfft2(x, s=shape)
+        return result
 
     def correlation(product: Tensor) -> Tensor:
-        return torch.fft.irfft2(product, s=shape)[..., :out_y, :out_x]
+        result: Tensor = torch.fft.irfft2(product, s=shape)
+        return result[..., :out_y, :out_x]
 
     count = window_valid.sum((-2, -1), keepdim=True).clamp_min(1.0)
     window = (window - window.sum((-2, -1), keepdim=True) / count) * window_valid
@@ -136,45 +149,3 @@ def _correlate(window: Tensor, window_valid: Tensor, area: Tensor, area_valid: T
     # A displacement that leaves less than half of the window inside the moving image proves nothing.
     weighted = torch.where(seen > 0.5, coefficient * seen.clamp(0.0, 1.0).sqrt(), torch.zeros_like(coefficient))
     return weighted, seen[:, out_y // 2, out_x // 2].clamp(0.0, 1.0)
-
-
-def global_correlation(
-    reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor, min_overlap: float
-) -> tuple[Tensor, Tensor]:
-    """Masked correlation of whole feature maps over all integer displacements.
-
-    Args:
-        reference: (1, K, h, w); moving: (n, K, h', w'), both about zero-mean, 0 where invalid.
-        reference_valid, moving_valid: (1, 1, h, w), (n, 1, h', w') 0 or 1.
-        min_overlap: share of the reference's valid cells that must be covered.
-
-    Returns:
-        coefficient (n, P, Q) in -1..1, 0 where the overlap is too small, and overlap (n, P, Q) in cells;
-        entry [j mod P, i mod Q] is `moving_xy = reference_xy + (i, j)` cells.
-    """
-    shape = (reference.shape[-2] + moving.shape[-2] - 1, reference.shape[-1] + moving.shape[-1] - 1)
-    shape = (_fast_length(shape[0]), _fast_length(shape[1]))
-
-    def spectrum(x: Tensor) -> Tensor:
-        return torch.fft.rfft2(x, s=shape)
-
-    mask_r, mask_m = spectrum(reference_valid[:, 0]).conj(), spectrum(moving_valid[:, 0])
-    covariance = torch.fft.irfft2((spectrum(reference).conj() * spectrum(moving)).sum(1), s=shape)
-    overlap = torch.fft.irfft2(mask_r * mask_m, s=shape).clamp_min(0.0)
-    energy_r = torch.fft.irfft2(spectrum(reference.square().sum(1)).conj() * mask_m, s=shape).clamp_min(0.0)
-    energy_m = torch.fft.irfft2(mask_r * spectrum(moving.square().sum(1)), s=shape).clamp_min(0.0)
-    coefficient = covariance / ((energy_r * energy_m).sqrt() + 1e-6)
-    enough = overlap > min_overlap * reference_valid.sum()
-    return torch.where(enough, coefficient, torch.zeros_like(coefficient)), overlap
-
-
-def _fast_length(n: int) -> int:
-    """Smallest length >= n with only factors 2, 3 and 5, which the FFT likes."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1

@@ -1,0 +1,441 @@
+"""The public calls. `register` reads like the story of the pipeline."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from somareg.config import RegisterConfig, Resampling, did_you_mean, make_config
+from somareg.errors import ConfigError
+from somareg.geometry import FieldTransform, compose
+from somareg.geometry.lattice import on_lattice, pixel_centres
+from somareg.io import (
+    assume_crs,
+    check_overlap,
+    from_array,
+    georeference,
+    metres_per_pixel,
+    read_estimate,
+    read_raster,
+)
+from somareg.io.source import open_source
+from somareg.matching.engine import Alignment, EngineCfg, align, preset
+from somareg.matching.pair import Pair
+from somareg.matching.search import SearchCfg
+from somareg.outputs import save
+from somareg.preprocess.prepare import Prepared, prepare
+from somareg.quality import Measured, judge, load_calibration, measure
+from somareg.report.previews import make_previews
+from somareg.types import (
+    Assessment,
+    BoolArray,
+    Displacement,
+    Estimate,
+    FloatArray,
+    Grid,
+    Raster,
+    Result,
+    TiePoints,
+    Transform,
+    Verdict,
+)
+from somareg.warp.engine import apply, apply_to_file
+from somareg.warp.plan import Resolution
+
+log = logging.getLogger("somareg")
+
+Image = str | Path | NDArray[Any] | Raster
+Progress = Callable[[str, float], None]
+
+MODELS = ("auto", "orientation")
+LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
+ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
+
+
+def register(
+    moving: Image,
+    reference: Image,
+    *,
+    moving_modality: str = "sar",
+    reference_modality: str = "optical",
+    model: str = "auto",
+    preset: str = "base",
+    search: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    moving_mask: BoolArray | None = None,
+    reference_mask: BoolArray | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """Estimate how `moving` must be warped to lie on `reference`, and how far to trust it.
+
+    Args:
+        moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype.
+        moving_modality, reference_modality: "sar", "optical" or "other".
+        model: "orientation" (weight-free); "auto" picks the best that ships.
+        preset: "fast", "base" or "precise".
+        search: "local" (nearly aligned), "auto" (trusts georeferences; without them +-22 deg, scale 0.78-1.28,
+            +-14 % shift) or "full" (any rotation, scale 0.68-1.45).
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        seed: of everything random.
+        moving_mask, reference_mask: (H, W) bool, True valid, on top of nodata; arrays only.
+        progress: called with a stage's name and the share of work done, 0-1.
+        **options: any other field of `somareg.config.RegisterConfig`.
+
+    Returns:
+        The result; nothing is written until `Result.save`.
+
+    Raises:
+        ConfigError: unknown option or value.
+        ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
+    """
+    cfg = make_config(
+        {
+            "moving_modality": moving_modality,
+            "reference_modality": reference_modality,
+            "model": model,
+            "preset": preset,
+            "search": search,
+            "device": device,
+            "seed": seed,
+            **options,
+        }
+    )
+    if cfg.model not in MODELS:
+        raise ConfigError(f"unknown model '{cfg.model}'.{did_you_mean(cfg.model, MODELS)}")
+    where = choose_device(cfg.device)
+    tell = progress or (lambda stage, share: None)
+    clock = _Clock()
+    tell("reading", 0.0)
+    fixed = _read(reference, "reference", cfg.reference_nodata, reference_mask, cfg)
+    moved = _read(moving, "moving", cfg.moving_nodata, moving_mask, cfg)
+    georef = _join(fixed, moved)
+    clock.lap("read")
+    radius = search_radius(cfg, fixed.grid)
+    prepared = prepare(moved, fixed, georef, cfg, longest=LONGEST[cfg.preset], radius_px=radius)
+    clock.lap("prepare")
+    torch.manual_seed(cfg.seed)
+    alignment = align(_pair(prepared, where), prepared.starts, engine_settings(cfg, fixed.grid, radius), tell)
+    clock.lap("match")
+    tell("judging", 0.92)
+    result = _result(cfg, fixed, moved, georef, prepared, alignment)
+    clock.lap("judge")
+    tell("done", 1.0)
+    settings = {**result.settings, "device_used": str(where)}
+    return replace(result, timings=clock.laps, settings=settings)
+
+
+def assess(moving: Image, reference: Image, **options: Any) -> Assessment:
+    """Judge how well a pair lies together as it stands, without changing anything.
+
+    Args:
+        moving, reference, **options: as for `register`.
+
+    Returns:
+        "go" when the measurement is trusted and the displacement is below 1 px RMS, "review" when it is trusted and
+        the pair is off, or when it is not sure, "no-go" when there is no sign of common ground.
+    """
+    result = register(moving, reference, **options)
+    quality = result.quality
+    rms = quality.shift_before_px
+    metres = None if quality.metres_per_pixel is None else rms * quality.metres_per_pixel
+    mean = result.displacement.array.reshape(2, -1).mean(1)
+    verdict = result.verdict
+    if verdict.decision == "go":
+        if rms <= ALIGNED_PX:
+            reasons = (f"The images lie together to {rms:.2f} px RMS.", *verdict.reasons)
+            verdict = Verdict("go", reasons, verdict.probability)
+        else:
+            reasons = (f"The images are {rms:.2f} px RMS apart; `somareg register` can align them.", *verdict.reasons)
+            verdict = Verdict("review", reasons, verdict.probability)
+    return Assessment(verdict, rms, metres, (float(mean[0]), float(mean[1])), result)
+
+
+def warp(
+    raster: Image,
+    estimate: Result | Estimate | str | Path,
+    out: str | Path | None = None,
+    *,
+    resampling: Resampling = "cubic",
+    resolution: Resolution = "reference",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Raster | Path:
+    """Apply an estimate to any raster of the moving image's ground: other bands, other pixel sizes, masks.
+
+    Args:
+        raster: path, array (of the moving image's size or the same proportions) or Raster.
+        estimate: a `Result`, an `Estimate`, or the path of a displacement.tif, report.json or output folder.
+        out: GeoTIFF to write; None returns the warped raster.
+        resampling: "nearest" for masks and classes, "bilinear" or "cubic".
+        resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
+        overwrite: replace an existing file.
+        progress: called with a stage's name and the share of work done.
+
+    Returns:
+        The path written, or the raster when `out` is None.
+    """
+    known = _estimate(estimate)
+    subject = from_array(raster, role="raster") if isinstance(raster, np.ndarray) else raster
+    if out is None:
+        return apply(subject, known, resampling=resampling, resolution=resolution)
+    return apply_to_file(
+        subject, known, out, resampling=resampling, resolution=resolution, overwrite=overwrite, progress=progress
+    )
+
+
+def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str, Any]:
+    """What `register` would do with two files; only headers are read."""
+    cfg = make_config(options)
+    described: dict[str, Any] = {}
+    grids: dict[str, Grid] = {}
+    for role, path in (("moving", moving), ("reference", reference)):
+        with open_source(path, role=role) as source:
+            grids[role] = source.grid
+            described[role] = {
+                "file": str(path),
+                "size": f"{source.grid.width} x {source.grid.height} px",
+                "bands": source.count,
+                "dtype": str(source.dtype),
+                "georeferenced": source.grid.is_georeferenced,
+            }
+    factor = max(1, math.ceil(max(grids["reference"].shape) / LONGEST[cfg.preset]))
+    working = [side // factor for side in reversed(grids["reference"].shape)]
+    pixels = working[0] * working[1]
+    full = grids["reference"].width * grids["reference"].height
+    radius = search_radius(cfg, grids["reference"]) if grids["reference"].is_georeferenced else None
+    return {
+        **described,
+        "search": cfg.search,
+        "search_radius_px": None if radius is None else round(radius, 1),
+        "working_size": f"{working[0]} x {working[1]} px (1/{factor} of the reference)",
+        "memory_mb": round((pixels * 400 + full * 40) / 1e6),
+        "model": "orientation",
+        "device": str(choose_device(cfg.device)),
+        "outputs": list(_OUTPUT_NAMES),
+    }
+
+
+_OUTPUT_NAMES = ("aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html")
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a name; "auto" takes CUDA, then the CPU.
+
+    Raises:
+        ConfigError: unknown or absent device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device '{name}' is not available; use cpu, or auto to choose") from error
+    return device
+
+
+def search_radius(cfg: RegisterConfig, grid: Grid) -> float:
+    """Search radius in reference pixels.
+
+    Without an option: 5 % of the longer side but 32 to 200 px around a georeference, 14 % otherwise.
+    """
+    longest = max(grid.shape)
+    if cfg.search_radius_px is not None:
+        return cfg.search_radius_px
+    if cfg.search_radius_m is not None:
+        metres = metres_per_pixel(grid)
+        if metres is None:
+            raise ConfigError("search_radius_m needs a georeferenced reference; use search_radius_px")
+        return cfg.search_radius_m / metres
+    if grid.is_georeferenced:
+        return min(max(0.05 * longest, 32.0), 200.0)
+    return 0.14 * longest
+
+
+def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> EngineCfg:
+    """Preset and search range as engine settings."""
+    radius = radius_px / max(grid.shape)
+    if cfg.search == "full":
+        search = SearchCfg(180.0, 5.0, (0.68, 1.45), 1.08, radius, keep=24)
+    elif cfg.search == "local" or grid.is_georeferenced:
+        search = SearchCfg(4.0, 4.0, (0.96, 1.04), 1.04, radius)
+    else:
+        search = SearchCfg(radius=radius)
+    engine = replace(preset(cfg.preset), search=search)
+    if cfg.local or engine.flow is None:
+        return engine
+    return replace(engine, flow=replace(engine.flow, gain=math.inf))
+
+
+def _read(image: Image, role: str, nodata: float | None, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
+    if isinstance(image, Raster):
+        raster = image
+    elif isinstance(image, np.ndarray):
+        raster = from_array(image, mask=mask, role=role, nodata=nodata)
+    else:
+        if mask is not None:
+            raise ConfigError(f"{role}_mask goes with arrays; a file carries its own mask or nodata value")
+        raster = read_raster(image, role=role, nodata=nodata, max_pixels=cfg.max_pixels)
+    return assume_crs(raster, cfg.assume_crs) if cfg.assume_crs and raster.grid.crs is None else raster
+
+
+def _join(reference: Raster, moving: Raster) -> Transform:
+    names = reference.name, moving.name
+    georef = georeference(reference.grid, moving.grid, names)
+    if reference.grid.is_georeferenced:
+        check_overlap(reference.grid, moving.grid, names)
+    return georef
+
+
+def _pair(prepared: Prepared, device: torch.device) -> Pair:
+    def tensor(array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)[None]
+
+    return Pair(
+        tensor(prepared.reference),
+        tensor(prepared.reference_mask[None]),
+        tensor(prepared.moving),
+        tensor(prepared.moving_mask[None]),
+    )
+
+
+def _result(
+    cfg: RegisterConfig, reference: Raster, moving: Raster, georef: Transform, prepared: Prepared, alignment: Alignment
+) -> Result:
+    """The engine's findings in the users' pixels, with figures, verdict and pictures."""
+    affine = prepared.affine_of(alignment.affine)
+    expected = prepared.affine_of(prepared.starts[0])
+    field = None
+    if alignment.flow is not None and alignment.flow.field.array.any():
+        field = prepared.field_of(alignment.flow.field)
+    correction: Transform = compose(affine, field) if field else affine
+    transform = compose(georef, correction)
+    ties = _tie_points(alignment, prepared, correction, georef)
+    modalities = cfg.moving_modality, cfg.reference_modality
+    previews, covered = make_previews(reference, moving, compose(georef, expected), transform, modalities)
+    measured = Measured(
+        alignment=alignment,
+        factor=prepared.factor,
+        affine=affine,
+        field=field,
+        expected=expected,
+        tie_points=ties,
+        covered=covered,
+        metres_per_pixel=metres_per_pixel(reference.grid),
+        shape=reference.grid.shape,
+    )
+    calibration = load_calibration()
+    quality = measure(measured, calibration)
+    return Result(
+        transform=transform,
+        correction=correction,
+        affine=affine,
+        displacement=_dense(correction, alignment, prepared, transform, reference, moving),
+        tie_points=ties,
+        quality=quality,
+        verdict=judge(alignment, quality, calibration),
+        moving=moving,
+        reference=reference,
+        settings={**cfg.model_dump(mode="json"), "model_used": "orientation"},
+        notes=(*moving.notes, *reference.notes, *prepared.notes),
+        timings={},
+        previews=previews,
+        saver=save,
+    )
+
+
+def _tie_points(alignment: Alignment, prepared: Prepared, correction: Transform, georef: Transform) -> TiePoints:
+    """Each window's own match, in the users' pixels; inliers lie within 2 feature cells of the estimate."""
+    own = alignment.ties
+    if own is None:
+        none = np.zeros((0, 2))
+        return TiePoints(none, none, none, none[:, 0], none[:, 0], np.zeros(0, bool), none[:, 0])
+    here = prepared.reference_pixels(own.points.double().numpy())
+    away = prepared.factor * own.displacement.double().numpy()
+    target = correction(here + away)
+    residual = np.hypot(*(target - correction(here)).T)
+    return TiePoints(
+        reference_xy=here,
+        moving_xy=georef(target),
+        displacement=target - here,
+        sigma_px=prepared.factor * np.sqrt(own.variance.double().numpy() + 0.1),
+        confidence=np.asarray(1.0 - np.exp(-0.5 * np.square(own.evidence.double().numpy() / 2.0))),
+        inlier=residual <= 4.0 * prepared.factor,
+        residual_px=residual,
+    )
+
+
+def _dense(
+    correction: Transform,
+    alignment: Alignment,
+    prepared: Prepared,
+    transform: Transform,
+    reference: Raster,
+    moving: Raster,
+) -> Displacement:
+    """Displacement and certainty at every reference pixel, in strips."""
+    height, width = reference.grid.shape
+    array = np.empty((2, height, width), np.float32)
+    certainty = np.zeros((height, width), np.float32)
+    where_known = _certainty_field(alignment, prepared)
+    to_moving = on_lattice(transform, (0.0, 0.0, width - 1.0, height - 1.0))
+    rows = max(1, 2_000_000 // width)
+    for top in range(0, height, rows):
+        count = min(rows, height - top)
+        points = pixel_centres(0, top, width, count)
+        array[:, top : top + count] = (correction(points) - points).T.reshape(2, count, width)
+        if where_known is not None:
+            known = where_known.displacement(points)[:, 0] * _seen(to_moving(points), moving)
+            certainty[top : top + count] = known.reshape(count, width)
+    certainty *= reference.mask
+    return Displacement(array, np.clip(certainty, 0.0, 1.0), reference.grid)
+
+
+def _certainty_field(alignment: Alignment, prepared: Prepared) -> FieldTransform | None:
+    """Certainty as the x component of a field on reference pixels; it shares the field's bilinear lattice."""
+    flow = alignment.flow
+    if flow is None:
+        return None
+    both = np.stack([flow.certainty, flow.certainty]) / prepared.factor
+    return prepared.field_of(FieldTransform(both, flow.field.origin, flow.field.step))
+
+
+def _seen(points: FloatArray, moving: Raster) -> NDArray[np.bool_]:
+    """Whether each point (N, 2) falls on a valid pixel of the moving image."""
+    height, width = moving.grid.shape
+    finite = np.isfinite(points).all(1)
+    column, row = np.where(finite[:, None], np.rint(points), -1).astype(np.int64).T
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    seen = np.zeros(len(points), bool)
+    seen[inside] = moving.mask[row[inside], column[inside]]
+    return seen
+
+
+def _estimate(known: Result | Estimate | str | Path) -> Estimate:
+    if isinstance(known, Result):
+        return known.estimate
+    return known if isinstance(known, Estimate) else read_estimate(known)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.laps: Mapping[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps = {**self.laps, name: round(now - self._last, 4)}
+        self._last = now

@@ -1,0 +1,96 @@
+"""`somareg assess MOVING REFERENCE`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from somareg.cli import options as o
+from somareg.cli.failures import DECISION_CODES
+from somareg.cli.session import session
+
+if TYPE_CHECKING:
+    from somareg.types import Assessment
+
+
+def assess(
+    moving: o.Moving,
+    reference: o.Reference,
+    moving_modality: o.MovingModality = "sar",
+    reference_modality: o.ReferenceModality = "optical",
+    moving_bands: o.MovingBands = None,
+    reference_bands: o.ReferenceBands = None,
+    moving_scale: o.MovingScale = "auto",
+    reference_scale: o.ReferenceScale = "auto",
+    moving_nodata: o.MovingNodata = None,
+    reference_nodata: o.ReferenceNodata = None,
+    assume_crs: o.AssumeCrs = None,
+    preset: o.Preset = "base",
+    search: o.Search = "auto",
+    search_radius: o.SearchRadius = None,
+    search_radius_m: o.SearchRadiusM = None,
+    model: o.Model = "auto",
+    as_json: o.Json = False,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    max_pixels: o.MaxPixels = None,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Judge how well MOVING lies on REFERENCE as they stand; nothing is written."""
+    options = o.drop_unset(
+        moving_modality=moving_modality,
+        reference_modality=reference_modality,
+        moving_bands=o.parse_bands("--moving-bands", moving_bands),
+        reference_bands=o.parse_bands("--reference-bands", reference_bands),
+        moving_scale=moving_scale,
+        reference_scale=reference_scale,
+        moving_nodata=moving_nodata,
+        reference_nodata=reference_nodata,
+        assume_crs=assume_crs,
+        preset=preset,
+        search=search,
+        search_radius_px=search_radius,
+        search_radius_m=search_radius_m,
+        model=model,
+        device=device,
+        seed=seed,
+        max_pixels=max_pixels,
+    )
+    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        from somareg.config import make_config
+
+        make_config(options)
+        from somareg import api
+
+        with ui.working():
+            assessment = api.assess(moving, reference, progress=ui.progress, **options)
+        if as_json:
+            ui.emit(document(assessment))
+        elif ui.wants_text:
+            from somareg.cli.summary import print_assessment
+
+            print_assessment(ui.out, assessment)
+        raise typer.Exit(DECISION_CODES[assessment.verdict.decision])
+
+
+def document(assessment: Assessment) -> dict[str, Any]:
+    """The JSON of an assessment."""
+    verdict, result = assessment.verdict, assessment.result
+    return {
+        "moving": result.moving.name,
+        "reference": result.reference.name,
+        "verdict": {
+            "decision": verdict.decision,
+            "reasons": verdict.reasons,
+            "probability": verdict.probability,
+        },
+        "misalignment_rmse_px": assessment.misalignment_rmse_px,
+        "misalignment_rmse_m": assessment.misalignment_rmse_m,
+        "offset_px": assessment.offset_px,
+        "quality": result.quality.as_dict(),
+        "settings": result.settings,
+        "notes": result.notes,
+        "timings": result.timings,
+    }

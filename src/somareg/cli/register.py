@@ -1,0 +1,127 @@
+"""`somareg register MOVING REFERENCE -o OUT`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from somareg.cli import options as o
+from somareg.cli.failures import DECISION_CODES, UsageError
+from somareg.cli.session import Session, session
+
+if TYPE_CHECKING:
+    from somareg.types import Result
+
+Out = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs (created)")]
+
+
+def register(
+    moving: o.Moving,
+    reference: o.Reference,
+    out: Out = None,
+    moving_modality: o.MovingModality = "sar",
+    reference_modality: o.ReferenceModality = "optical",
+    moving_bands: o.MovingBands = None,
+    reference_bands: o.ReferenceBands = None,
+    moving_scale: o.MovingScale = "auto",
+    reference_scale: o.ReferenceScale = "auto",
+    moving_nodata: o.MovingNodata = None,
+    reference_nodata: o.ReferenceNodata = None,
+    assume_crs: o.AssumeCrs = None,
+    preset: o.Preset = "base",
+    search: o.Search = "auto",
+    search_radius: o.SearchRadius = None,
+    search_radius_m: o.SearchRadiusM = None,
+    model: o.Model = "auto",
+    local: o.Local = True,
+    resampling: o.Resampling = "cubic",
+    overwrite: o.Overwrite = False,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    max_pixels: o.MaxPixels = None,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Align MOVING to REFERENCE and write the aligned image, the displacement, a report and a verdict."""
+    options = o.drop_unset(
+        moving_modality=moving_modality,
+        reference_modality=reference_modality,
+        moving_bands=o.parse_bands("--moving-bands", moving_bands),
+        reference_bands=o.parse_bands("--reference-bands", reference_bands),
+        moving_scale=moving_scale,
+        reference_scale=reference_scale,
+        moving_nodata=moving_nodata,
+        reference_nodata=reference_nodata,
+        assume_crs=assume_crs,
+        preset=preset,
+        search=search,
+        search_radius_px=search_radius,
+        search_radius_m=search_radius_m,
+        model=model,
+        local=local,
+        resampling=resampling,
+        device=device,
+        seed=seed,
+        max_pixels=max_pixels,
+    )
+    if out is None and not dry_run:
+        raise UsageError("missing option '-o': say where the outputs go, for example -o aligned")
+    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        if dry_run:
+            show_plan(ui, moving, reference, options)
+            return
+        result = run(ui, moving, reference, Path(str(out)), options, overwrite=overwrite, force=force)
+        raise typer.Exit(DECISION_CODES[result.verdict.decision])
+
+
+def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any]) -> None:
+    """Print what `register` would do."""
+    from somareg.api import plan
+    from somareg.config import make_config
+
+    make_config(options)
+    steps = plan(moving, reference, **options)
+    if ui.as_json:
+        ui.emit(steps)
+    elif ui.wants_text:
+        from somareg.cli.summary import print_plan
+
+        print_plan(ui.out, steps)
+
+
+def run(
+    ui: Session,
+    moving: str | Path,
+    reference: str | Path,
+    out: Path,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    force: bool,
+) -> Result:
+    """Register, save into `out`, print the summary or the report's JSON."""
+    from somareg.config import make_config
+
+    make_config(options)  # a wrong option is told before torch and GDAL are loaded
+    from somareg import api
+    from somareg.io import writer
+
+    writer.check_writable(out, overwrite=overwrite)
+    with ui.working():
+        result = api.register(moving, reference, progress=ui.progress, **options)
+        ui.progress("writing outputs", 1.0)
+        folder = result.save(out, overwrite=overwrite, force=force)
+    if ui.as_json:
+        ui.emit(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    elif ui.wants_text:
+        from somareg.cli.summary import print_result
+        from somareg.report.record import load_report
+
+        print_result(ui.out, load_report(folder / "report.json"), folder)
+    return result

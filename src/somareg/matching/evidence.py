@@ -1,0 +1,133 @@
+"""How much the images themselves support an estimate, measured afresh and not by the fit that made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from somareg.errors import EstimationError
+from somareg.geometry import AffineTransform
+from somareg.matching.affine import fit_affine, to_transform
+from somareg.matching.posterior import WindowMatches, read_windows, standardise
+from somareg.matching.refine import NEAR, Matcher, refine_affine, thinned
+from somareg.matching.warping import pixel_grid
+from somareg.matching.windows import WindowCfg
+from somareg.types import Transform
+
+WINDOW = WindowCfg(size=28, margin=6, stride=10)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Support for an estimate; every window is read without a prior.
+
+    Attributes:
+        windows: number of windows.
+        zscore: mean height of the correlation at the estimate, in deviations of each window's background; about 0
+            where the images do not correspond, 2 and more where they do.
+        sharpness: mean surface's height at the estimate against its highest value elsewhere, 1 unique, <= 0 not a peak.
+        hit_ratio: share of windows whose highest value lies within 2 cells of the estimate, 0-1 (chance 0.12).
+        correlation: mean correlation coefficient at the estimate.
+        correlation_before: the same for the start (georeference or identity), nan when it shows too little.
+        coverage: share of the reference's windows that could be read, 0-1.
+        peak_offset_px: distance of the mean surface's peak from the estimate.
+    """
+
+    windows: int
+    zscore: float
+    sharpness: float
+    hit_ratio: float
+    correlation: float
+    correlation_before: float
+    coverage: float
+    peak_offset_px: float
+
+
+NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, float("nan"), 0.0, float("nan"))
+
+
+def gather(matcher: Matcher, estimate: Transform, start: Transform) -> tuple[Evidence, WindowMatches | None]:
+    """Evidence for `estimate` (reference pixels -> moving pixels); `start` is what was known before.
+
+    Returns:
+        The evidence, and each window's own match (displacement relative to the estimate), None without windows.
+    """
+    cells = (matcher.fixed.shape[-2], matcher.fixed.shape[-1])
+    window = thinned(WINDOW, cells, 300)
+    windows = matcher.correlate(estimate, window)
+    if len(windows.surfaces) == 0:
+        return NO_EVIDENCE, None
+    m = windows.margin
+    z = standardise(windows.surfaces)
+    mean = z.mean(0)
+    axis = torch.arange(-m, m + 1)
+    distance = (axis[:, None].square() + axis[None].square()).sqrt()
+    peak = int(mean.argmax())
+    highest = z.flatten(1).argmax(1)
+    hits = distance.flatten()[highest] <= 2.0
+    centre = float(mean[m - 1 : m + 2, m - 1 : m + 2].max())
+    elsewhere = float(mean[distance > 3.5].max())
+    before = matcher.correlate(start, WindowCfg(window.size, 1, window.stride))
+    possible = max(1, len(matcher.windows(window)))
+    cell = float(matcher.stride)
+    offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
+    own = read_windows(windows, cell, offsets[highest] * cell, 1.2 * cell)
+    evidence = Evidence(
+        windows=len(z),
+        zscore=float(z[:, m, m].mean()),
+        sharpness=1.0 - elsewhere / max(centre, 1e-6) if centre > 0 else 0.0,
+        hit_ratio=float(hits.float().mean()),
+        correlation=float(windows.surfaces[:, m, m].mean()),
+        correlation_before=float(before.surfaces[:, 1, 1].mean()) if len(before.surfaces) else float("nan"),
+        coverage=len(z) / possible,
+        peak_offset_px=float(distance.flatten()[peak]) * cell,
+    )
+    return evidence, own
+
+
+def disagreement(first: Transform, second: Transform, shape: tuple[int, int]) -> float:
+    """RMS distance between two maps of an image of (height, width), pixels, over a 9 x 9 grid."""
+    height, width = shape
+    grid = pixel_grid(9, 9, 0, torch.device("cpu")).reshape(-1, 2).numpy() / 8.0 * [width - 1, height - 1]
+    return float(((first(grid) - second(grid)) ** 2).sum(1).mean() ** 0.5)
+
+
+def split_half(matches: WindowMatches, shape: tuple[int, int], stiffness: float) -> float:
+    """Disagreement of the affines of two interleaved halves of the windows, RMS pixels; inf when one has no fit."""
+    side = max(shape) / 4
+    colour = ((matches.points / side).floor().sum(1) % 2).bool()
+    fits: list[AffineTransform] = []
+    for half in (colour, ~colour):
+        try:
+            fits.append(to_transform(_fit(matches, half, stiffness, max(shape) / 2)))
+        except EstimationError:
+            return float("inf")
+    return disagreement(fits[0], fits[1], shape)
+
+
+def _fit(matches: WindowMatches, half: Tensor, stiffness: float, extent: float) -> Tensor:
+    return fit_affine(
+        matches.points[half], matches.displacement[half], matches.weight[half], stiffness=stiffness, extent=extent
+    )
+
+
+def forward_backward(
+    swapped: Matcher, affine: AffineTransform, shape: tuple[int, int]
+) -> tuple[float, AffineTransform]:
+    """Refine the inverse with the roles exchanged and see whether it leads back.
+
+    Args:
+        swapped: matcher of the swapped pair.
+        affine: reference pixels -> moving pixels.
+        shape: of the reference.
+
+    Returns:
+        RMS disagreement in reference pixels (inf when there is no fit) and the backward estimate, inverted.
+    """
+    try:
+        backward, _ = refine_affine(swapped, affine.inverse, NEAR[-1:])
+    except EstimationError:
+        return float("inf"), affine
+    return disagreement(affine, backward.inverse, shape), backward.inverse

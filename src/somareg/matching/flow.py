@@ -1,0 +1,250 @@
+"""Local flow: what the affine cannot explain, as a Gaussian process over the windows' measurements.
+
+The displacement beyond the affine is a smooth random field with zero mean: close to good windows it follows them,
+far from any it returns to zero, and its variance says which is which. How large and how smooth the field is comes
+from the marginal likelihood of the measurements, with the noise of overlapping windows correlated as it is, so that a
+pair that is truly affine keeps (almost) no local displacement.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.matching.posterior import WindowMatches, read_windows, standardise
+from somareg.matching.refine import Matcher, thinned
+from somareg.matching.windows import WindowCfg, WindowCorrelation
+from somareg.types import FloatArray
+
+
+@dataclass(frozen=True)
+class FlowCfg:
+    """Settings of the local flow.
+
+    Attributes:
+        steps: window settings (feature cells) and prior width (cells) of each warp-correlate-fit step.
+        lengths: candidate correlation lengths, in window sides.
+        ratios: candidate field variances, relative to the noise variance of an average window.
+        node_px: distance of the field's nodes, pixels.
+        limit: windows per step at most (about).
+        selection: windows used to choose size and smoothness (about).
+        evidence: gain in log likelihood that a field must bring over no field.
+        robust_rounds: reweightings.
+        gain: rise of the correlation of held-out windows, in deviations of the background, that a field must bring.
+        max_px: largest believable local displacement, pixels.
+    """
+
+    steps: tuple[tuple[WindowCfg, float], ...] = (
+        (WindowCfg(28, 8, 8), 3.0),
+        (WindowCfg(24, 5, 7), 2.0),
+        (WindowCfg(20, 4, 6), 1.5),
+    )
+    lengths: tuple[float, ...] = (1.5, 2.5, 4.0, 7.0)
+    ratios: tuple[float, ...] = (0.0, 0.02, 0.05, 0.12, 0.3, 0.8, 2.0, 5.0, 15.0, 50.0)
+    node_px: float = 8.0
+    limit: int = 700
+    selection: int = 250
+    evidence: float = 0.0
+    robust_rounds: int = 2
+    gain: float = 0.02
+    max_px: float = 24.0
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """A local displacement field and what is known of it.
+
+    Attributes:
+        field: `xy -> xy + d(xy)` on the reference, pixels.
+        certainty: (h, w) at the field's nodes, 0-1: share of the uncertainty of a 1 px field that windows removed.
+        sigma_px: (h, w) at the nodes: posterior standard deviation per axis.
+        matches: the last windows; displacement is total (relative to the affine).
+        factor: (N,) robust factor of each match, 0-1.
+    """
+
+    field: FieldTransform
+    certainty: FloatArray
+    sigma_px: FloatArray
+    matches: WindowMatches
+    factor: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Process:
+    """A fitted Gaussian process (float64 tensors)."""
+
+    points: Tensor
+    length: float
+    variance: float
+    noise: Tensor
+    values: Tensor
+
+    def predict(self, where: Tensor) -> Tensor:
+        """Posterior mean (M, 2) at points (M, 2)."""
+        if self.variance == 0:
+            return torch.zeros(len(where), 2, dtype=torch.float64)
+        covariance = self.variance * _kernel(self.points, self.points, self.length) + self.noise
+        weights: Tensor = torch.linalg.solve(covariance, self.values)
+        return self.variance * _kernel(where, self.points, self.length) @ weights
+
+    def posterior_variance(self, where: Tensor, prior: float) -> Tensor:
+        """Posterior variance (M,) of a field with this length and the given prior variance."""
+        cross = prior * _kernel(where, self.points, self.length)
+        covariance = prior * _kernel(self.points, self.points, self.length) + self.noise
+        removed: Tensor = (cross * torch.linalg.solve(covariance, cross.T).T).sum(1)
+        return (prior - removed).clamp(0.0, prior)
+
+
+def _kernel(a: Tensor, b: Tensor, length: float) -> Tensor:
+    """Squared-exponential correlation of points (M, 2) and (N, 2)."""
+    return torch.exp(-0.5 * (torch.cdist(a, b) / length).square())
+
+
+def _relative_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:
+    """Noise covariance of the windows up to a factor, from their precisions and common areas."""
+    floor = 1e-4 * float(precision.max())
+    relative = (precision.mean() / precision.clamp_min(floor)).sqrt()
+    # Windows share speckle and structure where they overlap, so their errors agree there.
+    noise = relative[:, None] * relative[None] * _kernel(points, points, side / 2)
+    return noise + 0.05 * torch.diag(relative.square())
+
+
+def _choose(points: Tensor, values: Tensor, noise: Tensor, side: float, cfg: FlowCfg) -> tuple[float, float]:
+    """Correlation length (pixels) and variance ratio of largest marginal likelihood; ratio 0 unless clearly beaten."""
+    every = max(1, len(points) // cfg.selection)
+    points, values, noise = points[::every], values[::every], noise[::every, ::every]
+    scores: dict[tuple[float, float], float] = {}
+    for length in cfg.lengths:
+        correlation = _kernel(points, points, length * side)
+        for ratio in cfg.ratios if not scores else cfg.ratios[1:]:
+            factor = torch.linalg.cholesky(ratio * correlation + noise)
+            # Both axes share size, smoothness and noise; the noise variance kappa is profiled out.
+            kappa = float((values * torch.cholesky_solve(values, factor)).sum() / values.numel())
+            log_det = 2 * float(factor.diagonal().log().sum())
+            scores[length * side, ratio] = -0.5 * values.numel() * np.log(max(kappa, 1e-9)) - log_det
+    none = next(iter(scores))
+    best = max(scores, key=lambda key: scores[key])
+    return best if scores[best] > scores[none] + cfg.evidence else none
+
+
+def _fit_process(
+    points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: FlowCfg
+) -> tuple[_Process, Tensor]:
+    """Gaussian process with windows that disagree with their neighbours fading out (Geman-McClure).
+
+    Args:
+        points, values: (N, 2) positions and displacements, pixels.
+        precision: (N,) relative precision of each.
+        side: window side, pixels.
+        cfg: candidates.
+
+    Returns:
+        The process and the robust factor (N,) of each window.
+    """
+    factor = torch.ones_like(precision)
+    for _ in range(cfg.robust_rounds + 1):
+        noise = _relative_noise(points, precision * factor, side)
+        length, ratio = _choose(points, values, noise, side, cfg)
+        covariance = ratio * _kernel(points, points, length) + noise
+        kappa = float((values * torch.linalg.solve(covariance, values)).sum() / values.numel())
+        process = _Process(points, length, ratio * kappa, kappa * noise, values)
+        residual = (values - process.predict(points)).norm(dim=1)
+        scale = 2.0 * float(_weighted_median(residual, precision)) + 0.2
+        factor = (scale**2 / (scale**2 + residual.square())).square()
+    return process, factor
+
+
+def holdout_gain(windows: WindowCorrelation, matches: WindowMatches, cell: float, side: float, cfg: FlowCfg) -> float:
+    """Does a field fitted to some windows raise the correlation of windows that it never saw?
+
+    The windows are dealt to two halves in blocks; a field fitted to one half is tried on the windows of the other
+    that share no pixel with it.
+
+    Returns:
+        Mean gain of the held-out windows, in deviations of the background; 0 when it cannot be told.
+    """
+    points = matches.points.double()
+    block = (points / (1.5 * side)).floor()
+    colour = (block.sum(1) % 2).bool()
+    z = standardise(windows.surfaces)
+    gains: list[Tensor] = []
+    for half in (colour, ~colour):
+        if int(half.sum()) < 6 or int((~half).sum()) < 3:
+            continue
+        process, _ = _fit_process(
+            points[half], matches.likely[half].double(), matches.precision[half].double(), side, cfg
+        )
+        apart = (points[~half][:, None] - points[half][None]).abs().amax(-1).amin(1)
+        unseen = torch.nonzero(~half)[:, 0][apart > 0.5 * side]
+        if len(unseen):
+            predicted = process.predict(points[unseen])
+            zero = torch.zeros_like(predicted)
+            gains.append(_height(z[unseen], predicted / cell) - _height(z[unseen], zero))
+    if not gains:
+        return 0.0
+    return float(torch.cat(gains).mean())
+
+
+def _height(surfaces: Tensor, cells: Tensor) -> Tensor:
+    """Bilinear value (N,) of each surface (N, n, n) at a displacement (N, 2) in cells."""
+    n = surfaces.shape[-1]
+    grid = (cells.to(surfaces) + n // 2 + 0.5) * 2 / n - 1
+    values = F.grid_sample(surfaces[:, None], grid[:, None, None], padding_mode="border", align_corners=False)
+    return values[:, 0, 0, 0]
+
+
+def _weighted_median(values: Tensor, weight: Tensor) -> Tensor:
+    order = values.argsort()
+    cumulative = weight[order].cumsum(0)
+    return values[order][torch.searchsorted(cumulative, cumulative[-1] / 2)]
+
+
+def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Flow:
+    """Follow what the windows still see after the affine.
+
+    Args:
+        matcher: the pair at the resolution of the reference.
+        affine: reference pixels -> moving pixels.
+        cfg: settings.
+
+    Returns:
+        The local flow D such that `moving <- affine @ D`.
+    """
+    field, where = _empty_field(matcher.pair.shape, cfg.node_px)
+    shape = field.array.shape[1:]
+    cell = float(matcher.stride)
+    cells = (matcher.fixed.shape[-2], matcher.fixed.shape[-1])
+    for step, (window, width_cells) in enumerate(cfg.steps):
+        window = thinned(window, cells, cfg.limit)
+        windows = matcher.correlate(compose(affine, field), window)
+        matches = read_windows(windows, cell, torch.zeros(len(windows.centres), 2), width_cells * cell)
+        side = min(window.size, *cells) * cell
+        points = matches.points.double()
+        total = matches.likely.double() + torch.from_numpy(field.displacement(points.numpy()))
+        process, factor = _fit_process(points, total, matches.precision.double(), side, cfg)
+        if step == 0 and (process.variance == 0 or holdout_gain(windows, matches, cell, side, cfg) < cfg.gain):
+            process = replace(process, variance=0.0)
+            break
+        values = process.predict(where).clamp(-cfg.max_px, cfg.max_px)
+        field = replace(field, array=values.T.reshape(2, *shape).numpy())
+    unknown = process.posterior_variance(where, prior=1.0).reshape(shape)
+    sigma = process.posterior_variance(where, prior=process.variance).sqrt().reshape(shape)
+    matches = replace(matches, displacement=total.float())
+    return Flow(field, (1.0 - unknown).numpy(), sigma.numpy(), matches, factor)
+
+
+def _empty_field(shape: tuple[int, int], node_px: float) -> tuple[FieldTransform, Tensor]:
+    """A zero field over an image of (height, width), and its nodes (M, 2)."""
+    height, width = shape
+    node = min(node_px, max(shape) / 4)
+    nodes_x, nodes_y = math.ceil((width - 1) / node) + 1, math.ceil((height - 1) / node) + 1
+    y, x = torch.arange(nodes_y, dtype=torch.float64) * node, torch.arange(nodes_x, dtype=torch.float64) * node
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    field = FieldTransform(np.zeros((2, nodes_y, nodes_x)), (0.0, 0.0), (node, node))
+    return field, torch.stack([xx.flatten(), yy.flatten()], dim=-1)

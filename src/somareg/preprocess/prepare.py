@@ -1,0 +1,182 @@
+"""Two rasters made comparable: one working grid, normalised bands, masks, and the way back to the original pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.config import RegisterConfig
+from somareg.errors import NoDataError, NoOverlapError
+from somareg.geometry import AffineTransform, FieldTransform
+from somareg.preprocess.grid import to_reference_grid
+from somareg.preprocess.normalise import choose_bands, normalise
+from somareg.types import BoolArray, FloatArray, Grid, Modality, Raster, SarScale, Transform
+
+MIN_VALID = 2000  # valid pixels in common below which nothing can be measured
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What the matcher is given, and how its pixels relate to the originals'.
+
+    Attributes:
+        reference, moving: (C, h, w) float32 normalised bands at working resolution.
+        reference_mask, moving_mask: (h, w).
+        starts: reference working pixels -> moving working pixels as far as known before matching.
+        factor: original reference pixels per working pixel.
+        reference_pixels, moving_pixels: working pixels -> reference pixels; moving working pixels -> the coordinates
+            in which `correction` speaks (reference grid when georeferenced, else moving pixels).
+        notes: decisions taken.
+    """
+
+    reference: NDArray[np.float32]
+    reference_mask: BoolArray
+    moving: NDArray[np.float32]
+    moving_mask: BoolArray
+    starts: tuple[AffineTransform, ...]
+    factor: int
+    reference_pixels: AffineTransform
+    moving_pixels: AffineTransform
+    notes: tuple[str, ...]
+
+    def affine_of(self, found: AffineTransform) -> AffineTransform:
+        """An affine found between working images, between original pixels."""
+        return self.moving_pixels.after(found).after(self.reference_pixels.inverse)
+
+    def field_of(self, found: FieldTransform) -> FieldTransform:
+        """A field found on the working reference, on original reference pixels."""
+        origin = self.reference_pixels(np.array([found.origin]))[0]
+        step = found.step[0] * self.factor, found.step[1] * self.factor
+        return FieldTransform(found.array * self.factor, (float(origin[0]), float(origin[1])), step)
+
+
+def prepare(
+    moving: Raster, reference: Raster, georef: Transform, cfg: RegisterConfig, *, longest: int, radius_px: float
+) -> Prepared:
+    """Bring a pair to working resolution.
+
+    Args:
+        moving, reference: as read.
+        georef: reference pixels -> moving pixels.
+        cfg: modalities, bands, scales.
+        longest: largest working side; larger images are averaged by a whole factor.
+        radius_px: how far beyond the reference's edge the moving image is kept, reference pixels.
+
+    Raises:
+        NoDataError: too few valid pixels.
+        NoOverlapError: georeferenced images without common valid ground.
+    """
+    factor = max(1, math.ceil(max(reference.grid.shape) / longest))
+    notes = []
+    if factor > 1:
+        notes.append(f"matched at 1/{factor} of the reference's resolution ({max(reference.grid.shape)} px side)")
+    bands = _bands(reference, cfg.reference_bands, "reference", notes)
+    reference_data, reference_mask = _reduce(reference.data[[b - 1 for b in bands]], reference.mask, factor)
+    bands = _bands(moving, cfg.moving_bands, "moving", notes)
+    up = _reduction(factor)
+    if reference.grid.is_georeferenced:
+        pad = math.ceil(radius_px / factor) + 8
+        grid = _reduced_grid(reference.grid, factor, reference_mask.shape)
+        at_working = _Chained(georef, up)
+        moving_data, moving_mask = to_reference_grid(moving, grid, at_working, pad=pad, bands=bands)
+        shift = AffineTransform.from_parameters(shift=(-pad, -pad))
+        starts: tuple[AffineTransform, ...] = (shift.inverse,)
+        moving_pixels = up.after(shift)
+        common = reference_mask & moving_mask[pad:-pad, pad:-pad]
+        if common.sum() * factor**2 < MIN_VALID:
+            raise NoOverlapError(
+                f"{moving.name} and {reference.name} share only {int(common.sum()) * factor**2} valid pixels "
+                "(at least 2000 are needed); check nodata values and footprints"
+            )
+    else:
+        moving_data, moving_mask = _reduce(moving.data[[b - 1 for b in bands]], moving.mask, factor)
+        starts = _pixel_starts(reference_mask.shape, moving_mask.shape)
+        moving_pixels = up
+    for mask, raster in ((reference_mask, reference), (moving_mask, moving)):
+        if mask.sum() * factor**2 < MIN_VALID:
+            raise NoDataError(f"{raster.name} has fewer than {MIN_VALID} valid pixels to match; check its nodata value")
+    reference_bands = _normalised(reference_data, reference_mask, cfg.reference_modality, cfg.reference_scale, notes)
+    moving_bands = _normalised(moving_data, moving_mask, cfg.moving_modality, cfg.moving_scale, notes)
+    return Prepared(
+        reference_bands, reference_mask, moving_bands, moving_mask, starts, factor, up, moving_pixels, tuple(notes)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Chained:
+    """`outer` after an affine, without losing that it may not be affine."""
+
+    outer: Transform
+    first: AffineTransform
+
+    def __call__(self, xy: FloatArray) -> FloatArray:
+        return self.outer(self.first(xy))
+
+    @property
+    def inverse(self) -> Transform:
+        return self.first.inverse @ self.outer.inverse
+
+    @property
+    def is_affine(self) -> bool:
+        return self.outer.is_affine
+
+    def __matmul__(self, first: Transform) -> Transform:
+        return self.outer @ (self.first @ first)
+
+
+def _bands(raster: Raster, wanted: tuple[int, ...] | None, role: str, notes: list[str]) -> tuple[int, ...]:
+    count = len(raster.data)
+    bands = choose_bands(count, wanted, raster.descriptions)
+    if count > len(bands):
+        notes.append(f"{role}: matched on band {', '.join(map(str, bands))} of {count}")
+    return bands
+
+
+def _normalised(
+    data: NDArray[np.float32], mask: BoolArray, modality: Modality, scale: SarScale, notes: list[str]
+) -> NDArray[np.float32]:
+    bands, note = normalise(data, mask, modality, scale)
+    if note:
+        notes.append(note)
+    return bands
+
+
+def _reduction(factor: int) -> AffineTransform:
+    offset = (factor - 1) / 2
+    return AffineTransform(np.array([[factor, 0.0, offset], [0.0, factor, offset]]))
+
+
+def _reduced_grid(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
+    a, b, c, d, e, f = grid.transform
+    return Grid(shape[1], shape[0], (a * factor, b * factor, c, d * factor, e * factor, f), grid.crs)
+
+
+def _reduce(data: NDArray[np.generic], mask: BoolArray, factor: int) -> tuple[NDArray[np.float32], BoolArray]:
+    """Mean over valid pixels of `factor` x `factor` blocks; complex by its modulus."""
+    values = np.abs(data) if np.iscomplexobj(data) else data
+    if factor == 1:
+        return np.where(mask, np.nan_to_num(values.astype(np.float32)), 0.0).astype(np.float32), mask
+    height, width = mask.shape[0] // factor, mask.shape[1] // factor
+    out = np.zeros((len(values), height, width), np.float32)
+    blocks = (height, factor, width, factor)
+    count = mask[: height * factor, : width * factor].reshape(blocks).sum((1, 3))
+    for band, target in zip(values, out, strict=True):
+        part = np.where(mask, band, 0)[: height * factor, : width * factor].astype(np.float32)
+        target[:] = part.reshape(blocks).sum((1, 3)) / np.maximum(count, 1)
+    return out, count > factor**2 / 2
+
+
+def _pixel_starts(reference: tuple[int, ...], moving: tuple[int, ...]) -> tuple[AffineTransform, ...]:
+    """Equal sizes lie on each other; else centre on centre, and stretched to the same extent."""
+    if reference == moving:
+        return (AffineTransform.identity(),)
+    (rh, rw), (mh, mw) = reference, moving
+    centred = AffineTransform.from_parameters(shift=((mw - rw) / 2, (mh - rh) / 2))
+    scale_x, scale_y = mw / rw, mh / rh
+    if abs(math.log(scale_x * scale_y)) < 0.1:
+        return (centred,)
+    scaled = AffineTransform(np.array([[scale_x, 0.0, (scale_x - 1) / 2], [0.0, scale_y, (scale_y - 1) / 2]]))
+    return (centred, scaled)

@@ -1,0 +1,56 @@
+"""SAR values on a scale where speckle is additive: the logarithm of intensity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.types import BoolArray, SarScale
+
+
+def detect_scale(data: NDArray[Any], mask: BoolArray) -> tuple[SarScale, str]:
+    """Guess the scale of SAR values and say why.
+
+    Args:
+        data: (C, H, W) real or complex.
+        mask: (H, W) valid.
+
+    Returns:
+        The scale and a sentence with the reason. Power and amplitude need not be told apart for matching: their
+        logarithms differ by a factor.
+    """
+    if np.iscomplexobj(data):
+        return "complex", "complex values: their modulus is used"
+    values = data[:, mask].astype(np.float64)
+    negative = float((values < 0).mean())
+    if negative > 0.05:
+        return "dB", f"{negative:.0%} of the values are negative"
+    low, middle, high = np.percentile(values, [5, 50, 95])
+    if data.dtype.kind in "ui":
+        if high - middle < 1.8 * max(middle - low, 1e-9):
+            return "dB", "integer values without the long tail of linear SAR: already on a logarithmic display scale"
+        return "amplitude", "non-negative integers with a long tail"
+    if middle < 1.0:
+        return "power", f"non-negative values with median {middle:.3g}"
+    return "amplitude", f"non-negative values with median {middle:.3g}"
+
+
+def to_log(data: NDArray[Any], mask: BoolArray, scale: SarScale) -> NDArray[np.float32]:
+    """SAR values as log intensity (any base; (C, H, W) float32), finite everywhere.
+
+    Args:
+        data: (C, H, W) real or complex.
+        mask: (H, W) valid.
+        scale: what the values are; not "auto".
+    """
+    if scale == "dB":
+        return np.nan_to_num(np.asarray(data, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    magnitude = np.nan_to_num(np.abs(data).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    valid = magnitude[:, mask]
+    positive = valid[valid > 0]
+    # The floor keeps zeros of calm water from becoming the strongest edge of the picture.
+    floor = float(np.percentile(positive, 2)) if positive.size else 1.0
+    log: NDArray[np.float32] = np.log(magnitude + floor)
+    return log

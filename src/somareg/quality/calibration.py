@@ -1,0 +1,91 @@
+"""From evidence to a probability and a predicted error: coefficients fitted on pairs whose truth is known.
+
+`somareg.lab.evaluate.calibrate` fits them; the figures are in benchmarks/calibration.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+
+from somareg.matching.engine import Alignment
+from somareg.types import FloatArray
+
+FEATURES = (
+    "zscore",
+    "zscore_windows",
+    "sharpness",
+    "hit_ratio",
+    "correlation",
+    "log_split_half",
+    "log_forward_backward",
+    "peak_offset",
+)
+
+
+def evidence_vector(alignment: Alignment) -> FloatArray:
+    """The numbers that the calibration weighs, one per name in `FEATURES`."""
+    e = alignment.evidence
+
+    def log(value: float) -> float:
+        return math.log(min(max(value, 0.05), 50.0)) if value == value else math.log(50.0)
+
+    return np.array(
+        [
+            e.zscore,
+            e.zscore * math.log(1.0 + e.windows),
+            e.sharpness,
+            e.hit_ratio,
+            e.correlation,
+            log(alignment.split_half_px),
+            log(alignment.forward_backward_px),
+            min(e.peak_offset_px, 12.0) if e.peak_offset_px == e.peak_offset_px else 12.0,
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Fitted coefficients.
+
+    Attributes:
+        success: weights of a logistic model of "error below 2 px", the intercept last.
+        error: weights of a linear model of log(RMSE in working pixels), the intercept last.
+        go, review: probabilities from which the verdict is "go" or "review".
+        ce90_per_rmse: typical ratio of CE90 to RMSE.
+    """
+
+    success: tuple[float, ...]
+    error: tuple[float, ...]
+    go: float
+    review: float
+    ce90_per_rmse: float
+
+    def probability(self, alignment: Alignment) -> float:
+        """Calibrated probability that the error is below 2 px, 0-1."""
+        if alignment.failure:
+            return 0.0
+        logit = float(np.dot(self.success, [*evidence_vector(alignment), 1.0]))
+        return 1.0 / (1.0 + math.exp(-min(max(logit, -30.0), 30.0)))
+
+    def predict_rmse(self, alignment: Alignment, factor: int) -> float:
+        """Predicted RMSE, reference pixels; inf when nothing was estimated."""
+        if alignment.failure:
+            return math.inf
+        logarithm = float(np.dot(self.error, [*evidence_vector(alignment), 1.0]))
+        return math.exp(min(max(logarithm, math.log(0.1)), math.log(200.0))) * factor
+
+
+@lru_cache(maxsize=1)
+def load_calibration() -> Calibration:
+    """The calibration that ships with the package."""
+    text = files("somareg.quality").joinpath("calibration.json").read_text(encoding="utf-8")
+    record = json.loads(text)
+    return Calibration(
+        tuple(record["success"]), tuple(record["error"]), record["go"], record["review"], record["ce90_per_rmse"]
+    )

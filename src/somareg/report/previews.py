@@ -1,0 +1,85 @@
+"""Pictures of a pair on the reference grid, for the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.geometry.lattice import jacobian_at, on_lattice
+from somareg.geometry.resample import footprint_of, resample
+from somareg.types import BoolArray, FloatArray, Modality, Previews, Raster, Transform
+
+
+def make_previews(
+    reference: Raster,
+    moving: Raster,
+    before: Transform,
+    after: Transform,
+    modalities: tuple[Modality, Modality],
+    longest: int = 1024,
+) -> tuple[Previews, BoolArray]:
+    """Previews, and the share of the picture where the aligned moving image has pixels.
+
+    Args:
+        reference, moving: as read.
+        before, after: reference pixels -> moving pixels without and with the estimate.
+        modalities: of moving and reference.
+        longest: longer side of the pictures, pixels.
+
+    Returns:
+        The pictures and the mask (h, w) of valid aligned pixels on them.
+    """
+    height, width = reference.grid.shape
+    step = max(1.0, max(height, width) / longest)
+    rows, columns = int(height / step), int(width / step)
+    y, x = np.mgrid[0:rows, 0:columns].astype(float)
+    points = np.stack([(x + 0.5) * step - 0.5, (y + 0.5) * step - 0.5], axis=-1)
+    own, own_mask = resample(
+        _bands(reference), reference.mask, points, kernel="bilinear", footprint=(step, step), out_dtype=np.float32
+    )
+    sides = {name: _side(moving, transform, points, step) for name, transform in (("b", before), ("a", after))}
+    pixels, valid = sides["a"]
+    limits = _limits(pixels, valid, modalities[0])
+    return (
+        Previews(
+            reference=_picture(own, own_mask, _limits(own, own_mask, modalities[1])),
+            before=_picture(*sides["b"], limits)[..., 0] if len(pixels) == 1 else _picture(*sides["b"], limits),
+            after=_picture(pixels, valid, limits)[..., 0] if len(pixels) == 1 else _picture(pixels, valid, limits),
+            step=step,
+        ),
+        np.asarray(valid & own_mask),
+    )
+
+
+def _bands(raster: Raster) -> NDArray[Any]:
+    """Three bands of an image of three or more, the first one otherwise; complex by its modulus."""
+    data = raster.data[:3] if len(raster.data) >= 3 else raster.data[:1]
+    return np.abs(data) if np.iscomplexobj(data) else data
+
+
+def _side(moving: Raster, transform: Transform, points: FloatArray, step: float) -> tuple[NDArray[Any], BoolArray]:
+    flat = points.reshape(-1, 2)
+    bounds = (*flat.min(0), *flat.max(0))
+    fast = on_lattice(transform, (float(bounds[0]), float(bounds[1]), float(bounds[2]), float(bounds[3])))
+    middle = flat.mean(0)
+    footprint = footprint_of(jacobian_at(transform, (float(middle[0]), float(middle[1]))) * step)
+    where = fast(flat).reshape(points.shape)
+    return resample(_bands(moving), moving.mask, where, kernel="bilinear", footprint=footprint, out_dtype=np.float32)
+
+
+def _limits(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArray:
+    """(C, 2) black and white points; SAR amplitudes are shown with a darker white point than reflectances."""
+    valid = data[:, mask]
+    if valid.size == 0 or not np.isfinite(valid).any():
+        return np.tile([0.0, 1.0], (len(data), 1))
+    low, high = np.nanpercentile(valid, [1, 98.5 if modality == "sar" else 99.5], axis=1)
+    return np.stack([low, np.where(high > low, high, low + 1)], axis=-1)
+
+
+def _picture(data: NDArray[Any], mask: BoolArray, limits: FloatArray) -> NDArray[np.uint8]:
+    """(h, w, C) uint8, black where invalid."""
+    low, high = limits[:, 0, None, None], limits[:, 1, None, None]
+    stretched = np.clip((np.nan_to_num(data) - low) / (high - low), 0, 1) ** 0.8
+    return np.moveaxis(np.where(mask, 255 * stretched + 0.5, 0).astype(np.uint8), 0, -1)

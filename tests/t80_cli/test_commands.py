@@ -1,0 +1,166 @@
+"""Commands over a fake API: exit codes, what is printed where, what is passed on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from somareg.errors import ConfigError, NoOverlapError, OutputError, ReadError
+from tests.t80_cli.conftest import Cli, FakeApi
+
+DECISIONS = [("go", 0), ("review", 3), ("no-go", 4)]
+
+
+@pytest.mark.parametrize(("decision", "code"), DECISIONS)
+@pytest.mark.parametrize("flags", [[], ["--json"], ["-q"]])
+def test_register_exit_code_is_the_decision(
+    cli: Cli, fake_api: FakeApi, tmp_path: Path, decision: str, code: int, flags: list[str]
+) -> None:
+    fake_api.decision = decision
+    done = cli("register", "a.tif", "b.tif", "-o", tmp_path / "out", *flags)
+    assert done.code == code
+    assert done.err == ""
+    assert (tmp_path / "out" / "aligned.tif").exists() == (decision != "no-go")
+
+
+@pytest.mark.parametrize(("decision", "code"), DECISIONS)
+def test_assess_exit_code_is_the_decision(cli: Cli, fake_api: FakeApi, decision: str, code: int) -> None:
+    fake_api.decision = decision
+    assert cli("assess", "a.tif", "b.tif").code == code
+    done = cli("assess", "a.tif", "b.tif", "--json")
+    document = json.loads(done.out)
+    assert done.code == code
+    assert document["verdict"]["decision"] == decision
+    assert document["misalignment_rmse_m"] == 57.1
+    assert document["quality"]["predicted_ce90_px"] is None  # NaN is not JSON
+
+
+def test_register_summary_tells_the_verdict_and_the_figures(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
+    done = cli("register", "a.tif", "b.tif", "-o", tmp_path / "out")
+    for text in (
+        "GO",
+        "37 of 40 windows agree",
+        "5.71 px (57.1 m)",
+        "0.61 px (6.1 m)",
+        "(-5.60, -1.10) px",
+        "SAR scale",
+    ):
+        assert text in done.out
+    assert str(tmp_path / "out" / "report.html") in done.out
+
+
+def test_no_go_says_what_is_missing_and_how_to_force(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
+    fake_api.decision = "no-go"
+    done = cli("register", "a.tif", "b.tif", "-o", tmp_path / "out")
+    assert "aligned.tif was not written" in done.out
+    assert "--force" in done.out
+    assert "\x1b[31m" not in done.out  # a reason cannot colour the terminal
+
+    forced = cli("register", "a.tif", "b.tif", "-o", tmp_path / "out", "--overwrite", "--force")
+    assert forced.code == 4
+    assert "because of --force" in forced.out
+    assert (tmp_path / "out" / "aligned.tif").exists()
+
+
+def test_register_json_is_the_report_and_nothing_else(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
+    done = cli("register", "a.tif", "b.tif", "-o", tmp_path / "out", "--json", "-v")
+    assert json.loads(done.out) == json.loads((tmp_path / "out" / "report.json").read_text())
+
+
+def test_quiet_prints_nothing(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
+    done = cli("register", "a.tif", "b.tif", "-o", tmp_path / "out", "-q")
+    assert (done.out, done.err) == ("", "")
+
+
+def test_options_reach_the_api_under_their_python_names(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
+    flags = "--moving-bands 3,2,1 --search-radius 40 --search-radius-m 900 --no-local --moving-nodata -9999 --seed 7"
+    cli("register", "a.tif", "b.tif", "-o", tmp_path / "out", *flags.split(), "--assume-crs", "EPSG:32633")
+    name, options = fake_api.calls[0]
+    assert name == "register"
+    assert options["args"] == ("a.tif", "b.tif")
+    expected = {
+        "moving_bands": (3, 2, 1),
+        "search_radius_px": 40.0,
+        "search_radius_m": 900.0,
+        "local": False,
+        "moving_nodata": -9999.0,
+        "seed": 7,
+        "assume_crs": "EPSG:32633",
+        "preset": "base",
+    }
+    assert {key: options[key] for key in expected} == expected
+    assert "reference_bands" not in options  # what was not asked is left to the defaults of the library
+
+
+def test_dry_run_plans_and_writes_nothing(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
+    done = cli("register", "a.tif", "b.tif", "--dry-run", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert "working scale" in done.out
+    assert [name for name, _ in fake_api.calls] == ["plan"]
+    assert list(tmp_path.iterdir()) == []
+    plan = json.loads(cli("register", "a.tif", "b.tif", "--dry-run", "--json").out)
+    assert plan["reference"] == {"width": 100, "height": 90}
+
+
+def test_warp_prints_the_path(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
+    out = tmp_path / "out.tif"
+    done = cli("warp", "bands.tif", "est", "-o", out, "--resampling", "nearest", "--resolution", "native")
+    assert (done.code, done.out.strip()) == (0, str(out))
+    _, options = fake_api.calls[0]
+    assert (options["resampling"], options["resolution"], options["overwrite"]) == ("nearest", "native", False)
+    assert json.loads(cli("warp", "bands.tif", "est", "-o", out, "--json").out) == {"output": str(out), "bytes": 6}
+
+
+def test_demo_uses_the_sample_inside_the_package(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
+    for _ in range(2):  # the second one replaces the first
+        done = cli("demo", "-o", tmp_path / "demo")
+        assert done.code == 0
+    assert "Contains modified Copernicus Sentinel data 2020" in done.out
+    assert str(tmp_path / "demo" / "report.html") in done.out
+    moving, reference = fake_api.calls[0][1]["args"]
+    assert moving.name == "sar.tif"
+    assert reference.name == "optical.tif"
+    assert (moving.parent / "ATTRIBUTION.txt").is_file()
+
+
+FAILURES = [
+    (ReadError("a.tif: no such file"), 1, "error: a.tif: no such file"),
+    (NoOverlapError("a.tif and b.tif\ndo not overlap"), 1, "error: a.tif and b.tif do not overlap"),
+    (OutputError("out: disk full"), 1, "error: out: disk full"),
+    (ConfigError("unknown model 'x'."), 2, "error: unknown model 'x'."),
+    (ReadError("\x1b[2Jevil.tif: bad"), 1, "error: \\x1b[2Jevil.tif: bad"),
+    (MemoryError(), 1, "error: out of memory"),
+    (ZeroDivisionError("oops"), 1, "error: unexpected ZeroDivisionError: oops; run with -v for the traceback"),
+    (KeyboardInterrupt(), 130, "error: interrupted"),
+]
+
+
+@pytest.mark.parametrize("command", ["register", "assess"])
+@pytest.mark.parametrize(("failure", "code", "line"), FAILURES, ids=[type(f).__name__ for f, _, _ in FAILURES])
+def test_failures_are_one_line(
+    cli: Cli, fake_api: FakeApi, tmp_path: Path, command: str, failure: BaseException, code: int, line: str
+) -> None:
+    fake_api.error = failure
+    out = ["-o", tmp_path / "out"] if command == "register" else []
+    done = cli(command, "a.tif", "b.tif", *out)
+    assert done.code == code
+    assert done.out == ""
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith(line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_as_json(cli: Cli, fake_api: FakeApi) -> None:
+    fake_api.error = ReadError("a.tif: no such file")
+    done = cli("assess", "a.tif", "b.tif", "--json")
+    assert json.loads(done.out) == {"error": {"type": "ReadError", "message": "a.tif: no such file", "exit_code": 1}}
+
+
+def test_verbose_adds_the_traceback(cli: Cli, fake_api: FakeApi) -> None:
+    fake_api.error = ReadError("a.tif: no such file")
+    done = cli("assess", "a.tif", "b.tif", "-v")
+    assert "Traceback (most recent call last)" in done.err
+    assert done.err.splitlines()[-1] == "error: a.tif: no such file"
+    assert "run with -v" not in done.err

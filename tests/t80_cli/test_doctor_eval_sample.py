@@ -1,0 +1,78 @@
+"""`doctor`, `eval` and the demo pair inside the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+
+from somareg.cli import sample
+from tests.t80_cli.conftest import Cli, FakeApi
+
+
+def test_doctor_is_content_with_this_machine(cli: Cli, fake_api: FakeApi) -> None:
+    done = cli("doctor")
+    assert done.code == 0, done.out
+    for name in ("system", "versions", "device", "threads", "memory", "formats", "sample", "self-test"):
+        assert name in done.out
+    assert "FAIL" not in done.out
+
+
+def test_doctor_tells_what_is_ill(cli: Cli, fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_api.decision = "no-go"
+    monkeypatch.setattr(sample, "FOLDER", tmp_path)
+    done = cli("doctor", "--json")
+    report = json.loads(done.out)
+    assert done.code == 1
+    assert report["healthy"] is False
+    assert "reinstall somareg" in report["checks"]["sample"]["found"]
+    assert {name for name, check in report["checks"].items() if not check["ok"]} == {"sample", "self-test"}
+
+
+def test_doctor_checks_the_verdict_of_the_self_test(cli: Cli, fake_api: FakeApi) -> None:
+    fake_api.decision = "no-go"
+    assert "the demo pair got no-go" in cli("doctor").out
+
+
+def test_demo_sample_is_a_proper_pair() -> None:
+    moving, reference = sample.sample_pair()
+    with rasterio.open(moving) as sar, rasterio.open(reference) as optical:
+        assert sar.crs.to_epsg() == optical.crs.to_epsg() == 3395
+        assert (sar.transform, sar.shape) == (optical.transform, optical.shape)
+        assert sar.transform.a == pytest.approx(10, abs=0.001)
+        assert max(sar.shape) <= 768
+        assert (sar.count, optical.count) == (1, 3)
+        assert sar.descriptions == ("VH (display-scaled)",)
+        for file, mission in ((sar, "S1A_IW_GRDH"), (optical, "S2A_MSIL1C")):
+            assert file.tags()["PRODUCT"].startswith(mission)
+            assert file.tags()["SENSING_DATE"].startswith("2020-")
+            assert "Copernicus" in file.tags()["TIFFTAG_COPYRIGHT"]
+    assert moving.stat().st_size + reference.stat().st_size <= 2_000_000
+
+
+def test_eval_passes_names_on_and_prints_the_table(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def evaluate(data: Path, sets: list[str], levels: list[str], methods: list[str], **options: Any) -> list[Any]:
+        asked.update(options, data=data, sets=sets, levels=levels, methods=methods)
+        options["progress"]("identity a m", 1, 2)
+        return [{"method": "identity", "ce90_px": float("nan")}]
+
+    monkeypatch.setattr("somareg.lab.evaluate.run.evaluate", evaluate)
+    monkeypatch.setattr("somareg.lab.evaluate.table.table", lambda out: f"table of {out}")
+    arguments = ["eval", "--data", tmp_path, "--sets", "a, b", "--levels", "m", "--methods", "identity"]
+    arguments += ["--limit", "3", "--split", "val", "-o", tmp_path / "out"]
+    done = cli(*arguments)
+    assert (done.code, done.out) == (0, f"table of {tmp_path / 'out'}\n")
+    assert (asked["sets"], asked["levels"], asked["limit"], asked["split"]) == (["a", "b"], ["m"], 3, "val")
+    assert json.loads(cli(*arguments, "--json").out)["results"] == [{"method": "identity", "ce90_px": None}]
+
+
+def test_eval_without_data_says_so(cli: Cli, tmp_path: Path) -> None:
+    done = cli("eval", "--data", tmp_path / "nowhere", "--sets", "a", "-o", tmp_path / "out")
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert "nowhere: no such folder" in done.err
