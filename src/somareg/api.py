@@ -117,15 +117,15 @@ def register(
     tell = progress or (lambda stage, share: None)
     clock = _Clock()
     tell("reading", 0.0)
-    fixed = _read(reference, "reference", cfg.reference_nodata, reference_mask, cfg)
     moved = _read(moving, "moving", cfg.moving_nodata, moving_mask, cfg)
+    fixed = _read(reference, "reference", cfg.reference_nodata, reference_mask, cfg)
     georef = _join(fixed, moved)
     clock.lap("read")
     radius = search_radius(cfg, fixed.grid)
     prepared = prepare(moved, fixed, georef, cfg, longest=LONGEST[cfg.preset], radius_px=radius)
     clock.lap("prepare")
     torch.manual_seed(cfg.seed)
-    alignment = align(_pair(prepared, where), prepared.starts, engine_settings(cfg, fixed.grid, radius), tell)
+    alignment = align(pair_tensors(prepared, where), prepared.starts, engine_settings(cfg, fixed.grid, radius), tell)
     clock.lap("match")
     tell("judging", 0.92)
     result = _result(cfg, fixed, moved, georef, prepared, alignment)
@@ -298,7 +298,9 @@ def _join(reference: Raster, moving: Raster) -> Transform:
     return georef
 
 
-def _pair(prepared: Prepared, device: torch.device) -> Pair:
+def pair_tensors(prepared: Prepared, device: torch.device) -> Pair:
+    """The prepared images as tensors on a device."""
+
     def tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)[None]
 
@@ -414,9 +416,9 @@ def _certainty_field(alignment: Alignment, prepared: Prepared) -> FieldTransform
 def _seen(points: FloatArray, moving: Raster) -> NDArray[np.bool_]:
     """Whether each point (N, 2) falls on a valid pixel of the moving image."""
     height, width = moving.grid.shape
-    finite = np.isfinite(points).all(1)
+    finite = np.asarray(np.isfinite(points).all(1))
     column, row = np.where(finite[:, None], np.rint(points), -1).astype(np.int64).T
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    inside = np.asarray((column >= 0) & (column < width) & (row >= 0) & (row < height))
     seen = np.zeros(len(points), bool)
     seen[inside] = moving.mask[row[inside], column[inside]]
     return seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from somareg.errors import OutputError
 from somareg.io.atomic import check_free_space
 from somareg.io.displacement import write_displacement
 from somareg.io.points import write_geojson, write_qgis_points
@@ -21,26 +22,34 @@ def save(result: Result, folder: Path, *, overwrite: bool = False, force: bool =
     check_writable(folder, overwrite=overwrite, owned=OWNED)
     check_free_space(folder, _expected_bytes(result))
     with output_folder(folder, overwrite=overwrite, owned=OWNED) as place:
-        outputs: dict[str, Path] = {}
-        if result.verdict.decision != "no-go" or force:
-            source = result.moving.path or result.moving
-            outputs[ALIGNED] = apply_to_file(
-                source,
-                result.estimate,
-                place / ALIGNED,
-                resampling=result.settings["resampling"],
-                nodata=result.settings["moving_nodata"],
-            )
-        matrix = getattr(result.affine, "matrix", None)
-        tags = {"SOMAREG_VERDICT": result.verdict.decision}
-        outputs["displacement.tif"] = write_displacement(
-            place / "displacement.tif", result.displacement, result.estimate, matrix, tags
-        )
-        grid, moving = result.reference.grid, result.moving.grid
-        outputs["tie_points.geojson"] = write_geojson(place / "tie_points.geojson", result.tie_points, grid)
-        outputs["gcps.points"] = write_qgis_points(place / "gcps.points", result.tie_points, grid, moving)
-        write_report(result, place, outputs)
+        try:
+            _write(result, place, force=force)
+        except OutputError as error:
+            # The temporary name says nothing to the user.
+            raise OutputError(str(error).replace(str(place), str(folder))) from error
     return folder
+
+
+def _write(result: Result, place: Path, *, force: bool) -> None:
+    outputs: dict[str, Path] = {}
+    if result.verdict.decision != "no-go" or force:
+        source = result.moving.path or result.moving
+        outputs[ALIGNED] = apply_to_file(
+            source,
+            result.estimate,
+            place / ALIGNED,
+            resampling=result.settings["resampling"],
+            nodata=result.settings["moving_nodata"],
+        )
+    matrix = getattr(result.affine, "matrix", None)
+    tags = {"SOMAREG_VERDICT": result.verdict.decision}
+    outputs["displacement.tif"] = write_displacement(
+        place / "displacement.tif", result.displacement, result.estimate, matrix, tags
+    )
+    grid, moving = result.reference.grid, result.moving.grid
+    outputs["tie_points.geojson"] = write_geojson(place / "tie_points.geojson", result.tie_points, grid)
+    outputs["gcps.points"] = write_qgis_points(place / "gcps.points", result.tie_points, grid, moving)
+    write_report(result, place, outputs)
 
 
 def _expected_bytes(result: Result) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -37,6 +37,7 @@ def warp(
         o.check_choice("--resampling", resampling, get_args(Kernel))
         o.check_choice("--resolution", resolution, ("reference", "native"))
         from somareg import api
+        from somareg.warp.plan import Resolution as Grid
 
         target = Path(out)
         with ui.working():
@@ -44,8 +45,8 @@ def warp(
                 raster,
                 estimate,
                 target,
-                resampling=resampling,
-                resolution=resolution,
+                resampling=cast(Kernel, resampling),
+                resolution=cast(Grid, resolution),
                 overwrite=overwrite,
                 progress=ui.progress,
             )

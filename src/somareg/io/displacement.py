@@ -101,13 +101,17 @@ def read_estimate(path: str | Path) -> Estimate:
 
 
 def _find(path: Path) -> Path:
+    file = path
     if path.is_dir():
-        path = path / FILE_NAME
+        file = path / FILE_NAME
     elif path.suffix.lower() == ".json":
-        path = path.with_name(FILE_NAME)
-    if not path.is_file():
-        raise ReadError(f"no estimate at {path}; give a displacement.tif, or the folder that somareg register wrote")
-    return path
+        file = path.with_name(FILE_NAME)
+    if not file.is_file():
+        missing = "" if file == path else f" (there is no {FILE_NAME})"
+        raise ReadError(
+            f"no estimate at {path}{missing}; give a displacement.tif, or the folder that somareg register wrote"
+        )
+    return file
 
 
 def _check_format(source: RasterSource, file: Path) -> None:

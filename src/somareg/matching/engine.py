@@ -37,6 +37,8 @@ class EngineCfg:
         near: final refinement steps.
         flow: local flow, None for none.
         windows: windows per step at most (about).
+        settled: evidence (z score) from which the search stops, if three of four windows also agree by themselves;
+            unrelated images hardly ever reach both.
     """
 
     features: OrientationCfg = field(default_factory=OrientationCfg)
@@ -47,7 +49,8 @@ class EngineCfg:
     candidates: int = 3
     near: tuple[StepCfg, ...] = NEAR
     flow: FlowCfg | None = field(default_factory=FlowCfg)
-    windows: int = 400
+    windows: int = 220
+    settled: float = 1.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +95,8 @@ def align(
     stride = cfg.features.stride
     try:
         progress("search", 0.05)
-        factor, candidates = _candidates(pair, starts, cfg)
+        affine, factor = _start(pair, starts, cfg)
         progress("coarse affine", 0.3)
-        affine = _best(pair.reduced(factor), candidates, features, cfg)
         matcher = None
         while factor > 1:
             finer = max(1, factor // 2)
@@ -116,15 +118,39 @@ def align(
     return Alignment(affine, flow, ties, evidence, backward, split_half(matches, pair.shape, 0.4))
 
 
-def _candidates(pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg) -> tuple[int, list[Hypothesis]]:
+def _start(pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg) -> tuple[AffineTransform, int]:
+    """A coarse affine and the reduction factor that it was found at.
+
+    The neighbourhood of the starts is looked at first; only when the images do not clearly agree there is everything
+    else searched.
+    """
+    near = replace(cfg.search, rotation_deg=5.0, rotation_step_deg=5.0, scale=(0.95, 1.05), scale_step=1.05)
+    ranges = (near, cfg.search) if len(cfg.search.hypotheses()) > len(near.hypotheses()) else (cfg.search,)
+    best, best_zscore, factor = starts[0], -math.inf, 1
+    features, stride = _orientation(cfg.search_features), cfg.search_features.stride
+    for search_cfg in ranges:
+        factor, candidates = _candidates(pair, starts, cfg, search_cfg)
+        matcher = Matcher(pair.reduced(factor), features, stride)
+        affine = _best(matcher, candidates[:2] if search_cfg is near else candidates, cfg)
+        evidence, _ = gather(matcher, affine)
+        if evidence.zscore > best_zscore:
+            best, best_zscore = affine, evidence.zscore
+        if evidence.zscore > cfg.settled and evidence.hit_ratio > 0.75:
+            break
+    return best, factor
+
+
+def _candidates(
+    pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg, search_cfg: SearchCfg
+) -> tuple[int, list[Hypothesis]]:
     """Best hypotheses around the starts, at the shortlist's resolution, and that reduction factor."""
     side = max(pair.shape)
     features, stride = _orientation(cfg.search_features), cfg.search_features.stride
     coarse, fine = (max(1, math.ceil(side / px - 0.2)) for px in (cfg.search_px, cfg.shortlist_px))
     small = pair.reduced(coarse)
-    found = [h for start in starts for h in search(small, rescale(start, 1, coarse), features, stride, cfg.search)]
+    found = [h for start in starts for h in search(small, rescale(start, 1, coarse), features, stride, search_cfg)]
     found.sort(key=lambda h: -h.score)
-    shortlist = [rescale(h.transform, coarse, fine) for h in found[: cfg.search.keep]]
+    shortlist = [rescale(h.transform, coarse, fine) for h in found[: search_cfg.keep]]
     margin = 2 * math.ceil(coarse / fine)
     ranked = rescore(pair.reduced(fine), shortlist, features, stride, margin)
     if not ranked:
@@ -132,9 +158,8 @@ def _candidates(pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg)
     return fine, ranked[: cfg.candidates]
 
 
-def _best(pair: Pair, candidates: list[Hypothesis], features: FeatureFn, cfg: EngineCfg) -> AffineTransform:
+def _best(matcher: Matcher, candidates: list[Hypothesis], cfg: EngineCfg) -> AffineTransform:
     """Refine each candidate from afar and keep the one that its windows support best."""
-    matcher = Matcher(pair, features, cfg.features.stride)
     best, best_score = None, -math.inf
     failure = EstimationError("no window could be matched")
     for candidate in candidates:

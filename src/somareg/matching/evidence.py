@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,17 +46,19 @@ class Evidence:
     peak_offset_px: float
 
 
-NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, float("nan"), 0.0, float("nan"))
+NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, math.nan)
 
 
-def gather(matcher: Matcher, estimate: Transform, start: Transform) -> tuple[Evidence, WindowMatches | None]:
-    """Evidence for `estimate` (reference pixels -> moving pixels); `start` is what was known before.
+def gather(
+    matcher: Matcher, estimate: Transform, start: Transform | None = None
+) -> tuple[Evidence, WindowMatches | None]:
+    """Evidence for `estimate` (reference pixels -> moving pixels); `start` what was known before.
 
     Returns:
         The evidence, and each window's own match (displacement relative to the estimate), None without windows.
     """
     cells = (matcher.fixed.shape[-2], matcher.fixed.shape[-1])
-    window = thinned(WINDOW, cells, 300)
+    window = thinned(WINDOW, cells, 130)
     windows = matcher.correlate(estimate, window)
     if len(windows.surfaces) == 0:
         return NO_EVIDENCE, None
@@ -69,7 +72,7 @@ def gather(matcher: Matcher, estimate: Transform, start: Transform) -> tuple[Evi
     hits = distance.flatten()[highest] <= 2.0
     centre = float(mean[m - 1 : m + 2, m - 1 : m + 2].max())
     elsewhere = float(mean[distance > 3.5].max())
-    before = matcher.correlate(start, WindowCfg(window.size, 1, window.stride))
+    before = matcher.correlate(start, WindowCfg(window.size, 1, 2 * window.stride)).surfaces if start else None
     possible = max(1, len(matcher.windows(window)))
     cell = float(matcher.stride)
     offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
@@ -80,7 +83,7 @@ def gather(matcher: Matcher, estimate: Transform, start: Transform) -> tuple[Evi
         sharpness=1.0 - elsewhere / max(centre, 1e-6) if centre > 0 else 0.0,
         hit_ratio=float(hits.float().mean()),
         correlation=float(windows.surfaces[:, m, m].mean()),
-        correlation_before=float(before.surfaces[:, 1, 1].mean()) if len(before.surfaces) else float("nan"),
+        correlation_before=float(before[:, 1, 1].mean()) if before is not None and len(before) else math.nan,
         coverage=len(z) / possible,
         peak_offset_px=float(distance.flatten()[peak]) * cell,
     )
@@ -127,7 +130,7 @@ def forward_backward(
         RMS disagreement in reference pixels (inf when there is no fit) and the backward estimate, inverted.
     """
     try:
-        backward, _ = refine_affine(swapped, affine.inverse, NEAR[-1:])
+        backward, _ = refine_affine(swapped, affine.inverse, NEAR[-1:], 120)
     except EstimationError:
         return float("inf"), affine
     return disagreement(affine, backward.inverse, shape), backward.inverse

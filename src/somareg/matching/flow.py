@@ -31,8 +31,9 @@ class FlowCfg:
         steps: window settings (feature cells) and prior width (cells) of each warp-correlate-fit step.
         lengths: candidate correlation lengths, in window sides.
         ratios: candidate field variances, relative to the noise variance of an average window.
-        node_px: distance of the field's nodes, pixels.
+        node_px: distance of the field's nodes, pixels (more on images wider than 96 nodes).
         limit: windows per step at most (about).
+        first_limit: the same for the first step, which decides whether there is a field at all.
         selection: windows used to choose size and smoothness (about).
         evidence: gain in log likelihood that a field must bring over no field.
         robust_rounds: reweightings.
@@ -45,11 +46,12 @@ class FlowCfg:
         (WindowCfg(24, 5, 7), 2.0),
         (WindowCfg(20, 4, 6), 1.5),
     )
-    lengths: tuple[float, ...] = (1.5, 2.5, 4.0, 7.0)
-    ratios: tuple[float, ...] = (0.0, 0.02, 0.05, 0.12, 0.3, 0.8, 2.0, 5.0, 15.0, 50.0)
+    lengths: tuple[float, ...] = (1.5, 3.0, 6.0)
+    ratios: tuple[float, ...] = (0.0, 0.05, 0.2, 0.8, 3.0, 12.0, 50.0)
     node_px: float = 8.0
     limit: int = 700
-    selection: int = 250
+    first_limit: int = 160
+    selection: int = 150
     evidence: float = 0.0
     robust_rounds: int = 2
     gain: float = 0.02
@@ -221,7 +223,7 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
     cell = float(matcher.stride)
     cells = (matcher.fixed.shape[-2], matcher.fixed.shape[-1])
     for step, (window, width_cells) in enumerate(cfg.steps):
-        window = thinned(window, cells, cfg.limit)
+        window = thinned(window, cells, cfg.limit if step else cfg.first_limit)
         windows = matcher.correlate(compose(affine, field), window)
         matches = read_windows(windows, cell, torch.zeros(len(windows.centres), 2), width_cells * cell)
         side = min(window.size, *cells) * cell
@@ -242,7 +244,8 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
 def _empty_field(shape: tuple[int, int], node_px: float) -> tuple[FieldTransform, Tensor]:
     """A zero field over an image of (height, width), and its nodes (M, 2)."""
     height, width = shape
-    node = min(node_px, max(shape) / 4)
+    # Finer than the windows' own spacing on a large image would cost memory and tell nothing.
+    node = min(max(node_px, max(shape) / 96), max(shape) / 4)
     nodes_x, nodes_y = math.ceil((width - 1) / node) + 1, math.ceil((height - 1) / node) + 1
     y, x = torch.arange(nodes_y, dtype=torch.float64) * node, torch.arange(nodes_x, dtype=torch.float64) * node
     yy, xx = torch.meshgrid(y, x, indexing="ij")

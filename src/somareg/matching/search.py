@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform
 from somareg.matching.pair import Pair
-from somareg.matching.windows import WindowCfg, correlate_windows
+from somareg.matching.windows import correlate_all
 
 FeatureFn = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -90,22 +90,22 @@ def rescore(
 ) -> list[Hypothesis]:
     """Best translation within `margin` cells of each start, and its correlation; best first."""
     fixed, fixed_valid = features(pair.reference, pair.reference_mask)
-    window = WindowCfg(size=max(fixed.shape[-2:]), margin=margin, stride=10**6, min_seen=0.0)
+    if float(fixed_valid.sum()) == 0:
+        return []
     found: list[Hypothesis] = []
     for i in range(0, len(starts), batch):
         group = starts[i : i + batch]
         warped, seen = _warp_all(pair.moving, pair.moving_mask, group, pair.shape, margin * stride)
         turned, turned_valid = features(warped, seen)
-        for k, transform in enumerate(group):
-            surfaces = correlate_windows(
-                fixed, fixed_valid, turned[k : k + 1], turned_valid[k : k + 1], window
-            ).surfaces
-            if not len(surfaces):  # the reference itself holds nothing valid
-                return []
-            best = int(surfaces[0].argmax())
-            dy, dx = divmod(best, surfaces.shape[-1])
+        height, width = fixed.shape[-2] + 2 * margin, fixed.shape[-1] + 2 * margin
+        surfaces = correlate_all(
+            fixed, fixed_valid, turned[..., :height, :width], turned_valid[..., :height, :width]
+        ).cpu()
+        for transform, surface in zip(group, surfaces, strict=True):
+            best = int(surface.argmax())
+            dy, dx = divmod(best, surface.shape[-1])
             shift = AffineTransform.from_parameters(shift=((dx - margin) * stride, (dy - margin) * stride))
-            found.append(Hypothesis(transform.after(shift), float(surfaces[0].flatten()[best])))
+            found.append(Hypothesis(transform.after(shift), float(surface.flatten()[best])))
     return sorted(found, key=lambda h: -h.score)
 
 

@@ -109,6 +109,21 @@ def correlate_windows(
     return WindowCorrelation(surfaces[kept], centres[kept], (coverage * seen)[kept])
 
 
+def correlate_all(reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor) -> Tensor:
+    """The whole reference as one window, in several moving feature maps at once.
+
+    Args:
+        reference: (1, K, h, w) features.
+        reference_valid: (1, 1, h, w).
+        moving: (n, K, h + 2m, w + 2m) features.
+        moving_valid: (n, 1, h + 2m, w + 2m).
+
+    Returns:
+        (n, 2m+1, 2m+1) coefficients.
+    """
+    return _correlate(reference, reference_valid, moving, moving_valid)[0]
+
+
 def _cut(features: Tensor, corners: list[tuple[int, int]], size_y: int, size_x: int) -> Tensor:
     return torch.stack([features[0, :, y : y + size_y, x : x + size_x] for y, x in corners])
 

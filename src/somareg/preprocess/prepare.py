@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.config import RegisterConfig
-from somareg.errors import NoDataError, NoOverlapError
+from somareg.errors import ConfigError, NoDataError, NoOverlapError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.preprocess.grid import to_reference_grid
 from somareg.preprocess.normalise import choose_bands, normalise
@@ -66,6 +66,7 @@ def prepare(
         radius_px: how far beyond the reference's edge the moving image is kept, reference pixels.
 
     Raises:
+        ConfigError: a band that an image does not have.
         NoDataError: too few valid pixels.
         NoOverlapError: georeferenced images without common valid ground.
     """
@@ -98,8 +99,10 @@ def prepare(
     for mask, raster in ((reference_mask, reference), (moving_mask, moving)):
         if mask.sum() * factor**2 < MIN_VALID:
             raise NoDataError(f"{raster.name} has fewer than {MIN_VALID} valid pixels to match; check its nodata value")
-    reference_bands = _normalised(reference_data, reference_mask, cfg.reference_modality, cfg.reference_scale, notes)
-    moving_bands = _normalised(moving_data, moving_mask, cfg.moving_modality, cfg.moving_scale, notes)
+    scale = _scale(reference, cfg.reference_scale)
+    reference_bands = _normalised(reference_data, reference_mask, cfg.reference_modality, scale, notes)
+    scale = _scale(moving, cfg.moving_scale)
+    moving_bands = _normalised(moving_data, moving_mask, cfg.moving_modality, scale, notes)
     return Prepared(
         reference_bands, reference_mask, moving_bands, moving_mask, starts, factor, up, moving_pixels, tuple(notes)
     )
@@ -130,9 +133,17 @@ class _Chained:
 def _bands(raster: Raster, wanted: tuple[int, ...] | None, role: str, notes: list[str]) -> tuple[int, ...]:
     count = len(raster.data)
     bands = choose_bands(count, wanted, raster.descriptions)
+    for band in bands:
+        if not 1 <= band <= count:
+            raise ConfigError(f"{raster.name} has no band {band}; choose from 1 to {count}")
     if count > len(bands):
         notes.append(f"{role}: matched on band {', '.join(map(str, bands))} of {count}")
     return bands
+
+
+def _scale(raster: Raster, wanted: SarScale) -> SarScale:
+    """What is known of the scale before its values are looked at: complex images are brought here by their modulus."""
+    return "complex" if wanted == "auto" and np.iscomplexobj(raster.data) else wanted
 
 
 def _normalised(

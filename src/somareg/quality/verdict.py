@@ -45,13 +45,13 @@ def _doubts(quality: Quality) -> list[str]:
 def _reasons(decision: Decision, quality: Quality, probability: float) -> list[str]:
     strength = (
         f"The images agree {quality.peak_zscore:.1f} deviations above chance at the estimate "
-        "(unrelated images reach about 1)."
+        "(unrelated images rarely reach 2)."
     )
     halves = f"Two halves of the tie points agree to {quality.split_half_px:.1f} px"
     ways = f"matching backwards agrees to {quality.forward_backward_px:.1f} px"
     chance = f"The chance that the error is below 2 px is {probability:.0%}."
     if decision == "go":
         return [strength, f"{halves}, {ways}.", chance]
-    if quality.peak_zscore < 1.0:
-        return [f"{strength} This is no proof of common ground.", f"{halves}, {ways}.", chance]
+    if quality.peak_zscore < 2.0:
+        return [f"{strength} That proves no common ground.", f"{halves}, {ways}.", chance]
     return [chance, strength, f"{halves}, {ways}."]

@@ -45,8 +45,8 @@ def make_previews(
     return (
         Previews(
             reference=_picture(own, own_mask, _limits(own, own_mask, modalities[1])),
-            before=_picture(*sides["b"], limits)[..., 0] if len(pixels) == 1 else _picture(*sides["b"], limits),
-            after=_picture(pixels, valid, limits)[..., 0] if len(pixels) == 1 else _picture(pixels, valid, limits),
+            before=_picture(*sides["b"], limits),
+            after=_picture(pixels, valid, limits),
             step=step,
         ),
         np.asarray(valid & own_mask),
@@ -79,7 +79,8 @@ def _limits(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArr
 
 
 def _picture(data: NDArray[Any], mask: BoolArray, limits: FloatArray) -> NDArray[np.uint8]:
-    """(h, w, C) uint8, black where invalid."""
+    """(h, w) of one band or (h, w, 3) uint8, black where invalid."""
     low, high = limits[:, 0, None, None], limits[:, 1, None, None]
     stretched = np.clip((np.nan_to_num(data) - low) / (high - low), 0, 1) ** 0.8
-    return np.moveaxis(np.where(mask, 255 * stretched + 0.5, 0).astype(np.uint8), 0, -1)
+    picture = np.where(mask, 255 * stretched + 0.5, 0).astype(np.uint8)
+    return picture[0] if len(picture) == 1 else np.moveaxis(picture, 0, -1)

@@ -1,0 +1,242 @@
+"""Fit the verdict: run the engine on pairs of known truth and on unrelated pairs, then learn what evidence means.
+
+Run `python -m somareg.lab.evaluate.calibrate --data DIR --out FOLDER`; it writes the observations, the coefficients
+(`calibration.json`, to be copied to `somareg/quality`) and the figures of `benchmarks/calibration.md`. No test pair
+is used: the sets and roles are listed in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from somareg.api import engine_settings, pair_tensors, search_radius
+from somareg.config import make_config
+from somareg.geometry import AffineTransform, compose
+from somareg.io import from_array
+from somareg.lab.evaluate.metrics import point_errors, rmse
+from somareg.lab.evaluate.protocol import Sample, SetInfo, load_sample
+from somareg.lab.evaluate.sampling import make_list
+from somareg.matching.engine import align
+from somareg.preprocess.prepare import prepare
+from somareg.quality.calibration import FEATURES, Calibration, evidence_vector
+
+FALSE_GO = 0.005  # aimed at, so that another draw of unrelated pairs stays below 1 %
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pairs to calibrate on.
+
+    Attributes:
+        info: set, crop and role.
+        levels: of the protocol.
+        related, unrelated: number of pairs per level, and in all.
+        apart: pixels between crop origins that count as another place inside one scene.
+        exact: whether labels are good enough to learn the error from.
+    """
+
+    info: SetInfo
+    levels: tuple[str, ...]
+    related: int
+    unrelated: int
+    apart: int = 10**9
+    exact: bool = True
+
+
+def _info(name: str, crop: int, role: str) -> SetInfo:
+    return SetInfo(name, crop, "", 1.0, {"val": role}, {"val": 1})
+
+
+SOURCES = (
+    Source(_info("ombria", 160, "val"), ("E", "m", "M", "H"), 30, 100),
+    Source(_info("sen12patches", 160, "train"), ("E", "m", "M", "H"), 30, 100),
+    Source(_info("sen12scenes", 256, "train"), ("m", "M", "H"), 20, 50, apart=900),
+    Source(_info("sih", 512, "train"), ("m", "M", "H"), 12, 30, apart=900),
+    Source(_info("sih", 224, "train"), ("m", "M", "H"), 20, 40, apart=900),
+    Source(_info("vhr", 128, "val-vhr"), ("m",), 0, 40, exact=False),
+)
+
+
+def observe(moving: NDArray[Any], reference: NDArray[Any], truth: NDArray[np.float64] | None) -> dict[str, Any]:
+    """Evidence for one pair and its error; `truth` (2, 3) is None when the images are unrelated."""
+    cfg = make_config({})
+    fixed, moved = from_array(reference, role="reference"), from_array(moving, role="moving")
+    radius = search_radius(cfg, fixed.grid)
+    prepared = prepare(moved, fixed, AffineTransform.identity(), cfg, longest=2048, radius_px=radius)
+    device = torch.device("cpu")
+    found = align(pair_tensors(prepared, device), prepared.starts, engine_settings(cfg, fixed.grid, radius))
+    error = math.inf
+    if truth is not None:
+        height, width = fixed.grid.shape
+        yy, xx = np.mgrid[0:height, 0:width].astype(float)
+        points = np.stack([xx.ravel(), yy.ravel()], axis=-1)
+        correction = compose(found.affine, found.flow.field) if found.flow else found.affine
+        displacement = (correction(points) - points).T.reshape(2, height, width).astype(np.float32)
+        error = rmse(point_errors(displacement, truth, moving.shape[-2:]))
+    return {
+        "related": truth is not None,
+        "rmse": None if math.isinf(error) else error,
+        "evidence": evidence_vector(found).tolist(),
+        "failed": bool(found.failure),
+        "local": float(found.flow is not None and found.flow.field.array.any()),
+    }
+
+
+def observations(data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
+    """Every related and unrelated pair of `SOURCES`."""
+    for source in SOURCES:
+        count = max(source.related, math.ceil(source.unrelated / len(source.levels)))
+        made = make_list(data_dir, source.info, "val", count=count, levels=source.levels, seed=seed)
+        label = {"set": source.info.name, "crop": source.info.crop, "exact": source.exact}
+        for level in source.levels:
+            for sample in made.samples[level][: source.related]:
+                loaded = load_sample(data_dir, sample)
+                yield {
+                    **label,
+                    "level": level,
+                    "pair": sample.pair.name,
+                    **observe(loaded.moving, loaded.reference, loaded.matrix),
+                }
+        every = [sample for level in source.levels for sample in made.samples[level]]
+        for k in range(source.unrelated):
+            first = every[k % len(every)]
+            second = _elsewhere(every, first, k, source.apart)
+            moving, reference = load_sample(data_dir, first).moving, load_sample(data_dir, second).reference
+            yield {**label, "level": "unrelated", "pair": first.pair.name, **observe(moving, reference, None)}
+
+
+def _elsewhere(every: list[Sample], first: Sample, k: int, apart: int) -> Sample:
+    """A sample of another place."""
+    order = np.random.default_rng([7, k]).permutation(len(every))
+    for i in order:
+        other = every[int(i)]
+        distance = math.hypot(other.origin[0] - first.origin[0], other.origin[1] - first.origin[1])
+        if place(other) != place(first) or distance > apart:
+            return other
+    raise ValueError("all samples show one place")
+
+
+def place(sample: Sample) -> tuple[str, str]:
+    """Set and place of a sample; names that differ in "before" and "after" alone show one place."""
+    return sample.pair.set, re.sub("before|after", "", sample.pair.group.lower())
+
+
+def fit(rows: list[dict[str, Any]], ridge: float = 0.02) -> Calibration:
+    """Coefficients from observations (without thresholds' cross-validation, see `report`)."""
+    x = np.array([row["evidence"] for row in rows])
+    good = np.array([row["rmse"] is not None and row["rmse"] < 2.0 for row in rows], float)
+    centre, scale = x.mean(0), x.std(0) + 1e-9
+    design = np.column_stack([(x - centre) / scale, np.ones(len(x))])
+    # Both outcomes weigh the same, so that the probability does not depend on how many unrelated pairs were drawn.
+    weight = np.where(good > 0, 0.5 / good.mean(), 0.5 / (1 - good.mean()))
+    beta = np.zeros(design.shape[1])
+    penalty = ridge * len(x) * np.diag([*np.ones(x.shape[1]), 0.0]) / 10
+    for _ in range(60):
+        p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+        gradient = design.T @ (weight * (good - p)) - penalty @ beta
+        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + penalty + 1e-6 * np.eye(len(beta))
+        beta += np.clip(np.linalg.solve(hessian, gradient), -2, 2)
+    success = _unscale(beta, centre, scale)
+    close = np.array([row["exact"] and row["rmse"] is not None and row["rmse"] < 5.0 for row in rows])
+    target = np.log(np.array([row["rmse"] or 1.0 for row in rows]))[close]
+    a = design[close]
+    error = _unscale(
+        np.linalg.solve(a.T @ a + 0.02 * len(a) * np.diag([*np.ones(8), 0.0]), a.T @ target), centre, scale
+    )
+    probability = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+    unrelated = probability[[not row["related"] for row in rows]]
+    go = float(max(0.5, np.quantile(unrelated, 1 - FALSE_GO) + 0.01))
+    return Calibration(tuple(success), tuple(error), round(min(go, 0.99), 4), round(go / 3, 4), 1.5)
+
+
+def _unscale(beta: NDArray[np.float64], centre: NDArray[np.float64], scale: NDArray[np.float64]) -> list[float]:
+    slope = beta[:-1] / scale
+    return [*(float(s) for s in slope), float(beta[-1] - slope @ centre)]
+
+
+def figures(rows: list[dict[str, Any]], calibration: Calibration) -> dict[str, float]:
+    """What the issue asks: false go on unrelated pairs, go on good pairs, predicted error within a factor 2."""
+    p, predicted = _apply(rows, calibration)
+    related = np.array([row["related"] for row in rows])
+    error = np.array([math.inf if row["rmse"] is None else row["rmse"] for row in rows])
+    exact = np.array([row["exact"] for row in rows])
+    go = p >= calibration.go
+    good = related & (error < 2.0)
+    judged = go & related & exact
+    ratio = predicted[judged] / np.maximum(error[judged], 1e-6)
+    return {
+        "unrelated": int((~related).sum()),
+        "false_go_unrelated": float(go[~related].mean()),
+        "review_or_go_unrelated": float((p >= calibration.review)[~related].mean()),
+        "good": int(good.sum()),
+        "go_of_good": float(go[good].mean()),
+        "bad_of_go": float((error[go & related] >= 2.0).mean()),
+        "over_3px_of_go": float((error[go & related] >= 3.0).mean()),
+        "within_factor_2": float(((ratio > 0.5) & (ratio < 2.0)).mean()),
+    }
+
+
+def _apply(rows: list[dict[str, Any]], c: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    x = np.column_stack([np.array([row["evidence"] for row in rows]), np.ones(len(rows))])
+    failed = np.array([row["failed"] for row in rows])
+    p = 1 / (1 + np.exp(-np.clip(x @ np.array(c.success), -30, 30)))
+    return np.where(failed, 0.0, p), np.exp(x @ np.array(c.error))
+
+
+def cross_validated(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean figures of two halves, each judged by the calibration of the other; halves share no pair."""
+    names = sorted({row["pair"] for row in rows})
+    first = set(np.random.default_rng(0).permutation(names)[: len(names) // 2].tolist())
+    scenes = len(names) < 2
+    halves = [[], []]  # type: list[list[dict[str, Any]]]
+    for i, row in enumerate(rows):
+        one_scene = row["set"] in {"sih", "sen12scenes"} or scenes
+        halves[i % 2 if one_scene else int(row["pair"] in first)].append(row)
+    results = [figures(test, fit(train)) for train, test in (halves, halves[::-1])]
+    return {key: float(np.mean([result[key] for result in results])) for key in results[0]}
+
+
+def main() -> None:
+    """Observe, fit, report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--refit", action="store_true", help="use the observations already in --out")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = args.out / "observations.jsonl"
+    if not args.refit:
+        with log.open("w") as stream:
+            for row in observations(args.data, args.seed):
+                stream.write(json.dumps(row) + "\n")
+                stream.flush()
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    calibration = fit(rows)
+    record = {
+        "features": list(FEATURES),
+        "success": calibration.success,
+        "error": calibration.error,
+        "go": calibration.go,
+        "review": calibration.review,
+        "ce90_per_rmse": calibration.ce90_per_rmse,
+        "fitted_on": {"pairs": len(rows), "seed": args.seed, **figures(rows, calibration)},
+        "cross_validated": cross_validated(rows),
+    }
+    (args.out / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps({key: record[key] for key in ("go", "review", "fitted_on", "cross_validated")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
