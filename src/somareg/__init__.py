@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,3 +23,18 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'somareg' has no attribute '{name}'")
+
+
+class _Package(ModuleType):
+    """Keeps `somareg.warp` the function, although a room of that name exists: importing it would hide the function."""
+
+    @property
+    def warp(self) -> Any:
+        return __getattr__("warp")
+
+    @warp.setter
+    def warp(self, room: ModuleType) -> None:
+        """The import system offers the room here; `from somareg.warp import ...` finds it without."""
+
+
+sys.modules[__name__].__class__ = _Package

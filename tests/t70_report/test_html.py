@@ -131,7 +131,7 @@ def test_every_number_is_on_the_page(rendered: Render, decision: Decision, geore
         assert "(48.3 m)" in page.text or "48.3 m" in page.text
     assert percent(result.verdict.probability) in page.text
     quality = result.quality
-    for shown in ("84 %", "71 %", "17.31", "0.64", "0.31 px", "0.28 px", "+0.088", "0.141 to 0.229", "95 %"):
+    for shown in ("84 %", "71 %", "17.31", "0.84", "87 %", "0.31 px", "0.28 px", "+0.088", "0.141 to 0.229", "95 %"):
         assert shown in page.text
     assert f"{quality.residual_median_px:.2f} px" in page.text
     for reason in result.verdict.reasons:

@@ -1,0 +1,224 @@
+"""Figures in reference pixels, and a verdict that follows from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from somareg.geometry import AffineTransform, FieldTransform
+from somareg.matching.engine import Alignment, EngineCfg, align
+from somareg.matching.evidence import NO_EVIDENCE
+from somareg.quality import Measured, judge, load_calibration, measure
+from somareg.types import Quality, TiePoints
+from tests.synthetic import make_pair
+from tests.t40_matching.conftest import as_pair
+
+STILL = AffineTransform.identity()
+SHAPE = (101, 141)
+CENTRE = (70.0, 50.0)
+FAILED = Alignment(STILL, None, None, NO_EVIDENCE, math.inf, math.inf, "no window could be matched")
+
+
+@dataclass
+class Fixed:
+    """A calibration that answers as told."""
+
+    answer: float = 0.99
+    error: float = 0.5
+    go: float = 0.8
+    review: float = 0.3
+    ce90_per_rmse: float = 1.5
+
+    def probability(self, alignment: Alignment) -> float:
+        return self.answer
+
+    def predict_rmse(self, alignment: Alignment, factor: int) -> float:
+        return self.error * factor
+
+
+def ties(residual: np.ndarray | None = None) -> TiePoints:
+    residual = np.array([0.2, 0.4, 0.9, 30.0]) if residual is None else residual
+    n = len(residual)
+    points = np.random.default_rng(0).uniform(0, 90, (n, 2))
+    return TiePoints(points, points, points * 0, np.ones(n), np.ones(n), residual < 4, residual)
+
+
+def given(**more: object) -> Measured:
+    base = Measured(
+        alignment=replace(FAILED, failure="", forward_backward_px=0.4, split_half_px=0.3),
+        factor=1,
+        affine=STILL,
+        field=None,
+        expected=STILL,
+        tie_points=ties(),
+        covered=np.ones(SHAPE, bool),
+        metres_per_pixel=10.0,
+        shape=SHAPE,
+    )
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def figures(**more: object) -> Quality:
+    return measure(given(**more), Fixed())  # type: ignore[arg-type]
+
+
+# --- measure ----------------------------------------------------------------------------------------------------------
+
+
+def test_affine_parameters_are_about_the_reference_centre() -> None:
+    affine = AffineTransform.from_parameters(rotation_deg=3, scale=1.1, shift=(4.0, -2.5), centre=CENTRE)
+    quality = figures(affine=affine)
+    assert quality.rotation_deg == pytest.approx(3)
+    assert quality.scale == pytest.approx(1.1)
+    assert quality.shear_deg == pytest.approx(0, abs=1e-9)
+    assert quality.shift_px == pytest.approx((4.0, -2.5))
+
+
+def test_parameters_are_relative_to_what_was_expected() -> None:
+    expected = AffineTransform.from_parameters(scale=2.0, shift=(30.0, 12.0))
+    found = expected.after(AffineTransform.from_parameters(shift=(1.5, 2.0)))
+    quality = figures(affine=found, expected=expected)
+    assert quality.scale == pytest.approx(1)
+    assert quality.shift_px == pytest.approx((1.5, 2.0))
+    assert quality.shift_before_px == pytest.approx(2.5)
+    assert figures().shift_before_px == 0
+
+
+def test_shift_before_is_the_rms_over_the_image() -> None:
+    affine = AffineTransform.from_parameters(rotation_deg=2, centre=CENTRE)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    points = np.stack([x.ravel(), y.ravel()], axis=-1).astype(float)
+    true = float(np.sqrt(((affine(points) - points) ** 2).sum(1).mean()))
+    assert figures(affine=affine).shift_before_px == pytest.approx(true, rel=0.2)
+
+
+def test_local_part_and_folding() -> None:
+    array = np.zeros((2, 11, 15))
+    array[0] = 3.0
+    array[1] = 4.0
+    moved = figures(field=FieldTransform(array, (0, 0), (10, 10)))
+    assert moved.local_rms_px == pytest.approx(5)
+    assert moved.folding == 0
+    assert moved.shift_before_px == pytest.approx(5)
+    array = np.zeros((2, 11, 15))
+    array[0, :, 7] = -25.0  # a jump back by more than the distance of the nodes
+    assert figures(field=FieldTransform(array, (0, 0), (10, 10))).folding > 0.05
+    assert figures().local_rms_px == figures().folding == 0
+
+
+def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
+    once, thrice = figures(), figures(factor=3)
+    for name in ("forward_backward_px", "split_half_px", "predicted_rmse_px", "predicted_ce90_px"):
+        assert getattr(thrice, name) == pytest.approx(3 * getattr(once, name))
+    assert once.forward_backward_px == 0.4
+    assert once.predicted_ce90_px == pytest.approx(1.5 * once.predicted_rmse_px)
+
+
+def test_tie_points_and_overlap() -> None:
+    covered = np.zeros(SHAPE, bool)
+    covered[:, :47] = True
+    quality = figures(covered=covered)
+    assert quality.n_points == 4
+    assert quality.inlier_ratio == 0.75
+    assert quality.residual_median_px == pytest.approx(0.4)
+    assert quality.overlap == pytest.approx(47 / 141)
+    none = figures(tie_points=ties(np.zeros(0)))
+    assert none.n_points == none.inlier_ratio == 0
+    assert math.isnan(none.residual_median_px)
+    far = figures(tie_points=ties(np.array([20.0, 30.0])))
+    assert far.inlier_ratio == 0
+    assert math.isnan(far.residual_median_px)
+
+
+def test_every_figure_has_a_name_for_the_record() -> None:
+    names = set(figures().as_dict())
+    assert {"n_points", "predicted_rmse_px", "metres_per_pixel"} <= names
+
+
+# --- judge ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("probability", "decision"),
+    [(0.99, "go"), (0.8, "go"), (0.79, "review"), (0.3, "review"), (0.29, "no-go"), (0.0, "no-go")],
+)
+def test_thresholds(probability: float, decision: str) -> None:
+    verdict = judge(given().alignment, figures(), Fixed(probability))  # type: ignore[arg-type]
+    assert verdict.decision == decision
+    assert verdict.probability == probability
+    assert verdict.reasons
+    assert all(reason.endswith(".") for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"), [("folding", 0.01, "folds"), ("overlap", 0.1, "covered"), ("overlap", 0.0, "covered")]
+)
+def test_a_doubt_forbids_go_and_comes_first(name: str, value: float, word: str) -> None:
+    quality = replace(figures(), **{name: value})
+    verdict = judge(given().alignment, quality, Fixed(0.99))  # type: ignore[arg-type]
+    assert verdict.decision == "review"
+    assert word in verdict.reasons[0]
+    hopeless = judge(given().alignment, quality, Fixed(0.01))  # type: ignore[arg-type]
+    assert hopeless.decision == "no-go"
+
+
+def test_a_failed_estimate_is_a_no_go_whatever_the_calibration_says() -> None:
+    verdict = judge(FAILED, figures(), Fixed(1.0))  # type: ignore[arg-type]
+    assert verdict.decision == "no-go"
+    assert verdict.probability == 0
+    assert FAILED.failure in verdict.reasons[0]
+
+
+# --- the calibration that ships ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def related() -> Alignment:
+    return align(as_pair(make_pair(0, 192, shift=(5, -3))), (STILL,), EngineCfg())
+
+
+@pytest.fixture(scope="module")
+def unrelated() -> Alignment:
+    pair = replace(make_pair(0, 192), moving=make_pair(77, 192).moving)
+    return align(as_pair(pair), (STILL,), EngineCfg())
+
+
+def test_shipped_calibration_tells_related_from_unrelated(related: Alignment, unrelated: Alignment) -> None:
+    calibration = load_calibration()
+    assert 0 < calibration.review < calibration.go < 1
+    good, bad = calibration.probability(related), calibration.probability(unrelated)
+    assert calibration.go <= good <= 1
+    assert 0 <= bad < calibration.go
+    assert related.evidence.zscore > unrelated.evidence.zscore + 1
+    assert related.evidence.hit_ratio > unrelated.evidence.hit_ratio + 0.3
+
+
+def test_shipped_calibration_predicts_more_error_for_the_unrelated(related: Alignment, unrelated: Alignment) -> None:
+    calibration = load_calibration()
+    good, bad = calibration.predict_rmse(related, 1), calibration.predict_rmse(unrelated, 1)
+    assert 0 < good < 1
+    assert bad > 2 * good
+    assert calibration.predict_rmse(related, 4) == pytest.approx(4 * good)
+    assert calibration.ce90_per_rmse > 1
+
+
+def test_shipped_calibration_knows_a_failure() -> None:
+    calibration = load_calibration()
+    assert calibration.probability(FAILED) == 0
+    assert calibration.predict_rmse(FAILED, 1) == math.inf
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 1e9])
+def test_extreme_evidence_gives_finite_answers(related: Alignment, value: float) -> None:
+    odd = replace(
+        related,
+        forward_backward_px=value,
+        split_half_px=value,
+        evidence=replace(related.evidence, peak_offset_px=value if value == value else math.nan),
+    )
+    calibration = load_calibration()
+    assert 0 <= calibration.probability(odd) <= 1
+    assert math.isfinite(calibration.predict_rmse(odd, 1))

@@ -1,0 +1,132 @@
+"""Options, plans, progress: what is asked is what is done, and a typo gets a suggestion."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from somareg import api
+from somareg.config import RegisterConfig, make_config
+from somareg.errors import ConfigError
+from somareg.io.source import RasterSource
+from somareg.types import Grid, Result
+from tests.synthetic import SyntheticPair
+from tests.t65_api.conftest import REFERENCE, Files
+
+
+@pytest.mark.parametrize(
+    ("options", "mentions"),
+    [
+        ({"serach": "full"}, ("serach", "'search'")),
+        ({"preset": "fst"}, ("fst", "'fast'")),
+        ({"search": "ful"}, ("ful", "'full'")),
+        ({"model": "orientaton"}, ("orientaton", "'orientation'")),
+        ({"moving_modality": "radar"}, ("radar", "sar")),
+        ({"moving_scale": "decibel"}, ("decibel", "dB")),
+        ({"resampling": "bicubic"}, ("bicubic", "'cubic'")),
+        ({"search_radius_px": -3}, ("search_radius_px", "-3")),
+        ({"seed": "many"}, ("seed", "many")),
+        ({"device": "tpu9"}, ("tpu9",)),
+        ({"search_radius_m": 100.0}, ("search_radius_m", "georeferenced")),
+    ],
+)
+def test_a_bad_option_is_one_clear_line(
+    options: dict[str, object], mentions: tuple[str, ...], pair: SyntheticPair
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        api.register(pair.moving, pair.reference, **options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    for text in mentions:
+        assert text in message
+
+
+def test_a_mask_does_not_go_with_a_file(files: Files) -> None:
+    with pytest.raises(ConfigError, match="moving_mask"):
+        api.register(files.moving, files.reference, moving_mask=REFERENCE)  # type: ignore[arg-type]
+
+
+def test_settings_tell_every_option(result: Result) -> None:
+    assert set(RegisterConfig.model_fields) <= set(result.settings)
+    assert result.settings["model_used"] == "orientation"
+    assert result.settings["device_used"] == "cpu" or result.settings["device_used"].startswith("cuda")
+    given = {key: result.settings[key] for key in RegisterConfig.model_fields}
+    assert make_config(given) == make_config({})
+
+
+def test_search_radius() -> None:
+    plain = Grid(1000, 400)
+    placed = Grid(1000, 400, REFERENCE.transform, REFERENCE.crs)
+    assert api.search_radius(make_config({}), plain) == pytest.approx(140)
+    assert api.search_radius(make_config({}), placed) == pytest.approx(50)
+    assert api.search_radius(make_config({}), REFERENCE) == 32
+    assert api.search_radius(make_config({}), Grid(20000, 400, REFERENCE.transform, REFERENCE.crs)) == 200
+    assert api.search_radius(make_config({"search_radius_px": 7}), placed) == 7
+    assert api.search_radius(make_config({"search_radius_m": 700}), placed) == pytest.approx(70, rel=0.01)
+
+
+def test_presets_and_search_shape_the_engine() -> None:
+    plain = Grid(500, 500)
+    base = api.engine_settings(make_config({}), plain, 70.0)
+    assert base.search.radius == pytest.approx(0.14)
+    assert base.search.rotation_deg >= 20
+    full = api.engine_settings(make_config({"search": "full"}), plain, 70.0)
+    assert full.search.rotation_deg == 180
+    assert full.search.scale[0] <= 0.7 < 1.4 <= full.search.scale[1]
+    near = api.engine_settings(make_config({"search": "local"}), plain, 70.0)
+    placed = api.engine_settings(make_config({}), REFERENCE, 32.0)
+    assert near.search.rotation_deg == placed.search.rotation_deg < 6
+    fast, precise = (api.engine_settings(make_config({"preset": p}), plain, 70.0) for p in ("fast", "precise"))
+    assert fast.windows < base.windows < precise.windows
+    assert fast.candidates < base.candidates < precise.candidates
+
+
+@pytest.mark.parametrize("preset", ["fast", "precise"])
+def test_every_preset_recovers_the_truth(preset: str, pair: SyntheticPair) -> None:
+    result = api.register(pair.moving, pair.reference, preset=preset)
+    assert pair.rmse(result.displacement.array) < 0.5
+    assert result.verdict.decision == "go"
+
+
+def test_progress_runs_from_0_to_1(pair: SyntheticPair) -> None:
+    told: list[tuple[str, float]] = []
+    api.register(pair.moving, pair.reference, preset="fast", progress=lambda stage, share: told.append((stage, share)))
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert len({stage for stage, _ in told}) >= 5
+
+
+def test_plan_reads_headers_only(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("pixels were read")
+
+    monkeypatch.setattr(RasterSource, "read", refuse)
+    plan = api.plan(files.moving, files.reference)
+    assert plan["moving"]["bands"] == 2
+    assert plan["moving"]["dtype"] == "uint16"
+    assert plan["reference"]["size"] == "192 x 192 px"
+    assert plan["reference"]["georeferenced"] is True
+    assert plan["search_radius_px"] == 32
+    assert plan["working_size"].startswith("192 x 192")
+    assert set(plan["outputs"]) >= {"aligned.tif", "report.html"}
+    with pytest.raises(AssertionError):
+        api.register(files.moving, files.reference)
+
+
+def test_plan_refuses_what_register_refuses(files: Files) -> None:
+    with pytest.raises(ConfigError, match="'preset'"):
+        api.plan(files.moving, files.reference, prest="fast")
+
+
+@pytest.mark.parametrize("first", ["import somareg.warp.engine", "import somareg"])
+def test_public_names_are_callable_whatever_was_imported_before(first: str) -> None:
+    """There is a room `somareg.warp` and a function of that name; users get the function."""
+    code = (
+        f"{first}\nimport somareg\nfrom somareg import warp\n"
+        "assert all(callable(getattr(somareg, n)) for n in ('register', 'assess', 'warp'))\n"
+        "assert warp is somareg.warp is somareg.api.warp"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
