@@ -241,6 +241,7 @@ def choose_device(name: str) -> torch.device:
 def search_radius(cfg: RegisterConfig, grid: Grid) -> float:
     """Search radius in reference pixels.
 
+    It is how far the search certainly reaches, not a bound: the refinement may go somewhat further.
     Without an option: 5 % of the longer side but 32 to 200 px around a georeference, 14 % otherwise.
     """
     longest = max(grid.shape)

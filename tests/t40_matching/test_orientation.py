@@ -162,6 +162,15 @@ def test_the_edge_of_the_mask_is_no_edge() -> None:
         assert unmasked.abs().max() > 5
 
 
+def test_gradients_are_zero_where_the_kernel_reaches_mostly_invalid_pixels() -> None:
+    image, mask = picture(), hole()
+    for sigma in (0.8, 1.6):
+        gx, gy = gradients(image, mask, sigma)
+        assert not gx[..., 31:54, 21:60].any()
+        assert not gy[..., 81:, :].any()
+        assert gx[..., :25, :].abs().mean() > 0.05
+
+
 def test_far_from_a_hole_the_mask_changes_nothing() -> None:
     image, mask = picture(), hole()
     open_gx, _ = gradients(image, torch.ones_like(mask), 1.2)
