@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ Progress = Callable[[str, float], None]
 
 MODELS = ("auto", "orientation")
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
+SMALL_PX = 300  # longer side up to which one thread is as fast as two
 ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
 
 
@@ -118,7 +120,10 @@ def register(
     prepared = prepare(moved, fixed, georef, cfg, longest=LONGEST[cfg.preset], radius_px=radius)
     clock.lap("prepare")
     torch.manual_seed(cfg.seed)
-    alignment = align(pair_tensors(prepared, where), prepared.starts, engine_settings(cfg, fixed.grid, radius), tell)
+    with few_threads(prepared):
+        alignment = align(
+            pair_tensors(prepared, where), prepared.starts, engine_settings(cfg, fixed.grid, radius), tell
+        )
     clock.lap("match")
     tell("judging", 0.92)
     result = build_result(cfg, fixed, moved, georef, prepared, alignment)
@@ -236,6 +241,20 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device '{name}' is not available; use cpu, or auto to choose") from error
     return device
+
+
+@contextmanager
+def few_threads(prepared: Prepared) -> Iterator[None]:
+    """One thread for small images, then as before: more gain nothing there, and on a busy computer the threads that
+    spin while they wait for each other take many times longer.
+    """
+    before = torch.get_num_threads()
+    if max(prepared.reference_mask.shape) <= SMALL_PX:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def search_radius(cfg: RegisterConfig, grid: Grid) -> float:

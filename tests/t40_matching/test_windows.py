@@ -76,7 +76,9 @@ def test_a_known_shift_is_found_exactly(dx: int, dy: int) -> None:
     assert set(zip((flat % 9 - margin).tolist(), (flat // 9 - margin).tolist(), strict=True)) == {(dx, dy)}
     assert windows.surfaces[:, margin + dy, margin + dx].min() > 0.98
     matches = read_windows(windows, 2.0, torch.zeros(len(flat), 2), 20.0)
-    torch.testing.assert_close(matches.displacement, torch.tensor([[2.0 * dx, 2.0 * dy]]).expand(len(flat), 2))
+    wanted = torch.tensor([[2.0 * dx, 2.0 * dy]]).expand(len(flat), 2)
+    # White features: a parabola through the neighbours of a lone peak is off by their noise.
+    torch.testing.assert_close(matches.displacement, wanted, atol=0.05, rtol=0.0)
 
 
 def test_an_edge_of_the_moving_image_does_not_attract() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -54,8 +53,6 @@ def _root(context: typer.Context, version: Version = False) -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads that wait must sleep: spinning ones slow small tensors down many times on a computer that is busy.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(arguments, prog_name="somareg", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:

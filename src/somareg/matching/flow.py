@@ -64,7 +64,8 @@ class Flow:
 
     Attributes:
         field: `xy -> xy + d(xy)` on the reference, pixels.
-        certainty: (h, w) at the field's nodes, 0-1: share of the uncertainty of a 1 px field that windows removed.
+        certainty: (h, w) at the field's nodes, 0-1: share of the uncertainty of a 1 px field that windows nearby
+            removed.
         sigma_px: (h, w) at the nodes: posterior standard deviation per axis.
         matches: the last windows; displacement is total (relative to the affine).
         factor: (N,) robust factor of each match, 0-1.
@@ -235,10 +236,18 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
             break
         values = process.predict(where).clamp(-cfg.max_px, cfg.max_px)
         field = replace(field, array=values.T.reshape(2, *shape).numpy())
-    unknown = process.posterior_variance(where, prior=1.0).reshape(shape)
+    removed = 1.0 - process.posterior_variance(where, prior=1.0)
+    certainty = (removed * _nearness(where, points, matches.precision, side)).reshape(shape)
     sigma = process.posterior_variance(where, prior=process.variance).sqrt().reshape(shape)
     matches = replace(matches, displacement=total.float())
-    return Flow(field, (1.0 - unknown).numpy(), sigma.numpy(), matches, factor)
+    return Flow(field, certainty.numpy(), sigma.numpy(), matches, factor)
+
+
+def _nearness(where: Tensor, points: Tensor, precision: Tensor, side: float) -> Tensor:
+    """1 inside a window that says something, falling to 0 about a window's side beyond it, (M,)."""
+    telling = precision > 0.05 * precision.max()
+    distance = torch.cdist(where, points[telling]).amin(1)
+    return torch.exp(-0.5 * ((distance - side / 2).clamp_min(0.0) / (side / 3)).square())
 
 
 def _empty_field(shape: tuple[int, int], node_px: float) -> tuple[FieldTransform, Tensor]:

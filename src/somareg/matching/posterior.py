@@ -50,6 +50,26 @@ def standardise(surfaces: Tensor) -> Tensor:
     return (centred / deviation.clamp_min(1e-6)).view_as(surfaces)
 
 
+def _peak(log_posterior: Tensor, z: Tensor, margin: int) -> tuple[Tensor, Tensor]:
+    """Most probable cell (N,) and where between the cells a parabola through z puts its top, (N, 2) in -0.5..0.5."""
+    side = 2 * margin + 1
+    peak = log_posterior.argmax(1)
+    row, column = peak // side, peak % side
+    surface = z.view(-1, side, side)
+    index = torch.arange(len(z), device=z.device)
+    r, c = row.clamp(1, side - 2), column.clamp(1, side - 2)
+    middle = surface[index, r, c]
+    offsets = []
+    for before, after in (
+        (surface[index, r, c - 1], surface[index, r, c + 1]),
+        (surface[index, r - 1, c], surface[index, r + 1, c]),
+    ):
+        curvature = (2 * middle - before - after).clamp_min(1e-6)
+        offsets.append(((after - before) / (2 * curvature)).clamp(-0.5, 0.5))
+    inside = ((row == r) & (column == c))[:, None]
+    return peak, torch.stack(offsets, dim=-1) * inside
+
+
 def read_windows(
     windows: WindowCorrelation, cell: float, predicted: Tensor, sigma: float | Tensor, sharpness: float = 0.5
 ) -> WindowMatches:
@@ -74,6 +94,10 @@ def read_windows(
     probability = torch.softmax(log_posterior, dim=1)
     mean = probability @ candidates
     spread = (probability * (candidates[None] - mean[:, None]).square().sum(-1)).sum(1) / 2
+    # A sharp posterior falls on one cell and would round the displacement; the surface knows it between the cells.
+    peak, between = _peak(log_posterior, z, m)
+    sharp = torch.exp(-spread / (0.25 * cell**2))[:, None]
+    mean = mean + sharp * (candidates[peak] + between * cell - mean)
     evidence = (probability * z).sum(1).clamp_min(0.0)
     correlation = (probability * windows.surfaces.flatten(1)).sum(1)
     weight = evidence.square() / (spread + 0.3 * cell**2) * windows.valid
