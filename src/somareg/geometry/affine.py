@@ -41,6 +41,12 @@ class AffineTransform:
         return cls(np.eye(2, 3))
 
     @classmethod
+    def reduction(cls, factor: int) -> AffineTransform:
+        """Pixels of an image averaged over `factor` x `factor` blocks -> pixels of the full image."""
+        offset = (factor - 1) / 2
+        return cls(np.array([[factor, 0.0, offset], [0.0, factor, offset]]))
+
+    @classmethod
     def from_parameters(
         cls,
         *,

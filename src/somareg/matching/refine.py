@@ -14,7 +14,7 @@ from somareg.matching.affine import apply_affine, fit_affine, to_transform
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches, read_windows
 from somareg.matching.search import FeatureFn
-from somareg.matching.warping import reduction, warp_to_reference
+from somareg.matching.warping import warp_to_reference
 from somareg.matching.windows import WindowCfg, WindowCorrelation, correlate_windows, place_windows
 from somareg.types import Transform
 
@@ -114,6 +114,6 @@ def refine_affine(
 
 def rescale(transform: AffineTransform, old: int, new: int) -> AffineTransform:
     """An affine between images reduced by `old` as an affine between images reduced by `new`."""
-    up, down = reduction(old), reduction(new)
+    up, down = AffineTransform.reduction(old), AffineTransform.reduction(new)
     full = up.after(transform).after(up.inverse)
     return down.inverse.after(full).after(down)

@@ -78,9 +78,3 @@ def reduce(image: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     weight = F.avg_pool2d(mask, factor)
     mean = F.avg_pool2d(image * mask, factor) / weight.clamp_min(1e-6)
     return mean, (weight > 0.5).to(image.dtype)
-
-
-def reduction(factor: int) -> AffineTransform:
-    """Pixels of an image reduced by `factor` -> pixels of the full image."""
-    offset = (factor - 1) / 2
-    return AffineTransform(np.array([[factor, 0.0, offset], [0.0, factor, offset]]))

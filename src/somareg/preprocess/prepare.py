@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from somareg.config import RegisterConfig
 from somareg.errors import ConfigError, NoDataError, NoOverlapError
-from somareg.geometry import AffineTransform, FieldTransform
+from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.preprocess.grid import to_reference_grid
 from somareg.preprocess.normalise import choose_bands, normalise
-from somareg.types import BoolArray, FloatArray, Grid, Modality, Raster, SarScale, Transform
+from somareg.types import BoolArray, Grid, Modality, Raster, SarScale, Transform
 
 MIN_VALID = 2000  # valid pixels in common below which nothing can be measured
 
@@ -77,11 +77,11 @@ def prepare(
     bands = _bands(reference, cfg.reference_bands, "reference", notes)
     reference_data, reference_mask = _reduce(reference.data[[b - 1 for b in bands]], reference.mask, factor)
     bands = _bands(moving, cfg.moving_bands, "moving", notes)
-    up = _reduction(factor)
+    up = AffineTransform.reduction(factor)
     if reference.grid.is_georeferenced:
         pad = math.ceil(radius_px / factor) + 8
         grid = _reduced_grid(reference.grid, factor, reference_mask.shape)
-        at_working = _Chained(georef, up)
+        at_working = compose(georef, up)
         moving_data, moving_mask = to_reference_grid(moving, grid, at_working, pad=pad, bands=bands)
         shift = AffineTransform.from_parameters(shift=(-pad, -pad))
         starts: tuple[AffineTransform, ...] = (shift.inverse,)
@@ -108,28 +108,6 @@ def prepare(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Chained:
-    """`outer` after an affine, without losing that it may not be affine."""
-
-    outer: Transform
-    first: AffineTransform
-
-    def __call__(self, xy: FloatArray) -> FloatArray:
-        return self.outer(self.first(xy))
-
-    @property
-    def inverse(self) -> Transform:
-        return self.first.inverse @ self.outer.inverse
-
-    @property
-    def is_affine(self) -> bool:
-        return self.outer.is_affine
-
-    def __matmul__(self, first: Transform) -> Transform:
-        return self.outer @ (self.first @ first)
-
-
 def _bands(raster: Raster, wanted: tuple[int, ...] | None, role: str, notes: list[str]) -> tuple[int, ...]:
     count = len(raster.data)
     bands = choose_bands(count, wanted, raster.descriptions)
@@ -153,11 +131,6 @@ def _normalised(
     if note:
         notes.append(note)
     return bands
-
-
-def _reduction(factor: int) -> AffineTransform:
-    offset = (factor - 1) / 2
-    return AffineTransform(np.array([[factor, 0.0, offset], [0.0, factor, offset]]))
 
 
 def _reduced_grid(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
