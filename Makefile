@@ -5,12 +5,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test lint clean
+DATA   := data
+RUN    := runs/rehearsal
+
+.PHONY: help demo test lint rehearsal clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
 	@echo "make test   linters, types, import contract and tests"
 	@echo "make lint   the same without the tests"
+	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
 	@echo "make clean  remove .venv, caches and the demo's outputs"
 
 demo: $(VENV)/.demo
@@ -25,6 +29,15 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The whole road from pairs to a model that registers: docs/training.md. Killed? Say it again: it goes on.
+rehearsal: $(VENV)/.train
+	test -d $(RUN)/tiles || $(BIN)/python -m somareg.lab.data.pack --data $(DATA) --sets ombria --roles train --out $(RUN)/tiles
+	test -f $(RUN)/val.safetensors || $(BIN)/python -m somareg.lab.data.samples --data $(DATA) --sets ombria --levels m --limit 40 --out $(RUN)/val.safetensors
+	$(BIN)/somareg train --config configs/tiny.yaml -o $(RUN)/tiny --data $(RUN)/tiles --validation $(RUN)/val.safetensors \
+		$$(test -f $(RUN)/tiny/last.ckpt && echo --resume)
+	$(BIN)/somareg export $(RUN)/tiny/best.ckpt -o $(RUN)/tiny.safetensors --overwrite
+	$(BIN)/somareg demo --model $(RUN)/tiny.safetensors -o $(RUN)/demo || test $$? -eq 3
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is missing or older than 3.11; run make with PYTHON=python3.11 or newer" >&2; exit 1; }
@@ -36,9 +49,13 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e .
 	@touch $@
 
+$(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[train]'
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[test]'
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.train
 
 clean:
 	rm -rf $(VENV) somareg-demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,13 +8,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from somareg.api import assess, register, warp
+    from somareg.api import assess, load_model, register, warp
     from somareg.types import Assessment, Result
 
 __version__ = "0.1.0"
-__all__ = ["Assessment", "Result", "__version__", "assess", "register", "warp"]
+__all__ = ["Assessment", "Result", "__version__", "assess", "load_model", "register", "warp"]
 
-_HOME = {"assess": "somareg.api", "register": "somareg.api", "warp": "somareg.api"}
+_HOME = dict.fromkeys(("assess", "load_model", "register", "warp"), "somareg.api")
 _HOME |= {"Assessment": "somareg.types", "Result": "somareg.types"}
 
 

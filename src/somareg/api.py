@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,30 @@ import torch
 from numpy.typing import NDArray
 
 from somareg.assemble import build_result
-from somareg.config import RegisterConfig, Resampling, did_you_mean, make_config
+from somareg.choices import (
+    LONGEST,
+    WEIGHT_FREE,
+    check_sides,
+    choose_device,
+    engine_settings,
+    few_threads,
+    load_model,
+    pair_tensors,
+    search_radius,
+)
+from somareg.config import RegisterConfig, Resampling, make_config
 from somareg.errors import ConfigError
 from somareg.io import (
     assume_crs,
     check_overlap,
     from_array,
     georeference,
-    metres_per_pixel,
     read_estimate,
     read_raster,
 )
 from somareg.io.source import open_source
-from somareg.matching.engine import EngineCfg, align, preset
-from somareg.matching.pair import Pair
-from somareg.matching.search import SearchCfg
-from somareg.preprocess.prepare import Prepared, prepare
+from somareg.matching.engine import align
+from somareg.preprocess.prepare import prepare
 from somareg.types import (
     Assessment,
     BoolArray,
@@ -45,14 +52,13 @@ from somareg.types import (
 from somareg.warp.engine import apply, apply_to_file
 from somareg.warp.plan import Resolution
 
+__all__ = ["Image", "assess", "load_model", "plan", "register", "warp"]
+
 log = logging.getLogger("somareg")
 
 Image = str | Path | NDArray[Any] | Raster
 Progress = Callable[[str, float], None]
 
-MODELS = ("auto", "orientation")
-LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
-SMALL_PX = 300  # longer side up to which one thread is as fast as two
 ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
 
 
@@ -77,7 +83,8 @@ def register(
     Args:
         moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype.
         moving_modality, reference_modality: "sar", "optical" or "other".
-        model: "orientation" (weight-free); "auto" picks the best that ships.
+        model: "orientation" (weight-free), the name of weights that ship, or the path of a `.safetensors` file that
+            `somareg export` made; "auto" picks the best that ships.
         preset: "fast", "base" or "precise".
         search: "local" (nearly aligned), "auto" (trusts georeferences; without them +-22 deg, scale 0.78-1.28,
             +-14 % shift) or "full" (any rotation, scale 0.68-1.45).
@@ -106,9 +113,8 @@ def register(
             **options,
         }
     )
-    if cfg.model not in MODELS:
-        raise ConfigError(f"unknown model '{cfg.model}'.{did_you_mean(cfg.model, MODELS)}")
     where = choose_device(cfg.device)
+    network = load_model(cfg.model, device=str(where))
     tell = progress or (lambda stage, share: None)
     clock = _Clock()
     tell("reading", 0.0)
@@ -120,16 +126,18 @@ def register(
     prepared = prepare(moved, fixed, georef, cfg, longest=LONGEST[cfg.preset], radius_px=radius)
     clock.lap("prepare")
     torch.manual_seed(cfg.seed)
+    pair = pair_tensors(prepared, where, (cfg.reference_modality, cfg.moving_modality))
+    if network is not None:
+        check_sides(pair)
     with few_threads(prepared):
-        alignment = align(
-            pair_tensors(prepared, where), prepared.starts, engine_settings(cfg, fixed.grid, radius), tell
-        )
+        alignment = align(pair, prepared.starts, engine_settings(cfg, fixed.grid, radius), tell, network)
     clock.lap("match")
     tell("judging", 0.92)
     result = build_result(cfg, fixed, moved, georef, prepared, alignment)
     clock.lap("judge")
     tell("done", 1.0)
-    settings = {**result.settings, "device_used": str(where)}
+    used = WEIGHT_FREE if network is None else cfg.model
+    settings = {**result.settings, "device_used": str(where), "model_used": used}
     return replace(result, timings=clock.laps, settings=settings)
 
 
@@ -218,77 +226,13 @@ def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str,
         "search_radius_px": None if radius is None else round(radius, 1),
         "working_size": f"{working[0]} x {working[1]} px (1/{factor} of the reference)",
         "memory_mb": round((pixels * 400 + full * 40) / 1e6),
-        "model": "orientation",
+        "model": cfg.model if load_model(cfg.model) is not None else WEIGHT_FREE,
         "device": str(choose_device(cfg.device)),
         "outputs": list(_OUTPUT_NAMES),
     }
 
 
 _OUTPUT_NAMES = ("aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html")
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device of a name; "auto" takes CUDA, then the CPU.
-
-    Raises:
-        ConfigError: unknown or absent device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device '{name}' is not available; use cpu, or auto to choose") from error
-    return device
-
-
-@contextmanager
-def few_threads(prepared: Prepared) -> Iterator[None]:
-    """One thread for small images, then as before: more gain nothing there, and on a busy computer the threads that
-    spin while they wait for each other take many times longer.
-    """
-    before = torch.get_num_threads()
-    if max(prepared.reference_mask.shape) <= SMALL_PX:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def search_radius(cfg: RegisterConfig, grid: Grid) -> float:
-    """Search radius in reference pixels.
-
-    It is how far the search certainly reaches, not a bound: the refinement may go somewhat further.
-    Without an option: 5 % of the longer side but 32 to 200 px around a georeference, 14 % otherwise.
-    """
-    longest = max(grid.shape)
-    if cfg.search_radius_px is not None:
-        return cfg.search_radius_px
-    if cfg.search_radius_m is not None:
-        metres = metres_per_pixel(grid)
-        if metres is None:
-            raise ConfigError("search_radius_m needs a georeferenced reference; use search_radius_px")
-        return cfg.search_radius_m / metres
-    if grid.is_georeferenced:
-        return min(max(0.05 * longest, 32.0), 200.0)
-    return 0.14 * longest
-
-
-def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> EngineCfg:
-    """Preset and search range as engine settings."""
-    radius = radius_px / max(grid.shape)
-    if cfg.search == "full":
-        search = SearchCfg(180.0, 5.0, (0.68, 1.45), 1.08, radius, keep=24)
-    elif cfg.search == "local" or grid.is_georeferenced:
-        search = SearchCfg(4.0, 4.0, (0.96, 1.04), 1.04, radius)
-    else:
-        search = SearchCfg(radius=radius)
-    engine = replace(preset(cfg.preset), search=search)
-    if cfg.local or engine.flow is None:
-        return engine
-    return replace(engine, flow=replace(engine.flow, gain=math.inf))
 
 
 def _read(image: Image, role: str, nodata: float | None, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
@@ -309,20 +253,6 @@ def _join(reference: Raster, moving: Raster) -> Transform:
     if reference.grid.is_georeferenced:
         check_overlap(reference.grid, moving.grid, names)
     return georef
-
-
-def pair_tensors(prepared: Prepared, device: torch.device) -> Pair:
-    """The prepared images as tensors on a device."""
-
-    def tensor(array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)[None]
-
-    return Pair(
-        tensor(prepared.reference),
-        tensor(prepared.reference_mask[None]),
-        tensor(prepared.moving),
-        tensor(prepared.moving_mask[None]),
-    )
 
 
 def _estimate(known: Result | Estimate | str | Path) -> Estimate:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import types
+import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -68,3 +71,84 @@ def make_config(options: Mapping[str, Any]) -> RegisterConfig:
             expected = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             raise ConfigError(f"unknown {name} '{given}'.{did_you_mean(str(given), expected)}") from error
         raise ConfigError(f"bad value {given!r} for option '{name}': {first['msg']}.") from error
+
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
+    """A nested frozen dataclass from plain dicts and lists, such as a YAML or JSON file holds.
+
+    Args:
+        cls: a dataclass whose fields are numbers, strings, bools, literals, tuples, optional values or dataclasses.
+        mapping: field name -> value; fields that are missing keep their defaults.
+        where: prefix for messages, such as "network.encoder".
+
+    Raises:
+        ConfigError: unknown key (with the nearest known one) or a value of the wrong kind, naming the key.
+    """
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{where or cls.__name__} must be a mapping of names to values, not {mapping!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in fields:
+            raise ConfigError(f"unknown option '{name}'.{did_you_mean(str(key), fields)}")
+        values[key] = _convert(hints[key], value, name)
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise ConfigError(f"option '{f'{where}.{name}' if where else name}' is missing")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type that `hint` asks for."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast(type[Any], hint), value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _first_that_fits([a for a in arguments if a is not type(None)], value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"unknown {where} '{value}'.{did_you_mean(str(value), map(str, arguments))}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(kinds) != len(value):
+            raise ConfigError(f"option '{where}' takes {len(kinds)} values, not {len(value)}")
+        return tuple(
+            _convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        )
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"bad value {value!r} for option '{where}': {getattr(hint, '__name__', hint)} is needed")
+
+
+def _first_that_fits(kinds: list[Any], value: Any, where: str) -> Any:
+    failure: ConfigError | None = None
+    for kind in kinds:
+        try:
+            return _convert(kind, value, where)
+        except ConfigError as error:
+            failure = failure or error
+    raise failure or ConfigError(f"bad value {value!r} for option '{where}'")
+
+
+def to_mapping(cfg: Any) -> Any:
+    """The inverse of `from_mapping`: dataclasses as dicts, tuples as lists; JSON-ready."""
+    if dataclasses.is_dataclass(cfg) and not isinstance(cfg, type):
+        return {field.name: to_mapping(getattr(cfg, field.name)) for field in dataclasses.fields(cfg)}
+    if isinstance(cfg, list | tuple):
+        return [to_mapping(item) for item in cfg]
+    if isinstance(cfg, Mapping):
+        return {str(key): to_mapping(item) for key, item in cfg.items()}
+    return cfg

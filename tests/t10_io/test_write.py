@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from somareg.errors import OutputError
 from somareg.io import atomic, writer
-from somareg.io.atomic import atomic_path, check_writable, output_folder, remove_leftovers, write_text
+from somareg.io.atomic import atomic_path, check_writable, make_folder, output_folder, remove_leftovers, write_text
 from somareg.io.source import Block
 from somareg.io.writer import GeotiffSpec, write_geotiff, write_geotiff_blocks
 from somareg.types import Grid
@@ -260,6 +260,24 @@ def test_killed_run_leaves_no_output_and_the_next_run_cleans_up(tmp_path):
     time.sleep(0.05)
     check_writable(folder)
     assert names(tmp_path) == {"other"}
+
+
+def test_a_file_takes_the_place_of_what_a_killed_run_left(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        pass
+    (tmp_path / f".a.txt-{atomic._HOST}-{child.pid}-0a.part").touch()
+    (tmp_path / f".a.txt-{atomic._HOST}-{os.getpid()}-0a.part").touch()
+    write_text(tmp_path / "a.txt", "whole")
+    assert names(tmp_path) == {"a.txt", f".a.txt-{atomic._HOST}-{os.getpid()}-0a.part"}
+
+
+def test_folders_are_made_or_named(tmp_path):
+    assert make_folder(tmp_path / "a" / "b") == make_folder(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="cannot be made"):
+            make_folder(place)
 
 
 def test_leftovers_of_other_machines_and_other_files_stay(tmp_path):

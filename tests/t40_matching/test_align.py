@@ -12,11 +12,13 @@ import torch
 from somareg.errors import EstimationError
 from somareg.features.orientation import OrientationCfg, orientation_channels
 from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import Alignment, EngineCfg, align, preset
 from somareg.matching.evidence import disagreement
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
+from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.refine import FAR, NEAR, Matcher, refine_affine, rescale
+from somareg.matching.refine import FAR, NEAR, refine_affine, rescale
 from somareg.matching.search import SearchCfg, search
 from somareg.matching.warping import reduce, warp_to_reference
 from somareg.types import Transform
@@ -28,16 +30,12 @@ CFG = OrientationCfg()
 LIGHT = OrientationCfg(scales=((1.0, 1.5),))
 
 
-def channels(image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return orientation_channels(image, mask, CFG)
-
-
 def light(image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return orientation_channels(image, mask, LIGHT)
 
 
 def matcher(pair: Pair) -> Matcher:
-    return Matcher(pair, channels, CFG.stride)
+    return Matcher(pair, OrientationFeatures(CFG))
 
 
 def error(transform: Transform, pair: SyntheticPair) -> float:

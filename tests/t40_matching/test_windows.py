@@ -1,4 +1,4 @@
-"""Window correlation is a masked ZNCC, and its signs are the design's."""
+"""Where windows lie, which are left out, and how their surfaces are read; the signs are the design's."""
 
 from __future__ import annotations
 
@@ -7,57 +7,41 @@ import pytest
 import torch
 from torch import Tensor
 
+from somareg.matching.correlation import correlate_grid
 from somareg.matching.posterior import read_windows, standardise
-from somareg.matching.windows import WindowCfg, WindowCorrelation, correlate_windows, place_windows
+from somareg.matching.windows import (
+    WindowCfg,
+    WindowCorrelation,
+    correlate_windows,
+    coverage,
+    thinned,
+    window_grid,
+)
 
 
 def features(seed: int, channels: int, height: int, width: int) -> Tensor:
     return torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def brute_force(window: np.ndarray, known: np.ndarray, area: np.ndarray, seen: np.ndarray) -> float:
-    """Correlation coefficient of one placement, by the definition: over cells that are valid in both.
-
-    The window is centred with its own valid cells; the area's features have mean 0 by construction and stay as they
-    are, as the module does; the result is weighted by the root of the share that is seen.
-    """
-    count = known.sum()
-    centred = (window - (window * known).sum((1, 2), keepdims=True) / count) * known
-    both = known * seen
-    share = both.sum() / count
-    if share <= 0.5:
-        return 0.0
-    top = (centred * area * both).sum()
-    bottom = np.sqrt((centred**2 * both).sum() * (area**2 * both).sum())
-    return float(top / bottom * np.sqrt(share))
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_surfaces_equal_the_definition(masked: bool, channels: int) -> None:
-    margin, size = 2, 7
-    cfg = WindowCfg(size=size, margin=margin, stride=4, min_seen=0.0)
-    reference, moving = features(1, channels, 13, 15), features(2, channels, 13 + 2 * margin, 15 + 2 * margin)
-    reference_valid, moving_valid = torch.ones(1, 1, 13, 15), torch.ones(1, 1, 13 + 2 * margin, 15 + 2 * margin)
-    if masked:
-        reference_valid[..., 4:6, 3:12] = 0
-        moving_valid[..., 9:, 8:] = 0
-        moving_valid[..., :, :3] = 0
-    reference, moving = reference * reference_valid, moving * moving_valid
-    result = correlate_windows(reference, reference_valid, moving, moving_valid, cfg)
-    corners, _ = place_windows(reference_valid, cfg)
-    assert len(result.surfaces) == len(corners) > 3
-    for (y, x), surface, centre in zip(corners, result.surfaces, result.centres, strict=True):
-        assert centre.tolist() == [x + 3, y + 3]
-        cut = slice(y, y + size), slice(x, x + size)
-        window, known = reference[0][(slice(None), *cut)].numpy(), reference_valid[0, 0][cut].numpy()
-        for j in range(2 * margin + 1):
-            for i in range(2 * margin + 1):
-                there = slice(y + j, y + j + size), slice(x + i, x + i + size)
-                area, seen = moving[0][(slice(None), *there)].numpy(), moving_valid[0, 0][there].numpy()
-                expected = brute_force(window, known, area, seen)
-                # The denominator has a small floor (0.1 % of the mean), against windows without content.
-                assert float(surface[j, i]) == pytest.approx(expected, abs=0.004)
+@pytest.mark.parametrize("min_seen", [0.0, 0.6, 0.95])
+def test_windows_are_those_of_the_grid_that_see_enough(min_seen: float) -> None:
+    reference, moving = features(1, 2, 40, 36), features(2, 2, 48, 44)
+    reference_valid, moving_valid = torch.ones(1, 1, 40, 36), torch.ones(1, 1, 48, 44)
+    reference_valid[..., 8:30, :14] = 0
+    moving_valid[..., 26:, 30:] = 0
+    cfg = WindowCfg(size=12, margin=4, stride=6, min_seen=min_seen)
+    grid = window_grid((40, 36), cfg)
+    found = correlate_windows(reference, reference_valid, moving, moving_valid, cfg)
+    surfaces, _ = correlate_grid(reference, reference_valid, moving, moving_valid, grid)
+    kept = []
+    for i, (y, x) in enumerate(grid.corners):
+        known = reference_valid[0, 0, y : y + 12, x : x + 12]
+        both = known * moving_valid[0, 0, y + 4 : y + 16, x + 4 : x + 16]
+        if known.mean() > 1 / 3 and both.sum() >= min_seen * known.sum():
+            kept.append((surfaces[0, i], torch.tensor([x + 5.5, y + 5.5]), both.mean()))
+    assert 4 < len(kept) < len(grid.corners)
+    for own, expected in zip((found.surfaces, found.centres, found.valid), zip(*kept, strict=True), strict=True):
+        torch.testing.assert_close(own, torch.stack(expected))
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (3, -2), (-4, 1), (2, 4), (-4, -4)])
@@ -111,13 +95,47 @@ def test_windows_that_see_too_little_are_left_out() -> None:
     assert nothing.surfaces.shape == (0, 9, 9)
 
 
-def test_windows_cover_the_whole_image_evenly() -> None:
-    corners, share = place_windows(torch.ones(1, 1, 51, 83), WindowCfg(size=20, stride=8))
-    rows, columns = sorted({y for y, _ in corners}), sorted({x for _, x in corners})
-    assert (rows[0], rows[-1], columns[0], columns[-1]) == (0, 31, 0, 63)
-    assert max(np.diff(columns)) - min(np.diff(columns)) <= 1
-    assert max(np.diff(rows)) <= 10
-    assert (share == 1).all()
+@pytest.mark.parametrize("shape", [(51, 83), (20, 20), (21, 400), (200, 20)])
+@pytest.mark.parametrize("stride", [1, 8, 30])
+def test_windows_cover_the_whole_image_evenly(shape: tuple[int, int], stride: int) -> None:
+    grid = window_grid(shape, WindowCfg(size=20, stride=stride))
+    for starts, length in ((grid.rows, shape[0]), (grid.columns, shape[1])):
+        assert starts[0] == 0
+        if length >= 20 + stride:
+            assert starts[-1] == length - 20
+        steps = np.diff(starts)
+        assert not len(steps) or max(steps) - min(steps) <= 1
+        assert not len(steps) or max(steps) < 1.5 * stride + 1
+    assert grid.size == (20, 20)
+    assert bool((coverage(torch.ones(1, 1, *shape), grid) == 1).all())
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 34), (6, 34), (30, 7)])
+def test_coverage_is_the_share_of_valid_cells(height: int, width: int) -> None:
+    valid = (torch.rand(2, 1, height, width, generator=torch.Generator().manual_seed(0)) > 0.4).float()
+    grid = window_grid((height, width), WindowCfg(size=9, stride=5))
+    assert grid.size == (min(9, height), min(9, width))
+    expected = [valid[:, 0, y : y + 9, x : x + 9].mean((1, 2)) for y, x in grid.corners]
+    torch.testing.assert_close(coverage(valid, grid), torch.stack(expected, 1))
+
+
+SHAPES = [(60, 60), (128, 128), (256, 128), (512, 700), (1000, 1000)]
+STRIPS = [(28, 5000), (40, 4000), (3000, 33), (10, 2000)]
+
+
+@pytest.mark.parametrize("shape", SHAPES + STRIPS)
+@pytest.mark.parametrize("limit", [40, 130, 220, 900])
+def test_thinned_windows_number_about_the_limit(shape: tuple[int, int], limit: int) -> None:
+    window = WindowCfg(size=28, margin=5, stride=6)
+    thin = thinned(window, shape, limit)
+    assert (thin.size, thin.margin, thin.min_seen) == (window.size, window.margin, window.min_seen)
+    full, count = len(window_grid(shape, window).corners), len(window_grid(shape, thin).corners)
+    assert thin.stride >= window.stride
+    assert count <= (2.1 if shape in STRIPS else 1.6) * limit + 1
+    if full <= limit:
+        assert thin == window
+    else:
+        assert count > 0.5 * limit
 
 
 @pytest.mark.parametrize("size", [12, 30])

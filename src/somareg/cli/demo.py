@@ -17,6 +17,7 @@ Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="folder for
 def demo(
     out: Out = "somareg-demo",
     preset: o.Preset = "base",
+    model: o.Model = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
     verbose: o.Verbose = False,
@@ -32,6 +33,6 @@ def demo(
             ui.out.print("Sentinel-1 VH onto Sentinel-2, Irvine, California, 10 m pixels")
             ui.out.print("Contains modified Copernicus Sentinel data 2020", style="dim")
         # A second demo replaces the first; files that are not somareg's are left alone.
-        options = {"preset": preset, "device": device}
+        options = {"preset": preset, "model": model, "device": device}
         result = run(ui, moving, reference, Path(out), options, overwrite=True, force=False)
         raise typer.Exit(DECISION_CODES[result.verdict.decision])

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from somareg.cli import options as o
+from somareg.cli.failures import UsageError
 from somareg.cli.session import session
+
+if TYPE_CHECKING:
+    from somareg.lab.evaluate.inside import Inside
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of the pairs (benchmarks/README.md)")]
 Sets = Annotated[str, typer.Option("--sets", metavar="A,B", help="sets of pairs")]
 Levels = Annotated[str, typer.Option("--levels", metavar="A,B", help="difficulty: E, m, M, H, R")]
-Methods = Annotated[str, typer.Option("--methods", metavar="A,B", help="methods to measure")]
+Methods = Annotated[str, typer.Option("--methods", metavar="A,B", help="methods to measure, or .safetensors files")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="pairs per set at most")]
 Split = Annotated[str, typer.Option("--split", metavar="NAME", help="test, or val for tuning")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder for one JSON per method and the table")]
+Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside each learned model: numbers and figures")]
 
 
 def evaluate(
@@ -28,6 +33,7 @@ def evaluate(
     split: Split = "test",
     limit: Limit = None,
     seed: o.Seed = 0,
+    diagnose: Diagnose = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
@@ -39,27 +45,44 @@ def evaluate(
             from somareg.errors import ReadError
 
             raise ReadError(f"{data}: no such folder; --data takes the folder that holds the sets")
+        from somareg.lab.evaluate.inside import diagnose_methods, learned
+        from somareg.lab.evaluate.peers import make_methods
         from somareg.lab.evaluate.run import evaluate as run
         from somareg.lab.evaluate.table import rich_table, table
 
-        with ui.working():
-            summaries = run(
-                data,
-                names("--sets", sets),
-                names("--levels", levels),
-                names("--methods", methods),
-                limit=limit,
-                out_dir=out,
-                seed=seed,
-                split="val" if split == "val" else "test",
-                progress=lambda what, done, total: ui.progress(f"{what} ({done} of {total})", done / total),
+        which = (data, names("--sets", sets), names("--levels", levels), make_methods(names("--methods", methods)))
+        if diagnose and not learned(which[-1]):
+            raise UsageError(
+                "--diagnose looks inside learned models; name one: --methods orientation,model.safetensors"
             )
+        options: dict[str, Any] = {
+            "limit": limit,
+            "out_dir": out,
+            "split": split,
+            "progress": lambda what, done, total: ui.progress(f"{what} ({done} of {total})", done / total),
+        }
+        with ui.working():
+            summaries = run(*which, seed=seed, **options)
+            found = diagnose_methods(*which, **options) if diagnose else []
         if as_json:
-            ui.emit({"out": str(out.resolve()), "results": summaries})
-        elif ui.wants_text and ui.out.is_terminal:
-            ui.out.print(rich_table(out))
+            told = {i.name: {"folder": str(i.folder.resolve()), "alarms": i.diagnosis.alarms} for i in found}
+            ui.emit({"out": str(out.resolve()), "results": summaries, **({"diagnosis": told} if diagnose else {})})
         elif ui.wants_text:
-            print(table(out))  # Markdown, to be piped into a file
+            if ui.out.is_terminal:
+                ui.out.print(rich_table(out))
+            else:
+                print(table(out))  # Markdown, to be piped into a file
+            for inside in found:
+                print_alarms(inside)
+
+
+def print_alarms(inside: Inside) -> None:
+    """What in a model asks for action, as Markdown."""
+    alarms, pairs = inside.diagnosis.alarms, inside.diagnosis.samples
+    count = f"{len(alarms)} alarm{'s' * (len(alarms) > 1)}" if alarms else "no alarm"
+    print(f"\n{inside.name}: {count}, {pairs} pair{'s' * (pairs > 1)}; figures in {inside.folder}\n")
+    for alarm in alarms:
+        print(f"- {alarm}")
 
 
 def names(flag: str, text: str) -> list[str]:

@@ -13,8 +13,10 @@ from somareg.cli.assess import assess
 from somareg.cli.demo import demo
 from somareg.cli.doctor import doctor
 from somareg.cli.eval import evaluate
+from somareg.cli.export import export
 from somareg.cli.failures import report_failure
 from somareg.cli.register import register
+from somareg.cli.train import train
 from somareg.cli.warp import warp
 
 EPILOG = "Exit codes: 0 go, 3 review, 4 no-go, 2 wrong usage, 1 error, 130 interrupted."
@@ -32,6 +34,8 @@ app.command("warp")(warp)
 app.command("assess", epilog=EPILOG)(assess)
 app.command("demo", epilog=EPILOG)(demo)
 app.command("eval")(evaluate)
+app.command("train")(train)
+app.command("export")(export)
 app.command("doctor")(doctor)
 
 

@@ -37,7 +37,7 @@ Preset = Annotated[str, _option("--preset", "fast, base or precise", _SEARCH, "N
 Search = Annotated[str, _option("--search", "local, auto or full (any rotation, scale 0.7-1.4)", _SEARCH, "NAME")]
 SearchRadius = Annotated[float | None, _option("--search-radius", "search radius, reference pixels", _SEARCH, "PX")]
 SearchRadiusM = Annotated[float | None, _option("--search-radius-m", "search radius, metres", _SEARCH, "M")]
-Model = Annotated[str, _option("--model", "auto or orientation (no weights)", _SEARCH, "NAME")]
+Model = Annotated[str, _option("--model", "auto, orientation (no weights), or a .safetensors file", _SEARCH, "NAME")]
 Local = Annotated[bool, _option("--local/--no-local", "follow local displacement beyond the affine", _SEARCH)]
 
 Device = Annotated[str, _option("--device", "auto, cpu, cuda or mps", _RUN, "NAME")]

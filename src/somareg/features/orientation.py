@@ -36,7 +36,7 @@ class OrientationCfg:
 
 
 @lru_cache(maxsize=64)
-def _gaussian(sigma: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def gaussian_taps(sigma: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Sampled Gaussian and its derivative, 2r+1 taps each; the derivative has unit response to a unit ramp."""
     radius = max(1, int(3.0 * sigma + 0.5))
     taps = range(-radius, radius + 1)
@@ -67,7 +67,7 @@ def _separable(image: Tensor, along_x: tuple[float, ...], along_y: tuple[float, 
 
 def smooth(image: Tensor, sigma: float) -> Tensor:
     """Gaussian smoothing of (B, C, H, W)."""
-    kernel, _ = _gaussian(sigma)
+    kernel, _ = gaussian_taps(sigma)
     return _separable(image, kernel, kernel)
 
 
@@ -85,7 +85,7 @@ def gradients(image: Tensor, mask: Tensor, sigma: float) -> tuple[Tensor, Tensor
     Returns:
         (gx, gy), each (B, C, H, W), zero where nothing is known.
     """
-    kernel, slope = _gaussian(sigma)
+    kernel, slope = gaussian_taps(sigma)
     if bool((mask > 0).all()):
         return _separable(image, slope, kernel), _separable(image, kernel, slope)
     mean = (image * mask).sum((-2, -1), keepdim=True) / mask.sum((-2, -1), keepdim=True).clamp_min(1.0)

@@ -1,17 +1,52 @@
-"""The only room that touches raster files: reading, georeference, atomic writing, displacement and point files."""
+"""The only room that touches raster files: reading, georeference, atomic writing, displacement and point files.
 
-from somareg.io.displacement import read_estimate, write_displacement
-from somareg.io.georef import (
-    assume_crs,
-    check_overlap,
-    georeference,
-    ground_pixel_size,
-    lonlat_bounds,
-    metres_per_pixel,
-)
-from somareg.io.points import write_geojson, write_qgis_points
-from somareg.io.raster import from_array, read_raster
-from somareg.io.writer import check_writable, output_folder, write_geotiff, write_text
+Names are imported on first use: `somareg.io.atomic` alone then needs no raster library, which a machine that only
+trains may lack.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from somareg.io.atomic import check_writable, output_folder, write_text
+    from somareg.io.displacement import read_estimate, write_displacement
+    from somareg.io.georef import (
+        assume_crs,
+        check_overlap,
+        georeference,
+        ground_pixel_size,
+        lonlat_bounds,
+        metres_per_pixel,
+    )
+    from somareg.io.points import write_geojson, write_qgis_points
+    from somareg.io.raster import from_array, read_raster
+    from somareg.io.writer import write_geotiff
+
+_HOME = {
+    "atomic": ("check_writable", "output_folder", "write_text"),
+    "displacement": ("read_estimate", "write_displacement"),
+    "georef": (
+        "assume_crs",
+        "check_overlap",
+        "georeference",
+        "ground_pixel_size",
+        "lonlat_bounds",
+        "metres_per_pixel",
+    ),
+    "points": ("write_geojson", "write_qgis_points"),
+    "raster": ("from_array", "read_raster"),
+    "writer": ("write_geotiff",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(f"somareg.io.{module}"), name)
+    raise AttributeError(f"module 'somareg.io' has no attribute '{name}'")
+
 
 __all__ = [
     "assume_crs",

@@ -24,6 +24,8 @@ _PART = re.compile(r"^\..+-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]+\.part$",
 def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a hidden temporary name in the same folder; on success it becomes `path`, on any exception it is removed.
 
+    What a killed run left half-written in the folder is removed as well.
+
     Raises:
         OutputError: `path` exists and not `overwrite`, or the folder or disk refuses.
     """
@@ -34,6 +36,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         if final.exists() and not overwrite:
             raise OutputError(f"output {final} exists; give another name or allow overwriting with --overwrite")
     check_folder_writable(final.parent)
+    remove_leftovers(final.parent)
     temporary = final.parent / _part_name(final.name)
     try:
         with output_errors(final):
@@ -117,6 +120,20 @@ def check_writable(folder: str | Path, *, overwrite: bool = False, owned: Sequen
                 if (final / name).is_dir():
                     raise OutputError(f"output {final / name} is a folder; move it away")
     check_folder_writable(final)
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder where it is missing, and its parents.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    final = Path(folder)
+    try:
+        final.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"output folder {final} cannot be made ({_reason(error)}); give another folder") from error
+    return final
 
 
 def check_folder_writable(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,67 +11,175 @@ from torch import Tensor
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 
+MAX_CONDITION = 1e6
+MIN_AREA = 1e-6  # determinant below which a map counts as singular
+
+
+@dataclass(frozen=True, eq=False)
+class AffineFit:
+    """Fitted affines of a batch.
+
+    Attributes:
+        matrix: (B, 2, 3) float64, the identity where refused.
+        condition: (B,) condition number of the normal matrix.
+        refused: (B,) bool: fewer than three weighted points, points on a line or in one spot, or not finite.
+    """
+
+    matrix: Tensor
+    condition: Tensor
+    refused: Tensor
+
+
+def fit_affine_batch(
+    points: Tensor, displacement: Tensor, weight: Tensor, *, stiffness: float = 0.0, extent: float | None = None
+) -> AffineFit:
+    """Weighted least-squares affines `points -> points + displacement` in closed form, in float64; differentiable.
+
+    Args:
+        points, displacement: (B, N, 2) pixels.
+        weight: (B, N) >= 0, or (B, N, 2, 2) precision matrices: along an edge a match says nothing, across it much.
+        stiffness: pull of the linear part towards the identity, in units of the mean weight (0 none); with few or
+            ambiguous points it keeps the first fits close to a translation.
+        extent: length that makes coordinates dimensionless, pixels; defaults to the spread of each sample's points.
+    """
+    if points.shape[1] == 0:
+        still = torch.eye(2, 3, dtype=torch.float64, device=points.device).expand(len(points), 2, 3)
+        nothing = torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)
+        return AffineFit(still, nothing, torch.ones(len(points), dtype=torch.bool, device=points.device))
+    p, d, precision = points.double(), displacement.double(), weight.double()
+    w = precision if weight.ndim == 2 else precision.diagonal(dim1=-2, dim2=-1).mean(-1)
+    total = w.sum(-1)
+    too_few = ((w > 0).sum(-1) < 3) | ~(total > 0)
+    total = total.clamp_min(1e-12)
+    centre = (p * (w / total[:, None])[..., None]).sum(1, keepdim=True)
+    spread = (p - centre).detach().abs().amax((1, 2), keepdim=True).clamp_min(1.0)
+    length = torch.full_like(spread, extent) if extent else spread
+    design = torch.cat([(p - centre) / length, torch.ones_like(p[..., :1])], dim=-1)
+    pull = torch.diag(torch.tensor([stiffness, stiffness, 0.0], dtype=p.dtype, device=p.device)) / p.shape[1]
+    unit = torch.eye(3, dtype=p.dtype, device=p.device)
+    if weight.ndim == 2:
+        weighted = design * (w / total[:, None])[..., None]
+        normal, right = weighted.mT @ design + pull, weighted.mT @ d
+    else:
+        # Both axes at once: unknowns (x row, y row), normal matrix sum of precision (x) design design'.
+        share = precision / total[:, None, None, None]
+        normal = torch.einsum("bnij,bnk,bnl->bikjl", share, design, design).reshape(-1, 6, 6)
+        normal = normal + torch.kron(torch.eye(2, dtype=p.dtype, device=p.device), pull)
+        right = torch.einsum("bnij,bnk,bnj->bik", share, design, d).reshape(-1, 6, 1)
+        unit = torch.eye(6, dtype=p.dtype, device=p.device)
+    hopeless = too_few | ~torch.isfinite(torch.cat([normal, right], dim=-1)).all(-1).all(-1)
+    condition = torch.linalg.cond(torch.where(hopeless[:, None, None], unit, normal).detach())
+    refused = hopeless | ~(condition <= MAX_CONDITION)
+    solution = torch.linalg.solve(torch.where(refused[:, None, None], unit, normal), right)
+    rows = solution.mT if weight.ndim == 2 else solution.reshape(-1, 2, 3)
+    identity = torch.eye(2, dtype=p.dtype, device=p.device)
+    linear = identity + rows[..., :2] / length
+    shift = rows[..., 2:] - (linear - identity) @ centre.mT
+    still = torch.eye(2, 3, dtype=p.dtype, device=p.device)
+    matrix = torch.where(refused[:, None, None], still, torch.cat([linear, shift], dim=-1))
+    return AffineFit(matrix, torch.where(hopeless, torch.inf, condition), refused)
+
 
 def fit_affine(
     points: Tensor, displacement: Tensor, weight: Tensor, *, stiffness: float = 0.0, extent: float | None = None
 ) -> Tensor:
-    """Weighted least-squares affine `points -> points + displacement`; differentiable.
-
-    Args:
-        points, displacement: (N, 2) pixels.
-        weight: (N,) >= 0.
-        stiffness: pull of the linear part towards the identity, in units of the mean weight (0 none); with few or
-            ambiguous points it keeps the first fits close to a translation.
-        extent: length that makes coordinates dimensionless, pixels; defaults to the spread of the points.
-
-    Returns:
-        (2, 3) float64 matrix.
+    """`fit_affine_batch` for one pair: (N, 2), (N, 2) and (N,) -> (2, 3) float64 matrix.
 
     Raises:
         EstimationError: fewer than three weighted points, or points on a line.
     """
-    p, d, w = points.double(), displacement.double(), weight.double()
-    total = w.sum()
-    if int((w > 0).sum()) < 3 or float(total) <= 0:
-        raise EstimationError("too few matches for an affine transform")
-    centre = (p * w[:, None]).sum(0) / total
-    length = float(extent) if extent else float((p - centre).abs().max().clamp_min(1.0))
-    design = torch.cat([(p - centre) / length, torch.ones_like(p[:, :1])], dim=1)
-    pull = torch.diag(torch.tensor([stiffness, stiffness, 0.0], dtype=p.dtype, device=p.device)) * total / len(p)
-    normal = (design * w[:, None]).T @ design / total + pull / total
-    if float(torch.linalg.cond(normal)) > 1e6:
+    fit = fit_affine_batch(points[None], displacement[None], weight[None], stiffness=stiffness, extent=extent)
+    if bool(fit.refused[0]):
+        if int((weight > 0).sum()) < 3:
+            raise EstimationError("too few matches for an affine transform")
         raise EstimationError("matches lie on a line or in one spot: no affine transform is determined")
-    solution = torch.linalg.solve(normal, (design * w[:, None]).T @ d / total).T
-    linear = torch.eye(2, dtype=p.dtype, device=p.device) + solution[:, :2] / length
-    shift = solution[:, 2] - (linear - torch.eye(2, dtype=p.dtype, device=p.device)) @ centre
-    return torch.cat([linear, shift[:, None]], dim=1)
+    return fit.matrix[0]
 
 
-def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
-    """(N, 2) points through a (2, 3) matrix, float64."""
-    return points.double() @ matrix[:, :2].T + matrix[:, 2]
+def apply_affine_batch(matrix: Tensor, points: Tensor) -> Tensor:
+    """Points through affine maps, in the maps' dtype.
+
+    Args:
+        matrix: (..., 2, 3).
+        points: (..., *any, 2), the leading dimensions those of the maps or 1: (B, 2, 3) takes (B, N, 2), (1, N, 2) and
+            (B, h, w, 2), a single (2, 3) takes (N, 2).
+    """
+    batch = matrix.ndim - 2
+    flat = points.to(matrix).reshape(*points.shape[:batch], -1, 2)
+    mapped = flat @ matrix[..., :2].mT + matrix[..., None, :, 2]
+    return mapped.reshape(*mapped.shape[:batch], *points.shape[batch:])
+
+
+def compose_batch(outer: Tensor, inner: Tensor) -> Tensor:
+    """(..., 2, 3) maps `xy -> outer(inner(xy))`."""
+    linear = outer[..., :2] @ inner[..., :2]
+    return torch.cat([linear, outer[..., :2] @ inner[..., 2:] + outer[..., 2:]], dim=-1)
+
+
+def invert_batch(matrix: Tensor) -> Tensor:
+    """Inverse of affine maps (..., 2, 3); huge but finite for a singular one, which must not end a training."""
+    (a, b), (c, d) = matrix[..., 0, :2].unbind(-1), matrix[..., 1, :2].unbind(-1)
+    determinant = a * d - b * c
+    determinant = torch.where(determinant.abs() < MIN_AREA, MIN_AREA, determinant)
+    adjugate = torch.stack([torch.stack([d, -b], dim=-1), torch.stack([-c, a], dim=-1)], dim=-2)
+    linear = adjugate / determinant[..., None, None]
+    return torch.cat([linear, -linear @ matrix[..., 2:]], dim=-1)
+
+
+def fit_affine_irls(
+    points: Tensor, displacement: Tensor, weight: Tensor, *, scale_px: float, stiffness: float = 0.0, rounds: int = 5
+) -> tuple[AffineFit, Tensor]:
+    """Iteratively reweighted fits (Geman-McClure), so that wrong matches fade instead of pulling; differentiable.
+
+    The scale shrinks from the residuals of the plain fit to `scale_px` (graduated non-convexity): with many wrong
+    matches the plain fit is far off, and at the final scale at once it would keep whatever lies near it.
+
+    Args:
+        points, displacement, weight, stiffness: see `fit_affine_batch`; a precision matrix also measures the residual,
+            which is then what the match sees of it.
+        scale_px: residual at which a match keeps a quarter of its weight in the end.
+        rounds: reweightings.
+
+    Returns:
+        The fits and the robust factors (B, N) in 0-1.
+    """
+    isotropic = weight.ndim == 2
+    mean = weight if isotropic else weight.diagonal(dim1=-2, dim2=-1).mean(-1)
+    factor = torch.ones_like(mean)
+    fit = fit_affine_batch(points, displacement, weight, stiffness=stiffness)
+    start: Tensor | None = None
+    for i in range(rounds):
+        residual = apply_affine_batch(fit.matrix, points) - points - displacement
+        squared = residual.square().sum(-1)
+        if not isotropic:
+            seen = torch.einsum("bni,bnij,bnj->bn", residual, weight.to(residual), residual)
+            squared = seen / mean.to(residual).clamp_min(1e-12)
+        if start is None:
+            average = (mean * squared).sum(-1) / mean.sum(-1).clamp_min(1e-12)
+            start = average.detach().clamp_min(scale_px**2)[:, None]
+        share = (i + 1) / rounds
+        scale = start ** (1 - share) * scale_px ** (2 * share)
+        factor = (scale / (scale + squared)).square().to(weight)
+        fit = fit_affine_batch(
+            points, displacement, weight * (factor if isotropic else factor[..., None, None]), stiffness=stiffness
+        )
+    return fit, factor
 
 
 def fit_affine_robust(
     points: Tensor, displacement: Tensor, weight: Tensor, *, scale_px: float, stiffness: float = 0.0, rounds: int = 5
 ) -> tuple[Tensor, Tensor]:
-    """Iteratively reweighted fit (Geman-McClure), so that wrong windows fade instead of pulling.
+    """`fit_affine_irls` for one pair; returns the (2, 3) matrix and the robust factors (N,).
 
-    Args:
-        points, displacement, weight, stiffness: see `fit_affine`.
-        scale_px: residual at which a match keeps a quarter of its weight.
-        rounds: reweightings.
-
-    Returns:
-        (2, 3) matrix and the robust factors (N,) in 0-1.
+    Raises:
+        EstimationError: too few matches, or on a line.
     """
-    factor = torch.ones_like(weight)
-    matrix = fit_affine(points, displacement, weight, stiffness=stiffness)
-    for _ in range(rounds):
-        residual = (apply_affine(matrix, points) - points - displacement).square().sum(-1)
-        factor = (scale_px**2 / (scale_px**2 + residual)).square().to(weight)
-        matrix = fit_affine(points, displacement, weight * factor, stiffness=stiffness)
-    return matrix, factor
+    fit, factor = fit_affine_irls(
+        points[None], displacement[None], weight[None], scale_px=scale_px, stiffness=stiffness, rounds=rounds
+    )
+    if bool(fit.refused[0]):
+        raise EstimationError("too few matches, or matches on a line: no affine transform is determined")
+    return fit.matrix[0], factor[0]
 
 
 def to_transform(matrix: Tensor) -> AffineTransform:

@@ -1,6 +1,7 @@
-"""The weight-free engine: search, coarse-to-fine affine, local flow, evidence.
+"""From a pair to an alignment: search, coarse-to-fine affine, local flow, evidence.
 
-It reads like its steps; each is a module. Learned features take the same road with another `features` function.
+It reads like its steps; each is a module. Without a network it runs on orientation channels; with one, on learned
+features and coarse matches, by the same window correlation and fits.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from somareg.errors import EstimationError
 from somareg.features.orientation import OrientationCfg, orientation_channels
 from somareg.geometry import AffineTransform, compose
-from somareg.matching.evidence import NO_EVIDENCE, Evidence, forward_backward, gather, split_half
+from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.evidence import NO_EVIDENCE, Evidence, back_again, forward_backward, gather, split_half
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
+from somareg.matching.learned import LearnedCfg, learned_start
+from somareg.matching.matcher import Matcher
+from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
-from somareg.matching.refine import FAR, NEAR, Matcher, StepCfg, refine_affine, rescale
-from somareg.matching.search import FeatureFn, Hypothesis, SearchCfg, rescore, search
+from somareg.matching.refine import FAR, NEAR, StepCfg, refine_affine, rescale
+from somareg.matching.search import Hypothesis, SearchCfg, rescore, search
 
 Progress = Callable[[str, float], None]
 
@@ -39,6 +45,8 @@ class EngineCfg:
         windows: windows per step at most (about).
         settled: evidence (z score) from which the search stops, if three of four windows also agree by themselves;
             unrelated images hardly ever reach both.
+        reuse_px: see `Matcher`.
+        learned: settings that hold when a network is given.
     """
 
     features: OrientationCfg = field(default_factory=OrientationCfg)
@@ -51,6 +59,8 @@ class EngineCfg:
     flow: FlowCfg | None = field(default_factory=FlowCfg)
     windows: int = 220
     settled: float = 1.8
+    reuse_px: float = 0.0
+    learned: LearnedCfg = field(default_factory=LearnedCfg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +85,13 @@ class Alignment:
     failure: str = ""
 
 
-def _orientation(cfg: OrientationCfg) -> FeatureFn:
-    return lambda image, mask: orientation_channels(image, mask, cfg)
-
-
 @torch.inference_mode()
 def align(
-    pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg, progress: Progress = lambda stage, share: None
+    pair: Pair,
+    starts: tuple[AffineTransform, ...],
+    cfg: EngineCfg,
+    progress: Progress = lambda stage, share: None,
+    network: Soma | None = None,
 ) -> Alignment:
     """Align a pair.
 
@@ -90,35 +100,49 @@ def align(
         starts: what is known before (reference pixels -> moving pixels), at least one; the search runs around each.
         cfg: settings.
         progress: called with a stage's name and the share of the work done.
+        network: learned features and coarse matches; None for the weight-free engine. The evidence is read from the
+            orientation channels in both cases: they know nothing of what the network was trained for.
     """
-    features = _orientation(cfg.features)
-    stride = cfg.features.stride
+    channels = OrientationFeatures(cfg.features)
+    features: Describe = channels
+    near, reuse = cfg.near, cfg.reuse_px
+    matcher: Matcher | None = None
     try:
         progress("search", 0.05)
-        affine, factor = _start(pair, starts, cfg)
+        if network is None:
+            affine, factor = search_start(pair, starts, cfg)
+        else:
+            features, near, reuse = LearnedFeatures(network), cfg.learned.near, cfg.learned.reuse_px
+            affine, matcher = learned_start(
+                pair, starts, features, cfg.learned, lambda: search_start(pair, starts, cfg)
+            )
+            factor = round(max(pair.shape) / max(matcher.pair.shape))
         progress("coarse affine", 0.3)
-        matcher = None
         while factor > 1:
             finer = max(1, factor // 2)
             affine, factor = rescale(affine, factor, finer), finer
-            matcher = Matcher(pair.reduced(factor), features, stride)
+            matcher = Matcher(pair.reduced(factor), features, reuse)
             if factor > 1:
-                affine, _ = refine_affine(matcher, affine, cfg.near[:2], cfg.windows)
+                affine, _ = refine_affine(matcher, affine, near[:2], cfg.windows)
         progress("affine", 0.5)
-        matcher = matcher or Matcher(pair, features, stride)
-        affine, matches = refine_affine(matcher, affine, cfg.near, cfg.windows)
+        matcher = matcher or Matcher(pair, features, reuse)
+        affine, matches = refine_affine(matcher, affine, near, cfg.windows)
     except EstimationError as error:
         return Alignment(starts[0], None, None, NO_EVIDENCE, math.inf, math.inf, str(error))
     progress("local flow", 0.65)
     flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     progress("evidence", 0.85)
     estimate = compose(affine, flow.field) if flow else affine
-    evidence, ties = gather(matcher, estimate, starts[0])
-    backward, _ = forward_backward(Matcher(pair.swapped(), features, stride), affine, pair.shape)
+    judge = matcher if network is None else Matcher(pair, channels, cfg.reuse_px)
+    evidence, ties = gather(judge, estimate, starts[0])
+    if network is None:
+        backward, _ = forward_backward(Matcher(pair.swapped(), features, reuse), affine, pair.shape)
+    else:
+        backward = back_again(matcher, affine, near[-1], 120)
     return Alignment(affine, flow, ties, evidence, backward, split_half(matches, pair.shape, 0.4))
 
 
-def _start(pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg) -> tuple[AffineTransform, int]:
+def search_start(pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg) -> tuple[AffineTransform, int]:
     """A coarse affine and the reduction factor that it was found at.
 
     The neighbourhood of the starts is looked at first; only when the images do not clearly agree there is everything
@@ -127,10 +151,10 @@ def _start(pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg) -> t
     near = replace(cfg.search, rotation_deg=5.0, rotation_step_deg=5.0, scale=(0.95, 1.05), scale_step=1.05)
     ranges = (near, cfg.search) if len(cfg.search.hypotheses()) > len(near.hypotheses()) else (cfg.search,)
     best, best_zscore, factor = starts[0], -math.inf, 1
-    features, stride = _orientation(cfg.search_features), cfg.search_features.stride
+    features = OrientationFeatures(cfg.search_features)
     for search_cfg in ranges:
         factor, candidates = _candidates(pair, starts, cfg, search_cfg)
-        matcher = Matcher(pair.reduced(factor), features, stride)
+        matcher = Matcher(pair.reduced(factor), features, cfg.reuse_px)
         affine = _best(matcher, candidates[:2] if search_cfg is near else candidates, cfg)
         evidence, _ = gather(matcher, affine)
         if evidence.zscore > best_zscore:
@@ -145,7 +169,11 @@ def _candidates(
 ) -> tuple[int, list[Hypothesis]]:
     """Best hypotheses around the starts, at the shortlist's resolution, and that reduction factor."""
     side = max(pair.shape)
-    features, stride = _orientation(cfg.search_features), cfg.search_features.stride
+    stride = cfg.search_features.stride
+
+    def features(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return orientation_channels(image, mask, cfg.search_features)
+
     coarse, fine = (max(1, math.ceil(side / px - 0.2)) for px in (cfg.search_px, cfg.shortlist_px))
     small = pair.reduced(coarse)
     found = [h for start in starts for h in search(small, rescale(start, 1, coarse), features, stride, search_cfg)]

@@ -11,10 +11,11 @@ from torch import Tensor
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import fit_affine, to_transform
+from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
-from somareg.matching.refine import NEAR, Matcher, refine_affine, thinned
+from somareg.matching.refine import NEAR, StepCfg, fit_windows, refine_affine
 from somareg.matching.warping import pixel_grid
-from somareg.matching.windows import WindowCfg
+from somareg.matching.windows import WindowCfg, thinned
 from somareg.types import Transform
 
 WINDOW = WindowCfg(size=28, margin=6, stride=10)
@@ -57,8 +58,7 @@ def gather(
     Returns:
         The evidence, and each window's own match (displacement relative to the estimate), None without windows.
     """
-    cells = (matcher.fixed.shape[-2], matcher.fixed.shape[-1])
-    window = thinned(WINDOW, cells, 130)
+    window = thinned(WINDOW, matcher.cells(), 130)
     windows = matcher.correlate(estimate, window)
     if len(windows.surfaces) == 0:
         return NO_EVIDENCE, None
@@ -73,8 +73,8 @@ def gather(
     centre = float(mean[m - 1 : m + 2, m - 1 : m + 2].max())
     elsewhere = float(mean[distance > 3.5].max())
     before = matcher.correlate(start, WindowCfg(window.size, 1, 2 * window.stride)).surfaces if start else None
-    possible = max(1, len(matcher.windows(window)))
-    cell = float(matcher.stride)
+    possible = max(1, matcher.window_count(window))
+    cell = float(matcher.finest)
     offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
     own = read_windows(windows, cell, offsets[highest] * cell, 1.2 * cell)
     evidence = Evidence(
@@ -134,3 +134,25 @@ def forward_backward(
     except EstimationError:
         return float("inf"), affine
     return disagreement(affine, backward.inverse, shape), backward.inverse
+
+
+def back_again(matcher: Matcher, affine: AffineTransform, step: StepCfg, limit: int) -> float:
+    """`forward_backward` without describing images anew: windows of the warped moving image, sought in the reference.
+
+    Args:
+        matcher: of the pair.
+        affine: reference pixels -> moving pixels.
+        step: refinement step.
+        limit: windows at most (about).
+
+    Returns:
+        RMS displacement that leads the moving image's windows back, reference pixels; inf when there is no fit.
+    """
+    window = thinned(step.window, matcher.cells(step.stride), limit)
+    windows = matcher.correlate_back(affine, window, step.stride)
+    cell, extent = float(step.stride or matcher.finest), max(matcher.pair.shape) / 2
+    try:
+        residual, _ = fit_windows(windows, cell, step, extent)
+    except EstimationError:
+        return math.inf
+    return disagreement(to_transform(residual), AffineTransform.identity(), matcher.pair.shape)

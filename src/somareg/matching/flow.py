@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
-from somareg.matching.refine import Matcher, thinned
-from somareg.matching.windows import WindowCfg, WindowCorrelation
+from somareg.matching.process import kernel, overlap_noise, process_mean, process_variance
+from somareg.matching.windows import WindowCfg, WindowCorrelation, thinned
 from somareg.types import FloatArray
 
 
@@ -92,30 +93,16 @@ class _Process:
         """Posterior mean (M, 2) at points (M, 2)."""
         if self.variance == 0:
             return torch.zeros(len(where), 2, dtype=torch.float64)
-        covariance = self.variance * _kernel(self.points, self.points, self.length) + self.noise
-        weights: Tensor = torch.linalg.solve(covariance, self.values)
-        return self.variance * _kernel(where, self.points, self.length) @ weights
+        return process_mean(self.points, self.values, self.noise, self.length, self.variance, where)
 
     def posterior_variance(self, where: Tensor, prior: float) -> Tensor:
         """Posterior variance (M,) of a field with this length and the given prior variance."""
-        cross = prior * _kernel(where, self.points, self.length)
-        covariance = prior * _kernel(self.points, self.points, self.length) + self.noise
-        removed: Tensor = (cross * torch.linalg.solve(covariance, cross.T).T).sum(1)
-        return (prior - removed).clamp(0.0, prior)
-
-
-def _kernel(a: Tensor, b: Tensor, length: float) -> Tensor:
-    """Squared-exponential correlation of points (M, 2) and (N, 2)."""
-    return torch.exp(-0.5 * (torch.cdist(a, b) / length).square())
+        return process_variance(self.points, self.noise, self.length, prior, where)
 
 
 def _relative_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:
-    """Noise covariance of the windows up to a factor, from their precisions and common areas."""
-    floor = 1e-4 * float(precision.max())
-    relative = (precision.mean() / precision.clamp_min(floor)).sqrt()
-    # Windows share speckle and structure where they overlap, so their errors agree there.
-    noise = relative[:, None] * relative[None] * _kernel(points, points, side / 2)
-    return noise + 0.05 * torch.diag(relative.square())
+    """The same up to a factor: an average window has about 1."""
+    return precision.mean() * overlap_noise(points, precision.clamp_min(1e-4 * float(precision.max())), side)
 
 
 def _choose(points: Tensor, values: Tensor, noise: Tensor, side: float, cfg: FlowCfg) -> tuple[float, float]:
@@ -124,7 +111,7 @@ def _choose(points: Tensor, values: Tensor, noise: Tensor, side: float, cfg: Flo
     points, values, noise = points[::every], values[::every], noise[::every, ::every]
     scores: dict[tuple[float, float], float] = {}
     for length in cfg.lengths:
-        correlation = _kernel(points, points, length * side)
+        correlation = kernel(points, points, length * side)
         for ratio in cfg.ratios if not scores else cfg.ratios[1:]:
             factor = torch.linalg.cholesky(ratio * correlation + noise)
             # Both axes share size, smoothness and noise; the noise variance kappa is profiled out.
@@ -154,7 +141,7 @@ def _fit_process(
     for _ in range(cfg.robust_rounds + 1):
         noise = _relative_noise(points, precision * factor, side)
         length, ratio = _choose(points, values, noise, side, cfg)
-        covariance = ratio * _kernel(points, points, length) + noise
+        covariance = ratio * kernel(points, points, length) + noise
         kappa = float((values * torch.linalg.solve(covariance, values)).sum() / values.numel())
         process = _Process(points, length, ratio * kappa, kappa * noise, values)
         residual = (values - process.predict(points)).norm(dim=1)
@@ -221,8 +208,8 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
     """
     field, where = _empty_field(matcher.pair.shape, cfg.node_px)
     shape = field.array.shape[1:]
-    cell = float(matcher.stride)
-    cells = (matcher.fixed.shape[-2], matcher.fixed.shape[-1])
+    cell = float(matcher.finest)
+    cells = matcher.cells()
     for step, (window, width_cells) in enumerate(cfg.steps):
         window = thinned(window, cells, cfg.limit if step else cfg.first_limit)
         windows = matcher.correlate(compose(affine, field), window)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from somareg.matching.warping import reduce
+from somareg.types import Modality
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,12 +17,14 @@ class Pair:
     Attributes:
         reference, moving: (1, C, H, W) float32 of comparable contrast (see `preprocess`).
         reference_mask, moving_mask: (1, 1, H, W) float32, 1 valid, 0 not.
+        modalities: of reference and moving.
     """
 
     reference: Tensor
     reference_mask: Tensor
     moving: Tensor
     moving_mask: Tensor
+    modalities: tuple[Modality, Modality] = ("other", "other")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -34,8 +37,9 @@ class Pair:
             return self
         reference, reference_mask = reduce(self.reference, self.reference_mask, factor)
         moving, moving_mask = reduce(self.moving, self.moving_mask, factor)
-        return Pair(reference, reference_mask, moving, moving_mask)
+        return Pair(reference, reference_mask, moving, moving_mask, self.modalities)
 
     def swapped(self) -> Pair:
         """The pair with the roles exchanged."""
-        return Pair(self.moving, self.moving_mask, self.reference, self.reference_mask)
+        backwards = (self.modalities[1], self.modalities[0])
+        return Pair(self.moving, self.moving_mask, self.reference, self.reference_mask, backwards)

@@ -50,10 +50,10 @@ def standardise(surfaces: Tensor) -> Tensor:
     return (centred / deviation.clamp_min(1e-6)).view_as(surfaces)
 
 
-def _peak(log_posterior: Tensor, z: Tensor, margin: int) -> tuple[Tensor, Tensor]:
+def _peak(probability: Tensor, z: Tensor, margin: int) -> tuple[Tensor, Tensor]:
     """Most probable cell (N,) and where between the cells a parabola through z puts its top, (N, 2) in -0.5..0.5."""
     side = 2 * margin + 1
-    peak = log_posterior.argmax(1)
+    peak = probability.argmax(1)
     row, column = peak // side, peak % side
     surface = z.view(-1, side, side)
     index = torch.arange(len(z), device=z.device)
@@ -70,6 +70,45 @@ def _peak(log_posterior: Tensor, z: Tensor, margin: int) -> tuple[Tensor, Tensor
     return peak, torch.stack(offsets, dim=-1) * inside
 
 
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Displacement of each window given its surface and a prior; ... is any number of leading dimensions.
+
+    Attributes:
+        probability: (..., n * n) over the candidates.
+        mean: (..., 2) pixels.
+        covariance: (..., 2, 2) pixels squared.
+    """
+
+    probability: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+
+def candidate_displacements(margin: int, cell: float, like: Tensor) -> Tensor:
+    """(n * n, 2) displacement (dx, dy) in pixels of each entry of a surface, n = 2 margin + 1."""
+    axis = torch.arange(-margin, margin + 1, dtype=like.dtype, device=like.device) * cell
+    dy, dx = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([dx.flatten(), dy.flatten()], dim=-1)
+
+
+def posterior(log_likelihood: Tensor, candidates: Tensor, predicted: Tensor, sigma: Tensor | float) -> Posterior:
+    """Bayes' rule on a grid of displacements; differentiable.
+
+    Args:
+        log_likelihood: (..., n * n).
+        candidates: (n * n, 2) pixels.
+        predicted: (..., 2) centre of the Gaussian prior.
+        sigma: its width, pixels; a number or (..., 1).
+    """
+    width = torch.as_tensor(sigma, dtype=log_likelihood.dtype, device=log_likelihood.device)
+    distance = (candidates - predicted[..., None, :]).square().sum(-1)
+    probability = torch.softmax(log_likelihood - distance / (2 * width.square()), dim=-1)
+    mean = probability @ candidates
+    away = candidates - mean[..., None, :]  # the difference of two large squares would round below zero
+    return Posterior(probability, mean, (probability[..., None] * away).mT @ away)
+
+
 def read_windows(
     windows: WindowCorrelation, cell: float, predicted: Tensor, sigma: float | Tensor, sharpness: float = 0.5
 ) -> WindowMatches:
@@ -83,19 +122,19 @@ def read_windows(
         sharpness: log-likelihood per squared deviation; 0.5 for independent Gaussian background.
     """
     m = windows.margin
-    axis = torch.arange(-m, m + 1, dtype=windows.surfaces.dtype, device=windows.surfaces.device) * cell
-    dy, dx = torch.meshgrid(axis, axis, indexing="ij")
-    candidates = torch.stack([dx.flatten(), dy.flatten()], dim=-1)
+    candidates = candidate_displacements(m, cell, windows.surfaces)
     z = standardise(windows.surfaces).flatten(1)
     predicted = predicted.to(z)
     width = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).reshape(-1, 1)
-    distance = (candidates[None] - predicted[:, None]).square().sum(-1)
-    log_posterior = sharpness * z.clamp_min(0.0).square() - distance / (2 * width.square())
-    probability = torch.softmax(log_posterior, dim=1)
-    mean = probability @ candidates
-    spread = (probability * (candidates[None] - mean[:, None]).square().sum(-1)).sum(1) / 2
+    if windows.temperature is None:
+        log_likelihood = sharpness * z.clamp_min(0.0).square()
+    else:
+        log_likelihood = windows.temperature * windows.surfaces.flatten(1)
+    found = posterior(log_likelihood, candidates, predicted, width)
+    probability, mean = found.probability, found.mean
+    spread = found.covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
     # A sharp posterior falls on one cell and would round the displacement; the surface knows it between the cells.
-    peak, between = _peak(log_posterior, z, m)
+    peak, between = _peak(probability, z, m)
     sharp = torch.exp(-spread / (0.25 * cell**2))[:, None]
     mean = mean + sharp * (candidates[peak] + between * cell - mean)
     evidence = (probability * z).sum(1).clamp_min(0.0)

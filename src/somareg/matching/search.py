@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform
+from somareg.matching.correlation import correlate_all
 from somareg.matching.pair import Pair
-from somareg.matching.windows import correlate_all
 
 FeatureFn = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

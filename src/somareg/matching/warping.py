@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform
+from somareg.matching.affine import apply_affine_batch
 from somareg.types import Transform
 
 
@@ -23,7 +24,7 @@ def map_grid(grid: Tensor, transform: Transform) -> Tensor:
     """`transform` applied to a grid (h, w, 2) of points."""
     if isinstance(transform, AffineTransform):
         matrix = torch.tensor(transform.matrix, dtype=grid.dtype, device=grid.device)
-        return grid @ matrix[:, :2].T + matrix[:, 2]
+        return apply_affine_batch(matrix, grid)
     points = transform(grid.reshape(-1, 2).cpu().numpy())
     return torch.from_numpy(np.ascontiguousarray(points)).to(grid).reshape(grid.shape)
 

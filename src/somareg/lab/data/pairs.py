@@ -1,4 +1,4 @@
-"""A data folder of SAR-optical pairs: `pairs.csv`, `<set>/sar/NAME`, `<set>/optical/NAME`, optional `<set>/mask/NAME`.
+"""A data folder of SAR-optical pairs: `pairs.csv`, `<set>/sar/NAME`, `<set>/optical/NAME`, maybe `<set>/mask/NAME`.
 
 `pairs.csv` has the columns set, name, role, group, width, height, dx, dy, note. `(dx, dy)` is the residual
 misregistration of the pair, position in optical minus position in SAR in pixels (empty means 0), so that
@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -34,7 +34,7 @@ class PairEntry:
 
     Attributes:
         set, name, role, group: where the pair belongs; pairs of one `group` show the same place.
-        width, height: pixels, the same for both images.
+        width, height: pixels, the same for both images; 0 where a folder layout does not say it.
         offset: (dx, dy) pixels, `aligned_sar(x, y) = sar(x - dx, y - dy)`.
     """
 
@@ -106,22 +106,43 @@ def load_pair(data_dir: str | Path, entry: PairEntry) -> Pair:
         InputError: the images do not have the size that the row states.
     """
     folder = Path(data_dir) / entry.set
-    sar = _read(folder / "sar" / entry.name, cv2.IMREAD_GRAYSCALE)
-    optical = np.ascontiguousarray(
-        _read(folder / "optical" / entry.name, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1)
+    return read_pair(
+        entry, folder / "sar" / entry.name, folder / "optical" / entry.name, find_mask(folder / "mask", entry.name)
     )
+
+
+def find_mask(folder: Path, name: str) -> Path | None:
+    """The mask of image `name`: the same name, or a PNG of that name where the image itself is compressed lossily."""
+    return next((path for path in (folder / name, folder / f"{Path(name).stem}.png") if path.exists()), None)
+
+
+def read_pair(entry: PairEntry, sar_path: Path, optical_path: Path, mask_path: Path | None = None) -> Pair:
+    """Read the files of a pair and find out where they hold imagery.
+
+    Args:
+        entry: its row; width and height 0 are taken from the SAR image.
+        sar_path, optical_path: the two images; OpenCV turns them into 8 bits, grey and colour.
+        mask_path: above 127 where there is imagery; None: everywhere but in no-data corners.
+
+    Raises:
+        ReadError: a file is missing or is not an image.
+        InputError: the images do not have the size that the row states, or differ in size.
+    """
+    sar = _read(sar_path, cv2.IMREAD_GRAYSCALE)
+    optical = np.ascontiguousarray(_read(optical_path, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1))
+    is_stated = bool(entry.width and entry.height)
+    if not is_stated:
+        entry = replace(entry, width=sar.shape[1], height=sar.shape[0])
     expected = (entry.height, entry.width)
-    for image, what in ((sar, "sar"), (optical[0], "optical")):
+    says = f"{'pairs.csv says' if is_stated else f'{sar_path.name} is'} {expected} (height, width)"
+    for image, path in ((sar, sar_path), (optical[0], optical_path)):
         if image.shape != expected:
-            raise InputError(
-                f"{folder / what / entry.name} is {image.shape}, pairs.csv says {expected} (height, width)"
-            )
+            raise InputError(f"{path} is {image.shape}, {says}")
     valid = ~_nodata(sar == 255) & ~_nodata((optical == 0).all(axis=0))
-    mask_path = folder / "mask" / entry.name
-    if mask_path.exists():
+    if mask_path is not None:
         mask = _read(mask_path, cv2.IMREAD_GRAYSCALE)
         if mask.shape != expected:
-            raise InputError(f"{mask_path} is {mask.shape}, pairs.csv says {expected} (height, width)")
+            raise InputError(f"{mask_path} is {mask.shape}, {says}")
         valid &= mask > 127
     return Pair(entry, sar, optical, valid)
 
@@ -130,7 +151,7 @@ def _read(path: Path, flags: int) -> ByteImage:
     try:
         encoded = np.fromfile(path, np.uint8)
     except FileNotFoundError:
-        raise ReadError(f"{path} not found; pairs.csv names it") from None
+        raise ReadError(f"{path} not found; the list of pairs names it") from None
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror}") from error
     image = cv2.imdecode(encoded, flags) if encoded.size else None

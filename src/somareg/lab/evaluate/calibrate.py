@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from somareg.api import engine_settings, pair_tensors, search_radius
+from somareg.choices import engine_settings, pair_tensors, search_radius
 from somareg.config import make_config
 from somareg.geometry import AffineTransform, compose
 from somareg.io import from_array

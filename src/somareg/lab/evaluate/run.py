@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import sys
@@ -16,7 +15,8 @@ import cv2
 import numpy as np
 
 import somareg
-from somareg.errors import ConfigError, OutputError
+from somareg.errors import ConfigError
+from somareg.io.atomic import make_folder, write_text
 from somareg.lab.data.pairs import Pair, load_pair
 from somareg.lab.evaluate import metrics
 from somareg.lab.evaluate.list_file import committed_list
@@ -31,6 +31,7 @@ from somareg.lab.evaluate.protocol import (
     check_names,
     load_sample,
 )
+from somareg.report.record import plain
 from somareg.types import FloatArray
 
 Record = dict[str, Any]
@@ -82,7 +83,7 @@ def evaluate(
         lists = [committed_list(name, split) for name in sets]
     if not (chosen and levels and lists):
         raise ConfigError("nothing to evaluate; name at least one set, one level and one method")
-    folder = _folder(out_dir)
+    folder = make_folder(out_dir)
     cells = [(made, level, made.samples.get(level, [])[:limit]) for made in lists for level in levels]
     total, done = sum(len(samples) for *_, samples in cells) * len(chosen), 0
     summaries: list[Summary] = []
@@ -100,7 +101,7 @@ def evaluate(
             for method in chosen:
                 cell = _cell(made, level, rows[method.name])
                 _write(folder / f"{method.name}.json", method.name, getattr(method, "parameters", 0), seed, cell)
-                summaries.append(_finite({"method": method.name, **cell["summary"]}))
+                summaries.append(plain({"method": method.name, **cell["summary"]}))
     return summaries
 
 
@@ -228,15 +229,6 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _folder(out_dir: str | Path) -> Path:
-    folder = Path(out_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror}; choose another output folder") from error
-    return folder
-
-
 def _write(path: Path, method: str, parameters: int, seed: int, cell: dict[str, Any]) -> None:
     """Put a cell into a method's file, whole or not at all; infinite errors become null."""
     head = {"method": method, "protocol": PROTOCOL_VERSION, "seed": seed}
@@ -248,13 +240,7 @@ def _write(path: Path, method: str, parameters: int, seed: int, cell: dict[str, 
         "machine": machine(),
         "cells": [*cells, cell],
     }
-    temporary = path.with_suffix(".json.part")
-    try:
-        temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror}; choose another output folder") from error
+    write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n", overwrite=True)
 
 
 def _earlier_cells(path: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
@@ -268,13 +254,3 @@ def _earlier_cells(path: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(cell[key] for key in ("set", "role", "level"))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,0 +1,85 @@
+"""`somareg export CHECKPOINT -o MODEL.safetensors`: from a training checkpoint to weights that `register` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from somareg.cli import options as o
+from somareg.cli.session import Session, session
+
+if TYPE_CHECKING:
+    from somareg.matching.weights import ModelCard
+
+Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="checkpoint that 'somareg train' wrote")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="weights to write, ending in .safetensors")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="name of the model; the file's without")]
+Licence = Annotated[str | None, typer.Option("--licence", metavar="TEXT", help="licence of the weights")]
+Raw = Annotated[bool, typer.Option("--raw", help="weights of the last step, not their moving average")]
+
+
+def export(
+    checkpoint: Checkpoint,
+    out: Out,
+    name: Name = None,
+    licence: Licence = None,
+    raw: Raw = False,
+    overwrite: o.Overwrite = False,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write the network of a checkpoint as safetensors, with a card that says what it is."""
+    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        from somareg.lab.train.export import export_checkpoint
+        from somareg.matching.weights.card import card_path
+
+        with ui.working():
+            ui.progress("exporting", 0.0)
+            card = export_checkpoint(checkpoint, out, name=name, licence=licence, raw=raw, overwrite=overwrite)
+        beside, size = card_path(out), out.stat().st_size
+        if as_json:
+            files = {"weights": str(out.resolve()), "card": str(beside.resolve()), "bytes": size}
+            ui.emit(files | {"model": card.model_dump(mode="json")})
+        elif ui.wants_text:
+            print_card(ui, card, out, size)
+
+
+def print_card(ui: Session, card: ModelCard, out: Path, size: int) -> None:
+    """Name, files, figures and scores, one per line."""
+    from rich.text import Text
+
+    from somareg.cli.failures import one_line
+    from somareg.report.words import file_size
+
+    rows = [
+        ("model", card.name),
+        ("weights", f"{out} ({file_size(size)})"),
+        ("card", str(out.with_suffix(".json"))),
+        ("parameters", f"{card.parameters:,}"),
+        ("trained", f"{card.minutes:.4g} min, {card.steps} steps on {card.device}; {card.notes}"),
+        ("licence", card.licence),
+        ("sha256", card.sha256),
+        *((f"score {key}", value) for key, value in flat_scores(card.scores)),
+    ]
+    width = max(len(label) for label, _ in rows) + 2
+    for label, value in rows:
+        ui.out.print(Text(f"{one_line(label):<{width}}{one_line(value)}"), soft_wrap=True)
+    ui.out.print(
+        Text(f"Use it with: somareg register MOVING REFERENCE -o OUT --model {one_line(str(out))}"), soft_wrap=True
+    )
+
+
+def flat_scores(scores: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested scores as rows: `{"val": {"cmr@1": 0.5}}` -> `[("val cmr@1", "0.5")]`; what is unknown is a dash."""
+    rows: list[tuple[str, str]] = []
+    for key, value in scores.items():
+        label = f"{prefix} {key}".strip()
+        if isinstance(value, dict):
+            rows += flat_scores(value, label)
+        else:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            rows.append((label, "–" if value is None else f"{value:.4g}" if number else str(value)))
+    return rows

@@ -1,0 +1,140 @@
+"""The radar image of a scene: backscatter, what stands up folded over, speckle, dB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from somareg.lab.data.synthetic.draws import Draws, lookup, spread
+from somareg.lab.data.synthetic.materials import Materials
+from somareg.lab.data.synthetic.noise import blur, fractal, pool
+from somareg.lab.data.synthetic.relief import Buildings, double_bounce, fold_roofs, layover_zone, shadow, slope_gain
+from somareg.lab.data.synthetic.scenes import Scene
+from somareg.lab.data.synthetic.speckle import PLAIN_ORDER, decibel, from_decibel, k_speckle, to_bytes
+
+
+@dataclass(frozen=True)
+class RadarCfg:
+    """The radar; ranges are drawn per scene.
+
+    Attributes:
+        incidence: radians from the vertical.
+        looks: of the speckle, before the blur.
+        k_share: share of scenes whose speckle is K distributed.
+        k_order: order of the K distribution.
+        blur: Gaussian scale that correlates the speckle, pixels.
+        floor: noise floor, dB relative to the mean power.
+        wall: backscatter of walls, dB relative to the mean power.
+        corner: backscatter of a wall and the ground before it, square to the beam, dB relative to the mean power.
+        points: share of pixels with a point target.
+        mean: grey level of the scene's mean.
+        gain: grey levels per dB.
+    """
+
+    incidence: tuple[float, float] = (0.45, 0.85)
+    looks: tuple[float, float] = (1.0, 10.0)
+    k_share: float = 0.35
+    k_order: tuple[float, float] = (2.0, 20.0)
+    blur: tuple[float, float] = (0.5, 1.0)
+    floor: tuple[float, float] = (-20.0, -9.0)
+    wall: tuple[float, float] = (-3.0, 5.0)
+    corner: tuple[float, float] = (4.0, 16.0)
+    points: tuple[float, float] = (1e-5, 1e-3)
+    mean: tuple[float, float] = (85.0, 180.0)
+    gain: tuple[float, float] = (7.0, 13.0)
+
+
+@dataclass(frozen=True, eq=False)
+class RadarView:
+    """Where the radar looks from.
+
+    Attributes:
+        away: (N,) radians, direction on the image in which the beam travels (from +x towards +y).
+        incidence: (N,) radians from the vertical.
+    """
+
+    away: Tensor
+    incidence: Tensor
+
+
+def draw_view(draws: Draws, cfg: RadarCfg) -> RadarView:
+    """Any heading, an incidence from the settings' range."""
+    return RadarView(draws.angle(), draws.uniform(*cfg.incidence))
+
+
+@dataclass(frozen=True, eq=False)
+class Echo:
+    """Backscattered power of a scene's parts on flat ground, each (N, S, S) or (N, 1, 1); the mean ground has 1.
+
+    Attributes:
+        ground: without buildings.
+        roof: of the roofs, where buildings stand.
+        wall: of walls.
+        corner: of a wall and the ground before it, square to the beam.
+    """
+
+    ground: Tensor
+    roof: Tensor
+    wall: Tensor
+    corner: Tensor
+
+
+def draw_echo(draws: Draws, scene: Scene, materials: Materials, rows: Tensor, cfg: RadarCfg) -> Echo:
+    """Look up what every label sends back; textures and planted rows vary it."""
+    label, size = scene.radar_label.long(), scene.terrain.shape[-1]
+    own = fractal(draws, label.shape[-1], draws.log_uniform(6.0, 60.0), 0.4, 4.0)
+    shared = draws.uniform(-1.0, 1.0)  # part of the fine structure that the optical image shows, too, of either sign
+    texture = spread(shared) * scene.mosaic + spread((1.0 - shared.square()).sqrt()) * own
+    detail = texture * lookup(materials.radar_texture, label) + rows * lookup(materials.radar_rows, label)
+    level = torch.stack([lookup(materials.backscatter, label), lookup(materials.backscatter, scene.label)], 1)
+    power = pool(from_decibel(level + detail[:, None]), size)
+    power = power * from_decibel(spread(1.2 * draws.normal()) * scene.gradual)[:, None]
+    power = power / power[:, :1].mean((-2, -1), keepdim=True)
+    wall, corner = (spread(from_decibel(draws.uniform(*limits))) for limits in (cfg.wall, cfg.corner))
+    return Echo(power[:, 0], power[:, 1], wall, corner)
+
+
+def backscatter(echo: Echo, terrain: Tensor, buildings: Buildings, view: RadarView) -> Tensor:
+    """Power without speckle: relief shades the ground, buildings fold towards the radar and throw shadows.
+
+    A building's own footprint sends nothing back from where it stands: its roof appears nearer to the radar.
+
+    Args:
+        echo: power of the parts.
+        terrain: (N, S, S) height in pixels.
+        buildings: what stands up.
+        view: radar geometry.
+
+    Returns:
+        (N, S, S) power, the mean flat ground about 1.
+    """
+    lit = 1.0 - shadow(buildings.height, view.away, view.incidence)
+    walls = layover_zone(buildings.layover, view.away) * echo.wall
+    corners = double_bounce(buildings.cover, view.away) * echo.corner
+    ground = echo.ground * slope_gain(terrain, view.away, view.incidence)
+    return (ground + walls) * lit + corners + fold_roofs(echo.roof * buildings.cover, buildings.layover, view.away)
+
+
+def render_radar(draws: Draws, power: Tensor, buildings: Buildings, cfg: RadarCfg) -> Tensor:
+    """The finished radar images: point targets, noise floor, speckle, blur, dB, 8 bits.
+
+    Args:
+        draws: random draws for N scenes.
+        power: (N, S, S) from `backscatter`.
+        buildings: point targets are ten times as frequent on them.
+        cfg: settings.
+
+    Returns:
+        (N, S, S) uint8.
+    """
+    size = power.shape[-1]
+    frequent = spread(draws.log_uniform(*cfg.points)) * (1.0 + 9.0 * buildings.cover)
+    target = draws.uniform(0.0, 1.0, size, size) < frequent
+    power = power + target * from_decibel(draws.uniform(5.0, 22.0, size, size))
+    power = power + spread(from_decibel(draws.uniform(*cfg.floor)))
+    order = torch.where(draws.chance(cfg.k_share), draws.log_uniform(*cfg.k_order), PLAIN_ORDER)
+    speckled = power * k_speckle(draws, draws.log_uniform(*cfg.looks), order, size)
+    smoothed = blur(speckled[:, None], draws.uniform(*cfg.blur))[:, 0]
+    return to_bytes(decibel(smoothed), draws.uniform(*cfg.mean), draws.log_uniform(*cfg.gain))

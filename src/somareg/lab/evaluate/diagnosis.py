@@ -1,0 +1,198 @@
+"""What `diagnose` finds: numbers ready for JSON, the alarms that follow from them, and the files they go to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from somareg.io.atomic import output_folder
+from somareg.report.record import plain
+
+MOST_REFUSED = 0.2  # share of refused fits from which it is an alarm
+WORST_CONDITION = 1e5  # median condition number beyond which it is one
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Distribution of a quantity: `count` values, mean and quantiles (5, 25, 50, 75, 95 %) and the largest."""
+
+    count: int
+    mean: float
+    q05: float
+    q25: float
+    median: float
+    q75: float
+    q95: float
+    largest: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> Spread:
+        """Of any tensor; NaN counts as infinite, because it is a failure. Without values everything is NaN."""
+        flat = values.detach().double().flatten().cpu().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+        if not len(flat):
+            return cls(0, *[math.nan] * 7)
+        ordered = flat.sort().values
+        # Nearest ranks: interpolation beside an infinite value would give NaN.
+        ranks = [min(len(flat) - 1, round(share * (len(flat) - 1))) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
+        low, quarter, middle, three_quarters, high = (float(ordered[rank]) for rank in ranks)
+        mean, largest = float(flat.mean()), float(ordered[-1])
+        return cls(len(flat), mean, low, quarter, middle, three_quarters, high, largest)
+
+
+@dataclass(frozen=True)
+class StageError:
+    """RMS error (pixels) of the estimate after a stage; "start" is the identity, "local flow" the final map."""
+
+    name: str
+    error_px: Spread
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Weights of one attention map, 0-1.
+
+    Attributes:
+        name: module and kind. "channel" and "spatial" are FGE's gates; "entropy" is that of the coarse attention,
+            relative to looking everywhere alike.
+        weight: their distribution.
+        alarm: "collapsed" towards zero, "open" when everything passes, else None.
+    """
+
+    name: str
+    weight: Spread
+    alarm: str | None
+
+
+@dataclass(frozen=True)
+class AffineHealth:
+    """Fitted affines after a stage.
+
+    Attributes:
+        name: of the stage.
+        condition: condition number of the fit's normal matrix.
+        determinant: change of area.
+        deviation: Frobenius distance of the linear part from the identity.
+        refused: share of fits that were refused, 0-1.
+        diverged: share of affines that are not finite, mirror, or change areas more than fourfold, 0-1.
+    """
+
+    name: str
+    condition: Spread
+    determinant: Spread
+    deviation: Spread
+    refused: float
+    diverged: float
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Mean cosine similarity of features of the two images.
+
+    Attributes:
+        name: "before FGE 1/2", "after FGE 1/2", "matched 1/2" and so on.
+        corresponding: of features that show the same ground.
+        control: of features of the same images that do not.
+        points: number of correspondences.
+    """
+
+    name: str
+    corresponding: float
+    control: float
+    points: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that `diagnose` found; see the parts.
+
+    Attributes:
+        samples: pairs.
+        stages, attention, affine, similarity: the parts.
+        error_px: final RMS error of each pair.
+        inconsistency_px: forward-backward inconsistency of each pair, RMS.
+        alarms: findings that ask for action, one sentence each.
+    """
+
+    samples: int
+    stages: tuple[StageError, ...]
+    attention: tuple[Attention, ...]
+    affine: tuple[AffineHealth, ...]
+    similarity: tuple[Similarity, ...]
+    error_px: tuple[float, ...]
+    inconsistency_px: tuple[float, ...]
+    alarms: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; what is not finite becomes None."""
+        record: dict[str, Any] = plain(dataclasses.asdict(self))
+        return record
+
+
+def grows(before: StageError, after: StageError) -> bool:
+    """Whether a stage makes the median error worse by more than chance would."""
+    return after.error_px.median > 1.1 * before.error_px.median + 0.05
+
+
+def is_ill(health: AffineHealth) -> bool:
+    """Whether the fits of a stage ask for action."""
+    return health.refused > MOST_REFUSED or health.diverged > 0 or health.condition.median > WORST_CONDITION
+
+
+def find_alarms(
+    stages: Sequence[StageError],
+    attention: Sequence[Attention],
+    affine: Sequence[AffineHealth],
+    similarity: Sequence[Similarity],
+) -> tuple[str, ...]:
+    """One sentence for each finding that asks for action."""
+    alarms = [
+        f"{after.name}: the median error grows from {before.error_px.median:.2f} to {after.error_px.median:.2f} px"
+        for before, after in pairwise(stages)
+        if grows(before, after)
+    ]
+    alarms += [f"{a.name}: attention is {a.alarm} (mean {a.weight.mean:.3f})" for a in attention if a.alarm]
+    for health in affine:
+        if health.refused > MOST_REFUSED:
+            alarms.append(f"{health.name}: {health.refused:.0%} of the affine fits were refused")
+        if health.diverged > 0:
+            alarms.append(f"{health.name}: {health.diverged:.0%} of the affines diverged")
+        if health.condition.median > WORST_CONDITION:
+            alarms.append(f"{health.name}: fits are ill-conditioned (median {health.condition.median:.1e})")
+    alarms += [
+        f"{s.name}: features of the same ground are no more alike than others ({s.corresponding:.3f}, {s.control:.3f})"
+        for s in similarity
+        if s.name.startswith("matched") and s.points and not s.corresponding > s.control + 0.01
+    ]
+    return tuple(alarms)
+
+
+def save_diagnosis(diagnosis: Diagnosis, folder: str | Path) -> list[Path]:
+    """Write `diagnosis.json` and one `diagnosis_*.png` per view; all of them appear, or nothing changes.
+
+    Args:
+        diagnosis: from `diagnose`.
+        folder: made when missing; older diagnoses in it are replaced.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: the folder or a file cannot be written.
+    """
+    from somareg.lab.evaluate.diagnose_figures import diagnosis_figures  # numbers alone need no matplotlib
+
+    text = json.dumps(diagnosis.to_json(), indent=1, allow_nan=False) + "\n"
+    contents = {"diagnosis.json": text.encode()}
+    contents |= {f"diagnosis_{name}.png": image for name, image in diagnosis_figures(diagnosis).items()}
+    with output_folder(folder, overwrite=True) as place:
+        for name, content in contents.items():
+            (place / name).write_bytes(content)
+    return [Path(folder) / name for name in contents]

@@ -1,0 +1,88 @@
+"""Diagnoses of the learned models among the methods of an evaluation, on the samples that it measured them by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from somareg.lab.data.batch import PairBatch
+from somareg.lab.data.samples import batches, load_stacks
+from somareg.lab.evaluate.diagnose import Diagnosis, diagnose, save_diagnosis
+from somareg.lab.evaluate.list_file import committed_list
+from somareg.lab.evaluate.peers import Method
+from somareg.lab.evaluate.protocol import SampleList, Split
+from somareg.lab.evaluate.run import Progress
+from somareg.matching.network import Soma
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """What was found inside a model.
+
+    Attributes:
+        name: of the method.
+        folder: holds the numbers and figures.
+        diagnosis: the numbers.
+    """
+
+    name: str
+    folder: Path
+    diagnosis: Diagnosis
+
+
+def learned(methods: Sequence[Method]) -> dict[str, Soma]:
+    """Name -> network of the methods that are a learned model."""
+    networks = {method.name: getattr(method, "network", None) for method in methods}
+    return {name: network for name, network in networks.items() if isinstance(network, Soma)}
+
+
+def diagnose_methods(
+    data_dir: str | Path,
+    sets: Collection[str],
+    levels: Collection[str],
+    methods: Sequence[Method],
+    *,
+    limit: int | None = None,
+    out_dir: str | Path,
+    split: Split = "test",
+    progress: Progress | None = None,
+    lists: Sequence[SampleList] | None = None,
+) -> list[Inside]:
+    """Look inside every learned model, all sets and levels together.
+
+    The network is shown the normalised crops as they are, without the search and refinement of `register`, so its
+    errors are not those of the table.
+
+    Args:
+        data_dir, sets, levels, limit, split, lists: as for `run.evaluate`.
+        methods: those that are no learned model are passed over.
+        out_dir: gets `diagnosis-<name>/` with `diagnosis.json` and figures.
+        progress: called with (what, done, total) after each batch.
+
+    Raises:
+        ConfigError: unknown set or level.
+        ReadError, InputError: the data folder does not hold what the lists name, or the lists hold nothing.
+        OutputError: `out_dir` cannot be written.
+    """
+    lists = [committed_list(name, split) for name in sets] if lists is None else lists
+    total = sum(len(made.samples.get(level, [])[:limit]) for made in lists for level in levels)
+    found = []
+    for name, network in learned(methods).items():
+        device = next(network.parameters()).device
+        shown = batches(load_stacks(lists, data_dir, levels, limit), device)
+        diagnosis = diagnose(network, _counted(shown, f"inside {name}", total, progress))
+        folder = Path(out_dir) / f"diagnosis-{name}"
+        save_diagnosis(diagnosis, folder)
+        found.append(Inside(name, folder, diagnosis))
+    return found
+
+
+def _counted(shown: Iterator[PairBatch], what: str, total: int, progress: Progress | None) -> Iterator[PairBatch]:
+    """The batches, each reported when the next one is asked for."""
+    done = 0
+    for batch in shown:
+        yield batch
+        done += len(batch)
+        if progress:
+            progress(what, done, total)

@@ -1,0 +1,313 @@
+"""`train`: a configuration in, a folder with checkpoints and a log out; stops in time, resumes exactly."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from somareg.config import to_mapping
+from somareg.errors import ConfigError, OutputError, ReadError
+from somareg.lab.train._lightning import L, MisconfigurationException
+from somareg.lab.train.callbacks import BEST, DIAGNOSIS, LAST, Keeper, Progress
+from somareg.lab.train.config import TrainCfg, save_config
+from somareg.lab.train.export import read_checkpoint
+from somareg.lab.train.guard import AtomicCheckpointIO, StopSignals
+from somareg.lab.train.judge import ProtocolValidator, Validator
+from somareg.lab.train.logs import EVENTS, PICTURES, TABLES
+from somareg.lab.train.sources import Source, Ticks, open_source
+from somareg.lab.train.task import Objective, RegistrationTask
+
+CONFIG = "config.yaml"
+_FOLDERS = (EVENTS, PICTURES, DIAGNOSIS)
+_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of `train` did.
+
+    Attributes:
+        steps: of all calls so far.
+        minutes: of all calls so far.
+        pairs_per_second: of this call, over all processes, validation and checkpoints not counted.
+        data_share: share of a step spent on making its batch, 0-1.
+        skipped: steps without effect because loss or gradient was not finite.
+        scores: of the last validation; empty without one.
+        checkpoint: the last one.
+        best: the one that validated best, None without validation.
+        stopped: "steps", "time", "interrupted", or "done" when there was nothing left to do.
+        alarms: findings of the diagnosis that ask for action.
+    """
+
+    steps: int
+    minutes: float
+    pairs_per_second: float
+    data_share: float
+    skipped: int
+    scores: dict[str, float]
+    checkpoint: Path
+    best: Path | None
+    stopped: str
+    alarms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the engine puts together; the defaults are somareg's own.
+
+    Attributes:
+        network: configuration -> network, its weights drawn from PyTorch's generator.
+        objective: what is minimised.
+        source: (configuration, rank, device) -> source of batches.
+        validator: configuration -> judge, None trains without validation; asked for on rank 0 only.
+    """
+
+    network: Callable[[TrainCfg], nn.Module]
+    objective: Objective
+    source: Callable[[TrainCfg, int, torch.device], Source]
+    validator: Callable[[TrainCfg], Validator | None]
+
+
+def own_parts() -> Parts:
+    """SOMA's network and objective, tiles and synthetic scenes, validation on the protocol."""
+    from somareg.lab.train.objective import objective
+    from somareg.matching.network import Soma
+
+    def source(cfg: TrainCfg, rank: int, device: torch.device) -> Source:
+        return open_source(cfg.data, batch=cfg.run.batch, seed=cfg.seed, rank=rank, device=device)
+
+    def validator(cfg: TrainCfg) -> Validator | None:
+        path = cfg.data.validation
+        return None if path is None else ProtocolValidator(path, cfg.data.validation_limit, cfg.run.pictures)
+
+    return Parts(lambda cfg: Soma(cfg.network), objective, source, validator)
+
+
+def train(
+    cfg: TrainCfg,
+    out_dir: str | Path,
+    *,
+    resume: bool | str | Path = False,
+    max_minutes: float | None = None,
+    overwrite: bool = False,
+    diagnose: bool = False,
+    parts: Parts | None = None,
+    progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
+) -> TrainResult:
+    """Train until steps or minutes are used up, or a signal asks to stop; always leaves a usable `last.ckpt`.
+
+    The folder gets `config.yaml` (resolved), `last.ckpt`, `best.ckpt`, `train.csv`, `validation.csv` and TensorBoard
+    events. A run that was killed goes on from `last.ckpt` as if nothing had happened: with a schedule over steps, the
+    same weights bit by bit on the same machine.
+
+    Args:
+        cfg: the configuration.
+        out_dir: folder of the run.
+        resume: True goes on from the folder's `last.ckpt` (or starts, where there is none yet); a path goes on from
+            that checkpoint.
+        max_minutes: wall clock of this call, in place of `cfg.run.max_minutes`.
+        overwrite: replace the run in the folder.
+        diagnose: look inside the network in the end and write `diagnosis/` (`lab.evaluate.diagnose`).
+        parts: network, objective, source and validation.
+        progress: called after every step with a line and the share done (0-1), on rank 0.
+        report: called with a line after every validation, on rank 0.
+
+    Raises:
+        OutputError: the folder holds something, or cannot be written.
+        ReadError: the checkpoint or the data cannot be read.
+        ConfigError: the checkpoint belongs to another network; the device is not there; no data.
+        EstimationError: the training diverged.
+        UnsupportedError: something that the configuration asks for is not installed.
+    """
+    folder = Path(out_dir)
+    checkpoint = _starting_point(folder, resume)
+    before = _check_checkpoint(checkpoint, cfg) if checkpoint is not None else {}
+    fresh, is_main = _is_fresh(folder, resume), is_main_process()
+    if is_main:
+        _check_folder(folder, fresh=fresh, overwrite=overwrite)
+    limit = _limit(cfg, max_minutes, float(before.get("minutes", 0.0)))
+    parts = parts or own_parts()
+    with ExitStack() as stack:
+        stack.enter_context(_settings(cfg))
+        torch.manual_seed(cfg.seed)
+        task = RegistrationTask(
+            cfg, parts.network(cfg), parts.objective, lambda rank, device: parts.source(cfg, rank, device), limit
+        )
+        signals = StopSignals()
+        stack.enter_context(signals.watching())
+        validator = parts.validator(cfg) if is_main else None
+        keeper = Keeper(folder, validator, signals, progress, report, diagnose)
+        trainer = _trainer(cfg, folder, keeper)
+        if is_main:
+            _claim(folder, cfg, fresh=fresh)
+        loader = DataLoader(Ticks(), batch_size=None, num_workers=0)
+        trainer.fit(task, loader, ckpt_path=None if checkpoint is None else str(checkpoint))
+    best = folder / BEST
+    return TrainResult(
+        steps=trainer.global_step,
+        minutes=task.minutes,
+        pairs_per_second=keeper.meter.rate,
+        data_share=keeper.meter.data_share,
+        skipped=task.skipped,
+        scores=dict(task.scores),
+        checkpoint=folder / LAST,
+        best=best if best.exists() else None,
+        stopped=keeper.stopped,
+        alarms=keeper.alarms,
+    )
+
+
+def is_main_process() -> bool:
+    """Whether this process is the first of its run, before Lightning has started: it alone writes."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES)
+
+
+def _trainer(cfg: TrainCfg, folder: Path, keeper: Keeper) -> L.Trainer:
+    run = cfg.run
+    accelerator = run.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return L.Trainer(
+            accelerator=accelerator,
+            devices=run.devices if isinstance(run.devices, int) else list(run.devices),
+            num_nodes=run.num_nodes,
+            strategy=run.strategy,
+            precision=run.precision,
+            max_epochs=-1,
+            max_steps=-1 if run.max_steps is None else run.max_steps,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[keeper],
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(folder),
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"run: accelerator, devices, strategy or precision cannot be had here: {line}") from error
+
+
+def _limit(cfg: TrainCfg, max_minutes: float | None, before: float) -> float | None:
+    """Minutes of this call."""
+    limit = cfg.run.max_minutes if max_minutes is None else max_minutes
+    if limit is not None and limit <= 0:
+        raise ConfigError(f"max_minutes is {limit}; give more than 0")
+    whole = cfg.optimiser.total_minutes
+    if cfg.optimiser.schedule != "time":
+        return limit
+    if whole is None and limit is None:
+        raise ConfigError("optimiser.schedule 'time' needs minutes: --max-minutes, run.max_minutes or total_minutes")
+    left = None if whole is None else max(whole - before, 0.0)
+    return min(value for value in (limit, left) if value is not None)
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def _starting_point(folder: Path, resume: bool | str | Path) -> Path | None:
+    if isinstance(resume, str | Path):
+        return Path(resume)
+    last = folder / LAST
+    return last if resume and last.exists() else None
+
+
+def _is_fresh(folder: Path, resume: bool | str | Path) -> bool:
+    """Whether a new run begins in the folder; it does too when it goes on from the checkpoint of another folder."""
+    elsewhere = isinstance(resume, str | Path) and Path(resume).resolve().parent != folder.resolve()
+    return not resume or elsewhere
+
+
+def _check_checkpoint(path: Path, cfg: TrainCfg) -> dict[str, Any]:
+    """The training record of a checkpoint that fits the configuration."""
+    content = read_checkpoint(path)
+    record = content.get("somareg")
+    if not isinstance(record, dict) or "ema" not in content:
+        raise ReadError(f"{path} is not a checkpoint of somareg; give one that 'somareg train' wrote")
+    key = _difference(record["config"]["network"], to_mapping(cfg.network), "network")
+    if key is not None:
+        raise ConfigError(f"{path} was trained with another '{key}'; resume with its own configuration")
+    return record
+
+
+def _difference(one: Any, other: Any, name: str) -> str | None:
+    """The first setting in which two mappings differ, None when they agree."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys((*one, *other)):
+            found = _difference(one.get(key), other.get(key), f"{name}.{key}")
+            if found is not None:
+                return found
+        return None
+    return None if one == other else name
+
+
+def _check_folder(folder: Path, *, fresh: bool, overwrite: bool) -> None:
+    """Refuse a folder whose content would be lost or mixed up."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file; give a folder name")
+    inside = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    strange = inside - {CONFIG, LAST, BEST, *TABLES, *_FOLDERS}
+    if fresh and not overwrite and (strange or LAST in inside):
+        raise OutputError(f"{folder} is not empty; go on with --resume, replace its run with --overwrite")
+    if not fresh and strange and CONFIG not in inside:
+        raise OutputError(f"{folder} holds no run of somareg to resume; give its folder, or a new one")
+
+
+def _claim(folder: Path, cfg: TrainCfg, *, fresh: bool) -> None:
+    """Make the folder, clear an earlier run out of it, write the configuration."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            for name in (CONFIG, LAST, BEST, *TABLES):
+                (folder / name).unlink(missing_ok=True)
+            for name in _FOLDERS:
+                shutil.rmtree(folder / name, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be used ({error}); give another output folder") from error
+    save_config(cfg, folder / CONFIG)
+
+
+# --- the process ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _settings(cfg: TrainCfg) -> Iterator[None]:
+    """Process-wide settings of training, put back afterwards: threads, TF32, generators, Lightning's chatter."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    chatter = {name: logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")}
+    levels = {name: logger.level for name, logger in chatter.items()}
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=list(devices)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*mid-epoch.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        if cfg.run.threads is not None:
+            torch.set_num_threads(cfg.run.threads)
+        torch.set_float32_matmul_precision("high" if cfg.run.tf32 else "highest")
+        for logger in chatter.values():
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
+            for name, logger in chatter.items():
+                logger.setLevel(levels[name])

@@ -1,0 +1,154 @@
+"""From a training checkpoint to weights that `register` takes: the network alone, averaged, fp16, with its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+import torch
+from torch import Tensor
+
+from somareg.errors import ReadError, WeightsError
+from somareg.matching.weights.card import ModelCard
+from somareg.matching.weights.store import build_network, check_state, save_weights
+
+PREFIX = "network."
+NO_LICENCE = "not stated"
+_AVERAGED = "averaged weights (EMA)"
+_LAST = "weights of the last step"
+_NOT_JUDGED = "weights of the last step; the scores are those of the averaged weights"
+
+
+class TrainingRecord(TypedDict):
+    """What a checkpoint says about its training, under the key "somareg"; numbers, texts, lists and mappings only.
+
+    Others may lie beside these; of them `synthetic_share`, `licence` and `notes` go into the card.
+
+    Attributes:
+        config: the whole configuration; "network" holds the settings of the network.
+        data: one mapping per set: set, role, pairs, licence.
+        minutes, steps, device, seed, scores: as in `ModelCard`.
+    """
+
+    config: dict[str, Any]
+    data: list[dict[str, Any]]
+    minutes: float
+    steps: int
+    device: str
+    seed: int
+    scores: dict[str, Any]
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    raw: bool = False,
+    overwrite: bool = False,
+) -> ModelCard:
+    """Write the network of a training checkpoint as fp16 safetensors with a card, after checking that it loads.
+
+    The checkpoint is a mapping as Lightning writes it, of which three keys are read: "state_dict" (the network under
+    the prefix `network.`), "ema" (name in the network -> averaged tensor, optional) and "somareg" (`TrainingRecord`).
+    It is read without executing anything in it.
+
+    Args:
+        checkpoint: file that the training engine wrote.
+        out: ends in `.safetensors`; the card takes the same name with `.json`.
+        name: of the model; the stem of `out` when None.
+        licence: of the weights; the checkpoint's, or "not stated", when None.
+        raw: take the weights of the last step, not their average.
+        overwrite: replace an earlier model.
+
+    Returns:
+        The card.
+
+    Raises:
+        ReadError: missing or damaged, not a checkpoint of somareg, or holding objects that could run code.
+        WeightsError: the weights are not finite, beyond fp16, or do not fit the network of the configuration.
+        ConfigError: the training record or the name is not what a card can hold.
+        OutputError: the files exist, or the folder or the disk refuses.
+    """
+    path = Path(checkpoint)
+    content = read_checkpoint(path)
+    record = _training_record(content, path)
+    averaged = _tensors(content.get("ema") or {}, "ema", path)  # empty where the training kept none
+    state = _network_state(content, {} if raw else averaged, path)
+    network = record["config"]["network"]
+    check_state(build_network(network, str(path)).state_dict(), state, str(path))
+    which = (_NOT_JUDGED if raw else _AVERAGED) if averaged else _LAST
+    fields = {key: record[key] for key in ("data", "minutes", "steps", "device", "seed", "scores")} | {
+        "name": name if name is not None else Path(out).stem,
+        "network": network,
+        "synthetic_share": record.get("synthetic_share"),
+        "licence": licence or record.get("licence") or NO_LICENCE,
+        "notes": "; ".join(str(text) for text in (which, record.get("notes")) if text),
+    }
+    return save_weights(state, fields, out, overwrite=overwrite)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The mapping in a checkpoint, tensors on the CPU; pickled objects other than plain ones are refused.
+
+    Raises:
+        ReadError: missing, a folder, damaged, or holding objects that could run code.
+    """
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise ReadError(f"{path} {what}; give a checkpoint that 'somareg train' wrote")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+    except Exception as error:  # a damaged pickle can make its reader raise anything
+        raise ReadError(
+            f"{path} is damaged, or holds Python objects that could run code and are never loaded; "
+            "give a checkpoint that 'somareg train' wrote"
+        ) from error
+    if not isinstance(content, dict):
+        raise ReadError(f"{path} holds no checkpoint but a {type(content).__name__}; give one of 'somareg train'")
+    return content
+
+
+def _training_record(content: Mapping[str, Any], path: Path) -> TrainingRecord:
+    """The record under "somareg", complete as far as a card needs it; its values are checked by the card."""
+    record = content.get("somareg")
+    if not isinstance(record, dict):
+        raise ReadError(f"{path} has no record 'somareg' of its training; give a checkpoint that 'somareg train' wrote")
+    for key in TrainingRecord.__annotations__:
+        if key not in record:
+            raise ReadError(f"{path}: its training record lacks '{key}'; train again with this version of somareg")
+    config = record["config"]
+    if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
+        raise ReadError(f"{path}: its training record has no config of the network; train again with this version")
+    return cast(TrainingRecord, record)
+
+
+def _network_state(content: Mapping[str, Any], averaged: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The network's part of the state dict, with averages in place of the weights that have one."""
+    whole = _tensors(content.get("state_dict"), "state_dict", path)
+    state = {key.removeprefix(PREFIX): tensor for key, tensor in whole.items() if key.startswith(PREFIX)}
+    if not state:
+        raise ReadError(f"{path}: no tensor of its state_dict starts with '{PREFIX}'; give one of 'somareg train'")
+    # An average that covers a part of the network only would mix two networks without a word.
+    lacking = [key for key, tensor in state.items() if tensor.is_floating_point() and key not in averaged]
+    strange = [key for key in averaged if key not in state]
+    if averaged and (lacking or strange):
+        key = (lacking or strange)[0]
+        raise WeightsError(
+            f"{path}: the averaged weights {'lack' if lacking else 'have an unknown'} {key!r:.100}; "
+            "export the weights of the last step with --raw"
+        )
+    return {key: averaged.get(key, tensor) for key, tensor in state.items()}
+
+
+def _tensors(value: Any, what: str, path: Path) -> dict[str, Tensor]:
+    """`value`, a mapping of names to tensors."""
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items()
+    ):
+        raise ReadError(f"{path}: its {what} is not a mapping of names to tensors; give one of 'somareg train'")
+    return dict(value)

@@ -1,0 +1,90 @@
+"""Judging a network during and after training: scores, pictures and a diagnosis on the samples of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from somareg.lab.data.batch import PairBatch
+from somareg.lab.data.samples import ProtocolSamples, batches
+from somareg.lab.train.logs import before_after
+
+
+class Validator(Protocol):
+    """Judges a network."""
+
+    def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:
+        """Figures of the network in eval mode, such as cmr_1, cmr_3 (0-1) and median_px."""
+
+    def pictures(self, network: nn.Module, device: torch.device) -> Mapping[str, Tensor]:
+        """Name -> (3, H, W) in 0-1."""
+
+    def batches(self, device: torch.device) -> Iterable[PairBatch]:
+        """The same samples as batches, for `write_diagnosis`."""
+
+
+class ProtocolValidator:
+    """Validation on samples of the protocol.
+
+    Args:
+        path: file of `ProtocolSamples`.
+        limit: samples used, None for all.
+        count: samples of each set and level that are drawn.
+
+    Raises:
+        ReadError: missing or damaged.
+    """
+
+    def __init__(self, path: str, limit: int | None, count: int) -> None:
+        self.samples = ProtocolSamples.load(path)
+        self.limit, self.count = limit, count
+
+    def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:
+        """CMR and median error, see `validate_samples`."""
+        from somareg.lab.train.validation import validate_samples
+
+        found: dict[str, float] = validate_samples(network, self.samples, self.limit, device)
+        return found
+
+    @torch.no_grad()
+    def pictures(self, network: nn.Module, device: torch.device) -> dict[str, Tensor]:
+        """Checkerboards, before and after the network's affine, of the first samples of each set and level."""
+        drawn: dict[str, Tensor] = {}
+        for stack in self.samples if self.count else ():
+            batch = stack.batch(slice(0, self.count), device)
+            affine = network(
+                batch.reference, batch.reference_mask, batch.moving, batch.moving_mask, batch.modalities
+            ).affine
+            for i in range(len(batch)):
+                name = f"{stack.set}-{stack.level}/{stack.index[i]}"
+                drawn[name] = before_after(stack.reference[i], stack.moving[i, None], affine[i])
+        return drawn
+
+    def batches(self, device: torch.device) -> Iterator[PairBatch]:
+        """The samples as batches, normalised as registration normalises them."""
+        return batches(self.samples, device, self.limit)
+
+
+def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], folder: Path) -> tuple[str, ...]:
+    """Look inside the network (`lab.evaluate.diagnose`), write figures and numbers, return what asks for action.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    from somareg.lab.evaluate.diagnose import diagnose, save_diagnosis
+
+    found = diagnose(network, batches)  # type: ignore[arg-type]
+    save_diagnosis(found, folder)
+    return found.alarms
+
+
+def rank_of(scores: Mapping[str, float]) -> list[float]:
+    """What "better" means, compared in this order: CMR at 1 px, CMR at 3 px, median error (smaller first)."""
+    names = ("cmr_1", "cmr_3", "median_px")
+    values = [scores.get(name, float("nan")) for name in names]
+    signed = [*values[:2], -values[2]]
+    return [value if value == value else float("-inf") for value in signed]  # NaN is the worst

@@ -1,0 +1,232 @@
+"""One training step: a batch that the step number fixes, the objective, a clipped AdamW step, the averaged weights."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+import somareg
+from somareg.config import to_mapping
+from somareg.errors import EstimationError
+from somareg.lab.data.batch import PairBatch
+from somareg.lab.train._lightning import L
+from somareg.lab.train.config import OptimiserCfg, TrainCfg
+from somareg.lab.train.ema import Ema
+from somareg.lab.train.sources import NETWORK, Source, seed_of
+
+MOST_BAD_STEPS = 20
+
+
+class Objective(Protocol):
+    """What is minimised."""
+
+    def __call__(
+        self, network: nn.Module, batch: PairBatch, cfg: Any, *, step: int, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar loss of a batch and the figures to log, each a scalar tensor.
+
+        Args:
+            network: in train mode.
+            batch: on the network's device.
+            cfg: settings of the objective.
+            step: number of the step, from 0.
+            progress: share of the schedule that is done, 0-1.
+        """
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate and progress, functions of the steps done and the minutes trained over all resumes.
+
+    Attributes:
+        cfg: warm-up, form and floor.
+        steps: length in steps, None if unknown.
+        minutes: length in minutes, None if unknown.
+    """
+
+    cfg: OptimiserCfg
+    steps: int | None
+    minutes: float | None
+
+    def progress(self, step: int, minutes: float) -> float:
+        """Share of the schedule that is done, 0-1; 0 where no length is known."""
+        by_step = step / self.steps if self.steps else 0.0
+        by_time = minutes / self.minutes if self.minutes else 0.0
+        share = {"cosine": by_step, "time": by_time, "constant": max(by_step, by_time)}[self.cfg.schedule]
+        return min(1.0, share)
+
+    def learning_rate(self, step: int, minutes: float) -> float:
+        """Learning rate of step number `step`."""
+        cfg = self.cfg
+        rise = min(1.0, (step + 1) / cfg.warmup_steps) if cfg.warmup_steps else 1.0
+        if cfg.schedule == "constant":
+            return cfg.lr * rise
+        fall = 0.5 * (1 + math.cos(math.pi * self.progress(step, minutes)))
+        return cfg.lr * rise * (cfg.floor + (1 - cfg.floor) * fall)
+
+
+class RegistrationTask(L.LightningModule):
+    """The network with its objective, source, optimiser and averaged weights.
+
+    Args:
+        cfg: the whole configuration; written into every checkpoint.
+        network: trained under the name "network".
+        objective: what is minimised.
+        open_source: (rank, device) -> the source of batches.
+        limit: minutes of this call, None without limit.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainCfg,
+        network: nn.Module,
+        objective: Objective,
+        open_source: Callable[[int, torch.device], Source],
+        limit: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.cfg, self.network, self.objective, self.limit = cfg, network, objective, limit
+        self._open_source = open_source
+        self.minutes_before = 0.0  # trained by earlier calls
+        self.minutes = 0.0  # trained by all calls; the clock of `callbacks` moves it
+        self.skipped = 0
+        self.bad_in_a_row = 0
+        self.scores: dict[str, float] = {}
+        self.best_score: list[float] | None = None
+        self.figures: dict[str, Tensor] = {}  # of the last step
+        self.learning_rate = 0.0  # of the last step
+        self.is_timed = False  # whether the next step measures how long it waits for its batch
+        self.draw_seconds = 0.0
+        self._saved_average: Mapping[str, Tensor] | None = None
+
+    # --- life cycle -------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Source, averaged weights and schedule, once device and rank are known."""
+        self.source = self._open_source(self.global_rank, self.device)
+        self.ema = Ema(self.network, self.cfg.run.ema)
+        if self._saved_average is not None:
+            self.ema.load(self._saved_average)
+            self._saved_average = None
+        optimiser, run = self.cfg.optimiser, self.cfg.run
+        here = None if self.limit is None else self.minutes_before + self.limit
+        self.schedule = Schedule(optimiser, optimiser.total_steps or run.max_steps, optimiser.total_minutes or here)
+
+    def configure_optimizers(self) -> Optimizer:
+        """AdamW without decay on norms, biases and other vectors."""
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.cfg.optimiser.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return AdamW([group for group in groups if group["params"]], lr=self.cfg.optimiser.lr)
+
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, tick: int, index: int) -> Tensor:
+        """The loss of step number `global_step`; what the loader gives is not used."""
+        step = self.global_step
+        rate = self.schedule.learning_rate(step, self.minutes)
+        for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr,unused-ignore]
+            group["lr"] = rate
+        batch = self.draw(step)
+        torch.manual_seed(seed_of(self.cfg.seed, self.global_rank, NETWORK, step))  # dropout and the like
+        progress = self.schedule.progress(step, self.minutes)
+        loss, logs = self.objective(self.network, batch, self.cfg.objective, step=step, progress=progress)
+        self.figures = {"loss": loss.detach(), **{name: value.detach() for name, value in logs.items()}}
+        self.learning_rate = rate
+        # A loss that is not finite makes every gradient NaN, so that after averaging all ranks skip the same step.
+        return loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
+
+    def draw(self, step: int) -> PairBatch:
+        """The batch of a step, in float32 whatever the precision of training: coordinates must not be rounded."""
+        started = now(self.device) if self.is_timed else 0.0
+        with torch.autocast(self.device.type, enabled=False):
+            batch = self.source.batch(step)
+        if self.is_timed:
+            self.draw_seconds = now(self.device) - started
+        return batch
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip the norm of the whole gradient; drop a gradient that is not finite.
+
+        Raises:
+            EstimationError: too many such steps in a row.
+        """
+        clip = self.cfg.optimiser.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        self.figures["gradient"] = norm.detach()
+        if bool(torch.isfinite(norm)):
+            self.bad_in_a_row = 0
+            return
+        # Without a gradient AdamW leaves parameters and moments alone; the scaler of float16 lowers its scale.
+        optimizer.zero_grad(set_to_none=True)
+        self.skipped += 1
+        self.bad_in_a_row += 1
+        if self.bad_in_a_row >= MOST_BAD_STEPS:
+            raise EstimationError(
+                f"training diverged: loss or gradient not finite in {MOST_BAD_STEPS} steps in a row up to step "
+                f"{self.global_step}; lower optimiser.lr, or train with run.precision 32-true"
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then take the new weights into the average."""
+        super().optimizer_step(*args, **kwargs)
+        if self.bad_in_a_row == 0:
+            self.ema.update(self.global_step)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Averaged weights and the record of training, plain values that load with `weights_only=True`."""
+        checkpoint["ema"] = dict(self.ema.average)
+        checkpoint["somareg"] = self.record()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Where the run stood."""
+        record = checkpoint["somareg"]
+        self._saved_average = checkpoint["ema"]
+        self.minutes = self.minutes_before = float(record["minutes"])
+        self.skipped, self.bad_in_a_row = int(record["skipped"]), int(record["bad_in_a_row"])
+        self.scores, self.best_score = dict(record["scores"]), record["best_score"]
+
+    def record(self) -> dict[str, Any]:
+        """What is known about this training; numbers, texts, lists and mappings only."""
+        return {
+            "version": somareg.__version__,
+            "config": to_mapping(self.cfg),
+            **self.source.summary(),
+            "minutes": self.minutes,
+            "steps": self.global_step,
+            "processes": self.trainer.world_size,
+            "device": device_name(self.device),
+            "seed": self.cfg.seed,
+            "scores": dict(self.scores),
+            "best_score": self.best_score,
+            "skipped": self.skipped,
+            "bad_in_a_row": self.bad_in_a_row,
+        }
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a monotonic clock, after all work queued on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the hardware, such as "NVIDIA H100 80GB HBM3" or "x86_64 CPU, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {device.type.upper()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,69 @@
+"""CMR on samples of the protocol, measured during training by the road that registration takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from somareg.geometry import AffineTransform
+from somareg.lab.data.samples import ProtocolSamples, SampleStack, shares
+from somareg.lab.evaluate import metrics
+from somareg.matching.engine import EngineCfg, align
+from somareg.matching.network import Soma
+from somareg.matching.pair import Pair
+
+ENGINE = replace(EngineCfg(), flow=None)  # the truth of the samples is affine, and the flow costs most of the time
+
+
+@torch.no_grad()
+def validate_samples(
+    network: nn.Module, samples: ProtocolSamples, limit: int | None, device: torch.device, cfg: EngineCfg = ENGINE
+) -> dict[str, float]:
+    """Align samples with the network and compare with their truth.
+
+    Args:
+        network: a `Soma` in eval mode.
+        samples: border-free pairs with known affines.
+        limit: samples used, shared among the sets and levels; None for all.
+        device: where the network is.
+        cfg: settings of the engine.
+
+    Returns:
+        cmr_0.5 ... cmr_5 (0-1), auc (0-1) and median_px over all samples, and the same per set and level as
+        "ombria_m/cmr_1". A failure has an infinite error.
+    """
+    assert isinstance(network, Soma)
+    errors: dict[str, list[float]] = {}
+    for stack, count in shares(samples, limit):
+        for i in range(count):
+            found = align(_pair(stack, i, device), (AffineTransform.identity(),), cfg, network=network)
+            error = float("inf") if found.failure else _rmse(found.affine, stack, i)
+            errors.setdefault(f"{stack.set}_{stack.level}", []).append(error)
+    if not errors:
+        return {}
+    scores = _figures(np.array([error for part in errors.values() for error in part]))
+    for name, part in errors.items():
+        scores |= {f"{name}/{key}": value for key, value in _figures(np.array(part)).items()}
+    return scores
+
+
+def _pair(stack: SampleStack, i: int, device: torch.device) -> Pair:
+    one = stack.batch(slice(i, i + 1), device)
+    return Pair(one.reference, one.reference_mask, one.moving, one.moving_mask, one.modalities)
+
+
+def _rmse(affine: AffineTransform, stack: SampleStack, i: int) -> float:
+    side = stack.moving.shape[-1]
+    rows, columns = np.mgrid[:side, :side].astype(np.float64)
+    points = np.stack([columns, rows], axis=-1).reshape(-1, 2)
+    displacement = (affine(points) - points).T.reshape(2, side, side).astype(np.float32)
+    truth = stack.matrix[i].double().numpy()
+    return metrics.rmse(metrics.point_errors(displacement, truth, (side, side)))
+
+
+def _figures(errors: np.ndarray) -> dict[str, float]:
+    share = {f"cmr_{k:g}": metrics.cmr(errors, k) for k in metrics.THRESHOLDS}
+    return {**share, "auc": metrics.auc(errors), "median_px": float(np.median(errors))}

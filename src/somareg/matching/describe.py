@@ -1,0 +1,73 @@
+"""What the windows compare: orientation channels or learned features, behind one call."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from somareg.features.encoder import Encoded
+from somareg.features.orientation import OrientationCfg, orientation_channels
+from somareg.matching.network import Soma
+from somareg.types import Modality
+
+Levels = dict[int, tuple[Tensor, Tensor]]
+"""stride -> (features (1, K, H // stride, W // stride), validity (1, 1, ...))."""
+
+
+class Describe(Protocol):
+    """Turns an image into features.
+
+    Attributes:
+        strides: pixels per cell of the levels it gives, finest first.
+    """
+
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+
+    def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
+        """Features of (1, C, H, W) normalised bands and a (1, 1, H, W) mask."""
+        ...
+
+    def temperature(self, stride: int) -> float | None:
+        """Log-likelihood per unit of correlation at a stride; None where nothing was trained."""
+        ...
+
+
+class OrientationFeatures:
+    """Orientation channels: one level, no training, the same for every modality."""
+
+    def __init__(self, cfg: OrientationCfg) -> None:
+        self.cfg = cfg
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return (self.cfg.stride,)
+
+    def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
+        return {self.cfg.stride: orientation_channels(image, mask, self.cfg)}
+
+    def temperature(self, stride: int) -> float | None:
+        return None
+
+
+class LearnedFeatures:
+    """The network's encoder with its FGE, at every stride that its matcher has a stage for."""
+
+    def __init__(self, network: Soma) -> None:
+        self.network = network
+        self._strides = tuple(sorted({stage.stride for stage in network.cfg.glam.stages}))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self._strides
+
+    def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
+        return self.levels(self.network.encode(image, mask, modality))
+
+    def levels(self, encoded: Encoded) -> Levels:
+        """What the windows need of encoded images."""
+        return {s: (encoded.pyramid[s].float() * encoded.valid[s], encoded.valid[s]) for s in self._strides}
+
+    def temperature(self, stride: int) -> float | None:
+        return self.network.temperature(stride)

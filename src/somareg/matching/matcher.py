@@ -1,0 +1,139 @@
+"""Window correlation of one pair: warp the moving image, describe it, compare it with the reference's windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from somareg.geometry import AffineTransform
+from somareg.matching.describe import Describe, Levels
+from somareg.matching.pair import Pair
+from somareg.matching.warping import map_grid, warp_to_reference
+from somareg.matching.windows import (
+    MIN_COVERAGE,
+    WindowCfg,
+    WindowCorrelation,
+    correlate_windows,
+    coverage,
+    window_grid,
+)
+from somareg.types import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Features of the moving image warped by an affine onto the reference grid, enlarged by `pad` pixels."""
+
+    base: Transform
+    pad: int
+    levels: Levels
+
+
+class Matcher:
+    """Correlates windows of a pair at one resolution; features are computed as seldom as possible.
+
+    Args:
+        pair: the two images.
+        describe: their features.
+        reuse_px: moving features that were computed under another affine are resampled instead of computed anew while
+            the two affines differ by less than this on the reference; 0 computes them every time.
+        fixed: features of the reference, if they are known already.
+    """
+
+    def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0, fixed: Levels | None = None) -> None:
+        self.pair, self.describe, self.reuse_px = pair, describe, reuse_px
+        self.fixed = fixed or describe(pair.reference, pair.reference_mask, pair.modalities[0])
+        self._kept: _Kept | None = None
+
+    @property
+    def finest(self) -> int:
+        """The smallest stride."""
+        return self.describe.strides[0]
+
+    def cells(self, stride: int | None = None) -> tuple[int, int]:
+        """(height, width) of the reference in cells."""
+        features = self.fixed[stride or self.finest][0]
+        return features.shape[-2], features.shape[-1]
+
+    def correlate(self, transform: Transform, window: WindowCfg, stride: int | None = None) -> WindowCorrelation:
+        """Correlation of all windows after warping the moving image by `transform`, on the CPU.
+
+        Args:
+            transform: reference pixels -> moving pixels.
+            window: in cells of `stride`.
+            stride: level; the finest if not given.
+        """
+        stride = stride or self.finest
+        fixed, fixed_valid = self.fixed[stride]
+        moved, moved_valid = self._moved(transform, window.margin, stride)
+        found = correlate_windows(fixed, fixed_valid, moved, moved_valid, window)
+        return replace(found.cpu(), temperature=self.describe.temperature(stride))
+
+    def correlate_back(self, transform: Transform, window: WindowCfg, stride: int | None = None) -> WindowCorrelation:
+        """The same with windows cut from the warped moving image and sought in the reference.
+
+        Displacements are on the reference grid as well, from the moving image's windows to the reference.
+        """
+        stride = stride or self.finest
+        moved, moved_valid = self._moved(transform, 0, stride)
+        rim = [window.margin] * 4
+        fixed, fixed_valid = (F.pad(part, rim) for part in self.fixed[stride])
+        found = correlate_windows(moved, moved_valid, fixed, fixed_valid, window)
+        return replace(found.cpu(), temperature=self.describe.temperature(stride))
+
+    def window_count(self, window: WindowCfg, stride: int | None = None) -> int:
+        """Number of windows that the reference alone allows."""
+        grid = window_grid(self.cells(stride), window)
+        return int((coverage(self.fixed[stride or self.finest][1], grid) > MIN_COVERAGE).sum())
+
+    def _moved(self, transform: Transform, margin: int, stride: int) -> tuple[Tensor, Tensor]:
+        """Moving features on the reference's cells, enlarged by `margin` cells."""
+        kept = self._keep(transform, margin * stride)
+        height, width = self.cells(stride)
+        features, valid = kept.levels[stride]
+        if kept.base is transform:
+            skip = kept.pad // stride - margin
+            rows, columns = slice(skip, skip + height + 2 * margin), slice(skip, skip + width + 2 * margin)
+            return features[..., rows, columns], valid[..., rows, columns]
+        y = torch.arange(-margin, height + margin, dtype=torch.float64, device=features.device) * stride
+        x = torch.arange(-margin, width + margin, dtype=torch.float64, device=features.device) * stride
+        yy, xx = torch.meshgrid(y, x, indexing="ij")
+        cells = torch.stack([xx, yy], dim=-1) + (stride - 1) / 2
+        assert isinstance(kept.base, AffineTransform)  # only affines are kept
+        points = map_grid(map_grid(cells, transform), kept.base.inverse) + kept.pad
+        extent = points.new_tensor([features.shape[-1] * stride, features.shape[-2] * stride])
+        grid = ((points + 0.5) * 2 / extent - 1).to(features)[None]
+        values = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
+        seen = F.grid_sample(valid, grid, padding_mode="zeros", align_corners=False)
+        known = (seen > 0.999).to(features)
+        return values * known, known
+
+    def _keep(self, transform: Transform, pad: int) -> _Kept:
+        """Features under an affine near `transform` that were kept, or new ones under `transform` itself."""
+        kept, coarsest = self._kept, self.describe.strides[-1]
+        if self.reuse_px:  # room for what is resampled: the displacement and a neighbour to interpolate with
+            pad += coarsest + int(self.reuse_px)
+        if kept is not None and kept.pad >= pad and self._apart(kept.base, transform) < self.reuse_px:
+            return kept
+        pad = -(-pad // coarsest) * coarsest
+        image, seen = warp_to_reference(self.pair.moving, self.pair.moving_mask, transform, self.pair.shape, pad)
+        new = _Kept(transform, pad, self.describe(image, seen, self.pair.modalities[1]))
+        if isinstance(transform, AffineTransform):
+            self._kept = new
+        return new
+
+    def _apart(self, base: Transform, transform: Transform) -> float:
+        """Largest distance of the two maps over the reference, in its pixels."""
+        if base is transform:
+            return 0.0
+        assert isinstance(base, AffineTransform)
+        height, width = self.pair.shape
+        y, x = torch.linspace(0, height - 1, 5), torch.linspace(0, width - 1, 5)
+        yy, xx = torch.meshgrid(y, x, indexing="ij")
+        points = torch.stack([xx, yy], dim=-1).reshape(-1, 2).double().numpy()
+        back = base.inverse(transform(points))
+        return float(np.linalg.norm(back - points, axis=1).max())

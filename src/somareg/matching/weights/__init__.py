@@ -1,0 +1,25 @@
+"""Trained weights: safetensors with a card, checked before use; the folder of those that ship with the package."""
+
+from somareg.matching.weights.card import DataUse, ModelCard, read_card
+from somareg.matching.weights.store import (
+    build_network,
+    check_state,
+    embedded,
+    load_network,
+    load_weights,
+    resolve,
+    save_weights,
+)
+
+__all__ = [
+    "DataUse",
+    "ModelCard",
+    "build_network",
+    "check_state",
+    "embedded",
+    "load_network",
+    "load_weights",
+    "read_card",
+    "resolve",
+    "save_weights",
+]

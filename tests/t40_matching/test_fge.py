@@ -1,0 +1,462 @@
+"""The Feature Gradient Enhancer: true derivatives, blind to polarity, near the identity before training."""
+
+from __future__ import annotations
+
+import copy
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from somareg.config import from_mapping, to_mapping
+from somareg.errors import ConfigError
+from somareg.features.fge import AttentionMaps, FeatureGradientEnhancer, FgeCfg, GradientBranch
+from somareg.features.orientation import smooth
+from somareg.features.oriented import (
+    FixedFilters,
+    LearnableFilters,
+    PlainConvolutions,
+    make_filters,
+    oriented_kernels,
+)
+from somareg.features.reconstruction import ChannelReconstruction, Decoder, SpatialReconstruction
+
+DIRECTIONS, SIGMAS = 8, (0.8, 1.6)
+SIDE = 40
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def texture(channels: int = 16, side: int = SIDE, batch: int = 2, seed: int = 1) -> Tensor:
+    """Smooth features of mean 0 and deviation 1, as after a normalisation."""
+    generator = torch.Generator().manual_seed(seed)
+    features = smooth(torch.randn(batch, channels, side, side, generator=generator), 1.2)
+    features = features - features.mean((-2, -1), keepdim=True)
+    return features / features.std((-2, -1), keepdim=True)
+
+
+def along(angle_deg: float, side: int = SIDE) -> Tensor:
+    """(side, side) distance from the centre along a direction (from +x towards +y, as +y is down)."""
+    place = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
+    angle = math.radians(angle_deg)
+    return place[None, :] * math.cos(angle) + place[:, None] * math.sin(angle)
+
+
+def banks(channels: int) -> list[nn.Module]:
+    return [kind(channels, DIRECTIONS, SIGMAS) for kind in (FixedFilters, LearnableFilters)]
+
+
+def per_direction(response: Tensor, channels: int) -> Tensor:
+    return response.unflatten(1, (channels, DIRECTIONS))
+
+
+# --- the filters ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_all_directions_are_distinct(sigma: float) -> None:
+    """Neither equal to one another nor to one another's negative: 22.5 degrees apart is a cosine of 0.92."""
+    unit = nn.functional.normalize(oriented_kernels(DIRECTIONS, sigma).flatten(1), dim=1)
+    for first, second in combinations(unit, 2):
+        assert abs(float(first @ second)) < 0.95
+    neighbours = (unit[:-1] * unit[1:]).sum(1)
+    torch.testing.assert_close(neighbours, torch.full((7,), math.cos(math.pi / 8)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sigma", [0.5, *SIGMAS, 2.3])
+@pytest.mark.parametrize("directions", [1, 4, 6, 8])
+def test_kernels_are_derivatives(directions: int, sigma: float) -> None:
+    """Mean 0; unit response to a unit ramp along their direction and none to one across it."""
+    kernels = oriented_kernels(directions, sigma)
+    size = kernels.shape[-1]
+    torch.testing.assert_close(kernels.sum((-2, -1)), torch.zeros(directions), atol=1e-6, rtol=0)
+    for number, kernel in enumerate(kernels):
+        angle = 180.0 * number / directions
+        assert float((kernel * along(angle, size)).sum()) == pytest.approx(1.0, abs=1e-5)
+        assert float((kernel * along(angle + 90, size)).sum()) == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("angle", [0.0, 22.5, 70.0, 90.0, 135.0, 200.0])
+def test_a_ramp_is_answered_by_its_slope_along_each_direction(angle: float) -> None:
+    ramp = torch.stack([along(angle), -3.0 * along(angle)])[None]
+    for bank in banks(2):
+        for response in bank(ramp):
+            inner = per_direction(response, 2)[..., 8:-8, 8:-8]
+            for k in range(DIRECTIONS):
+                slope = abs(math.cos(math.radians(angle - 22.5 * k)))
+                torch.testing.assert_close(inner[0, 0, k], torch.full_like(inner[0, 0, k], slope), atol=1e-4, rtol=0)
+                torch.testing.assert_close(inner[0, 1, k], 3.0 * inner[0, 0, k], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("wanted", range(DIRECTIONS))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_step_edge_is_answered_most_by_the_direction_across_it(wanted: int, sign: int) -> None:
+    edge = sign * torch.sigmoid(along(22.5 * wanted) / 0.3)[None, None]
+    on_edge = (along(22.5 * wanted).abs() < 0.6) & (torch.hypot(along(0), along(90)) < 10)
+    for bank in banks(1):
+        for response in bank(edge):
+            strength = response[0][:, on_edge]
+            assert set(strength.argmax(0).tolist()) == {wanted}
+            runner_up = strength.topk(2, dim=0).values[1]
+            assert bool((strength[wanted] > 1.03 * runner_up).all())
+
+
+def test_contrast_inversion_changes_nothing() -> None:
+    features = texture(4)
+    for bank in banks(4):
+        for straight, inverted in zip(bank(features), bank(-features), strict=True):
+            assert torch.equal(straight, inverted)
+            assert straight.mean() > 0.02
+    branch = GradientBranch(16, "fixed", FgeCfg())
+    torch.testing.assert_close(branch(texture()), branch(-texture()), atol=1e-5, rtol=0)
+
+
+def test_each_channel_may_be_inverted_on_its_own() -> None:
+    features, signs = texture(4), torch.tensor([1.0, -1.0, -1.0, 1.0]).view(1, 4, 1, 1)
+    for bank in banks(4):
+        for straight, mixed in zip(bank(features), bank(features * signs), strict=True):
+            assert torch.equal(straight, mixed)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_quarter_turn_permutes_the_directions(turns: int) -> None:
+    features = texture(3)
+    for bank in banks(3):
+        turned_responses = bank(torch.rot90(features, turns, (2, 3)))
+        for straight, turned in zip(bank(features), turned_responses, strict=True):
+            back = per_direction(torch.rot90(turned, -turns, (2, 3)), 3)
+            expected = torch.roll(per_direction(straight, 3), turns * DIRECTIONS // 2, dims=2)
+            torch.testing.assert_close(back, expected, atol=1e-5, rtol=0)
+            if turns % 2:
+                assert (back - per_direction(straight, 3)).abs().mean() > 0.02
+
+
+def test_a_mirror_reverses_the_directions() -> None:
+    features, order = texture(3), [0, 7, 6, 5, 4, 3, 2, 1]
+    for bank in banks(3):
+        for straight, mirrored in zip(bank(features), bank(features.flip(3)), strict=True):
+            expected = per_direction(straight, 3)[:, :, order]
+            torch.testing.assert_close(per_direction(mirrored.flip(3), 3), expected, atol=1e-5, rtol=0)
+
+
+def test_responses_stay_where_the_structure_is() -> None:
+    """The answer to a point is symmetric about the point: no part of a cell is gained or lost."""
+    point = torch.zeros(1, 1, 21, 21)
+    point[..., 10, 10] = 1.0
+    for bank in banks(1):
+        for response in bank(point):
+            assert bool(response.max() > 0.01)
+            torch.testing.assert_close(response, response.flip((2, 3)), atol=1e-6, rtol=0)
+
+
+def test_learnable_filters_start_as_the_fixed_ones() -> None:
+    features = texture(5)
+    fixed, learnable = banks(5)
+    for first, second in zip(fixed(features), learnable(features), strict=True):
+        torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+
+
+def test_constant_features_have_no_gradient() -> None:
+    """Nor after training, and the replicated border is no edge."""
+    constant = torch.tensor([3.0, -7.0, 0.5, 100.0]).view(1, 4, 1, 1).expand(2, 4, 12, 17)
+    fixed, learnable = banks(4)
+    for parameter in learnable.parameters():
+        nn.init.normal_(parameter)
+    for response in fixed(constant):
+        assert response.abs().max() < 1e-4
+    for response in learnable(constant):
+        assert response.abs().max() < 1e-2  # 100 times kernels of size 1, in float32
+    branch = GradientBranch(4, "fixed", FgeCfg())
+    assert branch(constant).abs().max() < 0.05
+
+
+def test_the_gradient_is_that_of_the_weight_free_engine() -> None:
+    from somareg.features.orientation import gradients
+
+    features, bank = texture(3), FixedFilters(3, DIRECTIONS, SIGMAS)
+    for scale, sigma in enumerate(SIGMAS):
+        expected = torch.stack(gradients(features, torch.ones_like(features[:, :1]), sigma), dim=2)
+        torch.testing.assert_close(bank.gradient(features, scale), expected, atol=1e-5, rtol=0)
+
+
+def test_pooling_after_the_mix_is_pooling_of_every_response() -> None:
+    branch = GradientBranch(8, "fixed", FgeCfg(pooling=0.9))
+    features = texture(8)
+    mixed = [mix(smooth(r, 0.9)) for mix, r in zip(branch.mix, branch.responses(features), strict=True)]
+    torch.testing.assert_close(branch(features), branch.norm(mixed[0] + mixed[1]), atol=1e-4, rtol=0)
+
+
+# --- the parts that select and keep --------------------------------------------------------------------------------
+
+
+def test_spatial_reconstruction_moves_features_between_halves_and_loses_none() -> None:
+    unit, features = SpatialReconstruction(16), texture()
+    nn.init.normal_(unit.norm.weight)
+    out = unit(features)
+    torch.testing.assert_close(sum(out.chunk(2, 1)), sum(features.chunk(2, 1)), atol=1e-5, rtol=0)
+    assert (out - features).abs().mean() > 0.05
+
+
+def test_spatial_reconstruction_gates_by_the_weights_of_the_norm() -> None:
+    """A channel whose weight is large and positive keeps its strong cells; weight 0 halves it everywhere."""
+    unit, features = SpatialReconstruction(4), texture(4)
+    with torch.no_grad():
+        unit.norm.weight.copy_(torch.tensor([400.0, 0.0, 0.0, 0.0]))
+    out = unit(features)
+    normed = (features - features.mean((-2, -1), keepdim=True)) / features.std((-2, -1), keepdim=True, correction=0)
+    strong = normed[:, 0] > 0.1
+    kept = out[:, 0] - 0.5 * features[:, 2]  # channel 2 lets half of itself go to channel 0
+    torch.testing.assert_close(kept[strong], features[:, 0][strong], atol=1e-4, rtol=0)
+    assert kept[normed[:, 0] < -0.1].abs().max() < 1e-4
+    torch.testing.assert_close(out[:, 1], 0.5 * (features[:, 1] + features[:, 3]), atol=1e-5, rtol=0)
+
+
+def test_channel_reconstruction_lies_between_its_paths_and_keeps_the_scale() -> None:
+    deviations = []
+    for channels in (16, 64, 256):
+        unit, features = ChannelReconstruction(channels), texture(channels, side=16)
+        deviations.append(float(unit(features).detach().std() / features.std()))
+    assert max(deviations) < 2.0
+    assert min(deviations) > 0.05
+    assert max(deviations) / min(deviations) < 1.5  # and it does not shrink as channels are added
+
+
+def test_attention_selects_what_enters() -> None:
+    enhancer, features = FeatureGradientEnhancer(16, FgeCfg(reconstruction=False)), texture()
+    assert enhancer.attention is not None
+    with torch.no_grad():
+        enhancer.attention.place.bias.fill_(-60.0)
+    assert torch.equal(enhancer.enhance(features), features)
+    with torch.no_grad():
+        enhancer.attention.place.bias.zero_()
+        enhancer.attention.excite[2].bias.copy_(torch.tensor([-60.0] * 8 + [3.0] * 8))
+    added = enhancer.enhance(features) - features
+    assert not added[:, :8].any()
+    assert added[:, 8:].abs().mean() > 0.05
+
+
+def test_attention_that_does_not_choose_is_no_attention() -> None:
+    features, enhancer = texture(), FeatureGradientEnhancer(16, FgeCfg())
+    assert enhancer.attention is not None
+    for parameter in enhancer.attention.parameters():
+        nn.init.zeros_(parameter)
+    without = FeatureGradientEnhancer(16, FgeCfg(attention=False))
+    without.load_state_dict({k: v for k, v in enhancer.state_dict().items() if not k.startswith("attention")})
+    torch.testing.assert_close(enhancer(features), without(features), atol=1e-6, rtol=0)
+
+
+def test_attention_maps_are_what_forward_uses() -> None:
+    enhancer, features = FeatureGradientEnhancer(16, FgeCfg(reconstruction=False)), texture()
+    for parameter in enhancer.attention.parameters():  # type: ignore[union-attr]
+        nn.init.normal_(parameter, std=0.5)
+    maps = enhancer.attention_maps(features)
+    assert isinstance(maps, AttentionMaps)
+    assert maps.channel.shape == (2, 16)
+    assert maps.spatial.shape == (2, 1, SIDE, SIDE)
+    assert float(maps.channel.detach().std()) > 0.05
+    assert float(maps.spatial.detach().std()) > 0.05
+    assert enhancer.gradient is not None
+    added = 4 * maps.channel[..., None, None] * maps.spatial * enhancer.branch_gain * enhancer.gradient(features)
+    torch.testing.assert_close(enhancer.enhance(features), features + added, atol=1e-5, rtol=0)
+    assert FeatureGradientEnhancer(16, FgeCfg(attention=False)).attention_maps(features) is None
+
+
+def test_attention_starts_open_everywhere() -> None:
+    maps = FeatureGradientEnhancer(32, FgeCfg()).attention_maps(texture(32))
+    assert maps is not None
+    for weights in maps:
+        assert 0.35 < float(weights.detach().min()) <= float(weights.detach().max()) < 0.65
+
+
+# --- the whole -----------------------------------------------------------------------------------------------------
+
+ABLATIONS = [
+    FgeCfg(filters=filters, attention=attention, reconstruction=reconstruction)
+    for filters in ("fixed", "learnable", "conv", "off")
+    for attention in (True, False)
+    for reconstruction in (True, False)
+]
+
+
+@pytest.mark.parametrize("cfg", ABLATIONS, ids=lambda c: f"{c.filters}-{c.attention:d}{c.reconstruction:d}")
+@pytest.mark.parametrize("channels", [16, 96])
+def test_near_the_identity_and_of_order_1_before_training(cfg: FgeCfg, channels: int) -> None:
+    features, enhancer = texture(channels), FeatureGradientEnhancer(channels, cfg)
+    with torch.no_grad():
+        enhanced, loss = enhancer(features)
+    assert enhanced.shape == features.shape
+    assert 0.5 < float(enhanced.std() / features.std()) < 2
+    assert float(nn.functional.cosine_similarity(enhanced, features).mean()) > 0.9
+    again = enhanced
+    for _ in range(3):
+        again = enhancer.enhance(again).detach()
+    assert 0.5 < float(again.std() / features.std()) < 3
+    assert loss.shape == ()
+    assert (float(loss) > 0) == cfg.reconstruction
+
+
+@pytest.mark.parametrize("filters", ["fixed", "learnable", "conv"])
+def test_the_border_of_the_map_is_no_structure(filters: str) -> None:
+    """Features that are the same everywhere stay so up to the border, in every part."""
+    enhancer = FeatureGradientEnhancer(16, FgeCfg(filters=filters))  # type: ignore[arg-type]
+    constant = torch.randn(1, 16, 1, 1).expand(1, 16, 12, 14)
+    maps = enhancer.attention_maps(constant)
+    assert maps is not None
+    for part in (enhancer.enhance(constant), maps.spatial):
+        torch.testing.assert_close(part, part[..., 6:7, 7:8].expand_as(part), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("strength", [0.1, 10.0])
+def test_the_added_gradient_does_not_grow_with_the_features(strength: float) -> None:
+    branch = GradientBranch(32, "fixed", FgeCfg())
+    assert float(branch(strength * texture(32)).detach().std()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_all_off_is_the_identity() -> None:
+    enhancer, features = FeatureGradientEnhancer(6, FgeCfg("off", False, False)), texture(6)
+    enhanced, loss = enhancer(features)
+    assert torch.equal(enhanced, features)
+    assert float(loss) == 0.0
+    assert not list(enhancer.parameters())
+
+
+def count(cfg: FgeCfg, channels: int = 32) -> int:
+    return sum(p.numel() for p in FeatureGradientEnhancer(channels, cfg).parameters())
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("reconstruction", [True, False])
+def test_switches_change_the_number_of_parameters_as_stated(attention: bool, reconstruction: bool) -> None:
+    def size(filters: str) -> int:
+        return count(FgeCfg(filters=filters, attention=attention, reconstruction=reconstruction))  # type: ignore[arg-type]
+
+    assert size("learnable") - size("fixed") == 8 * DIRECTIONS * (5**2 + 11**2)  # 8 carriers of 32 channels
+    assert abs(size("conv") / size("learnable") - 1) < 0.05
+    assert size("fixed") > size("off")
+
+
+def test_each_part_has_parameters_of_its_own() -> None:
+    assert sum(p.numel() for p in make_filters("fixed", 8, 8, SIGMAS).parameters()) == 0
+    assert count(FgeCfg()) > count(FgeCfg(attention=False)) > count(FgeCfg(attention=False, reconstruction=False))
+    saved = FeatureGradientEnhancer(32, FgeCfg()).state_dict()
+    assert sum(v.numel() for v in saved.values()) == count(FgeCfg())  # analytic kernels are not stored
+
+
+def test_a_plain_convolution_has_the_reach_of_the_filters_but_no_prior() -> None:
+    plain, learnable = PlainConvolutions(3, DIRECTIONS, SIGMAS), LearnableFilters(3, DIRECTIONS, SIGMAS)
+    sizes = [tuple(c.weight.shape) for c in plain.convolutions]  # type: ignore[union-attr]
+    assert sizes == [tuple(k.shape) for k in learnable.kernels.parameters()]
+    features = texture(3)
+    assert all((a - b).abs().mean() > 0.1 for a, b in zip(plain(features), plain(-features), strict=True))
+
+
+@pytest.mark.parametrize("cfg", ABLATIONS[:-1], ids=lambda c: f"{c.filters}-{c.attention:d}{c.reconstruction:d}")
+def test_gradients_reach_all_parameters(cfg: FgeCfg) -> None:
+    enhancer, features = FeatureGradientEnhancer(16, cfg), texture().requires_grad_()
+    enhanced, loss = enhancer(features)
+    (enhanced.square().mean() + loss).backward()
+    for name, parameter in enhancer.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+        assert bool(parameter.grad.any()), name
+    assert features.grad is not None
+    assert bool(torch.isfinite(features.grad).all())
+
+
+def test_the_goal_of_the_reconstruction_is_fixed() -> None:
+    """The loss cannot pull the incoming features towards what is easy to decode."""
+    decoder, features = Decoder(8), texture(8).requires_grad_()
+    decoder.loss(torch.randn(2, 8, SIDE, SIDE), features).backward()
+    assert features.grad is None
+    assert decoder.layers[0].weight.grad is not None
+
+
+def test_the_reconstruction_loss_is_the_mean_absolute_error_and_falls() -> None:
+    enhancer, features = FeatureGradientEnhancer(16, FgeCfg()), texture(side=24)
+    enhanced, loss = enhancer(features)
+    assert enhancer.decoder is not None
+    expected = (enhancer.decoder(enhanced) - features).abs().mean()
+    torch.testing.assert_close(loss, expected)
+    optimiser = torch.optim.Adam(enhancer.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        loss = enhancer(features)[1]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.4 * losses[0]
+
+
+@pytest.mark.parametrize("filters", ["fixed", "learnable"])
+def test_it_learns_to_tell_directions(filters: str) -> None:
+    """A readout of 1 x 1 from enhanced features finds the orientation of a wave; from the features alone it cannot."""
+    waves = torch.stack([torch.sin(along(a, 24) / 1.5 + p) for a in (0, 45, 90, 135) for p in (0.0, 1.0, 2.0)])
+    features = waves[:, None].repeat(1, 4, 1, 1)
+    labels = torch.arange(4).repeat_interleave(3)
+
+    def accuracy(enhancer: FeatureGradientEnhancer) -> float:
+        readout = nn.Conv2d(4, 4, 1)
+        optimiser = torch.optim.Adam([*enhancer.parameters(), *readout.parameters()], lr=2e-2)
+        for _ in range(60):
+            scores = readout(enhancer.enhance(features)).mean((-2, -1))
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(scores, labels).backward()
+            optimiser.step()
+        return float((scores.argmax(1) == labels).float().mean())
+
+    assert accuracy(FeatureGradientEnhancer(4, FgeCfg(filters=filters))) == 1.0  # type: ignore[arg-type]
+    assert accuracy(FeatureGradientEnhancer(4, FgeCfg("off", False, False))) < 0.8
+
+
+@pytest.mark.parametrize("filters", ["fixed", "learnable", "conv", "off"])
+def test_images_of_a_batch_do_not_see_each_other_and_modes_agree(filters: str) -> None:
+    enhancer = FeatureGradientEnhancer(16, FgeCfg(filters=filters))  # type: ignore[arg-type]
+    features = texture(batch=3)
+    together = enhancer.enhance(features)
+    torch.testing.assert_close(together[1:2], enhancer.enhance(features[1:2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, enhancer.eval().enhance(features), atol=1e-6, rtol=0)
+    torch.testing.assert_close(together, copy.deepcopy(enhancer).enhance(features), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (17, 12)])
+def test_any_size(size: tuple[int, int]) -> None:
+    enhanced, loss = FeatureGradientEnhancer(16, FgeCfg())(torch.randn(1, 16, *size))
+    assert enhanced.shape == (1, 16, *size)
+    assert bool(torch.isfinite(enhanced).all())
+    assert bool(torch.isfinite(loss))
+
+
+def test_half_precision() -> None:
+    enhancer, features = FeatureGradientEnhancer(16, FgeCfg()), texture()
+    exact, _ = enhancer(features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough, loss = enhancer(features)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(rough.float(), exact, atol=0.1, rtol=0)
+
+
+def test_settings_from_plain_values() -> None:
+    cfg = FgeCfg(filters="learnable", sigmas=(1.0,), directions=4, attention=False)
+    assert from_mapping(FgeCfg, to_mapping(cfg), "fge") == cfg
+    assert from_mapping(FgeCfg, {"sigmas": [0.8, 1.6, 3.2]}, "fge").sigmas == (0.8, 1.6, 3.2)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("directions", 0), ("sigmas", ()), ("sigmas", (0.8, 0.0)), ("pooling", -1.0), ("carriers", 0.0), ("gain", 0.0)],
+)
+def test_impossible_settings_are_named(option: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=option):
+        FgeCfg(**{option: value})  # type: ignore[arg-type]
+
+
+def test_channels_that_do_not_fit() -> None:
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        FeatureGradientEnhancer(18, FgeCfg())
+    assert FeatureGradientEnhancer(18, FgeCfg(reconstruction=False))(texture(18))[0].shape[1] == 18
