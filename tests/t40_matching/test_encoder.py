@@ -54,7 +54,7 @@ def test_what_lies_beyond_the_last_whole_cell_moves_no_cell() -> None:
         a, b = whole.pyramid[stride][..., inner, inner], cut.pyramid[stride][..., inner, inner]
         assert float((a - b).square().mean() / a.var()) < 0.03  # normalisation over the image makes the difference
         off_by_one = whole.pyramid[stride][..., inner, slice(1, 64 // stride + 1)]
-        assert float((off_by_one - b).square().mean() / a.var()) > 0.2
+        assert float((off_by_one - b).square().mean() / a.var()) > 0.1
 
 
 @pytest.mark.parametrize("axis", [-1, -2])

@@ -230,14 +230,20 @@ def test_attention_selects_what_enters() -> None:
     enhancer, features = FeatureGradientEnhancer(16, FgeCfg(reconstruction=False)), texture()
     assert enhancer.attention is not None
     with torch.no_grad():
-        enhancer.attention.place.bias.fill_(-60.0)
-    assert torch.equal(enhancer.enhance(features), features)
-    with torch.no_grad():
-        enhancer.attention.place.bias.zero_()
         enhancer.attention.excite[2].bias.copy_(torch.tensor([-60.0] * 8 + [3.0] * 8))
     added = enhancer.enhance(features) - features
     assert not added[:, :8].any()
     assert added[:, 8:].abs().mean() > 0.05
+
+
+def test_spatial_attention_chooses_among_places_and_never_shuts_all() -> None:
+    attention = FeatureGradientEnhancer(16, FgeCfg()).attention
+    assert attention is not None
+    with torch.no_grad():
+        attention.place.weight.fill_(-5.0)
+    weights = attention(texture().abs() + 3.0).spatial  # all positive, as features after an activation are
+    assert float((weights > 0.5).float().mean()) > 0.2
+    assert float((weights < 0.5).float().mean()) > 0.2
 
 
 def test_attention_that_does_not_choose_is_no_attention() -> None:

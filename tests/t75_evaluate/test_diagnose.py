@@ -280,10 +280,10 @@ def test_collapsed_attention_raises_the_alarm(truth):
     healthy = D.diagnose(network, batch(truth))
     assert {a.name for a in healthy.attention} == {"fge.channel", "fge.spatial"}
     assert not [a for a in healthy.attention if a.alarm]
-    nn.init.constant_(network.fge.attention.place.bias, -9.0)
+    nn.init.constant_(network.fge.attention.excite[2].bias, -9.0)
     found = D.diagnose(network, batch(truth))
-    assert {a.name: a.alarm for a in found.attention} == {"fge.channel": None, "fge.spatial": "collapsed"}
-    assert any("fge.spatial: attention is collapsed" in alarm for alarm in found.alarms)
+    assert {a.name: a.alarm for a in found.attention} == {"fge.channel": "collapsed", "fge.spatial": None}
+    assert any("fge.channel: attention is collapsed" in alarm for alarm in found.alarms)
 
 
 def test_a_stage_that_makes_it_worse_raises_the_alarm(truth):

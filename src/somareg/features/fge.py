@@ -94,16 +94,20 @@ class Attention(nn.Module):
         hidden = max(4, channels // reduction)
         last = nn.Linear(hidden, channels)
         self.excite = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), last)
-        self.place = nn.Conv2d(2, 1, size, padding=size // 2, padding_mode="replicate")
+        self.place = nn.Conv2d(2, 1, size, padding=size // 2, padding_mode="replicate", bias=False)
         # Nearly flat at the start: every channel and every place gets its chance.
         nn.init.normal_(last.weight, std=0.02)
-        nn.init.normal_(self.place.weight, std=0.02)
+        nn.init.normal_(self.place.weight, std=0.005)
         nn.init.zeros_(last.bias)
 
     def forward(self, features: Tensor) -> AttentionMaps:
         """Weights for (B, C, h, w)."""
         channel = torch.sigmoid(self.excite(features.mean((-2, -1))) + self.excite(features.amax((-2, -1))))
         summary = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
+        # Standardised over the image and without a bias, the weights choose among places: on inputs that are all
+        # positive they would drift towards zero everywhere and shut the branch.
+        summary = summary - summary.mean((-2, -1), keepdim=True)
+        summary = summary / (summary.square().mean((-2, -1), keepdim=True) + 1e-5).sqrt()
         return AttentionMaps(channel, torch.sigmoid(self.place(summary)))
 
 

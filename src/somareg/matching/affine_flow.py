@@ -6,7 +6,7 @@ The batched, differentiable form of `refine`: the same window correlation, poste
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from somareg.matching.affine import apply_affine_batch, compose_batch, fit_affine_batch, invert_batch
 from somareg.matching.correlation import correlate_grid
 from somareg.matching.posterior import candidate_displacements, posterior
-from somareg.matching.windows import MIN_COVERAGE, WindowCfg, coverage, thinned, window_grid
+from somareg.matching.windows import MIN_COVERAGE, WindowCfg, coverage, roomy, thinned, window_grid
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,6 @@ class AffineFlowStage(nn.Module):
         own = posterior(logits, candidates, predicted, self.cfg.sigmas[0] * cell)
         spread = own.covariance.diagonal(dim1=-2, dim2=-1).mean(-1) + floor[0, 0]
         return fit.matrix, own.mean, seen / spread, (fit.condition, fit.refused)
-
-
-def roomy(window: WindowCfg, shape: tuple[int, int]) -> WindowCfg:
-    """Windows of at most three quarters of (height, width) cells: one window alone determines no affine."""
-    size = min(window.size, 3 * min(shape) // 4)
-    return replace(window, size=size, stride=min(window.stride, max(1, min(shape) - size)))
 
 
 def invert_2x2(matrix: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def align(
         else:
             features, near, reuse = LearnedFeatures(network), cfg.learned.near, cfg.learned.reuse_px
             affine, matcher = learned_start(
-                pair, starts, features, cfg.learned, lambda: search_start(pair, starts, cfg)
+                pair, starts, features, cfg.learned, lambda: search_start(pair, starts, cfg), channels
             )
             factor = round(max(pair.shape) / max(matcher.pair.shape))
         progress("coarse affine", 0.3)

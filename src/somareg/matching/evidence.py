@@ -15,7 +15,7 @@ from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
 from somareg.matching.refine import NEAR, StepCfg, fit_windows, refine_affine
 from somareg.matching.warping import pixel_grid
-from somareg.matching.windows import WindowCfg, thinned
+from somareg.matching.windows import WindowCfg, roomy, thinned
 from somareg.types import Transform
 
 WINDOW = WindowCfg(size=28, margin=6, stride=10)
@@ -58,7 +58,7 @@ def gather(
     Returns:
         The evidence, and each window's own match (displacement relative to the estimate), None without windows.
     """
-    window = thinned(WINDOW, matcher.cells(), 130)
+    window = thinned(roomy(WINDOW, matcher.cells()), matcher.cells(), 130)
     windows = matcher.correlate(estimate, window)
     if len(windows.surfaces) == 0:
         return NO_EVIDENCE, None
@@ -148,7 +148,8 @@ def back_again(matcher: Matcher, affine: AffineTransform, step: StepCfg, limit: 
     Returns:
         RMS displacement that leads the moving image's windows back, reference pixels; inf when there is no fit.
     """
-    window = thinned(step.window, matcher.cells(step.stride), limit)
+    cells = matcher.cells(step.stride)
+    window = thinned(roomy(step.window, cells), cells, limit)
     windows = matcher.correlate_back(affine, window, step.stride)
     cell, extent = float(step.stride or matcher.finest), max(matcher.pair.shape) / 2
     try:

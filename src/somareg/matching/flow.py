@@ -210,9 +210,13 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
     shape = field.array.shape[1:]
     cell = float(matcher.finest)
     cells = matcher.cells()
+    nothing = np.zeros(shape)
     for step, (window, width_cells) in enumerate(cfg.steps):
         window = thinned(window, cells, cfg.limit if step else cfg.first_limit)
         windows = matcher.correlate(compose(affine, field), window)
+        if not len(windows.centres):  # the affine leads off the moving image
+            none = read_windows(windows, cell, torch.zeros(0, 2), cell)
+            return Flow(replace(field, array=np.zeros_like(field.array)), nothing, nothing, none, torch.zeros(0))
         matches = read_windows(windows, cell, torch.zeros(len(windows.centres), 2), width_cells * cell)
         side = min(window.size, *cells) * cell
         points = matches.points.double()

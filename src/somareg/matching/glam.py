@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from somareg.errors import ConfigError
 from somareg.features.encoder import Encoded
 from somareg.matching.affine import apply_affine_batch, invert_batch
-from somareg.matching.affine_flow import AffineFlowStage, StageCfg, StageEstimate, default_stages, roomy
+from somareg.matching.affine_flow import AffineFlowStage, StageCfg, StageEstimate, default_stages
 from somareg.matching.coarse import CoarseCfg, CoarseMatcher, CoarseMatches, cell_centres
 from somareg.matching.process import overlap_noise, process_mean, process_variance
+from somareg.matching.windows import roomy
 
 
 @dataclass(frozen=True)

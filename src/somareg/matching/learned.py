@@ -11,7 +11,7 @@ from somareg.features.encoder import MIN_SIDE, Encoded
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import to_transform
 from somareg.matching.coarse import fit_magsac
-from somareg.matching.describe import LearnedFeatures
+from somareg.matching.describe import Describe, LearnedFeatures
 from somareg.matching.evidence import gather
 from somareg.matching.matcher import Matcher
 from somareg.matching.network import Soma
@@ -25,7 +25,7 @@ FAR = (
 )
 NEAR = (
     StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2),
-    StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2),
+    StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.3),
 )
 
 
@@ -56,9 +56,17 @@ Search = Callable[[], tuple[AffineTransform, int]]
 
 
 def learned_start(
-    pair: Pair, starts: tuple[AffineTransform, ...], features: LearnedFeatures, cfg: LearnedCfg, search: Search
+    pair: Pair,
+    starts: tuple[AffineTransform, ...],
+    features: LearnedFeatures,
+    cfg: LearnedCfg,
+    search: Search,
+    judge: Describe,
 ) -> tuple[AffineTransform, Matcher]:
-    """The first candidate that the learned features clearly support, else the one they support best.
+    """The first candidate that the learned features clearly support, else the best one.
+
+    Which is best is said by learned and weight-free features together: those of a network that was trained for other
+    images agree with themselves.
 
     Args:
         pair: the two images.
@@ -66,6 +74,7 @@ def learned_start(
         features: of the network.
         cfg: settings.
         search: called when neither coarse matches nor starts convince.
+        judge: weight-free features.
 
     Returns:
         A coarse affine, and the matcher at whose resolution it holds.
@@ -92,17 +101,19 @@ def learned_start(
             return
         yield rescale(found, at, factor)
 
-    best, best_zscore = None, -math.inf
+    best, best_score, weightless = None, -math.inf, None
     for candidate in candidates():
         try:
             affine, _ = refine_affine(matcher, candidate, cfg.far, cfg.windows)
         except EstimationError:
             continue
         evidence, _ = gather(matcher, affine)
-        if evidence.zscore > best_zscore:
-            best, best_zscore = affine, evidence.zscore
         if evidence.zscore > cfg.settled and evidence.hit_ratio > cfg.agreeing:
-            break
+            return affine, matcher
+        weightless = weightless or Matcher(small, judge)
+        score = evidence.zscore + gather(weightless, affine)[0].zscore
+        if score > best_score:
+            best, best_score = affine, score
     if best is None:
         raise EstimationError("no window could be matched")
     return best, matcher

@@ -59,17 +59,20 @@ class Matcher:
         features = self.fixed[stride or self.finest][0]
         return features.shape[-2], features.shape[-1]
 
-    def correlate(self, transform: Transform, window: WindowCfg, stride: int | None = None) -> WindowCorrelation:
+    def correlate(
+        self, transform: Transform, window: WindowCfg, stride: int | None = None, reuse_px: float | None = None
+    ) -> WindowCorrelation:
         """Correlation of all windows after warping the moving image by `transform`, on the CPU.
 
         Args:
             transform: reference pixels -> moving pixels.
             window: in cells of `stride`.
             stride: level; the finest if not given.
+            reuse_px: instead of the matcher's own.
         """
         stride = stride or self.finest
         fixed, fixed_valid = self.fixed[stride]
-        moved, moved_valid = self._moved(transform, window.margin, stride)
+        moved, moved_valid = self._moved(transform, window.margin, stride, reuse_px)
         found = correlate_windows(fixed, fixed_valid, moved, moved_valid, window)
         return replace(found.cpu(), temperature=self.describe.temperature(stride))
 
@@ -90,9 +93,11 @@ class Matcher:
         grid = window_grid(self.cells(stride), window)
         return int((coverage(self.fixed[stride or self.finest][1], grid) > MIN_COVERAGE).sum())
 
-    def _moved(self, transform: Transform, margin: int, stride: int) -> tuple[Tensor, Tensor]:
+    def _moved(
+        self, transform: Transform, margin: int, stride: int, reuse_px: float | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Moving features on the reference's cells, enlarged by `margin` cells."""
-        kept = self._keep(transform, margin * stride)
+        kept = self._keep(transform, margin * stride, self.reuse_px if reuse_px is None else reuse_px)
         height, width = self.cells(stride)
         features, valid = kept.levels[stride]
         if kept.base is transform:
@@ -112,12 +117,12 @@ class Matcher:
         known = (seen > 0.999).to(features)
         return values * known, known
 
-    def _keep(self, transform: Transform, pad: int) -> _Kept:
+    def _keep(self, transform: Transform, pad: int, reuse_px: float) -> _Kept:
         """Features under an affine near `transform` that were kept, or new ones under `transform` itself."""
         kept, coarsest = self._kept, self.describe.strides[-1]
         if self.reuse_px:  # room for what is resampled: the displacement and a neighbour to interpolate with
             pad += coarsest + int(self.reuse_px)
-        if kept is not None and kept.pad >= pad and self._apart(kept.base, transform) < self.reuse_px:
+        if kept is not None and kept.pad >= pad and self._apart(kept.base, transform) < reuse_px:
             return kept
         pad = -(-pad // coarsest) * coarsest
         image, seen = warp_to_reference(self.pair.moving, self.pair.moving_mask, transform, self.pair.shape, pad)

@@ -14,7 +14,7 @@ from somareg.geometry import AffineTransform
 from somareg.matching.affine import apply_affine_batch, fit_affine, to_transform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows
-from somareg.matching.windows import WindowCfg, WindowCorrelation, thinned
+from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinned
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class StepCfg:
         sigmas: prior widths, one fit each, shrinking.
         stiffness: pull towards a translation, see `fit_affine`.
         stride: level of the features, pixels per cell; None for the finest.
+        reuse_px: overrides the matcher's: a last step wants features that were hardly resampled.
     """
 
     window: WindowCfg
     sigmas: tuple[float, ...]
     stiffness: float
     stride: int | None = None
+    reuse_px: float | None = None
 
 
 FAR = (StepCfg(WindowCfg(32, 8, 12), (6.0, 4.0, 3.0), 12.0), StepCfg(WindowCfg(32, 6, 8), (4.0, 3.0, 2.0), 4.0))
@@ -63,8 +65,9 @@ def refine_affine(
     extent = max(matcher.pair.shape) / 2
     for step in steps:
         cell = float(step.stride or matcher.finest)
-        window = thinned(step.window, matcher.cells(step.stride), limit)
-        windows = matcher.correlate(current, window, step.stride)
+        cells = matcher.cells(step.stride)
+        window = thinned(roomy(step.window, cells), cells, limit)
+        windows = matcher.correlate(current, window, step.stride, step.reuse_px)
         residual, matches = fit_windows(windows, cell, step, extent)
         current = current.after(to_transform(residual))
     assert matches is not None  # steps is never empty

@@ -75,6 +75,12 @@ def thinned(window: WindowCfg, shape: tuple[int, int], limit: int) -> WindowCfg:
     return replace(window, stride=stride)
 
 
+def roomy(window: WindowCfg, shape: tuple[int, int]) -> WindowCfg:
+    """Windows of at most three quarters of (height, width) cells: one window alone determines no affine."""
+    size = min(window.size, 3 * min(shape) // 4)
+    return replace(window, size=size, stride=min(window.stride, max(1, min(shape) - size)))
+
+
 def coverage(valid: Tensor, grid: WindowGrid) -> Tensor:
     """(B, N) share of each window's cells that are valid; `valid` is (B, 1, h, w)."""
     return grid.sums(valid[:, 0].float()) / (grid.size[0] * grid.size[1])

@@ -26,7 +26,7 @@ def choose_bands(count: int, wanted: tuple[int, ...] | None, descriptions: tuple
 
 
 def normalise(
-    data: NDArray[Any], mask: BoolArray, modality: Modality, scale: SarScale = "auto"
+    data: NDArray[Any], mask: BoolArray, modality: Modality, scale: SarScale = "auto", reason: str = "as given"
 ) -> tuple[NDArray[np.float32], str]:
     """Robustly stretched bands with mean 0 and deviation 1 over the valid pixels, 0 elsewhere.
 
@@ -35,13 +35,13 @@ def normalise(
         mask: (H, W) valid.
         modality: SAR goes through the logarithm, everything else through a square root of its stretched range.
         scale: of SAR values.
+        reason: why it is taken to be that, for the note.
 
     Returns:
         (C, H, W) float32 and a note on the scale used ("" unless SAR).
     """
     note = ""
     if modality == "sar":
-        reason = "as given"
         if scale == "auto":
             scale, reason = detect_scale(data, mask)
         note = f"SAR values taken as {scale} ({reason})"

@@ -13,6 +13,7 @@ from somareg.errors import ConfigError, NoDataError, NoOverlapError
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.preprocess.grid import to_reference_grid
 from somareg.preprocess.normalise import choose_bands, normalise
+from somareg.preprocess.sar import detect_scale
 from somareg.types import BoolArray, Grid, Modality, Raster, SarScale, Transform
 
 MIN_VALID = 2000  # valid pixels in common below which nothing can be measured
@@ -74,15 +75,15 @@ def prepare(
     notes = []
     if factor > 1:
         notes.append(f"matched at 1/{factor} of the reference's resolution ({max(reference.grid.shape)} px side)")
-    bands = _bands(reference, cfg.reference_bands, "reference", notes)
-    reference_data, reference_mask = _reduce(reference.data[[b - 1 for b in bands]], reference.mask, factor)
-    bands = _bands(moving, cfg.moving_bands, "moving", notes)
+    reference_bands = _bands(reference, cfg.reference_bands, "reference", notes)
+    reference_data, reference_mask = _reduce(reference.data[[b - 1 for b in reference_bands]], reference.mask, factor)
+    moving_bands = _bands(moving, cfg.moving_bands, "moving", notes)
     up = AffineTransform.reduction(factor)
     if reference.grid.is_georeferenced:
         pad = math.ceil(radius_px / factor) + 8
         grid = _reduced_grid(reference.grid, factor, reference_mask.shape)
         at_working = compose(georef, up)
-        moving_data, moving_mask = to_reference_grid(moving, grid, at_working, pad=pad, bands=bands)
+        moving_data, moving_mask = to_reference_grid(moving, grid, at_working, pad=pad, bands=moving_bands)
         shift = AffineTransform.from_parameters(shift=(-pad, -pad))
         starts: tuple[AffineTransform, ...] = (shift.inverse,)
         moving_pixels = up.after(shift)
@@ -93,18 +94,18 @@ def prepare(
                 "(at least 2000 are needed); check nodata values and footprints"
             )
     else:
-        moving_data, moving_mask = _reduce(moving.data[[b - 1 for b in bands]], moving.mask, factor)
+        moving_data, moving_mask = _reduce(moving.data[[b - 1 for b in moving_bands]], moving.mask, factor)
         starts = _pixel_starts(reference_mask.shape, moving_mask.shape)
         moving_pixels = up
     for mask, raster in ((reference_mask, reference), (moving_mask, moving)):
         if mask.sum() * factor**2 < MIN_VALID:
             raise NoDataError(f"{raster.name} has fewer than {MIN_VALID} valid pixels to match; check its nodata value")
-    scale = _scale(reference, cfg.reference_scale)
-    reference_bands = _normalised(reference_data, reference_mask, cfg.reference_modality, scale, notes)
-    scale = _scale(moving, cfg.moving_scale)
-    moving_bands = _normalised(moving_data, moving_mask, cfg.moving_modality, scale, notes)
+    given = cfg.reference_modality, cfg.reference_scale
+    reference_image = _normalised(reference, reference_bands, given, (reference_data, reference_mask), notes)
+    given = cfg.moving_modality, cfg.moving_scale
+    moving_image = _normalised(moving, moving_bands, given, (moving_data, moving_mask), notes)
     return Prepared(
-        reference_bands, reference_mask, moving_bands, moving_mask, starts, factor, up, moving_pixels, tuple(notes)
+        reference_image, reference_mask, moving_image, moving_mask, starts, factor, up, moving_pixels, tuple(notes)
     )
 
 
@@ -119,18 +120,32 @@ def _bands(raster: Raster, wanted: tuple[int, ...] | None, role: str, notes: lis
     return bands
 
 
-def _scale(raster: Raster, wanted: SarScale) -> SarScale:
-    """What is known of the scale before its values are looked at: complex images are brought here by their modulus."""
-    return "complex" if wanted == "auto" and np.iscomplexobj(raster.data) else wanted
+def _scale(raster: Raster, bands: tuple[int, ...], modality: Modality, wanted: SarScale) -> tuple[SarScale, str]:
+    """The scale of SAR values and why, judged on the values as they were read: averaging and resampling make real
+    numbers of integers, and moduli of complex ones.
+    """
+    if modality != "sar" or wanted != "auto":
+        return wanted, "as given"
+    step = max(1, max(raster.mask.shape) // 2048)  # as many values as a guess needs
+    mask = raster.mask[::step, ::step]
+    if not mask.any():
+        step, mask = 1, raster.mask
+    return detect_scale(raster.data[[b - 1 for b in bands], ::step, ::step], mask)
 
 
 def _normalised(
-    data: NDArray[np.float32], mask: BoolArray, modality: Modality, scale: SarScale, notes: list[str]
+    raster: Raster,
+    bands: tuple[int, ...],
+    given: tuple[Modality, SarScale],
+    working: tuple[NDArray[np.float32], BoolArray],
+    notes: list[str],
 ) -> NDArray[np.float32]:
-    bands, note = normalise(data, mask, modality, scale)
+    """The working image of a raster's bands, normalised; a note says how SAR values were taken."""
+    scale, reason = _scale(raster, bands, *given)
+    image, note = normalise(*working, given[0], scale, reason)
     if note:
         notes.append(note)
-    return bands
+    return image
 
 
 def _reduced_grid(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
