@@ -72,7 +72,7 @@ def test_the_same_image_twice_stays_in_place_at_every_stage(ground: int) -> None
         assert off(estimate.affine, IDENTITY, (192, 192)) < bound
         assert float(estimate.displacement.abs().median()) < bound
     assert found.flow is not None
-    assert float(found.flow.abs().max()) < 5e-3
+    assert float(found.flow.abs().max()) < 1e-2
 
 
 @pytest.mark.parametrize(("size", "seed"), [((96, 96), 0), ((131, 97), 1), ((160, 192), 2)])

@@ -44,21 +44,31 @@ class AttentionBlock(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
-    def forward(self, tokens: Tensor, context: Tensor, seen: Tensor) -> Tensor:
-        """(B, N, C) tokens that look at a context (B, M, C); `seen` (B, M) bool marks what may be looked at."""
-        inner = self.norm_context(context)
-        query = self._split(self.query(self.norm_tokens(tokens)))
-        read = F.scaled_dot_product_attention(
-            query, self._split(self.key(inner)), self._split(self.value(inner)), attn_mask=seen[:, None, None]
-        )
+    def forward(self, tokens: Tensor, context: Tensor, seen: Tensor, code: Tensor | None = None) -> Tensor:
+        """Tokens (B, N, C) that look at a context (B, M, C).
+
+        Args:
+            tokens, context: what looks, and what is looked at.
+            seen: (B, M) bool, what may be looked at.
+            code: (N, C) positions of both, for self-attention: it steers where to look and is not handed on.
+        """
+        query, key = self._where(tokens, context, code)
+        value = self._split(self.value(self.norm_context(context)))
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
         tokens = tokens + self.out(read.transpose(1, 2).flatten(2))
         result: Tensor = tokens + self.perceptron(self.norm_out(tokens))
         return result
 
+    def _where(self, tokens: Tensor, context: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Queries and keys (B, heads, N or M, C / heads)."""
+        looking, inner = self.norm_tokens(tokens), self.norm_context(context)
+        if code is not None:
+            looking, inner = looking + code, inner + code
+        return self._split(self.query(looking)), self._split(self.key(inner))
+
     @torch.no_grad()
-    def weights(self, tokens: Tensor, context: Tensor, seen: Tensor) -> Tensor:
+    def weights(self, tokens: Tensor, context: Tensor, seen: Tensor, code: Tensor | None = None) -> Tensor:
         """Attention weights (B, heads, N, M) of the same call, for diagnostics."""
-        query = self._split(self.query(self.norm_tokens(tokens)))
-        key = self._split(self.key(self.norm_context(context)))
+        query, key = self._where(tokens, context, code)
         scores = query @ key.mT / math.sqrt(query.shape[-1])
         return scores.masked_fill(~seen[:, None, None], -torch.inf).softmax(-1)

@@ -78,9 +78,12 @@ class CoarseMatcher(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, N, C) and (B, M, C) after attention."""
         a, b = (self._embed(x) for x in (reference, moving))
+        # Positions steer self-attention and stay out of the tokens: pairs that lie nearly together could otherwise be
+        # matched by position alone, and nothing would be learned of what they show.
+        code_a, code_b = (self._code(x) for x in (reference, moving))
         seen_a, seen_b = (_seen(valid) for valid in (reference_valid, moving_valid))
         for own, cross in zip(self.own, self.cross, strict=True):
-            a, b = own(a, a, seen_a), own(b, b, seen_b)
+            a, b = own(a, a, seen_a, code_a), own(b, b, seen_b, code_b)
             a, b = cross(a, b, seen_b), cross(b, a, seen_a)
         return a, b
 
@@ -88,9 +91,11 @@ class CoarseMatcher(nn.Module):
         tokens = self.project(features)
         # Standardised over the image, so that the comparison starts from structure and not from a common mean.
         tokens = F.layer_norm((tokens - tokens.mean((-2, -1), keepdim=True)).permute(0, 2, 3, 1), tokens.shape[1:2])
-        height, width, channels = tokens.shape[1:]
-        code = positions(height, width, channels, tokens.device).to(tokens)
-        return tokens.flatten(1, 2) + 0.3 * code
+        return tokens.flatten(1, 2)
+
+    def _code(self, features: Tensor) -> Tensor:
+        height, width = features.shape[-2:]
+        return positions(height, width, self.cfg.channels, features.device).to(features)
 
     def forward(
         self, reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor
