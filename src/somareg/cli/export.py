@@ -1,4 +1,7 @@
-"""`somareg export CHECKPOINT -o MODEL.safetensors`: from a training checkpoint to weights that `register` takes."""
+"""`somareg export CHECKPOINT -o MODEL.safetensors`: from a training checkpoint to weights that `register` takes.
+
+With `-o MODEL.onnx` from a checkpoint or from weights to ONNX graphs of the encoder.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from somareg.cli import options as o
 from somareg.cli.session import Session, session
 
 if TYPE_CHECKING:
+    from somareg.lab.train.export_onnx import OnnxExport
     from somareg.matching.weights import ModelCard
 
 Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="checkpoint that 'somareg train' wrote")]
@@ -31,8 +35,11 @@ def export(
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write the network of a checkpoint as safetensors, with a card that says what it is."""
+    """Write the network of a checkpoint as safetensors, with a card that says what it is, or its encoder as ONNX."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        if out.suffix == ".onnx":
+            _export_onnx(ui, checkpoint, out, name=name, licence=licence, raw=raw, overwrite=overwrite)
+            return
         from somareg.lab.train.export import export_checkpoint
         from somareg.matching.weights.card import card_path
 
@@ -45,6 +52,38 @@ def export(
             ui.emit(files | {"model": card.model_dump(mode="json")})
         elif ui.wants_text:
             print_card(ui, card, out, size)
+
+
+def _export_onnx(ui: Session, source: Path, out: Path, **options: Any) -> None:
+    """The graphs, and what was written as text or JSON."""
+    from somareg.lab.train.export_onnx import export_onnx
+
+    with ui.working():
+        ui.progress("exporting to ONNX, which takes a minute", 0.0)
+        done = export_onnx(source, out, **options)
+    if ui.as_json:
+        files = {
+            branch: {"file": str(path.resolve()), "bytes": path.stat().st_size} for branch, path in done.files.items()
+        }
+        ui.emit({"onnx": files, "difference": done.difference, "model": done.card.model_dump(mode="json")})
+    elif ui.wants_text:
+        print_graphs(ui, done)
+
+
+def print_graphs(ui: Session, done: OnnxExport) -> None:
+    """Name, graphs and how far they are from PyTorch, one per line."""
+    from somareg.report.words import file_size
+
+    print_rows(
+        ui,
+        [
+            ("model", done.card.name),
+            *((branch, f"{path} ({file_size(path.stat().st_size)})") for branch, path in done.files.items()),
+            ("licence", done.card.licence),
+            ("sha256", f"{done.card.sha256} (of the weights)"),
+            ("difference", f"at most {done.difference:.1g} from PyTorch"),
+        ],
+    )
 
 
 def print_card(ui: Session, card: ModelCard, out: Path, size: int) -> None:
@@ -64,12 +103,21 @@ def print_card(ui: Session, card: ModelCard, out: Path, size: int) -> None:
         ("sha256", card.sha256),
         *((f"score {key}", value) for key, value in flat_scores(card.scores)),
     ]
-    width = max(len(label) for label, _ in rows) + 2
-    for label, value in rows:
-        ui.out.print(Text(f"{one_line(label):<{width}}{one_line(value)}"), soft_wrap=True)
+    print_rows(ui, rows)
     ui.out.print(
         Text(f"Use it with: somareg register MOVING REFERENCE -o OUT --model {one_line(str(out))}"), soft_wrap=True
     )
+
+
+def print_rows(ui: Session, rows: list[tuple[str, str]]) -> None:
+    """Labels and values in two columns; each value is one line, whatever is in it."""
+    from rich.text import Text
+
+    from somareg.cli.failures import one_line
+
+    width = max(len(label) for label, _ in rows) + 2
+    for label, value in rows:
+        ui.out.print(Text(f"{one_line(label):<{width}}{one_line(value)}"), soft_wrap=True)
 
 
 def flat_scores(scores: Any, prefix: str = "") -> list[tuple[str, str]]:

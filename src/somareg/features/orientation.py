@@ -49,11 +49,16 @@ def gaussian_taps(sigma: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _filter(image: Tensor, taps: tuple[float, ...], axis: int) -> Tensor:
     """Correlate along one axis (-1 or -2), replicating the border.
 
-    Shifted additions: for so few taps several times faster on a CPU than a convolution with one channel.
+    Shifted additions: for so few taps several times faster on a CPU than a convolution with one channel. In a graph,
+    where each addition would be two nodes, the convolution.
     """
     radius, length = len(taps) // 2, image.shape[axis]
     padding = (radius, radius, 0, 0) if axis == -1 else (0, 0, radius, radius)
     padded = F.pad(image, padding, mode="replicate")
+    if torch.compiler.is_compiling():
+        kernel = torch.tensor(taps, dtype=image.dtype, device=image.device)
+        kernel = kernel.view((1, 1, 1, -1) if axis == -1 else (1, 1, -1, 1))
+        return F.conv2d(padded.flatten(0, 1)[:, None], kernel).view(image.shape)
     result = padded.narrow(axis, 0, length) * taps[0]
     for i, tap in enumerate(taps[1:], start=1):
         result.add_(padded.narrow(axis, i, length), alpha=tap)
@@ -86,7 +91,8 @@ def gradients(image: Tensor, mask: Tensor, sigma: float) -> tuple[Tensor, Tensor
         (gx, gy), each (B, C, H, W), zero where nothing is known.
     """
     kernel, slope = gaussian_taps(sigma)
-    if bool((mask > 0).all()):
+    # A graph (torch.export, torch.compile) cannot choose by values: it takes the long way, which gives the same.
+    if not torch.compiler.is_compiling() and bool((mask > 0).all()):
         return _separable(image, slope, kernel), _separable(image, kernel, slope)
     mean = (image * mask).sum((-2, -1), keepdim=True) / mask.sum((-2, -1), keepdim=True).clamp_min(1.0)
     weight = smooth(mask, 2 * sigma)
@@ -94,6 +100,21 @@ def gradients(image: Tensor, mask: Tensor, sigma: float) -> tuple[Tensor, Tensor
     filled = torch.where(mask > 0, image - mean, fill)
     known = smooth(mask, sigma) > 0.95
     return _separable(filled, slope, kernel) * known, _separable(filled, kernel, slope) * known
+
+
+def _responses(gx: Tensor, gy: Tensor, cos: Tensor, sin: Tensor, stride: int) -> Tensor:
+    """Absolute derivatives along the directions, added over the bands, each cell the mean of its pixels.
+
+    (B, C, H, W), cosines and sines (1, directions, 1, 1) -> (B, directions, H // stride, W // stride).
+    """
+    if torch.compiler.is_compiling():  # a loop would fix the number of bands
+        steered = F.conv2d(torch.stack([gx, gy], dim=2).flatten(0, 1), torch.cat([cos, sin]).transpose(0, 1))
+        cells = F.avg_pool2d(steered.abs(), stride)
+        return cells.view(*gx.shape[:2], *cells.shape[1:]).sum(1)
+    response = torch.zeros_like(gx[:, :1] * cos)
+    for band in range(gx.shape[1]):
+        response += (gx[:, band : band + 1] * cos + gy[:, band : band + 1] * sin).abs()
+    return F.avg_pool2d(response, stride)
 
 
 def orientation_channels(image: Tensor, mask: Tensor, cfg: OrientationCfg) -> tuple[Tensor, Tensor]:
@@ -117,10 +138,7 @@ def orientation_channels(image: Tensor, mask: Tensor, cfg: OrientationCfg) -> tu
     channels = []
     for sigma_gradient, sigma_pool in cfg.scales:
         gx, gy = gradients(image, mask, sigma_gradient)
-        response = torch.zeros_like(gx[:, :1] * cos)
-        for band in range(image.shape[1]):
-            response += (gx[:, band : band + 1] * cos + gy[:, band : band + 1] * sin).abs()
-        pooled = smooth(F.avg_pool2d(response, cfg.stride), sigma_pool / cfg.stride)
+        pooled = smooth(_responses(gx, gy, cos, sin, cfg.stride), sigma_pool / cfg.stride)
         energy = pooled.square().sum(1, keepdim=True).sqrt()
         typical = (energy * valid).sum((-2, -1), keepdim=True) / count
         unit = pooled / (energy + cfg.floor * typical + 1e-12)

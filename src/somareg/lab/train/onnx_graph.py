@@ -1,0 +1,217 @@
+"""The encoder as ONNX graphs, one per modality, for images of any size and any number of bands.
+
+PyTorch's exporter follows sizes as formulas, and the paddings and crops of a pyramid make them long. So the encoder is
+followed for sides that are multiples of 16, and three ONNX nodes before it and two behind each map do the rest. The
+branches of the two modalities differ in their numbers alone: one is followed, and lends its graph to the other.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Literal
+
+import torch
+from torch import Tensor, nn
+
+from somareg.errors import UnsupportedError
+from somareg.features.encoder import MIN_SIDE, Encoder
+from somareg.features.pyramid import STRIDES
+
+if TYPE_CHECKING:
+    import onnx
+
+Branch = Literal["sar", "optical"]
+BRANCHES: Final[tuple[Branch, ...]] = ("sar", "optical")
+LEVELS: Final = tuple(f"level_{stride}" for stride in STRIDES)
+VALID: Final = tuple(f"valid_{stride}" for stride in STRIDES)
+INSTALL: Final = "pip install 'somareg[onnx]'"
+
+_OPSET = 18
+_MULTIPLE = STRIDES[-1]
+_MOST = 2**20  # of any size while the exporter reasons about them; it is nowhere in a graph
+_WHOLE = "whole_"  # what the encoder itself takes and gives, before the crop and behind the padding
+_FOLLOWED: Branch = "sar"
+
+
+def encoder_graphs(encoder: Encoder) -> dict[Branch, onnx.ModelProto]:
+    """One graph per branch of an encoder, checked by ONNX's own rules.
+
+    Inputs: `image` (B, C, H, W) and `mask` (B, 1, H, W) as for `Encoder.forward`, float32; H and W from 64 on. Outputs:
+    `level_2`, `level_4`, `level_8`, `level_16`, (B, C_s, H // s, W // s), and `valid_2` ... `valid_16`,
+    (B, 1, H // s, W // s). Sides below 64, which the encoder refuses, are not refused by a graph.
+
+    Args:
+        encoder: with the compact backbone and without DINOv2; it is not changed.
+
+    Raises:
+        UnsupportedError: another encoder, the extra `onnx` is not installed, or this PyTorch cannot export it.
+    """
+    cfg = encoder.cfg
+    if cfg.backbone != "compact" or cfg.coarse != "pyramid":
+        raise UnsupportedError(
+            f"an encoder with backbone '{cfg.backbone}' and coarse '{cfg.coarse}' has no ONNX graph; "
+            "export one with 'compact' and 'pyramid', or run it with PyTorch"
+        )
+    require_onnx()
+    followed = _follow(encoder)
+    return {name: _finished(followed, _weights(encoder, name), cfg.outputs) for name in BRANCHES}
+
+
+def require_onnx() -> None:
+    """Find out before work starts whether the extra is there.
+
+    Raises:
+        UnsupportedError: it is not; the message names it.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UnsupportedError(f"ONNX graphs need {error.name}, which is not installed; {INSTALL}") from error
+
+
+class _Maps(nn.Module):
+    """One branch, its maps and their validity side by side."""
+
+    def __init__(self, encoder: Encoder, name: Branch) -> None:
+        super().__init__()
+        self.name = name
+        self.encoder = copy.deepcopy(encoder).cpu().float().requires_grad_(False)
+        for other in BRANCHES:
+            if other != name:
+                del self.encoder.branches[other]
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        encoded = self.encoder(image, mask, self.name)
+        return (*(encoded.pyramid[s] for s in STRIDES), *(encoded.valid[s] for s in STRIDES))
+
+
+def _prefix(name: Branch) -> str:
+    return f"encoder.branches.{name}."
+
+
+def _weights(encoder: Encoder, name: Branch) -> dict[str, Tensor]:
+    """The numbers of a branch under the names that they have in the graph of the followed one."""
+    branch = encoder.branches[name]
+    return {_prefix(_FOLLOWED) + key: tensor for key, tensor in branch.state_dict().items()}
+
+
+def _follow(encoder: Encoder) -> onnx.ModelProto:
+    """The graph of one branch for sides that are multiples of 16."""
+    dim = torch.export.Dim
+    # Sizes of 0 and 1 would be taken for constants: 2 images, 3 bands.
+    example = torch.zeros(2, 3, 5 * _MULTIPLE, 6 * _MULTIPLE), torch.ones(2, 1, 5 * _MULTIPLE, 6 * _MULTIPLE)
+    least = MIN_SIDE // _MULTIPLE
+    sides = {2: _MULTIPLE * dim("rows", min=least, max=_MOST), 3: _MULTIPLE * dim("columns", min=least, max=_MOST)}
+    shared = {0: dim("batch", min=1, max=_MOST)} | sides
+    maps = _Maps(encoder, _FOLLOWED).eval()
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.export.export(
+                maps, example, dynamic_shapes=(shared | {1: dim("bands", min=1, max=_MOST)}, shared), strict=False
+            )
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                optimize=False,  # it would fold the numbers of this branch into the graph
+                external_data=False,
+                verbose=False,
+                opset_version=_OPSET,
+                input_names=[_WHOLE + "image", _WHOLE + "mask"],
+                output_names=[_WHOLE + output for output in LEVELS + VALID],
+            )
+    except Exception as error:  # the exporter raises whatever its parts raise
+        first = str(error).strip().partition("\n")[0]
+        raise UnsupportedError(
+            f"PyTorch {torch.__version__} cannot export the encoder to ONNX ({first:.160}); "
+            "use PyTorch 2.8 or later, best the versions in constraints.txt"
+        ) from error
+    assert made is not None
+    graph: onnx.ModelProto = made.model_proto
+    return graph
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells about itself, and about packages that are not needed here."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _finished(followed: onnx.ModelProto, weights: Mapping[str, Tensor], channels: Mapping[int, int]) -> onnx.ModelProto:
+    """The graph with the numbers of a branch, for any size, simplified and checked."""
+    import onnx
+    import onnx_ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+    from onnxscript.optimizer import fold_constants
+
+    model = onnx.ModelProto()
+    model.CopyFrom(followed)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith(_prefix(_FOLLOWED)) and tensor.name in weights:
+            values = weights[tensor.name].detach().cpu().float().numpy()
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    _any_size(model.graph, channels)
+    intermediate = onnx_ir.from_proto(model)
+    fold_constants(intermediate)
+    RemoveUnusedNodesPass()(intermediate)
+    finished = onnx_ir.to_proto(intermediate)
+    _forget_origin(finished)
+    onnx.checker.check_model(finished)
+    return finished
+
+
+def _any_size(graph: onnx.GraphProto, channels: Mapping[int, int]) -> None:
+    """Repeat the last row and column up to multiples of 16 before the encoder, and cut its maps behind it, in place."""
+    from onnx import TensorProto, helper
+
+    def constant(name: str, *values: int) -> str:
+        graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
+        return name
+
+    before = [
+        helper.make_node("Shape", ["image"], ["size"], start=2, end=4),
+        helper.make_node("Neg", ["size"], ["minus_size"]),
+        helper.make_node("Mod", ["minus_size", constant("multiple", _MULTIPLE)], ["missing"]),  # as Python's -size % 16
+        helper.make_node("Concat", [constant("no_padding", *[0] * 6), "missing"], ["padding"], axis=0),
+    ]
+    before += [helper.make_node("Pad", [name, "padding"], [_WHOLE + name], mode="edge") for name in ("image", "mask")]
+    after = []
+    origin, sides = constant("origin", 0, 0), constant("sides", 2, 3)
+    for stride, level, valid in zip(STRIDES, LEVELS, VALID, strict=True):
+        cells = f"cells_{stride}"
+        after.append(helper.make_node("Div", ["size", constant(f"stride_{stride}", stride)], [cells]))
+        after += [helper.make_node("Slice", [_WHOLE + x, origin, cells, sides], [x]) for x in (level, valid)]
+
+    def value(name: str, bands: int | str, rows: str, columns: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", bands, rows, columns])
+
+    nodes = [*before, *graph.node, *after]
+    inputs = [value("image", "bands", "height", "width"), value("mask", 1, "height", "width")]
+    outputs = [value(f"level_{s}", channels[s], f"height // {s}", f"width // {s}") for s in STRIDES]
+    outputs += [value(f"valid_{s}", 1, f"height // {s}", f"width // {s}") for s in STRIDES]
+    for field, items in (("node", nodes), ("input", inputs), ("output", outputs), ("value_info", [])):
+        graph.ClearField(field)
+        getattr(graph, field).extend(items)
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Take out what the exporter wrote about this machine's source files, and sizes that hold no longer."""
+    model.ClearField("metadata_props")
+    model.graph.ClearField("value_info")
+    for item in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
