@@ -1,6 +1,6 @@
 """Would ONNX Runtime run the default encoder faster than PyTorch on a CPU?
 
-    pip install onnx onnxruntime      # no dependencies of somareg; best in an environment of their own
+    pip install onnx onnxruntime      # both come with the extra `onnx`
     python benchmarks/onnx_speed.py [--model FILE] [--sizes 256 512] [--threads 1 2] [--repeats 15]
 
 `Soma.encode` in eval mode is exported once (any height and width, whole images without no-data) and run on one band by

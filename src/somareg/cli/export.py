@@ -17,8 +17,19 @@ if TYPE_CHECKING:
     from somareg.lab.train.export_onnx import OnnxExport
     from somareg.matching.weights import ModelCard
 
-Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="checkpoint that 'somareg train' wrote")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="weights to write, ending in .safetensors")]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="CHECKPOINT", help="checkpoint that 'somareg train' wrote; for ONNX also exported weights"),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="weights to write, ending in .safetensors; or .onnx: the encoder, one graph per modality",
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="name of the model; the file's without")]
 Licence = Annotated[str | None, typer.Option("--licence", metavar="TEXT", help="licence of the weights")]
 Raw = Annotated[bool, typer.Option("--raw", help="weights of the last step, not their moving average")]
