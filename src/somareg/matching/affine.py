@@ -166,22 +166,6 @@ def fit_affine_irls(
     return fit, factor
 
 
-def fit_affine_robust(
-    points: Tensor, displacement: Tensor, weight: Tensor, *, scale_px: float, stiffness: float = 0.0, rounds: int = 5
-) -> tuple[Tensor, Tensor]:
-    """`fit_affine_irls` for one pair; returns the (2, 3) matrix and the robust factors (N,).
-
-    Raises:
-        EstimationError: too few matches, or on a line.
-    """
-    fit, factor = fit_affine_irls(
-        points[None], displacement[None], weight[None], scale_px=scale_px, stiffness=stiffness, rounds=rounds
-    )
-    if bool(fit.refused[0]):
-        raise EstimationError("too few matches, or matches on a line: no affine transform is determined")
-    return fit.matrix[0], factor[0]
-
-
 def to_transform(matrix: Tensor) -> AffineTransform:
     """A fitted matrix as a transform of plane geometry."""
     return AffineTransform(np.asarray(matrix.detach().cpu().numpy(), dtype=np.float64))

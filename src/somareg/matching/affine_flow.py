@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from somareg.matching.affine import apply_affine_batch, compose_batch, fit_affine_batch, invert_batch
 from somareg.matching.correlation import correlate_grid
 from somareg.matching.posterior import candidate_displacements, posterior
+from somareg.matching.warping import cell_grid, sample_cells
 from somareg.matching.windows import MIN_COVERAGE, WindowCfg, coverage, roomy, thinned, window_grid
 
 
@@ -192,19 +192,9 @@ def warp_features(
     Returns:
         (B, K, h + 2 margin, w + 2 margin) and validity (B, 1, ...), 1 where all that was read is valid.
     """
-    y = torch.arange(-margin, shape[0] + margin, dtype=torch.float64, device=features.device) * stride
-    x = torch.arange(-margin, shape[1] + margin, dtype=torch.float64, device=features.device) * stride
-    yy, xx = torch.meshgrid(y, x, indexing="ij")
-    centres = torch.stack([xx, yy], dim=-1) + (stride - 1) / 2
+    centres = cell_grid(shape, margin, stride, features.device)
     mapped = apply_affine_batch(affine.double(), centres.expand(len(features), *centres.shape))
-    extent = mapped.new_tensor([features.shape[-1] * stride, features.shape[-2] * stride])
-    grid = ((mapped + 0.5) * 2 / extent - 1).to(features)
-    values = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
-    # Validity repeats at the border as the values do, so that it speaks of the very cells that were read.
-    seen = F.grid_sample(valid, grid, padding_mode="border", align_corners=False)
-    inside = ((mapped > -0.5) & (mapped < extent - 0.5)).all(-1)[:, None]
-    known = (inside & (seen > 0.999)).to(features)
-    return values * known, known
+    return sample_cells(features, valid, mapped, stride)
 
 
 def default_stages() -> tuple[StageCfg, ...]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from somareg.geometry import AffineTransform
 from somareg.matching.describe import Describe, Levels
 from somareg.matching.pair import Pair
-from somareg.matching.warping import map_grid, warp_to_reference
+from somareg.matching.warping import cell_grid, map_grid, sample_cells, warp_to_reference
 from somareg.matching.windows import (
     MIN_COVERAGE,
     WindowCfg,
@@ -104,18 +104,10 @@ class Matcher:
             skip = kept.pad // stride - margin
             rows, columns = slice(skip, skip + height + 2 * margin), slice(skip, skip + width + 2 * margin)
             return features[..., rows, columns], valid[..., rows, columns]
-        y = torch.arange(-margin, height + margin, dtype=torch.float64, device=features.device) * stride
-        x = torch.arange(-margin, width + margin, dtype=torch.float64, device=features.device) * stride
-        yy, xx = torch.meshgrid(y, x, indexing="ij")
-        cells = torch.stack([xx, yy], dim=-1) + (stride - 1) / 2
         assert isinstance(kept.base, AffineTransform)  # only affines are kept
+        cells = cell_grid((height, width), margin, stride, features.device)
         points = map_grid(map_grid(cells, transform), kept.base.inverse) + kept.pad
-        extent = points.new_tensor([features.shape[-1] * stride, features.shape[-2] * stride])
-        grid = ((points + 0.5) * 2 / extent - 1).to(features)[None]
-        values = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
-        seen = F.grid_sample(valid, grid, padding_mode="zeros", align_corners=False)
-        known = (seen > 0.999).to(features)
-        return values * known, known
+        return sample_cells(features, valid, points[None], stride)
 
     def _keep(self, transform: Transform, pad: int, reuse_px: float) -> _Kept:
         """Features under an affine near `transform` that were kept, or new ones under `transform` itself."""

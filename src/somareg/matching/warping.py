@@ -51,6 +51,32 @@ def sample(image: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
     return values, inside * (seen > 0.999)
 
 
+def cell_grid(shape: tuple[int, int], margin: int, stride: int, device: torch.device) -> Tensor:
+    """Pixel coordinates (h + 2 margin, w + 2 margin, 2), (x, y), float64, of the centres of feature cells."""
+    return pixel_grid(*shape, margin, device) * stride + (stride - 1) / 2
+
+
+def sample_cells(features: Tensor, valid: Tensor, points: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Bilinear values of feature maps at pixel coordinates.
+
+    Args:
+        features, valid: (B, K, h2, w2), (B, 1, h2, w2) at `stride` pixels per cell.
+        points: (B, h, w, 2) pixel coordinates (x, y) in the image of the features.
+        stride: pixels per cell.
+
+    Returns:
+        values (B, K, h, w), 0 where unknown, and validity (B, 1, h, w), 1 where all that was read is valid.
+    """
+    extent = points.new_tensor([features.shape[-1] * stride, features.shape[-2] * stride])
+    grid = ((points + 0.5) * 2 / extent - 1).to(features)
+    values = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
+    # Validity repeats at the border as the values do, so that it speaks of the very cells that were read.
+    seen = F.grid_sample(valid, grid, padding_mode="border", align_corners=False)
+    inside = ((points > -0.5) & (points < extent - 0.5)).all(-1)[:, None]
+    known = (inside & (seen > 0.999)).to(features)
+    return values * known, known
+
+
 def warp_to_reference(
     image: Tensor, mask: Tensor, transform: Transform, shape: tuple[int, int], pad: int
 ) -> tuple[Tensor, Tensor]:
