@@ -34,10 +34,10 @@ def small_network(seed: int = 0) -> Soma:
     return Soma(SMALL).eval()
 
 
-def save_network(network: Soma, path: Path) -> Path:
-    """Save a network with a card named after the file."""
+def save_network(network: Soma, path: Path, name: str | None = None) -> Path:
+    """Save a network with a card; it is named after the file if not otherwise."""
     fields = {
-        "name": path.stem,
+        "name": name or path.stem,
         "network": to_mapping(network.cfg),
         "data": [],
         "synthetic_share": None,

@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from somareg.api import assess, load_model, register, warp
-    from somareg.types import Assessment, Result
+    from somareg.io.tie_points import read_tie_points, write_tie_points
+    from somareg.types import Assessment, Result, TiePoints
 
 __version__ = "0.1.0"
-__all__ = ["Assessment", "Result", "__version__", "assess", "load_model", "register", "warp"]
+__all__ = [
+    "Assessment",
+    "Result",
+    "TiePoints",
+    "__version__",
+    "assess",
+    "load_model",
+    "read_tie_points",
+    "register",
+    "warp",
+    "write_tie_points",
+]
 
 _HOME = dict.fromkeys(("assess", "load_model", "register", "warp"), "somareg.api")
-_HOME |= {"Assessment": "somareg.types", "Result": "somareg.types"}
+_HOME |= dict.fromkeys(("read_tie_points", "write_tie_points"), "somareg.io.tie_points")
+_HOME |= dict.fromkeys(("Assessment", "Result", "TiePoints"), "somareg.types")
 
 
 def __getattr__(name: str) -> Any:

@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from somareg.assemble import build_result
 from somareg.choices import (
     LONGEST,
-    WEIGHT_FREE,
-    check_sides,
     choose_device,
+    choose_model,
     engine_settings,
     few_threads,
     load_model,
@@ -27,17 +25,20 @@ from somareg.choices import (
     search_radius,
 )
 from somareg.config import RegisterConfig, Resampling, make_config
-from somareg.errors import ConfigError
+from somareg.given import check_use, name_of, take_points
 from somareg.io import (
     assume_crs,
     check_overlap,
     from_array,
     georeference,
     read_estimate,
-    read_raster,
 )
+from somareg.io.dataarray import is_dataarray, to_dataarray
+from somareg.io.inputs import Image, Located, locate, read_image, told_modalities
 from somareg.io.source import open_source
+from somareg.io.stac import StacAsset
 from somareg.matching.engine import align
+from somareg.matching.given import align_given
 from somareg.preprocess.prepare import prepare
 from somareg.types import (
     Assessment,
@@ -46,6 +47,7 @@ from somareg.types import (
     Grid,
     Raster,
     Result,
+    TiePoints,
     Transform,
     Verdict,
 )
@@ -56,7 +58,6 @@ __all__ = ["Image", "assess", "load_model", "plan", "register", "warp"]
 
 log = logging.getLogger("somareg")
 
-Image = str | Path | NDArray[Any] | Raster
 Progress = Callable[[str, float], None]
 
 ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
@@ -66,8 +67,8 @@ def register(
     moving: Image,
     reference: Image,
     *,
-    moving_modality: str = "sar",
-    reference_modality: str = "optical",
+    moving_modality: str | None = None,
+    reference_modality: str | None = None,
     model: str = "auto",
     preset: str = "base",
     search: str = "auto",
@@ -75,70 +76,90 @@ def register(
     seed: int = 0,
     moving_mask: BoolArray | None = None,
     reference_mask: BoolArray | None = None,
+    tie_points: str | Path | TiePoints | None = None,
+    tie_points_use: str = "seed",
     progress: Progress | None = None,
     **options: Any,
 ) -> Result:
     """Estimate how `moving` must be warped to lie on `reference`, and how far to trust it.
 
     Args:
-        moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype.
-        moving_modality, reference_modality: "sar", "optical" or "other".
-        model: "orientation" (weight-free), the name of weights that ship, or the path of a `.safetensors` file that
-            `somareg export` made; "auto" picks the best that ships.
+        moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype; also STAC
+            Items ("item.json#ASSET", pystac.Item, pystac.Asset) and xarray.DataArrays with rioxarray's georeference.
+        moving_modality, reference_modality: "sar", "optical" or "other". Unsaid, what a STAC Item tells, else "sar"
+            for the moving image and "optical" for the reference.
+        model: "auto" takes the trained weights that ship ("compact") for SAR against optical, and the weight-free
+            engine for anything else or too narrow; a note says so. By name it must work or fail: "compact",
+            "orientation" (weight-free), or the path of a `.safetensors` file that `somareg export` made.
         preset: "fast", "base" or "precise".
         search: "local" (nearly aligned), "auto" (trusts georeferences; without them +-22 deg, scale 0.78-1.28,
             +-14 % shift) or "full" (any rotation, scale 0.68-1.45).
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         seed: of everything random.
         moving_mask, reference_mask: (H, W) bool, True valid, on top of nodata; arrays only.
+        tie_points: matched elsewhere: a file that `read_tie_points` knows, or points in pixels of both images.
+        tie_points_use: "seed" makes their robust affine one more start of the search; "replace" matches nothing, takes
+            affine and local displacement from them, and lets the images judge.
         progress: called with a stage's name and the share of work done, 0-1.
         **options: any other field of `somareg.config.RegisterConfig`.
 
     Returns:
-        The result; nothing is written until `Result.save`.
+        The result; nothing is written until `Result.save`. Its `settings` tell the model that ran: `model_used`, and
+        `model_version` and `model_sha256` from the card of its weights.
 
     Raises:
         ConfigError: unknown option or value.
+        WeightsError: a model that is damaged, unfit or not in this installation.
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
     """
+    images = locate(moving, "moving"), locate(reference, "reference")
+    said = {"moving_modality": moving_modality, "reference_modality": reference_modality}
     cfg = make_config(
         {
-            "moving_modality": moving_modality,
-            "reference_modality": reference_modality,
+            **told_modalities(*images, said),
             "model": model,
             "preset": preset,
             "search": search,
             "device": device,
             "seed": seed,
+            "tie_points": name_of(tie_points),
+            "tie_points_use": tie_points_use,
             **options,
         }
     )
+    check_use(cfg)
     where = choose_device(cfg.device)
-    network = load_model(cfg.model, device=str(where))
+    chosen = choose_model(cfg, where)
     tell = progress or (lambda stage, share: None)
     clock = _Clock()
     tell("reading", 0.0)
-    moved = _read(moving, "moving", cfg.moving_nodata, moving_mask, cfg)
-    fixed = _read(reference, "reference", cfg.reference_nodata, reference_mask, cfg)
+    moved = _read(images[0], "moving", moving_mask, cfg)
+    fixed = _read(images[1], "reference", reference_mask, cfg)
     georef = _join(fixed, moved)
     clock.lap("read")
+    given = None if tie_points is None else take_points(tie_points, fixed, moved, georef)
     radius = search_radius(cfg, fixed.grid)
-    prepared = prepare(moved, fixed, georef, cfg, longest=LONGEST[cfg.preset], radius_px=radius)
+    reach = radius + (given.reach_px(fixed.grid.shape) if given else 0.0)
+    prepared = prepare(moved, fixed, georef, cfg, longest=LONGEST[cfg.preset], radius_px=reach)
+    prepared = given.as_start(prepared) if given else prepared
     clock.lap("prepare")
     torch.manual_seed(cfg.seed)
     pair = pair_tensors(prepared, where, (cfg.reference_modality, cfg.moving_modality))
-    if network is not None:
-        check_sides(pair)
+    chosen = chosen.on(prepared.reference_mask.shape, prepared.moving_mask.shape)
+    engine = engine_settings(cfg, fixed.grid, radius)
     with few_threads(prepared):
-        alignment = align(pair, prepared.starts, engine_settings(cfg, fixed.grid, radius), tell, network)
+        if given and cfg.tie_points_use == "replace":
+            alignment = align_given(pair, prepared.starts[0], given.at_work(prepared), engine, tell)
+        else:
+            alignment = align(pair, prepared.starts, engine, tell, chosen.network)
     clock.lap("match")
     tell("judging", 0.92)
-    result = build_result(cfg, fixed, moved, georef, prepared, alignment)
+    result = build_result(cfg, fixed, moved, georef, prepared, alignment, chosen.engine)
     clock.lap("judge")
     tell("done", 1.0)
-    used = WEIGHT_FREE if network is None else cfg.model
-    settings = {**result.settings, "device_used": str(where), "model_used": used}
-    return replace(result, timings=clock.laps, settings=settings)
+    settings = {**result.settings, "device_used": str(where), **chosen.settings}
+    notes = (*result.notes, *chosen.notes, *(given.told(alignment, cfg) if given else ()))
+    return replace(result, timings=clock.laps, settings=settings, notes=notes)
 
 
 def assess(moving: Image, reference: Image, **options: Any) -> Assessment:
@@ -176,12 +197,14 @@ def warp(
     resolution: Resolution = "reference",
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Raster | Path:
+) -> Any:
     """Apply an estimate to any raster of the moving image's ground: other bands, other pixel sizes, masks.
 
     Args:
-        raster: path, array (of the moving image's size or the same proportions) or Raster.
-        estimate: a `Result`, an `Estimate`, or the path of a displacement.tif, report.json or output folder.
+        raster: path, array (of the moving image's size or the same proportions), Raster, STAC Item or DataArray; of a
+            Dask array only the chunks that are needed are computed.
+        estimate: a `Result`, an `Estimate`, or the path of a displacement.tif, report.json or output folder, or of a
+            shift raster (see `somareg.io.shifts`).
         out: GeoTIFF to write; None returns the warped raster.
         resampling: "nearest" for masks and classes, "bilinear" or "cubic".
         resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
@@ -189,23 +212,34 @@ def warp(
         progress: called with a stage's name and the share of work done.
 
     Returns:
-        The path written, or the raster when `out` is None.
+        The path written; when `out` is None the warped Raster, or for a DataArray the warped DataArray.
     """
     known = _estimate(estimate)
-    subject = from_array(raster, role="raster") if isinstance(raster, np.ndarray) else raster
+    subject: Any = locate(raster, "input")
+    if isinstance(subject, StacAsset):
+        subject = subject.path
+    elif isinstance(subject, np.ndarray):
+        subject = from_array(subject, role="raster")
     if out is None:
-        return apply(subject, known, resampling=resampling, resolution=resolution)
+        warped = apply(subject, known, resampling=resampling, resolution=resolution)
+        if not is_dataarray(subject):
+            return warped
+        like = estimate.reference.origin if isinstance(estimate, Result) and resolution == "reference" else None
+        return to_dataarray(warped, like=like, name=str(subject.name) if subject.name else None)
     return apply_to_file(
         subject, known, out, resampling=resampling, resolution=resolution, overwrite=overwrite, progress=progress
     )
 
 
 def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str, Any]:
-    """What `register` would do with two files; only headers are read."""
-    cfg = make_config(options)
+    """What `register` would do with two files or STAC Items; only headers are read."""
+    images = locate(moving, "moving"), locate(reference, "reference")
+    cfg = make_config({**options, **told_modalities(*images, options)})
+    check_use(cfg)
     described: dict[str, Any] = {}
     grids: dict[str, Grid] = {}
-    for role, path in (("moving", moving), ("reference", reference)):
+    for role, image in zip(("moving", "reference"), images, strict=True):
+        path: Any = image.path if isinstance(image, StacAsset) else image
         with open_source(path, role=role) as source:
             grids[role] = source.grid
             described[role] = {
@@ -215,19 +249,26 @@ def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str,
                 "dtype": str(source.dtype),
                 "georeferenced": source.grid.is_georeferenced,
             }
-    factor = max(1, math.ceil(max(grids["reference"].shape) / LONGEST[cfg.preset]))
-    working = [side // factor for side in reversed(grids["reference"].shape)]
+    fixed, moved = grids["reference"], grids["moving"]
+    factor = max(1, math.ceil(max(fixed.shape) / LONGEST[cfg.preset]))
+    working = fixed.height // factor, fixed.width // factor
     pixels = working[0] * working[1]
-    full = grids["reference"].width * grids["reference"].height
-    radius = search_radius(cfg, grids["reference"]) if grids["reference"].is_georeferenced else None
+    full = fixed.width * fixed.height
+    radius = search_radius(cfg, fixed) if fixed.is_georeferenced else None
+    device = choose_device(cfg.device)
+    # Georeferenced, the moving image is brought to the reference's grid and more.
+    away = working if fixed.is_georeferenced else (moved.height // factor, moved.width // factor)
+    chosen = choose_model(cfg, device).on(working, away)
     return {
         **described,
+        **({"tie_points": f"{cfg.tie_points} ({cfg.tie_points_use})"} if cfg.tie_points else {}),
         "search": cfg.search,
         "search_radius_px": None if radius is None else round(radius, 1),
-        "working_size": f"{working[0]} x {working[1]} px (1/{factor} of the reference)",
+        "working_size": f"{working[1]} x {working[0]} px (1/{factor} of the reference)",
         "memory_mb": round((pixels * 400 + full * 40) / 1e6),
-        "model": cfg.model if load_model(cfg.model) is not None else WEIGHT_FREE,
-        "device": str(choose_device(cfg.device)),
+        "model": chosen.name,
+        **({"notes": list(chosen.notes)} if chosen.notes else {}),
+        "device": str(device),
         "outputs": list(_OUTPUT_NAMES),
     }
 
@@ -235,15 +276,8 @@ def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str,
 _OUTPUT_NAMES = ("aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html")
 
 
-def _read(image: Image, role: str, nodata: float | None, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
-    if isinstance(image, Raster):
-        raster = image
-    elif isinstance(image, np.ndarray):
-        raster = from_array(image, mask=mask, role=role, nodata=nodata)
-    else:
-        if mask is not None:
-            raise ConfigError(f"{role}_mask goes with arrays; a file carries its own mask or nodata value")
-        raster = read_raster(image, role=role, nodata=nodata, max_pixels=cfg.max_pixels)
+def _read(image: Located, role: str, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
+    raster = read_image(image, role, mask, cfg)
     return assume_crs(raster, cfg.assume_crs) if cfg.assume_crs and raster.grid.crs is None else raster
 
 

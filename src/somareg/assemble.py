@@ -10,17 +10,23 @@ from somareg.geometry import FieldTransform, compose
 from somareg.geometry.lattice import on_lattice, pixel_centres
 from somareg.io import metres_per_pixel
 from somareg.matching.engine import Alignment
-from somareg.outputs import save
+from somareg.outputs import convert, save
 from somareg.preprocess.prepare import Prepared
-from somareg.quality import Measured, judge, load_calibration, measure
+from somareg.quality import Engine, Measured, judge, load_calibration, measure
 from somareg.report.previews import make_previews
 from somareg.types import Displacement, FloatArray, Raster, Result, TiePoints, Transform
 
 
 def build_result(
-    cfg: RegisterConfig, reference: Raster, moving: Raster, georef: Transform, prepared: Prepared, alignment: Alignment
+    cfg: RegisterConfig,
+    reference: Raster,
+    moving: Raster,
+    georef: Transform,
+    prepared: Prepared,
+    alignment: Alignment,
+    engine: Engine,
 ) -> Result:
-    """The engine's findings in the users' pixels, with figures, verdict and pictures."""
+    """The engine's findings in the users' pixels, with figures, verdict (calibrated for the engine) and pictures."""
     affine = prepared.affine_of(alignment.affine)
     expected = prepared.affine_of(prepared.starts[0])
     field = None
@@ -42,7 +48,7 @@ def build_result(
         metres_per_pixel=metres_per_pixel(reference.grid),
         shape=reference.grid.shape,
     )
-    calibration = load_calibration()
+    calibration = load_calibration(engine)
     quality = measure(measured, calibration)
     return Result(
         transform=transform,
@@ -54,11 +60,12 @@ def build_result(
         verdict=judge(alignment, quality, calibration),
         moving=moving,
         reference=reference,
-        settings={**cfg.model_dump(mode="json"), "model_used": "orientation"},
+        settings=cfg.model_dump(mode="json"),
         notes=(*moving.notes, *reference.notes, *prepared.notes),
         timings={},
         previews=previews,
         saver=save,
+        converter=convert,
     )
 
 

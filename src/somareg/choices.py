@@ -1,11 +1,15 @@
-"""What a configuration means for the machine and the engine: device, model, search radius, engine settings."""
+"""What a configuration means for the machine and the engine: device, model, search radius, engine settings.
+
+Which engine runs is said by `choose_model`, and once the images' working sizes are known by `Chosen.on`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,33 +23,121 @@ from somareg.io import metres_per_pixel
 from somareg.matching.engine import EngineCfg, preset
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
-from somareg.matching.search import SearchCfg
-from somareg.matching.weights import load_network, resolve
+from somareg.matching.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
 from somareg.preprocess.prepare import Prepared
+from somareg.quality.calibration import Engine, load_calibration
 from somareg.types import Grid, Modality
 
+AUTO = "auto"
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
 SMALL_PX = 300  # longer side up to which one thread is as fast as two
 
 
-def load_model(model: str = "auto", *, device: str = "auto") -> Soma | None:
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The engine that runs, and why.
+
+    Attributes:
+        name: "orientation", the name of weights that ship, or the path that was given.
+        network: None for the weight-free engine.
+        card: of the network's weights.
+        by_name: the user asked for this one; "auto" would rather give way than fail.
+        notes: decisions taken, for the result.
+    """
+
+    name: str = WEIGHT_FREE
+    network: Soma | None = None
+    card: ModelCard | None = None
+    by_name: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def engine(self) -> Engine:
+        """What the verdict is calibrated for."""
+        return "orientation" if self.network is None else "learned"
+
+    @property
+    def settings(self) -> dict[str, str | None]:
+        """What a result records of it, JSON-ready."""
+        card = self.card
+        return {
+            "model_used": self.name,
+            "model_version": card.name if card else None,
+            "model_sha256": card.sha256 if card else None,
+        }
+
+    def on(self, reference: tuple[int, int], moving: tuple[int, int]) -> Chosen:
+        """What runs on images of these working sizes (H, W): a network needs `MIN_SIDE` pixels a side.
+
+        Raises:
+            ConfigError: a model was asked for by name and an image is too narrow, naming the sizes and the way out.
+        """
+        if self.network is None or min(*reference, *moving) >= MIN_SIDE:
+            return self
+        sizes = f"{reference[1]} x {reference[0]} (reference) and {moving[1]} x {moving[0]} px (moving)"
+        if self.by_name:
+            raise ConfigError(
+                f"a learned model needs {MIN_SIDE} px a side, but the pair is matched at {sizes}; "
+                "use model='orientation'"
+            )
+        return _without_weights(f"{self.name} needs {MIN_SIDE} px a side, the pair is matched at {sizes}")
+
+
+def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
+    """The engine for a configuration, its network loaded once per process.
+
+    "auto" takes the weights that ship where they were trained for: SAR against optical.
+
+    Raises:
+        ConfigError, WeightsError, UnsupportedError: see `load_model`.
+    """
+    if cfg.model == WEIGHT_FREE:
+        return Chosen(by_name=True)
+    if cfg.tie_points_use == "replace":
+        return _without_weights("the given tie points replace the match")
+    if cfg.model == AUTO and {cfg.moving_modality, cfg.reference_modality} != {"sar", "optical"}:
+        pair = f"{cfg.moving_modality} against {cfg.reference_modality}"
+        return _without_weights(f"{DEFAULT_WEIGHTS} is for SAR against optical, the pair is {pair}")
+    path = _weights_of(cfg.model)
+    if path is None:
+        return _without_weights("none are in this installation")
+    card = read_card(path)
+    name = DEFAULT_WEIGHTS if cfg.model == AUTO else cfg.model
+    notes: tuple[str, ...] = ()
+    if card.sha256 != load_calibration("learned").weights:
+        notes = ("the verdict was calibrated for other weights than these; read its probability with care",)
+    return Chosen(name, load_network(path, device), card, cfg.model != AUTO, notes)
+
+
+def _without_weights(reason: str) -> Chosen:
+    return Chosen(notes=(f"matched without weights: {reason}",))
+
+
+def _weights_of(model: str) -> Path | None:
+    """The file behind a `model=` name; None for the weight-free engine, and for "auto" where no weights ship."""
+    if model == WEIGHT_FREE:
+        return None
+    return embedded().get(DEFAULT_WEIGHTS) if model == AUTO else resolve(model)
+
+
+def load_model(model: str = AUTO, *, device: str = "auto") -> Soma | None:
     """The network behind a `model=` name, loaded once per process.
 
     Args:
-        model: as for `register`.
+        model: as for `register`; "auto" is the network that ships.
         device: "auto", "cpu", "cuda" ...
 
     Returns:
-        A network in eval mode, or None for the weight-free engine.
+        A network in eval mode; None for the weight-free engine, and for "auto" in an installation without weights.
 
     Raises:
         ConfigError: unknown name; the message suggests the nearest.
         WeightsError: a file that is damaged, unfit or not what its card says.
+        UnsupportedError: the card has a later format, or the network needs an extra that is not installed.
     """
-    if model in ("auto", WEIGHT_FREE):
-        return None
-    return load_network(resolve(model), str(choose_device(device)))
+    path = _weights_of(model)
+    return None if path is None else load_network(path, choose_device(device))
 
 
 def choose_device(name: str) -> torch.device:
@@ -99,31 +191,16 @@ def search_radius(cfg: RegisterConfig, grid: Grid) -> float:
 
 def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> EngineCfg:
     """Preset and search range as engine settings."""
-    radius = radius_px / max(grid.shape)
+    engine = preset(cfg.preset)
+    search = replace(engine.search, radius=radius_px / max(grid.shape))
     if cfg.search == "full":
-        search = SearchCfg(180.0, 5.0, (0.68, 1.45), 1.08, radius, keep=24)
+        search = replace(search, rotation_deg=180.0, scale=(0.68, 1.45), keep=2 * search.keep)
     elif cfg.search == "local" or grid.is_georeferenced:
-        search = SearchCfg(4.0, 4.0, (0.96, 1.04), 1.04, radius)
-    else:
-        search = SearchCfg(radius=radius)
-    engine = replace(preset(cfg.preset), search=search)
+        search = replace(search, rotation_deg=4.0, scale=(0.96, 1.04))
+    engine = replace(engine, search=search)
     if cfg.local or engine.flow is None:
         return engine
     return replace(engine, flow=replace(engine.flow, gain=math.inf))
-
-
-def check_sides(pair: Pair) -> None:
-    """Refuse a pair that is too narrow, at working resolution, for a network.
-
-    Raises:
-        ConfigError: naming the sizes and the way out.
-    """
-    (height, width), (moving_height, moving_width) = pair.shape, pair.moving.shape[-2:]
-    if min(height, width, moving_height, moving_width) < MIN_SIDE:
-        raise ConfigError(
-            f"a learned model needs {MIN_SIDE} px a side, but the pair is matched at {width} x {height} (reference) "
-            f"and {moving_width} x {moving_height} px (moving); use model='orientation'"
-        )
 
 
 def pair_tensors(

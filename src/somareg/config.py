@@ -17,6 +17,8 @@ from somareg.types import Modality, SarScale
 Preset = Literal["fast", "base", "precise"]
 Search = Literal["local", "auto", "full"]
 Resampling = Literal["nearest", "bilinear", "cubic"]
+GcpMethod = Literal["auto", "polynomial", "tps"]
+TiePointsUse = Literal["seed", "replace"]
 
 
 class RegisterConfig(BaseModel):
@@ -43,6 +45,9 @@ class RegisterConfig(BaseModel):
     device: str = "auto"
     seed: int = 0
     max_pixels: int = Field(default=4_000_000_000, gt=0, description="refuse larger images before allocating")
+    gcp_method: GcpMethod = Field(default="auto", description="curve through the points of a raster placed by GCPs")
+    tie_points: str | None = Field(default=None, description="file of tie points that were matched elsewhere")
+    tie_points_use: TiePointsUse = Field(default="seed", description="a start of the search, or all there is")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
-from somareg.errors import OutputError
+import numpy as np
+
+from somareg.config import did_you_mean
+from somareg.errors import ConfigError, EstimationError, OutputError
 from somareg.io.atomic import check_free_space
+from somareg.io.dataarray import need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
 from somareg.io.points import write_geojson, write_qgis_points
 from somareg.io.writer import check_writable, output_folder
 from somareg.report import write_report
-from somareg.types import Result
-from somareg.warp.engine import apply_to_file
+from somareg.report.stac import ITEM_NAME, need_pystac, write_stac_item
+from somareg.types import Raster, Result
+from somareg.warp.engine import apply, apply_to_file
 
 ALIGNED = "aligned.tif"
-OWNED = (ALIGNED, "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html")
+OWNED = (ALIGNED, "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html", ITEM_NAME)
 
 
-def save(result: Result, folder: Path, *, overwrite: bool = False, force: bool = False) -> Path:
+def save(result: Result, folder: Path, *, overwrite: bool = False, force: bool = False, stac: bool = False) -> Path:
     """Write every output into `folder`; see `Result.save`."""
+    if stac:
+        need_pystac()
     check_writable(folder, overwrite=overwrite, owned=OWNED)
     check_free_space(folder, _expected_bytes(result))
     with output_folder(folder, overwrite=overwrite, owned=OWNED) as place:
         try:
             _write(result, place, force=force)
+            if stac:
+                write_stac_item(result, place, folder, [path.name for path in place.iterdir()])
         except OutputError as error:
             # The temporary name says nothing to the user.
             raise OutputError(str(error).replace(str(place), str(folder))) from error
     return folder
+
+
+def convert(result: Result, what: str, *, force: bool = False) -> Any:
+    """An output as xarray.DataArray; see `Result.to_xarray`."""
+    need_rioxarray()
+    facts = {"somareg_verdict": result.verdict.decision, "somareg_predicted_rmse_px": result.predicted_rmse_px}
+    like = result.reference.origin
+    if what == "displacement":
+        field = result.displacement
+        bands = np.concatenate([field.array, field.certainty[None]])
+        raster = Raster(bands, np.ones(field.grid.shape, bool), field.grid, descriptions=("dx", "dy", "certainty"))
+        convention = "moving_xy = reference_xy + (dx, dy), pixels, x right, y down"
+        return to_dataarray(raster, like=like, name="displacement", convention=convention, **facts)
+    if what != "aligned":
+        raise ConfigError(f"unknown output '{what}'.{did_you_mean(what, ('aligned', 'displacement'))}")
+    if result.verdict.decision == "no-go" and not force:
+        raise EstimationError(
+            f"the verdict is no-go ({result.verdict.reasons[0]}); use force=True to have the aligned image all the same"
+        )
+    settings = result.settings
+    aligned = apply(result.moving, result.estimate, resampling=settings["resampling"], nodata=settings["moving_nodata"])
+    return to_dataarray(dataclasses.replace(aligned, grid=result.reference.grid), like=like, name="aligned", **facts)
 
 
 def _write(result: Result, place: Path, *, force: bool) -> None:

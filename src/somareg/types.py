@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from somareg.geometry.ground_control import GroundControl
 
 Modality = Literal["sar", "optical", "other"]
 SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
@@ -37,12 +40,15 @@ class Grid:
         transform: affine coefficients (a, b, c, d, e, f) from **corner** pixel coordinates to map coordinates,
             `X = a*col + b*row + c`, `Y = d*col + e*row + f` (rasterio's order); identity when not georeferenced.
         crs: WKT of the coordinate reference system, or None when the image is not georeferenced.
+        control: the ground control points that place the pixels when no geotransform does; `transform` is then the
+            affine nearest to them, good for sizes and nothing else.
     """
 
     width: int
     height: int
     transform: Geotransform = IDENTITY
     crs: str | None = None
+    control: GroundControl | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -61,16 +67,37 @@ class Grid:
 
     def to_map(self, xy: FloatArray) -> FloatArray:
         """Map coordinates (N, 2) of pixel-centre coordinates (N, 2)."""
+        if self.control is not None:
+            return self.control.to_map(xy)
         a, b, c, d, e, f = self.transform
         col, row = np.asarray(xy, float).T + 0.5
         return np.stack([a * col + b * row + c, d * col + e * row + f], axis=-1)
 
     def to_pixel(self, map_xy: FloatArray) -> FloatArray:
         """Pixel-centre coordinates (N, 2) of map coordinates (N, 2)."""
+        if self.control is not None:
+            return self.control.to_pixel(map_xy)
         a, b, c, d, e, f = self.transform
         x, y = np.asarray(map_xy, float).T - np.array([[c], [f]])
         det = a * e - b * d
         return np.stack([(e * x - b * y) / det, (a * y - d * x) / det], axis=-1) - 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class StacOrigin:
+    """The STAC Item that an image was found through.
+
+    Attributes:
+        item: its id.
+        asset: key of the asset.
+        href: the Item's own address, else the path of its file, "" for an Item in memory.
+        dates: its "datetime", or "start_datetime" and "end_datetime", as written (RFC 3339).
+    """
+
+    item: str
+    asset: str
+    href: str = ""
+    dates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +116,7 @@ class Raster:
         colorinterp: one name per band (rasterio's lower-case names), () when unknown.
         sha256: of the file, "" for arrays.
         notes: what was decided while reading ("12 NaN or infinite pixels masked"), for the report.
+        origin: the `StacOrigin` or the xarray.DataArray it was made from; None for plain files and arrays.
     """
 
     data: NDArray[Any]
@@ -102,6 +130,7 @@ class Raster:
     colorinterp: tuple[str, ...] = ()
     sha256: str = ""
     notes: tuple[str, ...] = ()
+    origin: Any = field(default=None, repr=False)
 
 
 @runtime_checkable
@@ -170,6 +199,8 @@ class TiePoints:
         confidence: (N,) 0-1.
         inlier: (N,) bool, kept by the robust fit.
         residual_px: (N,) distance between the measured point and the final transform.
+
+    Points read from a file hold NaN for what it does not tell.
     """
 
     reference_xy: FloatArray
@@ -299,6 +330,7 @@ class Result:
     timings: Mapping[str, float]
     previews: Previews
     saver: Callable[..., Path] | None = field(default=None, repr=False)
+    converter: Callable[..., Any] | None = field(default=None, repr=False)
 
     @property
     def estimate(self) -> Estimate:
@@ -310,23 +342,41 @@ class Result:
         """Expected error of the alignment, reference pixels (calibrated, see benchmarks/calibration)."""
         return self.quality.predicted_rmse_px
 
-    def save(self, folder: str | Path, *, overwrite: bool = False, force: bool = False) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False, force: bool = False, stac: bool = False) -> Path:
         """Write all outputs into `folder`, whole or not at all.
 
         Args:
             folder: created if missing; must be empty unless `overwrite`.
             overwrite: replace somareg's own outputs in an existing folder (other files are left alone).
             force: write `aligned.tif` even when the verdict is no-go.
+            stac: describe the outputs in a STAC Item, `item.json` (extra `stac`).
 
         Returns:
             The folder.
 
         Raises:
             OutputError: the folder exists and is not empty, is read-only, or the disk is full.
+            UnsupportedError: `stac` and pystac is not installed; nothing is written.
         """
         if self.saver is None:
             raise RuntimeError("this Result was built without a saver; use somareg.register")
-        return self.saver(self, Path(folder), overwrite=overwrite, force=force)
+        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac)
+
+    def to_xarray(self, what: Literal["aligned", "displacement"] = "aligned", *, force: bool = False) -> Any:
+        """An output as `xarray.DataArray` on the reference grid, with CRS and nodata value for rioxarray.
+
+        Args:
+            what: "aligned", the moving image sampled once through the transform, (band, y, x) in its own dtype; or
+                "displacement", float32 bands dx, dy (pixels) and certainty.
+            force: give the aligned image even when the verdict is no-go.
+
+        Raises:
+            UnsupportedError: xarray or rioxarray is not installed (extra `xarray`).
+            EstimationError: the verdict is no-go, and not `force`.
+        """
+        if self.converter is None:
+            raise RuntimeError("this Result was built without a converter; use somareg.register")
+        return self.converter(self, what, force=force)
 
 
 @dataclass(frozen=True, eq=False)

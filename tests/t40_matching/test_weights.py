@@ -357,6 +357,14 @@ def shipped(saved: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return saved
 
 
+def test_default_weights_that_are_missing(shipped: Path) -> None:
+    with pytest.raises(WeightsError, match=r"'compact' are not in this installation; install .* model='orientation'"):
+        weights.resolve(weights.DEFAULT_WEIGHTS)
+    for ending in (".safetensors", ".json"):
+        shipped.with_suffix(ending).rename(shipped.with_name(weights.DEFAULT_WEIGHTS + ending))
+    assert weights.resolve(weights.DEFAULT_WEIGHTS) == shipped.with_name("compact.safetensors")
+
+
 def test_every_embedded_model_loads() -> None:
     for path in weights.embedded().values():
         weights.load_network(path)
@@ -379,6 +387,7 @@ def test_resolve_knows_names_and_paths(shipped: Path, monkeypatch: pytest.Monkey
         ("orientaton", "Did you mean 'orientation'"),
         ("zzz", "Choose from auto, orientation, tiny"),
         ("", "Choose from"),
+        ("compct", "Choose from auto, orientation, tiny"),  # what this installation lacks is not suggested
         ("tiny\0", "tiny"),
     ],
 )

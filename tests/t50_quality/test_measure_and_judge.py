@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.quality import Measured, judge, load_calibration, measure
+from somareg.quality import Engine, Measured, judge, load_calibration, measure
+from somareg.quality.calibration import FEATURES
 from somareg.types import Quality, TiePoints
 from tests.synthetic import make_pair
 from tests.t40_matching.conftest import as_pair
 
+ENGINES: tuple[Engine, ...] = ("orientation", "learned")
 STILL = AffineTransform.identity()
 SHAPE = (101, 141)
 CENTRE = (70.0, 50.0)
@@ -186,8 +189,11 @@ def unrelated() -> Alignment:
     return align(as_pair(pair), (STILL,), EngineCfg())
 
 
-def test_shipped_calibration_tells_related_from_unrelated(related: Alignment, unrelated: Alignment) -> None:
-    calibration = load_calibration()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_shipped_calibration_tells_related_from_unrelated(
+    engine: Engine, related: Alignment, unrelated: Alignment
+) -> None:
+    calibration = load_calibration(engine)
     assert 0 < calibration.review < calibration.go < 1
     good, bad = calibration.probability(related), calibration.probability(unrelated)
     assert calibration.go <= good <= 1
@@ -196,8 +202,11 @@ def test_shipped_calibration_tells_related_from_unrelated(related: Alignment, un
     assert related.evidence.hit_ratio > unrelated.evidence.hit_ratio + 0.3
 
 
-def test_shipped_calibration_predicts_more_error_for_the_unrelated(related: Alignment, unrelated: Alignment) -> None:
-    calibration = load_calibration()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_shipped_calibration_predicts_more_error_for_the_unrelated(
+    engine: Engine, related: Alignment, unrelated: Alignment
+) -> None:
+    calibration = load_calibration(engine)
     good, bad = calibration.predict_rmse(related, 1), calibration.predict_rmse(unrelated, 1)
     assert 0 < good < 1
     assert bad > 2 * good
@@ -205,8 +214,9 @@ def test_shipped_calibration_predicts_more_error_for_the_unrelated(related: Alig
     assert calibration.ce90_per_rmse > 1
 
 
-def test_shipped_calibration_knows_a_failure() -> None:
-    calibration = load_calibration()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_shipped_calibration_knows_a_failure(engine: Engine) -> None:
+    calibration = load_calibration(engine)
     assert calibration.probability(FAILED) == 0
     assert calibration.predict_rmse(FAILED, 1) == math.inf
 
@@ -219,6 +229,16 @@ def test_extreme_evidence_gives_finite_answers(related: Alignment, value: float)
         split_half_px=value,
         evidence=replace(related.evidence, peak_offset_px=value if value == value else math.nan),
     )
-    calibration = load_calibration()
-    assert 0 <= calibration.probability(odd) <= 1
-    assert math.isfinite(calibration.predict_rmse(odd, 1))
+    for engine in ENGINES:
+        calibration = load_calibration(engine)
+        assert 0 <= calibration.probability(odd) <= 1
+        assert math.isfinite(calibration.predict_rmse(odd, 1))
+
+
+def test_each_engine_has_its_own_calibration() -> None:
+    free, learned = (load_calibration(engine) for engine in ENGINES)
+    assert load_calibration("learned") is learned  # read once
+    assert free is not learned
+    assert free.weights is None
+    assert learned.weights is None or re.fullmatch("[0-9a-f]{64}", learned.weights)
+    assert all(len(c.success) == len(c.error) == len(FEATURES) + 1 for c in (free, learned))

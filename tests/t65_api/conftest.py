@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.warp import transform as reproject_points
 
-import somareg
+from somareg import api
+from somareg.matching.weights import store
 from somareg.types import Grid, Result
+from tests.small_network import save_network, small_network
 from tests.synthetic import Scene, SyntheticPair, make_pair, pixel_points, speckled
 
 UTM = "EPSG:32633"
 ORIGIN = 500000.0, 4650000.0
+register = partial(api.register, model="orientation")
+"""The weight-free engine: what these tests ask of it must not depend on which weights ship."""
+
 SIDE = 192
 REFERENCE = Grid(SIDE, SIDE, (10.0, 0.0, ORIGIN[0], 0.0, -10.0, ORIGIN[1]), UTM)
 
@@ -114,13 +120,13 @@ def pair() -> SyntheticPair:
 
 @pytest.fixture(scope="session")
 def result(pair: SyntheticPair) -> Result:
-    return somareg.register(pair.moving, pair.reference)
+    return register(pair.moving, pair.reference)
 
 
 @pytest.fixture(scope="session")
 def unrelated() -> Result:
     """Two different places."""
-    return somareg.register(make_pair(77, SIDE).moving, make_pair(0, SIDE).reference)
+    return register(make_pair(77, SIDE).moving, make_pair(0, SIDE).reference)
 
 
 @pytest.fixture(scope="session")
@@ -146,9 +152,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture(scope="session")
 def file_result(files: Files) -> Result:
-    return somareg.register(files.moving, files.reference, moving_bands=(1,))
+    return register(files.moving, files.reference, moving_bands=(1,))
 
 
 @pytest.fixture(scope="session")
 def saved(file_result: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file_result.save(tmp_path_factory.mktemp("saved") / "out")
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package's folder of weights, empty, as a build without them has it."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    monkeypatch.setattr(store, "files", lambda name: folder)
+    return folder
+
+
+@pytest.fixture
+def shipped(package: Path) -> Path:
+    """The file that an installation has as its default weights; they are small and random."""
+    return save_network(small_network(), package / f"{store.DEFAULT_WEIGHTS}.safetensors", name="meadow-3")

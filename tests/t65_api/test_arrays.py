@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import somareg
 from somareg import api
 from somareg.errors import ConfigError, InputError, NoDataError
 from somareg.types import Result
 from tests.synthetic import SyntheticPair, make_pair, pixel_points
+from tests.t65_api.conftest import register
 
 Array = NDArray[Any]
 
@@ -38,12 +38,12 @@ def test_known_affine_is_recovered(pair: SyntheticPair, result: Result) -> None:
 
 def test_known_warp_is_recovered() -> None:
     pair = make_pair(0, 320, warp_rms_px=3.5)
-    result = api.register(pair.moving, pair.reference)
+    result = register(pair.moving, pair.reference)
     assert pair.rmse(result.displacement.array) <= 0.35 * 3.5
     assert not result.correction.is_affine
     assert result.quality.local_rms_px > 1.5
     assert result.quality.folding == 0
-    affine_only = api.register(pair.moving, pair.reference, local=False)
+    affine_only = register(pair.moving, pair.reference, local=False)
     assert affine_only.correction.is_affine
     assert affine_only.quality.local_rms_px == 0
     assert pair.rmse(affine_only.displacement.array) > 2
@@ -84,7 +84,7 @@ def test_inverse_round_trip(result: Result) -> None:
 
 def test_certainty_is_zero_where_the_moving_image_has_no_pixel() -> None:
     pair = make_pair(2, 192, shift=(18.0, 0.0))  # the right-hand 18 columns of the reference are not in it
-    result = api.register(pair.moving, pair.reference)
+    result = register(pair.moving, pair.reference)
     assert pair.rmse(result.displacement.array) < 0.5
     assert not result.displacement.certainty[:, 176:].any()
     assert result.displacement.certainty[:, 40:150].mean() > 0.8
@@ -104,7 +104,7 @@ def test_tie_points_join_the_images(pair: SyntheticPair, result: Result) -> None
 
 
 def test_the_same_seed_gives_identical_arrays(pair: SyntheticPair, result: Result) -> None:
-    again = somareg.register(pair.moving, pair.reference)
+    again = register(pair.moving, pair.reference)
     np.testing.assert_array_equal(again.displacement.array, result.displacement.array)
     np.testing.assert_array_equal(again.displacement.certainty, result.displacement.certainty)
     np.testing.assert_array_equal(again.tie_points.moving_xy, result.tie_points.moving_xy)
@@ -124,7 +124,7 @@ SCALES: dict[str, Callable[[Array], Array]] = {
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_scale_of_sar_values_does_not_matter(scale: str, pair: SyntheticPair, result: Result) -> None:
-    other = api.register(SCALES[scale](pair.moving), pair.reference)
+    other = register(SCALES[scale](pair.moving), pair.reference)
     assert apart(other.displacement.array, result.displacement.array) < 0.2
     assert any(scale.split()[-1] in note for note in other.notes)
 
@@ -132,31 +132,31 @@ def test_the_scale_of_sar_values_does_not_matter(scale: str, pair: SyntheticPair
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_the_dtype_of_the_optical_image_does_not_matter(dtype: str, pair: SyntheticPair, result: Result) -> None:
     gain = 40 if dtype == "uint16" else 1 / 255
-    other = api.register(pair.moving, (pair.reference.astype(float) * gain).astype(dtype))
+    other = register(pair.moving, (pair.reference.astype(float) * gain).astype(dtype))
     assert apart(other.displacement.array, result.displacement.array) < 0.1
 
 
 def test_two_and_three_dimensions(pair: SyntheticPair, result: Result) -> None:
-    flat = api.register(pair.moving[0], pair.reference[1])
+    flat = register(pair.moving[0], pair.reference[1])
     assert pair.rmse(flat.displacement.array) < 0.5
-    deep = api.register(pair.moving[0], pair.reference)
+    deep = register(pair.moving[0], pair.reference)
     np.testing.assert_array_equal(deep.displacement.array, result.displacement.array)
 
 
 def test_chosen_bands_are_used(pair: SyntheticPair, result: Result) -> None:
     noise = np.random.default_rng(0).gamma(1, 1, (2, 192, 192)).astype(np.float32)
     stack = np.concatenate([noise, pair.moving])
-    other = api.register(stack, pair.reference, moving_bands=(3,))
+    other = register(stack, pair.reference, moving_bands=(3,))
     np.testing.assert_array_equal(other.displacement.array, result.displacement.array)
     with pytest.raises(ConfigError, match="no band 4"):
-        api.register(stack, pair.reference, moving_bands=(4,))
+        register(stack, pair.reference, moving_bands=(4,))
 
 
 # --- symmetries -------------------------------------------------------------------------------------------------------
 
 
 def test_swapped_roles_give_the_inverse(pair: SyntheticPair, result: Result) -> None:
-    swapped = api.register(pair.reference, pair.moving, moving_modality="optical", reference_modality="sar")
+    swapped = register(pair.reference, pair.moving, moving_modality="optical", reference_modality="sar")
     points = pixel_points((192, 192)).reshape(192, 192, 2)[25:-25:4, 25:-25:4].reshape(-1, 2)
     distance = swapped.transform(points) - result.transform.inverse(points)
     assert float(np.sqrt((distance**2).sum(1).mean())) <= 0.3
@@ -173,14 +173,14 @@ def turned(displacement: Array, turns: int) -> Array:
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_turned_pair_has_a_turned_displacement(turns: int, pair: SyntheticPair) -> None:
     moving, reference = (np.rot90(a, turns, (1, 2)) for a in (pair.moving, pair.reference))
-    found = api.register(moving, reference).displacement.array
+    found = register(moving, reference).displacement.array
     assert apart(found, turned(pair.displacement, turns)) < 0.5
 
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_a_flipped_pair_has_a_flipped_displacement(axis: int, pair: SyntheticPair) -> None:
     moving, reference = (np.flip(a, axis) for a in (pair.moving, pair.reference))
-    found = api.register(moving, reference).displacement.array
+    found = register(moving, reference).displacement.array
     sign = np.array([1, -1] if axis == 1 else [-1, 1])[:, None, None]
     assert apart(found, np.flip(pair.displacement, axis) * sign) < 0.5
 
@@ -188,14 +188,14 @@ def test_a_flipped_pair_has_a_flipped_displacement(axis: int, pair: SyntheticPai
 @pytest.mark.parametrize("modality", ["optical", "sar"])
 def test_identical_images_do_not_move(modality: str, pair: SyntheticPair) -> None:
     image = pair.reference if modality == "optical" else pair.moving
-    result = api.register(image, image.copy(), moving_modality=modality, reference_modality=modality)
+    result = register(image, image.copy(), moving_modality=modality, reference_modality=modality)
     assert float(np.abs(result.displacement.array).max()) <= 0.05
     assert result.verdict.decision == "go"
 
 
 def test_full_search_finds_any_rotation() -> None:
     pair = make_pair(3, 160, rotation_deg=140, scale=1.15, shift=(6.0, -4.0))
-    result = api.register(pair.moving, pair.reference, search="full")
+    result = register(pair.moving, pair.reference, search="full")
     assert pair.rmse(result.displacement.array) < 0.8  # half of the picture is common to both
     assert result.quality.rotation_deg == pytest.approx(140, abs=0.5)
 
@@ -205,7 +205,7 @@ def test_full_search_finds_any_rotation() -> None:
 
 @pytest.mark.parametrize("seed", [77, 78])
 def test_unrelated_images_never_get_go(seed: int, result: Result) -> None:
-    other = api.register(make_pair(seed, 192).moving, make_pair(0, 192).reference)
+    other = register(make_pair(seed, 192).moving, make_pair(0, 192).reference)
     assert other.verdict.decision != "go"
     assert other.verdict.reasons
     assert other.predicted_rmse_px > 2 * result.predicted_rmse_px
@@ -219,7 +219,7 @@ def test_a_constant_image_is_a_no_go_at_rest(role: str, pair: SyntheticPair) -> 
         moving = np.full_like(moving, 0.1)
     else:
         reference = np.full_like(reference, 90)
-    result = api.register(moving, reference)
+    result = register(moving, reference)
     assert result.verdict.decision == "no-go"
     assert result.verdict.probability == 0
     assert not result.displacement.array.any()
@@ -239,12 +239,12 @@ def test_what_is_masked_has_no_say(how: str, pair: SyntheticPair) -> None:
     mask[:, :70] = False
     lure = np.where(mask, pair.moving, np.roll(pair.moving, 9, axis=2))
     blank = np.where(mask, pair.moving, np.nan)
-    expected = api.register(blank, pair.reference).displacement
+    expected = register(blank, pair.reference).displacement
     given: Any = {"mask": lure, "nan": blank, "nodata": np.where(mask, pair.moving, -9999)}.get(how)
     if how == "masked array":
         given = np.ma.masked_array(lure, ~mask[None])
     options: dict[str, Any] = {"mask": {"moving_mask": mask}, "nodata": {"moving_nodata": -9999.0}}.get(how, {})
-    found = api.register(given, pair.reference, **options).displacement
+    found = register(given, pair.reference, **options).displacement
     np.testing.assert_array_equal(found.array, expected.array)
     assert pair.rmse(found.array) < 0.8
     assert not found.certainty[20:-20, :55].any()
@@ -254,7 +254,7 @@ def test_what_is_masked_has_no_say(how: str, pair: SyntheticPair) -> None:
 def test_a_masked_reference_has_no_certainty_there(pair: SyntheticPair) -> None:
     mask = np.ones((192, 192), bool)
     mask[120:] = False
-    result = api.register(pair.moving, pair.reference, reference_mask=mask)
+    result = register(pair.moving, pair.reference, reference_mask=mask)
     assert not result.displacement.certainty[120:].any()
     assert result.displacement.certainty[20:100, 20:-20].mean() > 0.8
     assert pair.rmse(result.displacement.array) < 1.0
@@ -268,7 +268,7 @@ def test_different_sizes_in_pixels(height: int, width: int) -> None:
     """Sizes that differ lie centre on centre to begin with."""
     offset = (width - 192) / 2, (height - 192) / 2
     pair = make_pair(4, 192, shift=(offset[0] + 4.6, offset[1] - 3.1), moving_shape=(height, width))
-    result = api.register(pair.moving, pair.reference)
+    result = register(pair.moving, pair.reference)
     assert result.displacement.array.shape == (2, 192, 192)
     assert pair.rmse(result.displacement.array) < 0.5
     assert result.quality.shift_px == pytest.approx((4.6, -3.1), abs=0.4)  # against what was expected
@@ -277,7 +277,7 @@ def test_different_sizes_in_pixels(height: int, width: int) -> None:
 def test_a_large_image_is_matched_at_reduced_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(api.LONGEST, "base", 150)
     pair = make_pair(5, 300, shift=(9.0, -7.5))
-    result = api.register(pair.moving, pair.reference)
+    result = register(pair.moving, pair.reference)
     assert any("1/2" in note for note in result.notes)
     assert result.displacement.array.shape == (2, 300, 300)
     assert pair.rmse(result.displacement.array) < 0.8
@@ -285,10 +285,10 @@ def test_a_large_image_is_matched_at_reduced_resolution(monkeypatch: pytest.Monk
 
 def test_what_cannot_be_used_is_refused(pair: SyntheticPair) -> None:
     with pytest.raises(InputError, match="64 px"):
-        api.register(pair.moving[:, :50], pair.reference)
+        register(pair.moving[:, :50], pair.reference)
     with pytest.raises(InputError, match="does not fit"):
-        api.register(pair.moving, pair.reference, moving_mask=np.ones((5, 5), bool))
+        register(pair.moving, pair.reference, moving_mask=np.ones((5, 5), bool))
     with pytest.raises(NoDataError, match="no valid pixel"):
-        api.register(pair.moving * np.nan, pair.reference)
+        register(pair.moving * np.nan, pair.reference)
     with pytest.raises(InputError, match="bands last"):
-        api.register(pair.moving, np.moveaxis(pair.reference, 0, -1))
+        register(pair.moving, np.moveaxis(pair.reference, 0, -1))

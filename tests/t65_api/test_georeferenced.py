@@ -14,7 +14,7 @@ from somareg import api
 from somareg.errors import GeoreferenceError, NoOverlapError
 from somareg.types import Grid, Result
 from tests.synthetic import pixel_points
-from tests.t65_api.conftest import ORIGIN, REFERENCE, SIDE, UTM, Files, moving_grid, write, write_pair
+from tests.t65_api.conftest import ORIGIN, REFERENCE, SIDE, UTM, Files, moving_grid, register, write, write_pair
 
 POINTS = pixel_points((SIDE, SIDE))[::37]
 CASES = {
@@ -31,7 +31,7 @@ CASES = {
 def test_a_known_shift_is_recovered(name: str, tmp_path: Path) -> None:
     reference, crs, gsd = CASES[name]
     files = write_pair(tmp_path, moving_grid(crs, gsd), reference=reference, gsd_m=gsd)
-    result = api.register(files.moving, files.reference)
+    result = register(files.moving, files.reference)
     assert files.rmse(result) < 0.5
     assert result.verdict.decision == "go"
     assert result.quality.shift_px == pytest.approx(files.shift, abs=0.5)
@@ -56,7 +56,7 @@ def test_a_reference_in_degrees() -> None:
 
 def test_a_larger_radius_finds_what_is_further_away(tmp_path: Path) -> None:
     files = write_pair(tmp_path, moving_grid(UTM, 10.0, beyond=90), shift=(52.0, -61.0))
-    result = api.register(files.moving, files.reference, search_radius_m=700.0)
+    result = register(files.moving, files.reference, search_radius_m=700.0)
     assert files.rmse(result) < 0.5
 
 
@@ -64,7 +64,7 @@ def test_rotated_geotransform(tmp_path: Path) -> None:
     turned = Affine.translation(ORIGIN[0] - 100, ORIGIN[1] - 500) @ Affine.rotation(12) @ Affine.scale(10, -10)
     grid = Grid(280, 280, tuple(turned)[:6], UTM)
     files = write_pair(tmp_path, grid, shift=(-3.7, 5.1))
-    result = api.register(files.moving, files.reference)
+    result = register(files.moving, files.reference)
     seen = result.displacement.certainty > 0.5
     error = result.displacement.array - np.array(files.shift)[:, None, None]
     assert seen.mean() > 0.6
@@ -76,7 +76,7 @@ def test_images_side_by_side_are_refused_with_both_places(tmp_path: Path) -> Non
         tmp_path, replace(moving_grid(UTM, 10.0), transform=(10.0, 0.0, 600000.0, 0.0, -10.0, ORIGIN[1]))
     )
     with pytest.raises(NoOverlapError) as caught:
-        api.register(files.moving, files.reference)
+        register(files.moving, files.reference)
     assert str(files.moving) in str(caught.value)
     assert str(files.reference) in str(caught.value)
 
@@ -86,14 +86,14 @@ def test_crs_in_one_only(files: Files, tmp_path: Path) -> None:
         data = file.read()
     naked = write(tmp_path / "naked.tif", data, replace(files.moving_grid, crs=None))
     with pytest.raises(GeoreferenceError, match="CRS"):
-        api.register(naked, files.reference)
+        register(naked, files.reference)
 
 
 def test_assume_crs_mends_a_file_without_crs(files: Files, file_result: Result, saved: Path, tmp_path: Path) -> None:
     with rasterio.open(files.moving) as file:
         data, place = file.read(), {"transform": file.transform, "nodata": 0}
     naked = write(tmp_path / "naked.tif", data, replace(files.moving_grid, crs=None), **place)
-    result = api.register(naked, files.reference, assume_crs=UTM, moving_bands=(1,))
+    result = register(naked, files.reference, assume_crs=UTM, moving_bands=(1,))
     np.testing.assert_array_equal(result.displacement.array, file_result.displacement.array)
     with (
         rasterio.open(result.save(tmp_path / "out") / "aligned.tif") as mended,
@@ -140,7 +140,7 @@ def test_every_kind_of_mask_is_honoured(how: str, tmp_path: Path) -> None:
         write(files.moving, np.stack([lure[0], mask.astype(np.float32)]), files.moving_grid, alpha="yes")
         with rasterio.open(files.moving, "r+") as file:
             file.colorinterp = [rasterio.enums.ColorInterp.gray, rasterio.enums.ColorInterp.alpha]
-    result = api.register(files.moving, files.reference, **options)
+    result = register(files.moving, files.reference, **options)
     assert result.moving.data.shape[0] == 1
     np.testing.assert_array_equal(result.moving.mask, mask > 0)
     assert files.rmse(result) < 0.8
@@ -157,7 +157,7 @@ def test_dark_water_is_not_nodata(tmp_path: Path) -> None:
         return amplitude
 
     files = write_pair(tmp_path, moving_grid(UTM, 10.0), convert=convert)
-    result = api.register(files.moving, files.reference)
+    result = register(files.moving, files.reference)
     assert result.moving.mask.all()
     assert files.rmse(result) < 0.5
 
@@ -167,7 +167,7 @@ def test_dark_water_is_not_nodata(tmp_path: Path) -> None:
 
 def test_assess_tells_how_far_a_pair_is_off(tmp_path: Path) -> None:
     files = write_pair(tmp_path, moving_grid(UTM, 10.0))
-    assessment = api.assess(files.moving, files.reference)
+    assessment = api.assess(files.moving, files.reference, model="orientation")
     off = float(np.hypot(*files.shift))
     assert assessment.verdict.decision == "review"
     assert f"{assessment.misalignment_rmse_px:.2f} px" in assessment.verdict.reasons[0]
@@ -178,13 +178,13 @@ def test_assess_tells_how_far_a_pair_is_off(tmp_path: Path) -> None:
 
 def test_assess_is_content_with_an_aligned_pair(tmp_path: Path) -> None:
     files = write_pair(tmp_path, moving_grid(UTM, 10.0), shift=(0.0, 0.0))
-    assessment = api.assess(files.moving, files.reference)
+    assessment = api.assess(files.moving, files.reference, model="orientation")
     assert assessment.verdict.decision == "go"
     assert "together" in assessment.verdict.reasons[0]
     assert assessment.misalignment_rmse_px < 0.4
 
 
 def test_assess_sees_no_common_ground(unrelated: Result) -> None:
-    assessment = api.assess(unrelated.moving, unrelated.reference)
+    assessment = api.assess(unrelated.moving, unrelated.reference, model="orientation")
     assert assessment.verdict.decision == unrelated.verdict.decision != "go"
     assert assessment.misalignment_rmse_m is None

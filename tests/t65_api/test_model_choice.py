@@ -5,6 +5,7 @@ The network has random weights, see `tests/small_network.py`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -18,14 +19,12 @@ from numpy.typing import NDArray
 
 import somareg
 from somareg import api
-from somareg.choices import check_sides, choose_device
+from somareg.choices import Chosen, choose_device
 from somareg.cli.main import main
 from somareg.errors import ConfigError, WeightsError
 from somareg.features.encoder import MIN_SIDE
 from somareg.lab.evaluate.peers import make_method
 from somareg.matching.network import Soma
-from somareg.matching.pair import Pair
-from somareg.matching.weights import embedded
 from somareg.types import Grid, Result
 from tests.small_network import SMALL, Shape, save_network, small_network, two_looks
 from tests.synthetic import Scene, SyntheticPair, affine_map, make_pair, pixel_points, speckled
@@ -67,9 +66,6 @@ def test_an_unknown_name_suggests_the_nearest(call: str, name: str, near: str, f
 
 def test_the_weight_free_engine_is_no_network() -> None:
     assert somareg.load_model("orientation") is None
-    if not embedded():  # as long as no weights ship, "auto" has nothing else to pick
-        assert somareg.load_model("auto") is None
-        assert somareg.load_model() is None
 
 
 def test_a_file_is_built_once_for_the_python_call_and_for_registration(model: Path) -> None:
@@ -102,6 +98,8 @@ def test_settings_and_report_say_which_model(learned: Result, model: Path, tmp_p
     folder = learned.save(tmp_path / "out")
     record = json.loads((folder / "report.json").read_text())
     assert record["settings"]["model_used"] == str(model)
+    assert record["settings"]["model_version"] == "meadow"
+    assert record["settings"]["model_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     assert record["settings"]["device_used"] == learned.settings["device_used"]
 
 
@@ -194,12 +192,15 @@ def test_a_long_and_narrow_pair_is_matched(model: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(63, 300), (300, 63)])
 def test_the_smaller_image_and_the_shorter_side_count(shape: Shape) -> None:
-    large, small = torch.zeros(1, 1, 300, 300), torch.zeros(1, 1, *shape)
-    for pair in (Pair(large, large, small, small), Pair(small, small, large, large)):
+    large, least = (300, 300), (MIN_SIDE, MIN_SIDE)
+    asked = Chosen("meadow", small_network(), by_name=True)
+    for sides in ((large, shape), (shape, large)):
         with pytest.raises(ConfigError, match=f"{shape[1]} x {shape[0]}"):
-            check_sides(pair)
-    least = torch.zeros(1, 1, MIN_SIDE, MIN_SIDE)
-    check_sides(Pair(least, least, least, least))
+            asked.on(*sides)
+        assert Chosen("meadow", asked.network).on(*sides).network is None
+    assert asked.on(least, least) is asked
+    free = Chosen(by_name=True)
+    assert free.on(shape, shape) is free
 
 
 # --- where it runs ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from somareg.errors import ConfigError
 from somareg.io.source import RasterSource
 from somareg.types import Grid, Result
 from tests.synthetic import SyntheticPair
-from tests.t65_api.conftest import REFERENCE, Files
+from tests.t65_api.conftest import REFERENCE, Files, register
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,16 @@ def test_a_bad_option_is_one_clear_line(
 
 def test_a_mask_does_not_go_with_a_file(files: Files) -> None:
     with pytest.raises(ConfigError, match="moving_mask"):
-        api.register(files.moving, files.reference, moving_mask=REFERENCE)  # type: ignore[arg-type]
+        register(files.moving, files.reference, moving_mask=REFERENCE)  # type: ignore[arg-type]
 
 
 def test_settings_tell_every_option(result: Result) -> None:
     assert set(RegisterConfig.model_fields) <= set(result.settings)
-    assert result.settings["model_used"] == "orientation"
+    assert result.settings["model_used"] == result.settings["model"] == "orientation"
+    assert result.settings["model_version"] is result.settings["model_sha256"] is None
     assert result.settings["device_used"] == "cpu" or result.settings["device_used"].startswith("cuda")
     given = {key: result.settings[key] for key in RegisterConfig.model_fields}
-    assert make_config(given) == make_config({})
+    assert make_config(given) == make_config({"model": "orientation"})
 
 
 def test_search_radius() -> None:
@@ -85,14 +86,14 @@ def test_presets_and_search_shape_the_engine() -> None:
 
 @pytest.mark.parametrize("preset", ["fast", "precise"])
 def test_every_preset_recovers_the_truth(preset: str, pair: SyntheticPair) -> None:
-    result = api.register(pair.moving, pair.reference, preset=preset)
+    result = register(pair.moving, pair.reference, preset=preset)
     assert pair.rmse(result.displacement.array) < 0.5
     assert result.verdict.decision == "go"
 
 
 def test_progress_runs_from_0_to_1(pair: SyntheticPair) -> None:
     told: list[tuple[str, float]] = []
-    api.register(pair.moving, pair.reference, preset="fast", progress=lambda stage, share: told.append((stage, share)))
+    register(pair.moving, pair.reference, preset="fast", progress=lambda stage, share: told.append((stage, share)))
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
@@ -113,7 +114,7 @@ def test_plan_reads_headers_only(files: Files, monkeypatch: pytest.MonkeyPatch) 
     assert plan["working_size"].startswith("192 x 192")
     assert set(plan["outputs"]) >= {"aligned.tif", "report.html"}
     with pytest.raises(AssertionError):
-        api.register(files.moving, files.reference)
+        register(files.moving, files.reference)
 
 
 def test_plan_refuses_what_register_refuses(files: Files) -> None:

@@ -10,13 +10,12 @@ import pytest
 import rasterio
 
 import somareg
-from somareg import api
 from somareg.errors import OutputError
 from somareg.geometry.resample import resample
 from somareg.io import read_estimate
 from somareg.types import Result
 from tests.synthetic import pixel_points
-from tests.t65_api.conftest import REFERENCE, SIDE, Files, write
+from tests.t65_api.conftest import REFERENCE, SIDE, Files, register, write
 
 NAMES = {"aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html"}
 
@@ -58,7 +57,7 @@ def test_aligned_is_the_moving_image_sampled_once_through_the_transform(saved: P
 
 def test_alignment_raises_the_likeness_to_the_reference(saved: Path, files: Files, file_result: Result) -> None:
     """Registering the aligned image again finds nothing more to do."""
-    again = api.register(saved / "aligned.tif", files.reference, moving_bands=(1,))
+    again = register(saved / "aligned.tif", files.reference, moving_bands=(1,))
     assert again.quality.shift_before_px < 0.4
     assert file_result.quality.shift_before_px > 7
     assert again.quality.similarity_before > file_result.quality.similarity_before + 0.1
@@ -134,7 +133,7 @@ def test_report_and_points_tell_the_same_story(saved: Path, file_result: Result,
 def test_no_go_writes_no_aligned_image_unless_forced(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     moving = rng.gamma(4, 0.1, (96, 96)).astype(np.float32)
-    result = api.register(moving, np.full((96, 96), 30, np.uint8))
+    result = register(moving, np.full((96, 96), 30, np.uint8))
     assert result.verdict.decision == "no-go"
     assert names(result.save(tmp_path / "plain")) == NAMES - {"aligned.tif"}
     assert names(result.save(tmp_path / "forced", force=True)) == NAMES
@@ -158,7 +157,7 @@ def test_an_existing_folder(result: Result, tmp_path: Path) -> None:
 
 def test_overwriting_with_a_no_go_removes_the_old_aligned_image(result: Result, tmp_path: Path) -> None:
     result.save(tmp_path / "out")
-    flat = api.register(np.full((80, 80), 3.0), np.full((80, 80), 30, np.uint8))
+    flat = register(np.full((80, 80), 3.0), np.full((80, 80), 30, np.uint8))
     flat.save(tmp_path / "out", overwrite=True)
     assert names(tmp_path / "out") == NAMES - {"aligned.tif"}
 
@@ -189,6 +188,6 @@ def test_arrays_can_be_saved_and_warped(result: Result, tmp_path: Path) -> None:
 
 
 def test_one_band_reference_has_a_report(tmp_path: Path, result: Result) -> None:
-    grey = api.register(result.moving.data[0], result.reference.data[1], preset="fast")
+    grey = register(result.moving.data[0], result.reference.data[1], preset="fast")
     assert grey.previews.reference.shape == (SIDE, SIDE)
     assert names(grey.save(tmp_path / "out", force=True)) == NAMES

@@ -101,8 +101,10 @@ def test_methods_that_share_a_name_are_refused(model, tmp_path):
         make_methods(["identity", "identity"])
     for ending in (".safetensors", ".json"):
         (tmp_path / f"orientation{ending}").write_bytes(model.with_suffix(ending).read_bytes())
-    with pytest.raises(ConfigError, match="rename a file"):
+    with pytest.raises(ConfigError, match="'orientation' is another method"):
         make_methods(["orientation", str(tmp_path / "orientation.safetensors")])
+    with pytest.raises(ConfigError, match="two methods are called 'meadow'; name each once, a file as NAME=FILE"):
+        make_methods([str(model), str(model)])
     with pytest.raises(WeightsError, match="does not exist"):
         make_method(str(tmp_path / "nowhere.safetensors"))
 

@@ -1,15 +1,18 @@
 import builtins
+import hashlib
 
 import cv2
 import numpy as np
 import pytest
 
 import somareg
-from somareg.errors import ConfigError, UnsupportedError
+from somareg.errors import ConfigError, UnsupportedError, WeightsError
 from somareg.geometry import AffineTransform
 from somareg.lab.evaluate.metrics import point_errors, rmse
-from somareg.lab.evaluate.peers import METHODS, make_method
+from somareg.lab.evaluate.peers import METHODS, make_method, make_methods
 from somareg.lab.evaluate.peers.base import affine_displacement, gradient_magnitude, grey
+from somareg.matching.weights import DEFAULT_WEIGHTS, store
+from tests.small_network import save_network, small_network
 
 SIDE = 160
 PEERS = ["phase_correlation", "sift", "ecc", "mattes_mi"]
@@ -60,8 +63,34 @@ def test_constant_images_do_not_crash(name):
     assert prediction.displacement is None or np.isfinite(prediction.displacement).all()
 
 
-def test_orientation_passes_the_level_and_reports_its_verdict(monkeypatch):
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installation's folder of weights, empty."""
+    monkeypatch.setattr(store, "files", lambda name: tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shipped(package):
+    """Its default weights, small and random."""
+    return save_network(small_network(), package / f"{DEFAULT_WEIGHTS}.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "preset"),
+    [
+        ("orientation", "orientation", "base"),
+        ("ours-fast", DEFAULT_WEIGHTS, "fast"),
+        ("ours", DEFAULT_WEIGHTS, "base"),
+        ("ours-precise", DEFAULT_WEIGHTS, "precise"),
+        ("published=FILE", "FILE", "base"),
+        ("FILE", "FILE", "base"),
+    ],
+)
+def test_somareg_passes_the_level_and_reports_its_verdict(name, model, preset, shipped, monkeypatch):
     calls = []
+    file = save_network(small_network(3), shipped.parent / "meadow.safetensors")
+    name, model = name.replace("FILE", str(file)), model.replace("FILE", str(file))
 
     class Result:
         class displacement:
@@ -79,10 +108,39 @@ def test_orientation_passes_the_level_and_reports_its_verdict(monkeypatch):
     monkeypatch.setitem(somareg.__dict__, "register", register)
     image = np.zeros((8, 8), np.uint8)
     for level in ("m", "R"):
-        prediction = make_method("orientation")(image, np.stack([image] * 3), level=level, seed=4)
+        prediction = make_method(name)(image, np.stack([image] * 3), level=level, seed=4)
     assert [call["search"] for call in calls] == ["auto", "full"]
-    assert {call["model"] for call in calls} == {"orientation"} and calls[0]["seed"] == 4
+    assert {(call["model"], call["preset"]) for call in calls} == {(model, preset)} and calls[0]["seed"] == 4
     assert (prediction.confidence, prediction.decision, prediction.predicted_rmse) == (0.25, "review", 1.5)
+
+
+def test_methods_say_which_weights_they_use(shipped):
+    file = save_network(small_network(3), shipped.parent / "meadow.safetensors")
+    methods = make_methods(["orientation", "ours-fast", "ours", "ours-precise", f"published={file}", str(file)])
+    assert [m.name for m in methods] == ["orientation", "ours-fast", "ours", "ours-precise", "published", "meadow"]
+    assert [m.preset for m in methods] == ["base", "fast", "base", "precise", "base", "base"]
+    ours, theirs = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (shipped, file))
+    assert [m.weights for m in methods] == [None, ours, ours, ours, theirs, theirs]
+    count = sum(p.numel() for p in small_network().parameters())
+    assert [m.parameters for m in methods] == [0] + [count] * 5
+
+
+@pytest.mark.parametrize("name", ["a b", "../evil", "", "-x", "a/b"])
+def test_a_name_that_is_no_file_name_is_not_taken_for_one(name, shipped):
+    """The name becomes that of the file of results; what is no name belongs to the path."""
+    with pytest.raises(WeightsError, match="does not exist"):
+        make_method(f"{name}={shipped}")
+
+
+def test_a_file_cannot_pose_as_another_method(shipped):
+    for name in ("identity", "ours"):
+        with pytest.raises(ConfigError, match=f"'{name}' is another method; call the file otherwise: NAME="):
+            make_method(f"{name}={shipped}")
+
+
+def test_ours_needs_the_weights_that_ship(package):
+    with pytest.raises(WeightsError, match="not in this installation"):
+        make_method("ours")
 
 
 def test_unknown_method_suggests_the_nearest():

@@ -94,11 +94,57 @@ def test_table_quotes_nothing_below_the_residual(data_dir, lists, tmp_path):
     text = table(tmp_path)
     head, _, first, second = text.splitlines()[:4]
     assert head == "| " + " | ".join(COLUMNS) + " |"
-    cells = [cell.strip() for cell in second.strip("|").split("|")]
-    assert cells[:9] == ["mini", "m", "oracle", "5", "–", "–", "–", "80", "80"]
-    assert cells[11] == "∞"  # a fifth of the check points belongs to a failure
+    cells = dict(zip(COLUMNS, (cell.strip() for cell in second.strip("|").split("|")), strict=True))
+    assert [cells[c] for c in ("set", "level", "method", "n")] == ["mini", "m", "oracle", "5"]
+    assert [cells[f"CMR@{k}"] for k in ("0.5", "1", "2", "3", "5")] == ["–", "–", "–", "80", "80"]
+    assert cells["CE90 px"] == "∞"  # a fifth of the check points belongs to a failure
     assert "identity" in first and "CMR quoted from 3 px" in text
     assert len(rich_table(tmp_path).rows) == 2
+
+
+class Learned(Oracle):
+    """An oracle with weights."""
+
+    def __init__(self, samples, name, preset, parameters, weights):
+        super().__init__(samples)
+        self.name, self.preset, self.parameters, self.weights = name, preset, parameters, weights
+
+
+def test_one_table_holds_all_methods_in_order_with_what_they_cost(data_dir, lists, tmp_path):
+    samples = lists[0].samples["m"]
+    methods = [
+        Learned(samples, "ours-precise", "precise", 1_312_000, "a"),
+        Learned(samples, "ours", "base", 1_312_000, "a"),
+        Learned(samples, "ours-fast", "fast", 1_312_000, "a"),
+        Learned(samples, "published", "base", 522_267, "b"),
+        Learned(samples, "orientation", "base", 0, None),
+        "identity",
+    ]
+    evaluate(data_dir, [], ["m"], methods, out_dir=tmp_path, lists=lists)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(tmp_path).splitlines()[:8]]
+    assert [line[2:5] for line in lines[2:]] == [
+        ["identity", "–", "–"],
+        ["orientation", "base", "–"],
+        ["published", "base", "522 k"],
+        ["ours-fast", "fast", "1.31 M"],
+        ["ours", "base", "1.31 M"],
+        ["ours-precise", "precise", "1.31 M"],
+    ]
+    for line in lines[2:]:
+        assert float(line[COLUMNS.index("s/pair")]) >= 0 and float(line[COLUMNS.index("MB")]) > 20
+
+
+def test_results_of_other_weights_are_not_kept_beside_the_new_ones(data_dir, lists, tmp_path):
+    def measure(level, weights):
+        method = Learned(lists[0].samples[level], "ours", "base", 10, weights)
+        evaluate(data_dir, [], [level], [method], out_dir=tmp_path, lists=lists)
+        content = json.loads((tmp_path / "ours.json").read_text())
+        assert content["weights"] == weights
+        return [cell["level"] for cell in content["cells"]]
+
+    assert measure("m", "a") == ["m"]
+    assert measure("H", "a") == ["m", "H"]
+    assert measure("H", "b") == ["H"]
 
 
 def test_bad_requests_are_named(data_dir, lists, tmp_path):

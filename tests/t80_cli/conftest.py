@@ -125,7 +125,7 @@ def make_result(decision: str) -> Result:
         verdict=Verdict(decision, reasons, 0.97),  # type: ignore[arg-type]
         moving=raster,
         reference=replace(raster, name="b.tif"),
-        settings={"preset": "base"},
+        settings={"preset": "base", "model_used": "compact"},
         notes=("SAR scale: dB, because values lie in -40 to 10",),
         timings={"matching": 0.4},
         previews=Previews(picture, picture, picture, 1.0),
@@ -155,12 +155,14 @@ def make_assessment(decision: str) -> Assessment:
     return Assessment(result.verdict, 5.71, 57.1, (-5.6, -1.1), result)
 
 
-def _save(result: Result, folder: Path, *, overwrite: bool, force: bool) -> Path:
+def _save(result: Result, folder: Path, *, overwrite: bool, force: bool, stac: bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     outputs = {}
     if result.verdict.decision != "no-go" or force:
         (folder / "aligned.tif").write_bytes(b"II*")
         outputs["aligned.tif"] = folder / "aligned.tif"
+    if stac:
+        (folder / "item.json").write_text("{}")
     (folder / "report.html").write_text("<p>report</p>")
     (folder / "report.json").write_text(build_record(result, outputs).to_json())
     return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from somareg.errors import ConfigError, NoOverlapError, OutputError, ReadError
+from somareg.matching.weights import DEFAULT_WEIGHTS
 from tests.t80_cli.conftest import Cli, FakeApi
 
 DECISIONS = [("go", 0), ("review", 3), ("no-go", 4)]
@@ -49,6 +50,15 @@ def test_register_summary_tells_the_verdict_and_the_figures(cli: Cli, fake_api: 
     ):
         assert text in done.out
     assert str(tmp_path / "out" / "report.html") in done.out
+
+
+def test_help_explains_the_models(cli: Cli, fake_api: FakeApi) -> None:
+    text = " ".join(cli("register", "--help").out.replace("│", " ").split())
+    assert f"{DEFAULT_WEIGHTS} (the trained weights that ship)" in text
+    assert "orientation (no weights), or a .safetensors file" in text
+    assert f"auto takes {DEFAULT_WEIGHTS} for SAR against optical, else orientation" in text
+    assert cli("register", "a.tif", "b.tif", "-o", "out", "--model", DEFAULT_WEIGHTS, "--dry-run").code == 0
+    assert fake_api.calls[0][1]["model"] == DEFAULT_WEIGHTS
 
 
 def test_no_go_says_what_is_missing_and_how_to_force(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:

@@ -10,13 +10,15 @@ import pytest
 import rasterio
 
 from somareg.cli import sample
+from somareg.matching.weights import read_card, store
+from tests.small_network import save_network, small_network
 from tests.t80_cli.conftest import Cli, FakeApi
 
 
 def test_doctor_is_content_with_this_machine(cli: Cli, fake_api: FakeApi) -> None:
     done = cli("doctor")
     assert done.code == 0, done.out
-    for name in ("system", "versions", "device", "threads", "memory", "formats", "sample", "self-test"):
+    for name in ("system", "versions", "device", "threads", "memory", "formats", "weights", "sample", "self-test"):
         assert name in done.out
     assert "FAIL" not in done.out
 
@@ -35,6 +37,25 @@ def test_doctor_tells_what_is_ill(cli: Cli, fake_api: FakeApi, monkeypatch: pyte
 def test_doctor_checks_the_verdict_of_the_self_test(cli: Cli, fake_api: FakeApi) -> None:
     fake_api.decision = "no-go"
     assert "the demo pair got no-go" in cli("doctor").out
+
+
+def test_doctor_shows_the_weights_that_ship(
+    cli: Cli, fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(store, "files", lambda package: tmp_path)
+
+    def found() -> dict[str, Any]:
+        check: dict[str, Any] = json.loads(cli("doctor", "--json").out)["checks"]["weights"]
+        return check
+
+    assert found() == {"ok": True, "found": "none in this installation; model='auto' matches without weights"}
+    path = save_network(small_network(), tmp_path / "compact.safetensors", name="meadow-3")
+    card = read_card(path)
+    for text in ("compact: version meadow-3", f"{card.parameters:,} parameters", "licence none", card.sha256):
+        assert text in found()["found"]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert found()["ok"] is False
+    assert "sha256 differs" in found()["found"]
 
 
 def test_demo_sample_is_a_proper_pair() -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def assess(
     moving: o.Moving,
     reference: o.Reference,
-    moving_modality: o.MovingModality = "sar",
-    reference_modality: o.ReferenceModality = "optical",
+    moving_modality: o.MovingModality = None,
+    reference_modality: o.ReferenceModality = None,
     moving_bands: o.MovingBands = None,
     reference_bands: o.ReferenceBands = None,
     moving_scale: o.MovingScale = "auto",

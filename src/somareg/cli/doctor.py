@@ -18,7 +18,10 @@ from somareg.cli import options as o
 from somareg.cli.failures import one_line
 from somareg.cli.session import Session, session
 
-PACKAGES = ("numpy", "torch", "rasterio", "opencv-python-headless", "pydantic", "typer", "rich", "jinja2", "matplotlib")
+PACKAGES = (
+    *("numpy", "torch", "safetensors", "rasterio", "opencv-python-headless"),
+    *("pydantic", "typer", "rich", "jinja2", "matplotlib"),
+)
 DRIVERS = ("GTiff", "COG", "PNG", "JPEG", "JP2OpenJPEG", "ENVI")
 
 
@@ -99,6 +102,20 @@ def _formats() -> str:
     return f"GDAL {rasterio.__gdal_version__}: {', '.join(name for name in DRIVERS if name in known)}"
 
 
+def _weights() -> str:
+    from somareg.matching.weights import embedded, load_network, read_card
+
+    found = []
+    for name, path in embedded().items():
+        load_network(path)
+        card = read_card(path)
+        found.append(
+            f"{name}: version {card.name} of {card.created:%Y-%m-%d}, {card.parameters:,} parameters, "
+            f"licence {card.licence}, sha256 {card.sha256}"
+        )
+    return one_line("; ".join(found)) or "none in this installation; model='auto' matches without weights"
+
+
 def _sample() -> str:
     import rasterio
 
@@ -124,7 +141,8 @@ def _self_test() -> str:
         raise RuntimeError(f"the demo pair got {result.verdict.decision}: {result.verdict.reasons[0]}")
     quality = result.quality
     before, after = quality.shift_before_px, quality.predicted_rmse_px
-    return f"demo pair aligned in {seconds:.1f} s: {before:.2f} px before, {after:.2f} px predicted after"
+    by = f"by {result.settings['model_used']} in {seconds:.1f} s"
+    return f"demo pair aligned {by}: {before:.2f} px before, {after:.2f} px predicted after"
 
 
 CHECKS: dict[str, Callable[[], str]] = {
@@ -134,6 +152,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "threads": _threads,
     "memory": _memory,
     "formats": _formats,
+    "weights": _weights,
     "sample": _sample,
     "self-test": _self_test,
 }

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of the pairs (benchmarks/README.md)")]
 Sets = Annotated[str, typer.Option("--sets", metavar="A,B", help="sets of pairs")]
 Levels = Annotated[str, typer.Option("--levels", metavar="A,B", help="difficulty: E, m, M, H, R")]
-Methods = Annotated[str, typer.Option("--methods", metavar="A,B", help="methods to measure, or .safetensors files")]
+Methods = Annotated[
+    str, typer.Option("--methods", metavar="A,B", help="methods to measure; a model is FILE.safetensors or NAME=FILE")
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="pairs per set at most")]
 Split = Annotated[str, typer.Option("--split", metavar="NAME", help="test, or val for tuning")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder for one JSON per method and the table")]
@@ -29,7 +31,7 @@ def evaluate(
     sets: Sets,
     out: Out,
     levels: Levels = "m,H",
-    methods: Methods = "identity,border_only,orientation",
+    methods: Methods = "identity,border_only,orientation,ours",
     split: Split = "test",
     limit: Limit = None,
     seed: o.Seed = 0,
@@ -52,9 +54,7 @@ def evaluate(
 
         which = (data, names("--sets", sets), names("--levels", levels), make_methods(names("--methods", methods)))
         if diagnose and not learned(which[-1]):
-            raise UsageError(
-                "--diagnose looks inside learned models; name one: --methods orientation,model.safetensors"
-            )
+            raise UsageError("--diagnose looks inside learned models; name one: --methods ours,model.safetensors")
         options: dict[str, Any] = {
             "limit": limit,
             "out_dir": out,

@@ -14,8 +14,10 @@ from somareg.cli.demo import demo
 from somareg.cli.doctor import doctor
 from somareg.cli.eval import evaluate
 from somareg.cli.export import export
+from somareg.cli.export_shift import export_shift
 from somareg.cli.failures import report_failure
 from somareg.cli.register import register
+from somareg.cli.tie_points import tie_points
 from somareg.cli.train import train
 from somareg.cli.warp import warp
 
@@ -36,6 +38,8 @@ app.command("demo", epilog=EPILOG)(demo)
 app.command("eval")(evaluate)
 app.command("train")(train)
 app.command("export")(export)
+app.command("export-shift")(export_shift)
+app.add_typer(tie_points, name="tie-points")
 app.command("doctor")(doctor)
 
 

@@ -19,12 +19,17 @@ def _option(flags: str, text: str, panel: str, metavar: str | None = None) -> An
 
 
 Moving = Annotated[
-    str, typer.Argument(metavar="MOVING", help="image to align (GeoTIFF, COG, PNG, JPEG 2000, ENVI ...)")
+    str,
+    typer.Argument(metavar="MOVING", help="image to align (GeoTIFF, COG, PNG, JPEG 2000 ...; STAC: item.json#ASSET)"),
 ]
 Reference = Annotated[str, typer.Argument(metavar="REFERENCE", help="image to align it to")]
 
-MovingModality = Annotated[str, _option("--moving-modality", "sar, optical or other", _INPUT, "NAME")]
-ReferenceModality = Annotated[str, _option("--reference-modality", "sar, optical or other", _INPUT, "NAME")]
+MovingModality = Annotated[
+    str | None, _option("--moving-modality", "sar, optical or other; what a STAC Item tells, else sar", _INPUT, "NAME")
+]
+ReferenceModality = Annotated[
+    str | None, _option("--reference-modality", "the same for the reference; else optical", _INPUT, "NAME")
+]
 MovingBands = Annotated[str | None, _option("--moving-bands", "bands to match on, from 1: 1 or 3,2,1", _INPUT, "LIST")]
 ReferenceBands = Annotated[str | None, _option("--reference-bands", "bands to match on, from 1", _INPUT, "LIST")]
 MovingScale = Annotated[str, _option("--moving-scale", "SAR: auto, dB, power, amplitude or complex", _INPUT, "NAME")]
@@ -37,7 +42,40 @@ Preset = Annotated[str, _option("--preset", "fast, base or precise", _SEARCH, "N
 Search = Annotated[str, _option("--search", "local, auto or full (any rotation, scale 0.7-1.4)", _SEARCH, "NAME")]
 SearchRadius = Annotated[float | None, _option("--search-radius", "search radius, reference pixels", _SEARCH, "PX")]
 SearchRadiusM = Annotated[float | None, _option("--search-radius-m", "search radius, metres", _SEARCH, "M")]
-Model = Annotated[str, _option("--model", "auto, orientation (no weights), or a .safetensors file", _SEARCH, "NAME")]
+Model = Annotated[
+    str,
+    _option(
+        "--model",
+        "compact (the trained weights that ship), orientation (no weights), or a .safetensors file; auto takes compact "
+        "for SAR against optical, else orientation",
+        _SEARCH,
+        "NAME|FILE",
+    ),
+]
+TiePoints = Annotated[
+    str | None,
+    _option(
+        "--tie-points", "tie points matched elsewhere (.geojson .gpkg .csv .points .pts .tif .vrt)", _SEARCH, "FILE"
+    ),
+]
+TiePointsUse = Annotated[
+    str,
+    _option(
+        "--tie-points-use",
+        "seed: one more start of the search; replace: match nothing, use them alone",
+        _SEARCH,
+        "NAME",
+    ),
+]
+GcpMethod = Annotated[
+    str,
+    _option(
+        "--gcp-method",
+        "images placed by ground control points: auto, polynomial (as gdalwarp -order 2) or tps (as gdalwarp -tps)",
+        _INPUT,
+        "NAME",
+    ),
+]
 Local = Annotated[bool, _option("--local/--no-local", "follow local displacement beyond the affine", _SEARCH)]
 
 Device = Annotated[str, _option("--device", "auto, cpu, cuda or mps", _RUN, "NAME")]
@@ -49,6 +87,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only", 
 Json = Annotated[bool, _option("--json", "print one JSON document on stdout, nothing else", _OUTPUT)]
 Overwrite = Annotated[bool, _option("--overwrite", "replace earlier outputs of somareg", _OUTPUT)]
 Force = Annotated[bool, _option("--force", "write aligned.tif even on no-go", _OUTPUT)]
+Stac = Annotated[bool, _option("--stac", "describe the outputs in a STAC Item, item.json", _OUTPUT)]
 DryRun = Annotated[bool, _option("--dry-run", "say what would be done, reading headers only", _OUTPUT)]
 Resampling = Annotated[str, _option("--resampling", "nearest, bilinear or cubic", _OUTPUT, "NAME")]
 

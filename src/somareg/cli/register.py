@@ -22,8 +22,8 @@ def register(
     moving: o.Moving,
     reference: o.Reference,
     out: Out = None,
-    moving_modality: o.MovingModality = "sar",
-    reference_modality: o.ReferenceModality = "optical",
+    moving_modality: o.MovingModality = None,
+    reference_modality: o.ReferenceModality = None,
     moving_bands: o.MovingBands = None,
     reference_bands: o.ReferenceBands = None,
     moving_scale: o.MovingScale = "auto",
@@ -31,15 +31,19 @@ def register(
     moving_nodata: o.MovingNodata = None,
     reference_nodata: o.ReferenceNodata = None,
     assume_crs: o.AssumeCrs = None,
+    gcp_method: o.GcpMethod = "auto",
     preset: o.Preset = "base",
     search: o.Search = "auto",
     search_radius: o.SearchRadius = None,
     search_radius_m: o.SearchRadiusM = None,
     model: o.Model = "auto",
+    tie_points: o.TiePoints = None,
+    tie_points_use: o.TiePointsUse = "seed",
     local: o.Local = True,
     resampling: o.Resampling = "cubic",
     overwrite: o.Overwrite = False,
     force: o.Force = False,
+    stac: o.Stac = False,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     device: o.Device = "auto",
@@ -59,11 +63,14 @@ def register(
         moving_nodata=moving_nodata,
         reference_nodata=reference_nodata,
         assume_crs=assume_crs,
+        gcp_method=gcp_method,
         preset=preset,
         search=search,
         search_radius_px=search_radius,
         search_radius_m=search_radius_m,
         model=model,
+        tie_points=tie_points,
+        tie_points_use=tie_points_use,
         local=local,
         resampling=resampling,
         device=device,
@@ -76,7 +83,7 @@ def register(
         if dry_run:
             show_plan(ui, moving, reference, options)
             return
-        result = run(ui, moving, reference, Path(str(out)), options, overwrite=overwrite, force=force)
+        result = run(ui, moving, reference, Path(str(out)), options, overwrite=overwrite, force=force, stac=stac)
         raise typer.Exit(DECISION_CODES[result.verdict.decision])
 
 
@@ -104,6 +111,7 @@ def run(
     *,
     overwrite: bool,
     force: bool,
+    stac: bool = False,
 ) -> Result:
     """Register, save into `out`, print the summary or the report's JSON."""
     from somareg.config import make_config
@@ -112,11 +120,15 @@ def run(
     from somareg import api
     from somareg.io import writer
 
+    if stac:
+        from somareg.report.stac import need_pystac
+
+        need_pystac()
     writer.check_writable(out, overwrite=overwrite)
     with ui.working():
         result = api.register(moving, reference, progress=ui.progress, **options)
         ui.progress("writing outputs", 1.0)
-        folder = result.save(out, overwrite=overwrite, force=force)
+        folder = result.save(out, overwrite=overwrite, force=force, stac=stac)
     if ui.as_json:
         ui.emit(json.loads((folder / "report.json").read_text(encoding="utf-8")))
     elif ui.wants_text:

@@ -25,6 +25,7 @@ FILES = {
     "gcps.points": "the same for the QGIS Georeferencer",
     "report.json": "every figure, setting and checksum",
     "report.html": "before/after pictures and the verdict",
+    "item.json": "a STAC Item that describes these files",
 }
 ASSESSMENTS = {
     "go": "The images lie on each other as they stand.",

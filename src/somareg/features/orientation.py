@@ -34,6 +34,11 @@ class OrientationCfg:
     stride: int = 2
     floor: float = 1.0
 
+    @property
+    def count(self) -> int:
+        """Number of channels."""
+        return self.directions * len(self.scales)
+
 
 @lru_cache(maxsize=64)
 def gaussian_taps(sigma: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

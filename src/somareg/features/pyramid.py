@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from somareg.errors import ConfigError
 from somareg.features.norms import group_norm
 from somareg.features.orientation import OrientationCfg, orientation_channels
 
 FeaturePyramid = dict[int, Tensor]
 STRIDES = (2, 4, 8, 16)
+SMALL = 0.1  # size of what an untrained head adds to the shortcut's channels of size 1
 Enhance = Callable[[int, Tensor], Tensor]
 """(stride, features) -> features: what an encoder does to a level on its way out (FGE)."""
 
@@ -33,6 +35,8 @@ class PyramidCfg:
         depths: residual blocks at these strides.
         outputs: channels of the maps handed to the matcher, at these strides.
         orientation: weight-free orientation channels (stride 2) join the first layer; None leaves them out.
+        shortcut: they also start the features handed to the matcher, which then learn what to add: an untrained network
+            matches as well as the weight-free engine.
     """
 
     band_channels: int = 16
@@ -40,6 +44,14 @@ class PyramidCfg:
     depths: tuple[int, int, int, int] = (1, 2, 2, 2)
     outputs: tuple[int, int, int, int] = (16, 24, 32, 96)
     orientation: OrientationCfg | None = field(default_factory=OrientationCfg)
+    shortcut: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shortcut and (self.orientation is None or min(self.outputs[:-1]) < self.orientation.count):
+            raise ConfigError(
+                f"pyramid.shortcut needs orientation channels and at least as many outputs at 1/2, 1/4 and 1/8 as "
+                f"there are of them; outputs is {self.outputs}"
+            )
 
 
 class ResidualBlock(nn.Module):
@@ -77,25 +89,34 @@ class BandStem(nn.Module):
         if cfg.orientation:
             if cfg.orientation.stride != 2:
                 raise ValueError("orientation channels join the first layer at stride 2")
-            extra = cfg.orientation.directions * len(cfg.orientation.scales)
+            extra = cfg.orientation.count
         self.mix = nn.Sequential(
             nn.Conv2d(2 * cfg.band_channels + extra, cfg.widths[0], 3, padding=1, bias=False),
             group_norm(cfg.widths[0]),
             nn.GELU(),
         )
 
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """(B, C, H, W) with even H, W and mask (B, 1, H, W) -> (B, widths[0], H / 2, W / 2)."""
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The first layer's features and the orientation channels, if there are any.
+
+        Args:
+            image: (B, C, H, W) with even H, W.
+            mask: (B, 1, H, W).
+
+        Returns:
+            (B, widths[0], H / 2, W / 2) and (B, K, H / 2, W / 2) of about unit size.
+        """
         bands = F.gelu(self.look(image.reshape(-1, 1, *image.shape[-2:])))
         bands = bands.reshape(*image.shape[:2], *bands.shape[1:])
         parts = [bands.mean(1), bands.amax(1)]
+        oriented: Tensor | None = None
         if self.orientation:
             with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
                 channels, _ = orientation_channels(image.float(), mask.float(), self.orientation)
             # Each pixel's vector has length 0-1 over many channels; this brings a channel to about 1.
-            parts.append(4.0 * channels)
-        mixed: Tensor = self.mix(torch.cat(parts, dim=1))
-        return mixed
+            oriented = 4.0 * channels
+            parts.append(oriented)
+        return self.mix(torch.cat(parts, dim=1)), oriented
 
 
 class CompactPyramid(nn.Module):
@@ -123,6 +144,11 @@ class CompactPyramid(nn.Module):
             for width in widths[:-1]
         )
         self.head = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, cfg.outputs, strict=True))
+        if cfg.shortcut:
+            for head in list(self.head)[:-1]:
+                assert isinstance(head, nn.Conv2d) and head.bias is not None
+                nn.init.normal_(head.weight, std=SMALL / head.in_channels**0.5)
+                nn.init.zeros_(head.bias)
 
     def forward(self, image: Tensor, mask: Tensor, enhance: Enhance) -> FeaturePyramid:
         """Features of an image whose sides are multiples of 16.
@@ -135,7 +161,7 @@ class CompactPyramid(nn.Module):
         Returns:
             stride -> (B, outputs, H / stride, W / stride).
         """
-        x = self.stem(image, mask)
+        x, oriented = self.stem(image, mask)
         skips: list[Tensor] = []
         for level, block in enumerate(self.blocks):
             x = block(x)
@@ -147,7 +173,16 @@ class CompactPyramid(nn.Module):
             coarse = F.interpolate(self.up[level](x), scale_factor=2, mode="bilinear", align_corners=False)
             x = skips[level] + self.merge[level](skips[level] + coarse)
             maps[STRIDES[level]] = self.head[level](x)
+        if self.cfg.shortcut:
+            assert oriented is not None
+            maps |= {stride: self._add(maps[stride], oriented, stride) for stride in STRIDES[:-1]}
         return dict(sorted(maps.items()))
+
+    @staticmethod
+    def _add(features: Tensor, oriented: Tensor, stride: int) -> Tensor:
+        """Orientation channels (stride 2), averaged to `stride`, on top of the first features."""
+        coarse = F.avg_pool2d(oriented, stride // 2) if stride > 2 else oriented
+        return features + F.pad(coarse, (0, 0, 0, 0, 0, features.shape[1] - coarse.shape[1]))
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from somareg.io.points import write_geojson, write_qgis_points
     from somareg.io.raster import from_array, read_raster
+    from somareg.io.tie_points import convert_tie_points, read_tie_points, write_tie_points
     from somareg.io.writer import write_geotiff
 
 _HOME = {
@@ -36,6 +37,7 @@ _HOME = {
         "metres_per_pixel",
     ),
     "points": ("write_geojson", "write_qgis_points"),
+    "tie_points": ("convert_tie_points", "read_tie_points", "write_tie_points"),
     "raster": ("from_array", "read_raster"),
     "writer": ("write_geotiff",),
 }
@@ -52,6 +54,7 @@ __all__ = [
     "assume_crs",
     "check_overlap",
     "check_writable",
+    "convert_tie_points",
     "from_array",
     "georeference",
     "ground_pixel_size",
@@ -60,9 +63,11 @@ __all__ = [
     "output_folder",
     "read_estimate",
     "read_raster",
+    "read_tie_points",
     "write_displacement",
     "write_geojson",
     "write_geotiff",
     "write_qgis_points",
     "write_text",
+    "write_tie_points",
 ]

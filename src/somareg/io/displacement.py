@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError
 from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.io.ground_control import read_control
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.writer import write_geotiff
 from somareg.types import Displacement, Estimate, Grid, Transform
@@ -48,14 +49,7 @@ def write_displacement(
     Raises:
         OutputError: as `write_geotiff`.
     """
-    own = {
-        "SOMAREG_FORMAT": str(FORMAT),
-        "SOMAREG_CONVENTION": "moving_xy = reference_xy + (dx, dy); pixels; x right, y down; integer = pixel centre",
-        "SOMAREG_REFERENCE_GRID": json.dumps(asdict(estimate.reference)),
-        "SOMAREG_MOVING_GRID": json.dumps(asdict(estimate.moving)),
-    }
-    if affine_matrix is not None:
-        own["SOMAREG_AFFINE"] = json.dumps(np.asarray(affine_matrix, float).tolist())
+    own = estimate_tags(estimate, affine_matrix)
     bands = np.concatenate([displacement.array, displacement.certainty[None]]).astype(np.float32)
     return write_geotiff(
         path,
@@ -70,6 +64,19 @@ def write_displacement(
     )
 
 
+def estimate_tags(estimate: Estimate, affine_matrix: NDArray[np.float64] | None = None) -> dict[str, str]:
+    """The tags with which `read_estimate` applies a file of displacements again; see `write_displacement`."""
+    tags = {
+        "SOMAREG_FORMAT": str(FORMAT),
+        "SOMAREG_CONVENTION": "moving_xy = reference_xy + (dx, dy); pixels; x right, y down; integer = pixel centre",
+        "SOMAREG_REFERENCE_GRID": json.dumps(asdict(estimate.reference)),
+        "SOMAREG_MOVING_GRID": json.dumps(asdict(estimate.moving)),
+    }
+    if affine_matrix is not None:
+        tags["SOMAREG_AFFINE"] = json.dumps(np.asarray(affine_matrix, float).tolist())
+    return tags
+
+
 def read_estimate(path: str | Path) -> Estimate:
     """Read an estimate back.
 
@@ -78,30 +85,46 @@ def read_estimate(path: str | Path) -> Estimate:
     stays exact), so memory is bounded.
 
     Args:
-        path: a `displacement.tif`, or the output folder or `report.json` beside it.
+        path: a `displacement.tif`, or the output folder or `report.json` beside it; or a shift raster that somareg
+            exported (another program's: `somareg.io.shifts.read_shifts`).
 
     Raises:
         ReadError: missing or damaged.
         InputError: not a displacement file of somareg, or its tags or values are malformed.
         UnsupportedError: written by a newer format.
     """
-    file = _find(Path(path))
+    file = find_displacement(path)
     with open_source(file, role="displacement") as source:
         tags = source.tags
-        _check_format(source, file)
+        check_format(source, file)
         reference = _grid(tags, "SOMAREG_REFERENCE_GRID", file)
         moving = _grid(tags, "SOMAREG_MOVING_GRID", file)
         if (reference.width, reference.height) != (source.grid.width, source.grid.height):
             raise InputError(f"{file} is {source.grid.width} x {source.grid.height} px but its tags say another size")
         affine = _affine(tags, file)
-        values, step = _read_nodes(source)
+        correction = read_correction(source, affine)
+    return Estimate(correction, reference, moving)
+
+
+def read_correction(source: RasterSource, affine: AffineTransform) -> Transform:
+    """The map whose displacement is in the first two bands, and which `affine` continues outside the grid.
+
+    Raises:
+        InputError: a displacement is not finite.
+    """
+    values, step = _read_nodes(source)
     if not np.isfinite(values).all():
-        raise InputError(f"{file} holds displacements that are not finite; write it anew with somareg register")
-    return Estimate(_correction(values, step, affine), reference, moving)
+        raise InputError(f"{source.name} holds displacements that are not finite; write it anew")
+    return _correction(values, step, affine)
 
 
-def _find(path: Path) -> Path:
-    file = path
+def find_displacement(path: str | Path) -> Path:
+    """The displacement file that a path of a file, folder or `report.json` means.
+
+    Raises:
+        ReadError: there is none.
+    """
+    file = path = Path(path)
     if path.is_dir():
         file = path / FILE_NAME
     elif path.suffix.lower() == ".json":
@@ -114,9 +137,15 @@ def _find(path: Path) -> Path:
     return file
 
 
-def _check_format(source: RasterSource, file: Path) -> None:
+def check_format(source: RasterSource, file: Path) -> None:
+    """Make sure that an open file is one of somareg's: dx, dy, and certainty unless it is a shift raster.
+
+    Raises:
+        InputError: it is not.
+        UnsupportedError: written by a newer format.
+    """
     version = source.tags.get("SOMAREG_FORMAT")
-    if version is None or source.count != 3 or source.dtype != np.float32:
+    if version is None or source.count not in (2, 3) or source.dtype != np.float32:
         raise InputError(f"{file} is not a displacement file of somareg; give the displacement.tif of an output folder")
     if not version.isdigit() or int(version) > FORMAT:
         raise UnsupportedError(f"{file} has format {version}, this somareg reads up to {FORMAT}; update somareg")
@@ -126,9 +155,10 @@ def _grid(tags: Mapping[str, str], key: str, file: Path) -> Grid:
     try:
         values: dict[str, Any] = json.loads(tags[key])
         a, b, c, d, e, f = (float(v) for v in values["transform"])
-        crs = values["crs"]
-        grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), None if crs is None else str(crs))
-    except (KeyError, TypeError, ValueError) as error:
+        crs = None if values["crs"] is None else str(values["crs"])
+        control = read_control(values.get("control"))
+        grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), crs, control)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{file} has a malformed tag {key}; write it anew with somareg register") from error
     if min(grid.shape) < 1:
         raise InputError(f"{file} has a malformed tag {key} (empty grid); write it anew with somareg register")

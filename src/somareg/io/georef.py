@@ -38,7 +38,9 @@ class CrsTransform:
 
     def __call__(self, xy: FloatArray) -> FloatArray:
         assert self.source.crs is not None and self.target.crs is not None
-        there = _reproject(self.source.to_map(xy), self.source.crs, self.target.crs)
+        there = self.source.to_map(xy)
+        if self.source.crs != self.target.crs:
+            there = reproject(there, self.source.crs, self.target.crs)
         if _crs(self.target).is_geographic:
             there[:, 0] = _near_longitude(there[:, 0], _centre_map(self.target)[0])
         return self.target.to_pixel(there)
@@ -58,7 +60,8 @@ class CrsTransform:
 def georeference(reference: Grid, moving: Grid, names: tuple[str, str] = ("reference", "moving")) -> Transform:
     """The map from reference pixel centres to the moving pixel centres that show the same ground.
 
-    Exactly affine when both CRSs are equal. Without any CRS the two images are taken to lie pixel on pixel.
+    Exactly affine when both CRSs are equal and geotransforms place both. Without any CRS the two images are taken to
+    lie pixel on pixel.
 
     Args:
         reference: grid mapped from.
@@ -75,7 +78,8 @@ def georeference(reference: Grid, moving: Grid, names: tuple[str, str] = ("refer
         raise GeoreferenceError(f"{missing} has no CRS but {other} has one; name the missing one with --assume-crs")
     for grid, name in zip((reference, moving), names, strict=True):
         _check_geotransform(grid, name)
-    if _crs(reference) == _crs(moving):
+    straight = all(grid.control is None or grid.control.is_affine for grid in (reference, moving))
+    if straight and _crs(reference) == _crs(moving):
         return _between_grids(reference, moving)
     return CrsTransform(reference, moving)
 
@@ -112,7 +116,7 @@ def to_lonlat(grid: Grid, xy: FloatArray) -> FloatArray:
     """
     if grid.crs is None:
         raise GeoreferenceError("an image without a CRS has no longitude and latitude; give one with --assume-crs")
-    return _reproject(grid.to_map(xy), grid.crs, _LONLAT)
+    return reproject(grid.to_map(xy), grid.crs, _LONLAT)
 
 
 def lonlat_bounds(grid: Grid) -> tuple[float, float, float, float]:
@@ -217,8 +221,12 @@ def _between_grids(reference: Grid, moving: Grid) -> AffineTransform:
     return AffineTransform(np.column_stack([matrix, shift]).astype(np.float64))
 
 
-def _reproject(points: FloatArray, source: str, target: str) -> FloatArray:
-    """Map coordinates (N, 2) in another CRS, NaN where the projection has no answer."""
+def reproject(points: FloatArray, source: str, target: str) -> FloatArray:
+    """Map coordinates (N, 2) in another CRS, NaN where the projection has no answer.
+
+    Raises:
+        GeoreferenceError: no operation joins the two CRSs.
+    """
     result = np.full(points.shape, np.nan)
     usable = np.flatnonzero(np.isfinite(points).all(axis=1))
     crs = CRS.from_user_input(source), CRS.from_user_input(target)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from somareg.config import GcpMethod
 from somareg.errors import InputError, NoDataError
 from somareg.io.source import check_size, open_source
 from somareg.types import BoolArray, Grid, Raster
@@ -26,6 +27,7 @@ def read_raster(
     role: str,
     nodata: float | None = None,
     max_pixels: float = 4e9,
+    gcp_method: GcpMethod = "auto",
 ) -> Raster:
     """Read a local raster file whole.
 
@@ -38,6 +40,7 @@ def read_raster(
         role: "moving" or "reference", named in messages.
         nodata: overrides the declared nodata value.
         max_pixels: refuse more than this many values (width x height x bands).
+        gcp_method: the curve through ground control points where no geotransform places the image.
 
     Returns:
         The raster; its `notes` say what was decided while reading.
@@ -48,7 +51,7 @@ def read_raster(
         InputError: smaller than 64 px a side or larger than `max_pixels`.
         NoDataError: no valid pixel.
     """
-    with open_source(path, role=role, nodata=nodata, expand_palette=True) as source:
+    with open_source(path, role=role, nodata=nodata, expand_palette=True, gcp_method=gcp_method) as source:
         _check_side(source.name, source.grid.width, source.grid.height)
         check_size(source, max_pixels)
         data, band_mask = source.read()

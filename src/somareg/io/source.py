@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
-from rasterio.transform import from_gcps
 from rasterio.windows import Window
 
+from somareg.config import GcpMethod
 from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.io.ground_control import control_grid
 from somareg.types import IDENTITY, BoolArray, Grid
 
 log = logging.getLogger("somareg.io")
@@ -127,6 +128,7 @@ def open_source(
     role: str,
     nodata: float | None = None,
     expand_palette: bool = False,
+    gcp_method: GcpMethod = "auto",
 ) -> Iterator[RasterSource]:
     """Open a local raster file of an allowed format.
 
@@ -135,15 +137,17 @@ def open_source(
         role: "moving", "reference" or what else messages should call it.
         nodata: overrides the declared nodata value.
         expand_palette: turn a palette image into red, green and blue bands.
+        gcp_method: the curve through ground control points where no geotransform places the image.
 
     Raises:
         UnsupportedError: a URL or GDAL virtual path.
         ReadError: missing, empty, a folder, unreadable, or not one of `ALLOWED_DRIVERS`.
+        GeoreferenceError: its ground control points place nothing.
     """
     local = check_local_file(path, role)
     name = f"{role} image {path}"
     with rasterio.Env(), _open(local, name) as dataset:
-        yield _describe(dataset, name, nodata, expand_palette)
+        yield _describe(dataset, name, nodata, expand_palette, gcp_method)
 
 
 def _open(path: Path, name: str) -> Any:
@@ -196,9 +200,11 @@ def check_size(source: RasterSource, max_pixels: float) -> None:
         )
 
 
-def _describe(dataset: Any, name: str, nodata: float | None, expand_palette: bool) -> RasterSource:
+def _describe(
+    dataset: Any, name: str, nodata: float | None, expand_palette: bool, gcp_method: GcpMethod
+) -> RasterSource:
     notes: list[str] = []
-    grid = _grid(dataset, name, notes)
+    grid = _grid(dataset, name, notes, gcp_method)
     interp = dataset.colorinterp
     colours = [i for i in dataset.indexes if interp[i - 1] != ColorInterp.alpha]
     bands = tuple(colours or dataset.indexes)
@@ -268,15 +274,17 @@ def _palette(
     return table, colours
 
 
-def _grid(dataset: Any, name: str, notes: list[str]) -> Grid:
+def _grid(dataset: Any, name: str, notes: list[str], gcp_method: GcpMethod) -> Grid:
     coefficients = tuple(float(v) for v in dataset.transform[:6])
     crs = dataset.crs
     points, points_crs = dataset.gcps
     if coefficients == IDENTITY and len(points) >= 3 and points_crs:
-        coefficients = tuple(float(v) for v in from_gcps(points)[:6])
-        crs = points_crs
-        log.warning("%s has ground control points only; an affine was fitted and terrain is not modelled", name)
-        notes.append(f"{name}: georeference fitted to {len(points)} ground control points, terrain not modelled")
+        grid, note = control_grid((dataset.width, dataset.height), points, points_crs, name, gcp_method)
+        log.warning(note)
+        notes.append(note)
+        return grid
+    if coefficients == IDENTITY and points:
+        notes.append(f"{name}: its {len(points)} ground control points are too few or have no CRS, and are ignored")
     elif coefficients == IDENTITY and crs:
         log.warning("%s names a CRS but has no geotransform; it is used as not georeferenced", name)
         notes.append(f"{name}: a CRS without geotransform is ignored")

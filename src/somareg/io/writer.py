@@ -27,6 +27,7 @@ from somareg.io.atomic import (
     output_folder,
     write_text,
 )
+from somareg.io.ground_control import gdal_points
 from somareg.io.source import Block, gdal_cause
 from somareg.types import IDENTITY, BoolArray, Grid
 
@@ -246,7 +247,9 @@ def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
     }
     if spec.grid.crs is not None:
         profile["crs"] = CRS.from_user_input(spec.grid.crs)
-    if spec.grid.transform != IDENTITY:
+    if spec.grid.control is not None:
+        profile["gcps"] = gdal_points(spec.grid.control.xy, spec.grid.control.map_xy)
+    elif spec.grid.transform != IDENTITY:
         profile["transform"] = rasterio.Affine(*spec.grid.transform)
     return profile
 

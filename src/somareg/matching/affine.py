@@ -30,8 +30,40 @@ class AffineFit:
     refused: Tensor
 
 
+# The two linear maps that change shape, as rows (x, y, 1) of both axes: stretching x against y, and shear.
+_NO_SIMILARITY = ((1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (0.0, 1.0, 0.0, 1.0, 0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class ShapePrior:
+    """The whole map is expected to be nearly a similarity: two products of one place turn and scale against each other,
+    but hardly shear.
+
+    Attributes:
+        strength: pull of aspect and shear towards none, in units of the mean weight.
+        known: (aspect, shear) of the map that the residual is applied before, see `departure`.
+    """
+
+    strength: float
+    known: tuple[float, float] = (0.0, 0.0)
+
+
+def departure(transform: AffineTransform) -> tuple[float, float]:
+    """How far a map is from the nearest similarity S: with `E = S^-1 A - 1`, (E_xx - E_yy, E_xy + E_yx)."""
+    (a, b), (c, d) = transform.matrix[:, :2]
+    similar = np.array([[a + d, b - c], [c - b, a + d]]) / 2
+    error = np.linalg.inv(similar) @ np.array([[a, b], [c, d]])
+    return float(error[0, 0] - error[1, 1]), float(error[0, 1] + error[1, 0])
+
+
 def fit_affine_batch(
-    points: Tensor, displacement: Tensor, weight: Tensor, *, stiffness: float = 0.0, extent: float | None = None
+    points: Tensor,
+    displacement: Tensor,
+    weight: Tensor,
+    *,
+    stiffness: float = 0.0,
+    extent: float | None = None,
+    shape: ShapePrior | None = None,
 ) -> AffineFit:
     """Weighted least-squares affines `points -> points + displacement` in closed form, in float64; differentiable.
 
@@ -41,6 +73,7 @@ def fit_affine_batch(
         stiffness: pull of the linear part towards the identity, in units of the mean weight (0 none); with few or
             ambiguous points it keeps the first fits close to a translation.
         extent: length that makes coordinates dimensionless, pixels; defaults to the spread of each sample's points.
+        shape: what is known of shear and aspect.
     """
     if points.shape[1] == 0:
         still = torch.eye(2, 3, dtype=torch.float64, device=points.device).expand(len(points), 2, 3)
@@ -57,21 +90,29 @@ def fit_affine_batch(
     design = torch.cat([(p - centre) / length, torch.ones_like(p[..., :1])], dim=-1)
     pull = torch.diag(torch.tensor([stiffness, stiffness, 0.0], dtype=p.dtype, device=p.device)) / p.shape[1]
     unit = torch.eye(3, dtype=p.dtype, device=p.device)
-    if weight.ndim == 2:
+    by_axis = weight.ndim == 2 and shape is None
+    if by_axis:
         weighted = design * (w / total[:, None])[..., None]
         normal, right = weighted.mT @ design + pull, weighted.mT @ d
     else:
+        if weight.ndim == 2:
+            precision = w[..., None, None] * torch.eye(2, dtype=p.dtype, device=p.device)
         # Both axes at once: unknowns (x row, y row), normal matrix sum of precision (x) design design'.
         share = precision / total[:, None, None, None]
         normal = torch.einsum("bnij,bnk,bnl->bikjl", share, design, design).reshape(-1, 6, 6)
         normal = normal + torch.kron(torch.eye(2, dtype=p.dtype, device=p.device), pull)
         right = torch.einsum("bnij,bnk,bnj->bik", share, design, d).reshape(-1, 6, 1)
         unit = torch.eye(6, dtype=p.dtype, device=p.device)
+        if shape is not None:
+            for direction, known in zip(_NO_SIMILARITY, shape.known, strict=True):
+                v = torch.tensor(direction, dtype=p.dtype, device=p.device)
+                normal = normal + shape.strength / p.shape[1] * torch.outer(v, v)
+                right = right - shape.strength / p.shape[1] * known * length * v[:, None]
     hopeless = too_few | ~torch.isfinite(torch.cat([normal, right], dim=-1)).all(-1).all(-1)
     condition = torch.linalg.cond(torch.where(hopeless[:, None, None], unit, normal).detach())
     refused = hopeless | ~(condition <= MAX_CONDITION)
     solution = torch.linalg.solve(torch.where(refused[:, None, None], unit, normal), right)
-    rows = solution.mT if weight.ndim == 2 else solution.reshape(-1, 2, 3)
+    rows = solution.mT if by_axis else solution.reshape(-1, 2, 3)
     identity = torch.eye(2, dtype=p.dtype, device=p.device)
     linear = identity + rows[..., :2] / length
     shift = rows[..., 2:] - (linear - identity) @ centre.mT
@@ -81,14 +122,22 @@ def fit_affine_batch(
 
 
 def fit_affine(
-    points: Tensor, displacement: Tensor, weight: Tensor, *, stiffness: float = 0.0, extent: float | None = None
+    points: Tensor,
+    displacement: Tensor,
+    weight: Tensor,
+    *,
+    stiffness: float = 0.0,
+    extent: float | None = None,
+    shape: ShapePrior | None = None,
 ) -> Tensor:
     """`fit_affine_batch` for one pair: (N, 2), (N, 2) and (N,) -> (2, 3) float64 matrix.
 
     Raises:
         EstimationError: fewer than three weighted points, or points on a line.
     """
-    fit = fit_affine_batch(points[None], displacement[None], weight[None], stiffness=stiffness, extent=extent)
+    fit = fit_affine_batch(
+        points[None], displacement[None], weight[None], stiffness=stiffness, extent=extent, shape=shape
+    )
     if bool(fit.refused[0]):
         if int((weight > 0).sum()) < 3:
             raise EstimationError("too few matches for an affine transform")

@@ -11,23 +11,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from somareg.errors import EstimationError
-from somareg.features.orientation import OrientationCfg, orientation_channels
+from somareg.features.encoder import Encoded
+from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, compose
+from somareg.matching.affine import to_transform
+from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.evidence import NO_EVIDENCE, Evidence, back_again, forward_backward, gather, split_half
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
-from somareg.matching.learned import LearnedCfg, learned_start
 from somareg.matching.matcher import Matcher
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
-from somareg.matching.refine import FAR, NEAR, StepCfg, refine_affine, rescale
-from somareg.matching.search import Hypothesis, SearchCfg, rescore, search
+from somareg.matching.refine import NEAR, SHAPE, StepCfg, refine_affine, rescale
+from somareg.matching.start import SearchCfg, find_start, reduction
+from somareg.matching.windows import WindowCfg
 
 Progress = Callable[[str, float], None]
+
+
+COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
+
+LEARNED_NEAR = (
+    StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=SHAPE),
+    StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.6, shape=SHAPE),
+)
 
 
 @dataclass(frozen=True)
@@ -35,32 +45,21 @@ class EngineCfg:
     """Settings of the engine.
 
     Attributes:
-        features: channels for refinement.
-        search_features: cheaper, smoother channels for the search.
+        features: orientation channels, for the weight-free engine and for the evidence.
         search: what is searched.
-        search_px, shortlist_px: longer side of the image at the search and at its second look.
-        candidates: hypotheses refined before one is chosen.
-        near: final refinement steps.
+        near, learned_near: refinement steps without and with a network.
         flow: local flow, None for none.
         windows: windows per step at most (about).
-        settled: evidence (z score) from which the search stops, if three of four windows also agree by themselves;
-            unrelated images hardly ever reach both.
-        reuse_px: see `Matcher`.
-        learned: settings that hold when a network is given.
+        reuse_px: see `Matcher`; with a network, whose features are dear.
     """
 
     features: OrientationCfg = field(default_factory=OrientationCfg)
-    search_features: OrientationCfg = field(default_factory=lambda: OrientationCfg(scales=((1.0, 1.5),)))
     search: SearchCfg = field(default_factory=SearchCfg)
-    search_px: float = 80.0
-    shortlist_px: float = 180.0
-    candidates: int = 3
     near: tuple[StepCfg, ...] = NEAR
+    learned_near: tuple[StepCfg, ...] = LEARNED_NEAR
     flow: FlowCfg | None = field(default_factory=FlowCfg)
-    windows: int = 220
-    settled: float = 1.8
-    reuse_px: float = 0.0
-    learned: LearnedCfg = field(default_factory=LearnedCfg)
+    windows: int = 140
+    reuse_px: float = 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +72,7 @@ class Alignment:
         ties: what each window says by itself, displacement relative to `affine @ flow`; None without windows.
         evidence: support by the images.
         forward_backward_px, split_half_px: see `somareg.types.Quality`.
+        support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.7-1.2 by chance.
         failure: why no transform could be estimated, "" otherwise; the affine is then the start.
     """
 
@@ -82,6 +82,7 @@ class Alignment:
     evidence: Evidence
     forward_backward_px: float
     split_half_px: float
+    support: float = 0.0
     failure: str = ""
 
 
@@ -104,105 +105,63 @@ def align(
             orientation channels in both cases: they know nothing of what the network was trained for.
     """
     channels = OrientationFeatures(cfg.features)
-    features: Describe = channels
-    near, reuse = cfg.near, cfg.reuse_px
-    matcher: Matcher | None = None
+    features: Describe = channels if network is None else LearnedFeatures(network)
+    near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_near, cfg.reuse_px)
     try:
         progress("search", 0.05)
-        if network is None:
-            affine, factor = search_start(pair, starts, cfg)
-        else:
-            features, near, reuse = LearnedFeatures(network), cfg.learned.near, cfg.learned.reuse_px
-            affine, matcher = learned_start(
-                pair, starts, features, cfg.learned, lambda: search_start(pair, starts, cfg), channels
-            )
-            factor = round(max(pair.shape) / max(matcher.pair.shape))
+        start = find_start(pair, _likely_starts(pair, starts, network), features, cfg.search)
+        affine = start.affine
         progress("coarse affine", 0.3)
-        while factor > 1:
-            finer = max(1, factor // 2)
-            affine, factor = rescale(affine, factor, finer), finer
-            matcher = Matcher(pair.reduced(factor), features, reuse)
-            if factor > 1:
-                affine, _ = refine_affine(matcher, affine, near[:2], cfg.windows)
+        for factor in _halvings(reduction(pair, cfg.search.fine_px)):
+            smaller = Matcher(pair.reduced(factor), features, reuse)
+            affine = rescale(refine_affine(smaller, rescale(affine, 1, factor), near[:1], cfg.windows)[0], factor, 1)
         progress("affine", 0.5)
-        matcher = matcher or Matcher(pair, features, reuse)
+        matcher = Matcher(pair, features, reuse)
         affine, matches = refine_affine(matcher, affine, near, cfg.windows)
     except EstimationError as error:
-        return Alignment(starts[0], None, None, NO_EVIDENCE, math.inf, math.inf, str(error))
+        return Alignment(starts[0], None, None, NO_EVIDENCE, math.inf, math.inf, failure=str(error))
     progress("local flow", 0.65)
     flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     progress("evidence", 0.85)
     estimate = compose(affine, flow.field) if flow else affine
-    judge = matcher if network is None else Matcher(pair, channels, cfg.reuse_px)
+    judge = matcher if network is None else Matcher(pair, channels)
     evidence, ties = gather(judge, estimate, starts[0])
     if network is None:
         backward, _ = forward_backward(Matcher(pair.swapped(), features, reuse), affine, pair.shape)
     else:
         backward = back_again(matcher, affine, near[-1], 120)
-    return Alignment(affine, flow, ties, evidence, backward, split_half(matches, pair.shape, 0.4))
+    halves = split_half(matches, pair.shape, 0.4)
+    return Alignment(affine, flow, ties, evidence, backward, halves, start.score)
 
 
-def search_start(pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg) -> tuple[AffineTransform, int]:
-    """A coarse affine and the reduction factor that it was found at.
-
-    The neighbourhood of the starts is looked at first; only when the images do not clearly agree there is everything
-    else searched.
-    """
-    near = replace(cfg.search, rotation_deg=5.0, rotation_step_deg=5.0, scale=(0.95, 1.05), scale_step=1.05)
-    ranges = (near, cfg.search) if len(cfg.search.hypotheses()) > len(near.hypotheses()) else (cfg.search,)
-    best, best_zscore, factor = starts[0], -math.inf, 1
-    features = OrientationFeatures(cfg.search_features)
-    for search_cfg in ranges:
-        factor, candidates = _candidates(pair, starts, cfg, search_cfg)
-        matcher = Matcher(pair.reduced(factor), features, cfg.reuse_px)
-        affine = _best(matcher, candidates[:2] if search_cfg is near else candidates, cfg)
-        evidence, _ = gather(matcher, affine)
-        if evidence.zscore > best_zscore:
-            best, best_zscore = affine, evidence.zscore
-        if evidence.zscore > cfg.settled and evidence.hit_ratio > 0.75:
-            break
-    return best, factor
+def _halvings(factor: int) -> list[int]:
+    """The reductions between `factor` and the full images: each about half of the one before."""
+    steps = []
+    while (factor := factor // 2) > 1:
+        steps.append(factor)
+    return steps
 
 
-def _candidates(
-    pair: Pair, starts: tuple[AffineTransform, ...], cfg: EngineCfg, search_cfg: SearchCfg
-) -> tuple[int, list[Hypothesis]]:
-    """Best hypotheses around the starts, at the shortlist's resolution, and that reduction factor."""
-    side = max(pair.shape)
-    stride = cfg.search_features.stride
-
-    def features(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return orientation_channels(image, mask, cfg.search_features)
-
-    coarse, fine = (max(1, math.ceil(side / px - 0.2)) for px in (cfg.search_px, cfg.shortlist_px))
-    small = pair.reduced(coarse)
-    found = [h for start in starts for h in search(small, rescale(start, 1, coarse), features, stride, search_cfg)]
-    found.sort(key=lambda h: -h.score)
-    shortlist = [rescale(h.transform, coarse, fine) for h in found[: search_cfg.keep]]
-    margin = 2 * math.ceil(coarse / fine)
-    ranked = rescore(pair.reduced(fine), shortlist, features, stride, margin)
-    if not ranked:
-        raise EstimationError("the reference holds nothing valid to match")
-    return fine, ranked[: cfg.candidates]
+def _likely_starts(
+    pair: Pair, starts: tuple[AffineTransform, ...], network: Soma | None
+) -> tuple[AffineTransform, ...]:
+    """What is known before, and the global affine of the network's coarse matches where it has them."""
+    if network is None or network.glam.coarse is None:
+        return starts
+    small = pair.reduced(factor := reduction(pair, COARSE_MATCHING_PX))
+    fixed = network.encode(small.reference, small.reference_mask, small.modalities[0])
+    moved = network.encode(small.moving, small.moving_mask, small.modalities[1])
+    found = coarse_affine(network, fixed, moved)
+    return starts if found is None else (rescale(found, factor, 1), *starts)
 
 
-def _best(matcher: Matcher, candidates: list[Hypothesis], cfg: EngineCfg) -> AffineTransform:
-    """Refine each candidate from afar and keep the one that its windows support best."""
-    best, best_score = None, -math.inf
-    failure = EstimationError("no window could be matched")
-    for candidate in candidates:
-        try:
-            affine, matches = refine_affine(matcher, candidate.transform, FAR, cfg.windows)
-        except EstimationError as error:
-            failure = error
-            continue
-        # Many windows with a weak vote count more than a few with a strong one.
-        score = float(matches.evidence.square().sum()) / len(matches.points) ** 0.5
-        if score > best_score:
-            best, best_score = affine, score
-    if best is None:
-        raise failure
-    return best
+def coarse_affine(network: Soma, reference: Encoded, moving: Encoded) -> AffineTransform | None:
+    """The global affine (MAGSAC) of a pair's coarse matches, reference pixels -> moving pixels; None without one."""
+    matches = network.glam.match_coarse(reference, moving)
+    if matches is None:
+        return None
+    matrix = fit_magsac(matches.points, matches.displacement[0], matches.confidence[0])
+    return None if matrix is None else to_transform(matrix)
 
 
 def preset(name: str, base: EngineCfg | None = None) -> EngineCfg:
@@ -210,7 +169,8 @@ def preset(name: str, base: EngineCfg | None = None) -> EngineCfg:
     base = base or EngineCfg()
     if name == "fast":
         light = replace(base.features, scales=((1.0, 1.0),))
-        return replace(base, features=light, candidates=2, windows=200, flow=replace(base.flow or FlowCfg(), limit=300))
+        return replace(base, features=light, windows=80, flow=replace(base.flow or FlowCfg(), limit=300))
     if name == "precise":
-        return replace(base, candidates=5, near=(*base.near, base.near[-1], base.near[-1]), windows=900)
+        near, learned = ((*steps, steps[-1]) for steps in (base.near, base.learned_near))
+        return replace(base, near=near, learned_near=learned, windows=600, search=replace(base.search, keep=8))
     return base

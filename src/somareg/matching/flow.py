@@ -213,7 +213,8 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
     nothing = np.zeros(shape)
     for step, (window, width_cells) in enumerate(cfg.steps):
         window = thinned(window, cells, cfg.limit if step else cfg.first_limit)
-        windows = matcher.correlate(compose(affine, field), window)
+        # Before there is a field, features that were warped by the affine serve.
+        windows = matcher.correlate(compose(affine, field) if step else affine, window)
         if not len(windows.centres):  # the affine leads off the moving image
             none = read_windows(windows, cell, torch.zeros(0, 2), cell)
             return Flow(replace(field, array=np.zeros_like(field.array)), nothing, nothing, none, torch.zeros(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,8 @@ from somareg.matching.windows import (
     window_grid,
 )
 from somareg.types import Transform
+
+ROOM_PX = 32  # features that are kept reach at least so far beyond the reference, so that wider margins find them too
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,28 @@ class Matcher:
         found = correlate_windows(fixed, fixed_valid, moved, moved_valid, window)
         return replace(found.cpu(), temperature=self.describe.temperature(stride))
 
+    def correlate_all(
+        self, transforms: Sequence[AffineTransform], window: WindowCfg, stride: int | None = None
+    ) -> list[WindowCorrelation]:
+        """`correlate` for several affines, whose features are computed together; nothing is kept."""
+        stride, coarsest = stride or self.finest, self.describe.strides[-1]
+        pad = -(-window.margin * stride // coarsest) * coarsest
+        warped = [
+            warp_to_reference(self.pair.moving, self.pair.moving_mask, transform, self.pair.shape, pad)
+            for transform in transforms
+        ]
+        images, seen = (torch.cat(part) for part in zip(*warped, strict=True))
+        moved, moved_valid = self.describe(images, seen, self.pair.modalities[1])[stride]
+        fixed, fixed_valid = self.fixed[stride]
+        skip, (height, width) = pad // stride - window.margin, self.cells(stride)
+        rows, columns = slice(skip, skip + height + 2 * window.margin), slice(skip, skip + width + 2 * window.margin)
+        moved, moved_valid = moved[..., rows, columns], moved_valid[..., rows, columns]
+        temperature = self.describe.temperature(stride)
+        return [
+            replace(correlate_windows(fixed, fixed_valid, one, one_valid, window).cpu(), temperature=temperature)
+            for one, one_valid in zip(torch.split(moved, 1), torch.split(moved_valid, 1), strict=True)
+        ]
+
     def correlate_back(self, transform: Transform, window: WindowCfg, stride: int | None = None) -> WindowCorrelation:
         """The same with windows cut from the warped moving image and sought in the reference.
 
@@ -116,7 +141,7 @@ class Matcher:
             pad += coarsest + int(self.reuse_px)
         if kept is not None and kept.pad >= pad and self._apart(kept.base, transform) < reuse_px:
             return kept
-        pad = -(-pad // coarsest) * coarsest
+        pad = -(-max(pad, ROOM_PX if self.reuse_px else 0) // coarsest) * coarsest
         image, seen = warp_to_reference(self.pair.moving, self.pair.moving_mask, transform, self.pair.shape, pad)
         new = _Kept(transform, pad, self.describe(image, seen, self.pair.modalities[1]))
         if isinstance(transform, AffineTransform):

@@ -109,6 +109,18 @@ def posterior(log_likelihood: Tensor, candidates: Tensor, predicted: Tensor, sig
     return Posterior(probability, mean, (probability[..., None] * away).mT @ away)
 
 
+def log_likelihood(windows: WindowCorrelation, sharpness: float = 0.5) -> Tensor:
+    """(N, n * n) log-likelihood of each displacement, up to a constant per window: trained, or by the background.
+
+    Args:
+        windows: correlation surfaces.
+        sharpness: log-likelihood per squared deviation; 0.5 for independent Gaussian background.
+    """
+    if windows.temperature is not None:
+        return windows.temperature * windows.surfaces.flatten(1)
+    return sharpness * standardise(windows.surfaces).flatten(1).clamp_min(0.0).square()
+
+
 def read_windows(
     windows: WindowCorrelation, cell: float, predicted: Tensor, sigma: float | Tensor, sharpness: float = 0.5
 ) -> WindowMatches:
@@ -126,11 +138,7 @@ def read_windows(
     z = standardise(windows.surfaces).flatten(1)
     predicted = predicted.to(z)
     width = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).reshape(-1, 1)
-    if windows.temperature is None:
-        log_likelihood = sharpness * z.clamp_min(0.0).square()
-    else:
-        log_likelihood = windows.temperature * windows.surfaces.flatten(1)
-    found = posterior(log_likelihood, candidates, predicted, width)
+    found = posterior(log_likelihood(windows, sharpness), candidates, predicted, width)
     probability, mean = found.probability, found.mean
     spread = found.covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
     # A sharp posterior falls on one cell and would round the displacement; the surface knows it between the cells.

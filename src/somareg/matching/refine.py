@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from somareg.geometry import AffineTransform
-from somareg.matching.affine import apply_affine_batch, fit_affine, to_transform
+from somareg.matching.affine import ShapePrior, apply_affine_batch, departure, fit_affine, to_transform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows
 from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinned
@@ -27,6 +27,7 @@ class StepCfg:
         stiffness: pull towards a translation, see `fit_affine`.
         stride: level of the features, pixels per cell; None for the finest.
         reuse_px: overrides the matcher's: a last step wants features that were hardly resampled.
+        shape: deviation of aspect and shear from those of a similarity that is expected; None for any.
     """
 
     window: WindowCfg
@@ -34,13 +35,17 @@ class StepCfg:
     stiffness: float
     stride: int | None = None
     reuse_px: float | None = None
+    shape: float | None = None
 
 
-FAR = (StepCfg(WindowCfg(32, 8, 12), (6.0, 4.0, 3.0), 12.0), StepCfg(WindowCfg(32, 6, 8), (4.0, 3.0, 2.0), 4.0))
+FLOOR_CELLS2 = 1.2  # variance of a window that is certain of its cell, px^2
+
+SHAPE = 0.005  # orthorectified products of one place shear and stretch by less against each other
+
 NEAR = (
-    StepCfg(WindowCfg(28, 4, 8), (2.0, 2.0, 1.5), 1.2),
-    StepCfg(WindowCfg(24, 4, 8), (1.5, 1.5, 1.2), 0.4),
-    StepCfg(WindowCfg(20, 3, 6), (1.2, 1.0, 0.8), 0.4),
+    StepCfg(WindowCfg(28, 4, 8), (2.0, 2.0, 1.5), 1.2, shape=SHAPE),
+    StepCfg(WindowCfg(24, 4, 8), (1.5, 1.5, 1.2), 0.4, shape=SHAPE),
+    StepCfg(WindowCfg(20, 3, 6), (1.2, 1.0, 0.8), 0.4, shape=SHAPE),
 )
 
 
@@ -68,13 +73,19 @@ def refine_affine(
         cells = matcher.cells(step.stride)
         window = thinned(roomy(step.window, cells), cells, limit)
         windows = matcher.correlate(current, window, step.stride, step.reuse_px)
-        residual, matches = fit_windows(windows, cell, step, extent)
+        residual, matches = fit_windows(windows, cell, step, extent, departure(current))
         current = current.after(to_transform(residual))
     assert matches is not None  # steps is never empty
     return current, matches
 
 
-def fit_windows(windows: WindowCorrelation, cell: float, step: StepCfg, extent: float) -> tuple[Tensor, WindowMatches]:
+def fit_windows(
+    windows: WindowCorrelation,
+    cell: float,
+    step: StepCfg,
+    extent: float,
+    known: tuple[float, float] = (0.0, 0.0),
+) -> tuple[Tensor, WindowMatches]:
     """The affine that the windows support, by reading them under a prior around it that shrinks from fit to fit (EM).
 
     Args:
@@ -82,6 +93,7 @@ def fit_windows(windows: WindowCorrelation, cell: float, step: StepCfg, extent: 
         cell: reference pixels per feature cell.
         step: widths of the prior and stiffness.
         extent: see `fit_affine`.
+        known: departure from a similarity of the map that the residual comes before.
 
     Returns:
         Residual affine (2, 3), reference pixels -> reference pixels, and the matches of the last fit.
@@ -94,11 +106,25 @@ def fit_windows(windows: WindowCorrelation, cell: float, step: StepCfg, extent: 
     for sigma in step.sigmas:
         predicted = apply_affine_batch(residual, points) - points
         matches = read_windows(windows, cell, predicted, sigma * cell)
+        shape = (
+            None if step.shape is None else _shape_prior(matches, step.window.size * cell, step.shape, extent, known)
+        )
         residual = fit_affine(
-            matches.points, matches.displacement, matches.weight, stiffness=step.stiffness, extent=extent
+            matches.points, matches.displacement, matches.weight, stiffness=step.stiffness, extent=extent, shape=shape
         )
     assert matches is not None  # sigmas is never empty
     return residual, matches
+
+
+def _shape_prior(
+    matches: WindowMatches, side: float, deviation: float, extent: float, known: tuple[float, float]
+) -> ShapePrior:
+    """The prior in units of an average window: its variance, counted as often as windows overlap."""
+    weight = matches.weight.double()
+    typical = float((weight * (matches.variance + FLOOR_CELLS2)).sum() / weight.sum().clamp_min(1e-12))
+    spread = matches.points.amax(0) - matches.points.amin(0) + side
+    overlap = max(1.0, len(matches.points) * side**2 / float(spread.prod()))
+    return ShapePrior(typical * overlap / (deviation * extent) ** 2, known)
 
 
 def rescale(transform: AffineTransform, old: int, new: int) -> AffineTransform:

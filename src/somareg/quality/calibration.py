@@ -1,6 +1,7 @@
 """From evidence to a probability and a predicted error: coefficients fitted on pairs whose truth is known.
 
-`somareg.lab.evaluate.calibrate` fits them; the figures are in benchmarks/calibration.md.
+The same evidence means more where an engine is weaker, so each engine has its own. `somareg.lab.evaluate.calibrate`
+fits them; the figures are in benchmarks/calibration.md.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import Literal
 
 import numpy as np
 
 from somareg.matching.engine import Alignment
 from somareg.types import FloatArray
+
+Engine = Literal["orientation", "learned"]
+"""Weight-free, or with a network."""
 
 FEATURES = (
     "zscore",
@@ -25,6 +30,7 @@ FEATURES = (
     "log_split_half",
     "log_forward_backward",
     "peak_offset",
+    "support",
 )
 
 
@@ -45,6 +51,7 @@ def evidence_vector(alignment: Alignment) -> FloatArray:
             log(alignment.split_half_px),
             log(alignment.forward_backward_px),
             min(e.peak_offset_px, 12.0) if e.peak_offset_px == e.peak_offset_px else 12.0,
+            min(alignment.support, 4.0),
         ]
     )
 
@@ -58,6 +65,7 @@ class Calibration:
         error: weights of a linear model of log(RMSE in working pixels), the intercept last.
         go, review: probabilities from which the verdict is "go" or "review".
         ce90_per_rmse: typical ratio of CE90 to RMSE.
+        weights: SHA-256 of the weights that it was fitted with; None without a network.
     """
 
     success: tuple[float, ...]
@@ -65,6 +73,7 @@ class Calibration:
     go: float
     review: float
     ce90_per_rmse: float
+    weights: str | None = None
 
     def probability(self, alignment: Alignment) -> float:
         """Calibrated probability that the error is below 2 px, 0-1."""
@@ -81,11 +90,10 @@ class Calibration:
         return math.exp(min(max(logarithm, math.log(0.1)), math.log(200.0))) * factor
 
 
-@lru_cache(maxsize=1)
-def load_calibration() -> Calibration:
-    """The calibration that ships with the package."""
-    text = files("somareg.quality").joinpath("calibration.json").read_text(encoding="utf-8")
+@lru_cache(maxsize=2)
+def load_calibration(engine: Engine) -> Calibration:
+    """The calibration that ships with the package for an engine."""
+    text = files("somareg.quality").joinpath(f"calibration-{engine}.json").read_text(encoding="utf-8")
     record = json.loads(text)
-    return Calibration(
-        tuple(record["success"]), tuple(record["error"]), record["go"], record["review"], record["ce90_per_rmse"]
-    )
+    success, error = tuple(record["success"]), tuple(record["error"])
+    return Calibration(success, error, record["go"], record["review"], record["ce90_per_rmse"], record["weights"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -20,6 +20,9 @@ from somareg.types import BoolArray, Estimate, Raster
 from somareg.warp.plan import Resolution, WarpPlan, make_plan
 from somareg.warp.subject import Subject, open_subject
 
+if TYPE_CHECKING:
+    import xarray
+
 Progress = Callable[[str, float], None]
 
 _MAX_WINDOW_VALUES = 48_000_000  # values read at a time; a block that needs more is split
@@ -27,7 +30,7 @@ _READ_CACHE_MB = 512  # holds the strips of a striped file that lie under one ro
 
 
 def apply(
-    raster: Raster | str | Path,
+    raster: Raster | xarray.DataArray | str | Path,
     estimate: Estimate,
     *,
     resampling: Kernel = "cubic",
@@ -37,7 +40,7 @@ def apply(
     """Warp a raster onto the reference, in memory.
 
     Args:
-        raster: the moving image or any other raster of its ground, in memory or a file.
+        raster: the moving image or any other raster of its ground, in memory, a DataArray or a file.
         estimate: from `Result.estimate` or `read_estimate`.
         resampling: kernel; palettes and bool masks always use "nearest".
         resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
@@ -75,7 +78,7 @@ def apply(
 
 
 def apply_to_file(
-    raster: Raster | str | Path,
+    raster: Raster | xarray.DataArray | str | Path,
     estimate: Estimate,
     out_path: str | Path,
     *,
@@ -110,7 +113,7 @@ def apply_to_file(
         SomaregError: as `apply`.
     """
     final = Path(out_path)
-    if not isinstance(raster, Raster) and final.exists() and Path(raster).exists() and final.samefile(raster):
+    if isinstance(raster, str | Path) and final.exists() and Path(raster).exists() and final.samefile(raster):
         raise OutputError(f"output {final} is the input itself; give another name")
     with rasterio.Env(GDAL_CACHEMAX=_READ_CACHE_MB), open_subject(raster, nodata) as subject:
         plan = make_plan(estimate, subject.grid, subject.name, resolution)

@@ -90,6 +90,9 @@ def _to_raster(estimate: Estimate, raster: Grid, name: str) -> Transform:
         return compose(_scaling(moving, raster, name), georeference(reference, moving))
     if raster.crs is None and raster.transform == moving.transform:
         raster = dataclasses.replace(raster, crs=moving.crs)
+    if raster.control is not None and moving.control is not None:
+        # The estimate corrects the curve that it was made with.
+        raster = dataclasses.replace(raster, control=raster.control.with_method(moving.control.method))
     names = ("the estimate's reference", name)
     check_overlap(reference, raster, names)
     return georeference(reference, raster, names)
@@ -122,5 +125,6 @@ def _at_pixel_size(reference: Grid, density: FloatArray) -> tuple[Grid, AffineTr
     transform = IDENTITY
     if reference.transform != IDENTITY:
         transform = (a * float(size[0]), b * float(size[1]), c, d * float(size[0]), e * float(size[1]), f)
-    grid = Grid(width, height, transform, reference.crs)
+    control = reference.control.scaled((float(density[0]), float(density[1]))) if reference.control else None
+    grid = Grid(width, height, transform, reference.crs, control)
     return grid, AffineTransform(np.column_stack([np.diag(size), size / 2 - 0.5]))

@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from somareg.geometry.resample import Kernel
+from somareg.io.dataarray import Layout, is_dataarray, lay_out
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.writer import GeotiffSpec, storable_dtype, storable_nodata
 from somareg.types import BoolArray, Grid, Raster
+
+if TYPE_CHECKING:
+    import xarray
 
 log = logging.getLogger("somareg.warp")
 
@@ -72,12 +76,14 @@ class Subject:
 
 
 @contextmanager
-def open_subject(raster: Raster | str | Path, nodata: float | None = None) -> Iterator[Subject]:
-    """A `Subject` of a raster in memory or a file (see `open_source` for errors)."""
+def open_subject(raster: Raster | xarray.DataArray | str | Path, nodata: float | None = None) -> Iterator[Subject]:
+    """A `Subject` of a raster in memory, a DataArray or a file (see `lay_out` and `open_source` for errors)."""
     if isinstance(raster, Raster):
         yield _from_memory(raster, nodata)
+    elif is_dataarray(raster):
+        yield _from_dataarray(lay_out(raster, "input", nodata))
     else:
-        with open_source(raster, role="input", nodata=nodata) as source:
+        with open_source(cast(str | Path, raster), role="input", nodata=nodata) as source:
             yield _from_file(source)
 
 
@@ -100,6 +106,27 @@ def _from_file(source: RasterSource) -> Subject:
             "tags": source.tags,
             "band_tags": source.band_tags,
             "colormap": source.colormap,
+        },
+    )
+
+
+def _from_dataarray(layout: Layout) -> Subject:
+    """Blocks are computed as they are read."""
+    dtype = layout.bands.dtype
+    is_bool = dtype.kind == "b"
+    return Subject(
+        name=f"input DataArray {layout.bands.name or ''}".strip(),
+        grid=layout.grid,
+        dtype=dtype,
+        count=layout.bands.shape[0],
+        read=lambda block: layout.read(*block),
+        nodata=None if is_bool else storable_nodata(layout.nodata, dtype),
+        is_classes=is_bool,
+        metadata={
+            "has_alpha": False,
+            "descriptions": layout.descriptions,
+            "colorinterp": (),
+            "tags": layout.tags,
         },
     )
 

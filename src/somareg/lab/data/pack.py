@@ -118,16 +118,16 @@ def pack_tiles(
     counts: Counter[str] = Counter()
     fresh: list[Path] = []
     try:
-        for shard in _shards(cut_tiles(dataset, cfg, skipped), per_shard):
+        for shard in shards(cut_tiles(dataset, cfg, skipped), per_shard):
             fresh.append(shard.save(out / f".new-{len(fresh):05d}.safetensors.part"))
             counts.update(shard.source)
         if not fresh:
             raise InputError(f"no tile of {size} px in {dataset.root} ({_reasons(skipped)}); give a smaller --size")
-        shards = _publish(fresh, earlier, out)
+        published = _publish(fresh, earlier, out)
     finally:
         for path in fresh:
             path.unlink(missing_ok=True)
-    return PackReport(shards, dict(counts), {name: dict(+count) for name, count in skipped.items()})
+    return PackReport(published, dict(counts), {name: dict(+count) for name, count in skipped.items()})
 
 
 def cut_tiles(dataset: PairDataset, cfg: CutCfg, skipped: dict[str, Counter[str]] | None = None) -> Iterator[TileSet]:
@@ -200,7 +200,7 @@ def _chosen(
     return dataset.select(sets, roles)
 
 
-def _shards(parts: Iterable[TileSet], per_shard: int) -> Iterator[TileSet]:
+def shards(parts: Iterable[TileSet], per_shard: int) -> Iterator[TileSet]:
     """The same tiles in pieces of `per_shard`, the last one shorter."""
     waiting: list[TileSet] = []
     for part in parts:

@@ -1,8 +1,9 @@
 """Fit the verdict: run the engine on pairs of known truth and on unrelated pairs, then learn what evidence means.
 
-Run `python -m somareg.lab.evaluate.calibrate --data DIR --out FOLDER`; it writes the observations, the coefficients
-(`calibration.json`, to be copied to `somareg/quality`) and the figures of `benchmarks/calibration.md`. No test pair
-is used: the sets and roles are listed in `SOURCES`.
+Run `python -m somareg.lab.evaluate.calibrate --data DIR --out FOLDER --model NAME`. It writes the observations and the
+coefficients of the model's engine (`calibration-orientation.json` or `calibration-learned.json`, to be copied to
+`somareg/quality`), and prints the figures of `benchmarks/calibration.md`. No test pair is used: the sets and roles are
+listed in `SOURCES`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from somareg.choices import engine_settings, pair_tensors, search_radius
+from somareg.choices import (
+    WEIGHT_FREE,
+    Chosen,
+    choose_device,
+    choose_model,
+    engine_settings,
+    pair_tensors,
+    search_radius,
+)
 from somareg.config import make_config
+from somareg.errors import InputError, SomaregError
 from somareg.geometry import AffineTransform, compose
 from somareg.io import from_array
 from somareg.lab.evaluate.metrics import point_errors, rmse
@@ -68,14 +79,29 @@ SOURCES = (
 )
 
 
-def observe(moving: NDArray[Any], reference: NDArray[Any], truth: NDArray[np.float64] | None) -> dict[str, Any]:
-    """Evidence for one pair and its error; `truth` (2, 3) is None when the images are unrelated."""
+def observe(
+    moving: NDArray[Any],
+    reference: NDArray[Any],
+    truth: NDArray[np.float64] | None,
+    chosen: Chosen,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Evidence of a model for one pair and its error, with the settings of `register`.
+
+    Args:
+        moving: (H, W) or (C, H, W) SAR.
+        reference: (C, H, W) optical.
+        truth: (2, 3) reference -> moving pixel centres; None when the images are unrelated.
+        chosen: the model.
+        device: where it runs.
+    """
     cfg = make_config({})
     fixed, moved = from_array(reference, role="reference"), from_array(moving, role="moving")
     radius = search_radius(cfg, fixed.grid)
     prepared = prepare(moved, fixed, AffineTransform.identity(), cfg, longest=2048, radius_px=radius)
-    device = torch.device("cpu")
-    found = align(pair_tensors(prepared, device), prepared.starts, engine_settings(cfg, fixed.grid, radius))
+    pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
+    settings = engine_settings(cfg, fixed.grid, radius)
+    found = align(pair, prepared.starts, settings, network=chosen.network)
     error = math.inf
     if truth is not None:
         height, width = fixed.grid.shape
@@ -85,6 +111,7 @@ def observe(moving: NDArray[Any], reference: NDArray[Any], truth: NDArray[np.flo
         displacement = (correction(points) - points).T.reshape(2, height, width).astype(np.float32)
         error = rmse(point_errors(displacement, truth, moving.shape[-2:]))
     return {
+        "weights": chosen.card.sha256 if chosen.card else None,
         "related": truth is not None,
         "rmse": None if math.isinf(error) else error,
         "evidence": evidence_vector(found).tolist(),
@@ -93,7 +120,7 @@ def observe(moving: NDArray[Any], reference: NDArray[Any], truth: NDArray[np.flo
     }
 
 
-def observations(data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
+def observations(data_dir: Path, seed: int, chosen: Chosen, device: torch.device) -> Iterator[dict[str, Any]]:
     """Every related and unrelated pair of `SOURCES`."""
     for source in SOURCES:
         count = max(source.related, math.ceil(source.unrelated / len(source.levels)))
@@ -106,14 +133,15 @@ def observations(data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
                     **label,
                     "level": level,
                     "pair": sample.pair.name,
-                    **observe(loaded.moving, loaded.reference, loaded.matrix),
+                    **observe(loaded.moving, loaded.reference, loaded.matrix, chosen, device),
                 }
         every = [sample for level in source.levels for sample in made.samples[level]]
         for k in range(source.unrelated):
             first = every[k % len(every)]
             second = _elsewhere(every, first, k, source.apart)
             moving, reference = load_sample(data_dir, first).moving, load_sample(data_dir, second).reference
-            yield {**label, "level": "unrelated", "pair": first.pair.name, **observe(moving, reference, None)}
+            found = observe(moving, reference, None, chosen, device)
+            yield {**label, "level": "unrelated", "pair": first.pair.name, **found}
 
 
 def _elsewhere(every: list[Sample], first: Sample, k: int, apart: int) -> Sample:
@@ -207,36 +235,59 @@ def cross_validated(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {key: float(np.mean([result[key] for result in results])) for key in results[0]}
 
 
-def main() -> None:
-    """Observe, fit, report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--refit", action="store_true", help="use the observations already in --out")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    log = args.out / "observations.jsonl"
-    if not args.refit:
-        with log.open("w") as stream:
-            for row in observations(args.data, args.seed):
-                stream.write(json.dumps(row) + "\n")
-                stream.flush()
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    calibration = fit(rows)
-    record = {
+def record_of(rows: list[dict[str, Any]], model: str, seed: int) -> dict[str, Any]:
+    """The content of a `calibration-ENGINE.json`: what `load_calibration` reads, and how good it is.
+
+    Raises:
+        InputError: the observations are of several models.
+    """
+    weights = {row["weights"] for row in rows}
+    if len(weights) != 1:
+        raise InputError(f"the observations are of {len(weights)} models; observe anew, without --refit")
+    calibration = replace(fit(rows), weights=weights.pop())
+    return {
+        "model": model,
+        "weights": calibration.weights,
         "features": list(FEATURES),
         "success": calibration.success,
         "error": calibration.error,
         "go": calibration.go,
         "review": calibration.review,
         "ce90_per_rmse": calibration.ce90_per_rmse,
-        "fitted_on": {"pairs": len(rows), "seed": args.seed, **figures(rows, calibration)},
+        "fitted_on": {"pairs": len(rows), "seed": seed, **figures(rows, calibration)},
         "cross_validated": cross_validated(rows),
     }
-    (args.out / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps({key: record[key] for key in ("go", "review", "fitted_on", "cross_validated")}, indent=1))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Observe, fit, report; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m somareg.lab.evaluate.calibrate", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the pairs (benchmarks/README.md)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for observations and coefficients")
+    parser.add_argument("--model", default=WEIGHT_FREE, help="orientation, a model that ships, or a .safetensors file")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--refit", action="store_true", help="use the observations already in --out")
+    asked = parser.parse_args(arguments)
+    try:
+        device = choose_device(asked.device)
+        chosen = choose_model(make_config({"model": asked.model}), device)
+        log = asked.out / f"observations-{chosen.engine}.jsonl"
+        if not asked.refit:
+            asked.out.mkdir(parents=True, exist_ok=True)
+            with log.open("w", encoding="utf-8") as stream:
+                for row in observations(asked.data, asked.seed, chosen, device):
+                    stream.write(json.dumps(row) + "\n")
+                    stream.flush()
+        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        record = record_of(rows, chosen.card.name if chosen.card else chosen.name, asked.seed)
+    except SomaregError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    (asked.out / f"calibration-{chosen.engine}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: record[key] for key in ("model", "go", "review", "fitted_on", "cross_validated")}, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

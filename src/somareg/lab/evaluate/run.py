@@ -61,7 +61,7 @@ def evaluate(
         methods: names from `METHODS`, or methods.
         limit: only the first samples of each set and level.
         out_dir: gets `<method>.json`; results of other sets and levels in it are kept when they were made with the
-            same seed and protocol version.
+            same weights, seed and protocol version.
         seed: passed to the methods; the same seed gives the same numbers (except times).
         split: "test" or "val".
         progress: called with (what, done, total) after each pair of each method.
@@ -100,7 +100,7 @@ def evaluate(
         if samples:
             for method in chosen:
                 cell = _cell(made, level, rows[method.name])
-                _write(folder / f"{method.name}.json", method.name, getattr(method, "parameters", 0), seed, cell)
+                _write(folder / f"{method.name}.json", method, seed, cell)
                 summaries.append(plain({"method": method.name, **cell["summary"]}))
     return summaries
 
@@ -229,14 +229,16 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _write(path: Path, method: str, parameters: int, seed: int, cell: dict[str, Any]) -> None:
+def _write(path: Path, method: Method, seed: int, cell: dict[str, Any]) -> None:
     """Put a cell into a method's file, whole or not at all; infinite errors become null."""
-    head = {"method": method, "protocol": PROTOCOL_VERSION, "seed": seed}
+    weights = getattr(method, "weights", None)
+    head = {"method": method.name, "weights": weights, "protocol": PROTOCOL_VERSION, "seed": seed}
     cells = [old for old in _earlier_cells(path, head) if _key(old) != _key(cell)]
     content = {
         **head,
         "somareg": somareg.__version__,
-        "parameters": parameters,
+        "preset": getattr(method, "preset", None),
+        "parameters": getattr(method, "parameters", 0),
         "machine": machine(),
         "cells": [*cells, cell],
     }
@@ -246,9 +248,9 @@ def _write(path: Path, method: str, parameters: int, seed: int, cell: dict[str, 
 def _earlier_cells(path: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        same = all(content[key] == value for key, value in head.items())
+        same = all(content.get(key) == value for key, value in head.items())
         return list(content["cells"]) if same else []
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
 

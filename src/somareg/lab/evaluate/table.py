@@ -18,14 +18,18 @@ Row = list[str]
 
 _ABSENT = "–"
 COLUMNS: tuple[str, ...] = (
-    *("set", "level", "method", "n"),
+    *("set", "level", "method", "preset", "parameters", "n"),
     *(f"CMR@{k:g}" for k in THRESHOLDS),
-    *("median px", "AUC", "CE90 px", "AUROC", "go", "false go", "s/pair"),
+    *("median px", "AUC", "CE90 px", "AUROC", "go", "false go", "s/pair", "MB"),
 )
+_WORDS = COLUMNS.index("parameters")  # columns of words stand before those of figures
+_FILES = list(METHODS).index("ours-fast") - 0.5  # files of weights stand before the weights that ship
 
 
 def load_results(out_dir: str | Path) -> list[dict[str, Any]]:
-    """Summaries of all methods in a folder, each with its method's name; sets together, levels and methods in order.
+    """Summaries of all methods in a folder, each with its method's name, preset and parameters.
+
+    Sets stand together, levels and methods in order; files of weights between the weight-free engine and ours.
 
     Raises:
         ReadError: no result in the folder.
@@ -36,8 +40,13 @@ def load_results(out_dir: str | Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            summaries.extend({"method": content["method"], **cell["summary"]} for cell in content["cells"])
-        except (ValueError, KeyError, TypeError) as error:
+            method = {
+                "method": content["method"],
+                "preset": content.get("preset"),
+                "parameters": content.get("parameters", 0),
+            }
+            summaries.extend({**method, **cell["summary"]} for cell in content["cells"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is not a result of an evaluation ({type(error).__name__}: {error})") from error
     if not summaries:
         raise ReadError(f"{folder} holds no result; run the evaluation first")
@@ -45,7 +54,7 @@ def load_results(out_dir: str | Path) -> list[dict[str, Any]]:
     level = {name: i for i, name in enumerate(LEVELS)}
     return sorted(
         summaries,
-        key=lambda s: (s["set"], s["role"], level.get(s["level"], 99), known.get(s["method"], 99), s["method"]),
+        key=lambda s: (s["set"], s["role"], level.get(s["level"], 99), known.get(s["method"], _FILES), s["method"]),
     )
 
 
@@ -57,11 +66,12 @@ def rows(summaries: Sequence[dict[str, Any]]) -> list[Row]:
 def _row(s: dict[str, Any]) -> Row:
     rates = [_percent(s["cmr"][f"{k:g}"]) if k >= s["quoted_from"] else _ABSENT for k in THRESHOLDS]
     return [
-        *(_label(s), s["level"], s["method"], str(s["n"])),
+        *(_label(s), s["level"], s["method"], s["preset"] or _ABSENT, _count(s["parameters"]), str(s["n"])),
         *rates,
         *(_number(s["median_px"], 2), _number(s["auc"], 3), _number(s["ce90_px"], 2)),
         *(_number(s["auroc_2px" if s["quoted_from"] <= 2 else "auroc_3px"], 2, _ABSENT),),
         *(_percent(s["go"]), _percent(s["false_go"]) if s["go"] else _ABSENT, _number(s["seconds_median"], 2)),
+        _number(s.get("peak_memory_mb"), 0, _ABSENT),
     ]
 
 
@@ -77,6 +87,13 @@ def _number(value: float | None, digits: int, missing: str = "∞") -> str:
     return missing if value is None or value == float("inf") else f"{value:.{digits}f}"
 
 
+def _count(parameters: int) -> str:
+    """A number of weights as in "522 k" or "1.31 M"; a dash for none."""
+    if not parameters:
+        return _ABSENT
+    return f"{parameters / 1e6:.2f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"
+
+
 def legend(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences that a reader of the table needs."""
     sets = {_label(s): s for s in summaries}
@@ -90,6 +107,8 @@ def legend(summaries: Sequence[dict[str, Any]]) -> list[str]:
         " counts as an infinite error.",
         "AUROC: the method's own confidence against success, an RMSE below 2 px (3 px where the labels allow no less)."
         " go: percent of pairs that got 'go'; false go: percent of those that are no success.",
+        "parameters: numbers that were trained. s/pair: median, images in memory. MB: largest memory of the process"
+        " until then, which methods measured in one run share.",
         f"Sets: {labels}; '{_ABSENT}' where nothing may be quoted or the method says nothing.",
     ]
 
@@ -101,7 +120,7 @@ def table(out_dir: str | Path) -> str:
         ReadError, InputError: see `load_results`.
     """
     summaries = load_results(out_dir)
-    lines = [COLUMNS, ["---"] * 3 + ["---:"] * (len(COLUMNS) - 3), *rows(summaries)]
+    lines = [COLUMNS, ["---"] * _WORDS + ["---:"] * (len(COLUMNS) - _WORDS), *rows(summaries)]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return body + "\n\n" + "\n\n".join(legend(summaries)) + "\n"
 
@@ -111,7 +130,7 @@ def rich_table(out_dir: str | Path) -> Table:
     summaries = load_results(out_dir)
     made = Table(caption=" ".join(legend(summaries)), caption_justify="left")
     for i, column in enumerate(COLUMNS):
-        made.add_column(column, justify="left" if i < 3 else "right", no_wrap=i < 3)
+        made.add_column(column, justify="left" if i < _WORDS else "right", no_wrap=i < _WORDS)
     previous = None
     for summary, row in zip(summaries, rows(summaries), strict=True):
         place = (summary["set"], summary["role"], summary["level"])

@@ -216,8 +216,14 @@ def _mean_over_windows(flow: Tensor, stage: StageCfg) -> Tensor:
     """What a window centred on each pixel of (B, 2, S, S) can measure: waves shorter than itself cancel in it."""
     cells = (flow.shape[-2] // stage.stride, flow.shape[-1] // stage.stride)
     half = roomy(stage.window, cells).size * stage.stride // 2
-    padded = F.pad(flow, (half, half, half, half), mode="replicate")
-    return F.avg_pool2d(F.avg_pool2d(padded, (2 * half + 1, 1), stride=1), (1, 2 * half + 1), stride=1)
+    padded = F.pad(flow.double(), (half, half, half, half), mode="replicate")
+    return _running_mean(_running_mean(padded, 2 * half + 1, -2), 2 * half + 1, -1).to(flow)
+
+
+def _running_mean(values: Tensor, length: int, axis: int) -> Tensor:
+    """Means of `length` neighbours along an axis, by differences of sums: the cost does not depend on the length."""
+    sums = F.pad(values.transpose(axis, -1).cumsum(-1), (1, 0))
+    return ((sums[..., length:] - sums[..., :-length]) / length).transpose(axis, -1)
 
 
 def _flow_losses(

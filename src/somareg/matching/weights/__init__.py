@@ -2,6 +2,7 @@
 
 from somareg.matching.weights.card import DataUse, ModelCard, read_card
 from somareg.matching.weights.store import (
+    DEFAULT_WEIGHTS,
     build_network,
     check_state,
     embedded,
@@ -12,6 +13,7 @@ from somareg.matching.weights.store import (
 )
 
 __all__ = [
+    "DEFAULT_WEIGHTS",
     "DataUse",
     "ModelCard",
     "build_network",

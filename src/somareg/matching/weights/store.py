@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 MAX_BYTES = 256 * 1024 * 1024  # the published configuration has 112 MiB
+DEFAULT_WEIGHTS = "compact"  # file beside this one that "auto" takes; which version it is says its card
 NO_WEIGHTS = ("auto", "orientation")  # names that `register` takes besides those of weights
 
 _PICKLED = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
@@ -139,10 +140,15 @@ def resolve(model: str) -> Path:
 
     Raises:
         ConfigError: neither, with the nearest name.
+        WeightsError: the default weights, but this installation was built without them.
     """
     known = embedded()
     if model in known:
         return known[model]
+    if model == DEFAULT_WEIGHTS:
+        raise WeightsError(
+            f"the weights '{model}' are not in this installation; install somareg again, or use model='orientation'"
+        )
     path = Path(model)
     looks_like_path = path.suffix.lower() in {SUFFIX, *_PICKLED} or any(s in model for s in (os.sep, "/"))
     if looks_like_path or os.path.lexists(model):
@@ -177,8 +183,8 @@ def build_network(settings: Mapping[str, Any], where: str) -> Soma:
 def load_network(path: str | Path, device: str | torch.device = "cpu", *, max_bytes: int = MAX_BYTES) -> Soma:
     """The trained network on a device, in evaluation mode.
 
-    The last two are kept, so that a batch of pairs builds the network once; a changed file or card is loaded anew.
-    Callers share the module: do not change it.
+    The last four are kept, so that a batch of pairs builds the network once, and so does a comparison of a few models;
+    a changed file or card is loaded anew. Callers share the module: do not change it.
 
     Args:
         path: as for `load_weights`.
@@ -194,7 +200,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu", *, max_by
     return _network(final.absolute(), digest, read_card(final).to_json(), str(torch.device(device)), max_bytes)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _network(path: Path, digest: str, card_text: str, device: str, max_bytes: int) -> Soma:
     """`digest` and `card_text` are read by the cache only: what they name is another network."""
     state, card = load_weights(path, max_bytes=max_bytes)

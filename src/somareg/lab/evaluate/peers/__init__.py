@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable
 
 from somareg.config import did_you_mean
@@ -18,28 +19,40 @@ METHODS: dict[str, tuple[str, str]] = {
     "sift": ("sift", "Sift"),
     "ecc": ("ecc", "Ecc"),
     "mattes_mi": ("mattes_mi", "MattesMi"),
-    "orientation": ("somareg_itself", "Orientation"),
+    "orientation": ("somareg_itself", "orientation"),
+    "ours-fast": ("somareg_itself", "ours_fast"),
+    "ours": ("somareg_itself", "ours"),
+    "ours-precise": ("somareg_itself", "ours_precise"),
 }
-"""Name -> (module in this package, class without required arguments)."""
+"""Name -> (module in this package, class or function that makes it without arguments), in the order of tables."""
+
+_NAMED_FILE = re.compile(r"(?:(?P<name>[A-Za-z0-9][\w.-]*)=)?(?P<file>.+\.safetensors)", re.ASCII | re.DOTALL)
 
 
 def make_method(name: str) -> Method:
-    """Build the method called `name`, or somareg with the weights in a `.safetensors` file of that name.
+    """Build the method called `name`, or somareg with a file of weights.
+
+    Args:
+        name: of `METHODS`; or `FILE.safetensors`, called as the file without folder and ending; or
+            `NAME=FILE.safetensors`, called NAME (letters, digits, `.`, `_`, `-`).
 
     Raises:
-        ConfigError: unknown name; the message suggests the nearest.
+        ConfigError: unknown name, and the message suggests the nearest; or a file with the name of another method.
         UnsupportedError: the method needs an extra that is not installed; the message names it.
         WeightsError: a file of weights that is missing, damaged or not what its card says.
     """
-    if name.endswith(".safetensors"):
+    if given := _NAMED_FILE.fullmatch(name):
         from somareg.lab.evaluate.peers.somareg_itself import Registered
 
-        return Registered(name)
+        method = Registered(given["file"], name=given["name"])
+        if method.name in METHODS:
+            raise ConfigError(f"'{method.name}' is another method; call the file otherwise: NAME={given['file']}")
+        return method
     if name not in METHODS:
         raise ConfigError(f"unknown method '{name}'.{did_you_mean(name, METHODS)}")
-    module, class_name = METHODS[name]
-    method: Method = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)()
-    return method
+    module, maker = METHODS[name]
+    made: Method = getattr(importlib.import_module(f"{__name__}.{module}"), maker)()
+    return made
 
 
 def make_methods(names: Iterable[str]) -> list[Method]:
@@ -53,6 +66,6 @@ def make_methods(names: Iterable[str]) -> list[Method]:
     for name in names:
         method = make_method(name)
         if method.name in methods:
-            raise ConfigError(f"two methods are called '{method.name}'; name each once, or rename a file of weights")
+            raise ConfigError(f"two methods are called '{method.name}'; name each once, a file as NAME=FILE")
         methods[method.name] = method
     return list(methods.values())

@@ -33,7 +33,11 @@ class Prediction:
 
 
 class Method(Protocol):
-    """A registration method under test; one with learned weights also has `parameters`, their number."""
+    """A registration method under test.
+
+    One that is somareg also has `preset`, and with learned weights `parameters`, their number, and `weights`, the
+    SHA-256 of their file.
+    """
 
     name: str
 

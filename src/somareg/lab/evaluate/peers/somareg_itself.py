@@ -5,32 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 import somareg
+from somareg.choices import WEIGHT_FREE
 from somareg.config import Preset, Search
 from somareg.errors import EstimationError
 from somareg.lab.evaluate.peers.base import ByteImage, Prediction
+from somareg.matching.weights import DEFAULT_WEIGHTS, read_card, resolve
 
 
 class Registered:
     """`somareg.register` with a model; searches any rotation only at level R.
 
     Args:
-        model: as for `somareg.register`.
+        model: as for `somareg.register`, by name: one that fails instead of giving way.
         preset: see `RegisterConfig`.
+        name: of the method; without it the model's, a file's without folder and ending.
 
     Attributes:
-        name: the model's, a file's without folder and ending.
         network: None for the weight-free engine.
         parameters: numbers that were trained.
+        weights: SHA-256 of their file, None without.
 
     Raises:
         ConfigError, WeightsError: see `somareg.load_model`.
     """
 
-    def __init__(self, model: str, preset: Preset = "base") -> None:
+    def __init__(self, model: str, preset: Preset = "base", name: str | None = None) -> None:
         self.model, self.preset = model, preset
-        self.name = Path(model).stem
+        self.name = name or Path(model).stem
         self.network = somareg.load_model(model)
         self.parameters = 0 if self.network is None else self.network.parameter_count
+        self.weights = None if self.network is None else read_card(resolve(model)).sha256
 
     def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
         search: Search = "full" if level == "R" else "auto"
@@ -46,8 +50,21 @@ class Registered:
         )
 
 
-class Orientation(Registered):
+def orientation() -> Registered:
     """The weight-free engine."""
+    return Registered(WEIGHT_FREE)
 
-    def __init__(self, preset: Preset = "base") -> None:
-        super().__init__("orientation", preset)
+
+def ours() -> Registered:
+    """The weights that ship, as `register` uses them by default."""
+    return Registered(DEFAULT_WEIGHTS, name="ours")
+
+
+def ours_fast() -> Registered:
+    """The weights that ship, preset "fast"."""
+    return Registered(DEFAULT_WEIGHTS, "fast", "ours-fast")
+
+
+def ours_precise() -> Registered:
+    """The weights that ship, preset "precise"."""
+    return Registered(DEFAULT_WEIGHTS, "precise", "ours-precise")

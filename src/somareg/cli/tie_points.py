@@ -1,0 +1,54 @@
+"""`somareg tie-points convert IN OUT`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from somareg.cli import options as o
+from somareg.cli.session import session
+
+_FORMATS = ".geojson .gpkg .csv .tsv .points .pts .tif .vrt"
+
+Source = Annotated[str, typer.Argument(metavar="IN", help=f"tie points: {_FORMATS}")]
+Target = Annotated[str, typer.Argument(metavar="OUT", help="file to write; its suffix says the format")]
+Reference = Annotated[
+    str | None, typer.Option("--reference", metavar="FILE", help="reference image, where map coordinates are needed")
+]
+Moving = Annotated[
+    str | None, typer.Option("--moving", metavar="FILE", help="moving image, for .points, .tif and .vrt")
+]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="leave out rows that cannot be read; each is named")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing file")]
+
+tie_points = typer.Typer(help="Tie points of other programs.", no_args_is_help=True)
+
+
+@tie_points.callback()
+def _group() -> None:
+    """Tie points of other programs."""
+
+
+@tie_points.command("convert")
+def convert(
+    source: Source,
+    target: Target,
+    reference: Reference = None,
+    moving: Moving = None,
+    skip_bad_rows: SkipBadRows = False,
+    overwrite: Overwrite = False,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Bring tie points from one format to another: GeoJSON, GeoPackage, CSV, QGIS, ENVI, GDAL control points."""
+    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        from somareg.io.tie_points import convert_tie_points
+
+        images = {"reference": reference, "moving": moving}
+        done = convert_tie_points(source, target, **images, skip_bad_rows=skip_bad_rows, overwrite=overwrite)
+        if as_json:
+            ui.emit({"output": str(done.path.resolve()), "read": done.read, "written": done.written})
+        elif ui.wants_text:
+            ui.out.print(f"{done.path.resolve()}: {done.written} of {done.read} points", markup=False, soft_wrap=True)

@@ -1,0 +1,269 @@
+"""Pixels placed on the map by ground control points: a polynomial or a thin-plate spline, invertible and fast.
+
+A raster in radar geometry (Sentinel-1 GRD) has no geotransform, only points whose place is known. GDAL offers two
+curves through them: a least-squares polynomial of first or second order and a thin-plate spline. Here the curve is
+evaluated once on a lattice, as an affine map plus a displacement in pixels, so that both directions are cheap and
+undo each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.errors import GeoreferenceError
+from somareg.geometry.affine import AffineTransform
+from somareg.geometry.field import FieldTransform
+from somareg.geometry.lattice import pixel_centres
+from somareg.types import FloatArray, Geotransform
+
+ControlMethod = Literal["polynomial", "tps"]
+Area = tuple[float, float, float, float]
+
+MAX_SPLINE_POINTS = 2000
+"""The spline solves a full linear system of the points."""
+
+_SPLINE_FROM = 10  # points from which the spline is a choice when nobody asked for it
+_MARGIN = 0.1  # lattice beyond the area, as a share of its size; the displacement is held further out
+_TOLERANCE_PX = 5e-3
+_NODES = (33, 65, 129, 257, 513)  # along the longer side
+_CHUNK = 2_000_000  # distances held at a time
+
+
+@dataclass(frozen=True)
+class GroundControl:
+    """A map from pixel centres to map coordinates through control points.
+
+    Attributes:
+        points: (column, row, X, Y) of each: pixel-centre coordinates and map coordinates.
+        method: "polynomial" (order 2 from six points on, else 1, as GDAL does) or "tps" (thin-plate spline).
+        area: (left, top, right, bottom) pixel-centre coordinates within which the map is needed.
+
+    Raises:
+        GeoreferenceError: fewer than three points, points on a line, or too many for a spline.
+    """
+
+    points: tuple[tuple[float, float, float, float], ...]
+    method: ControlMethod
+    area: Area
+
+    @property
+    def xy(self) -> FloatArray:
+        """(N, 2) pixel-centre coordinates of the points."""
+        return np.array(self.points)[:, :2]
+
+    @property
+    def map_xy(self) -> FloatArray:
+        """(N, 2) map coordinates of the points."""
+        return np.array(self.points)[:, 2:]
+
+    @property
+    def transform(self) -> Geotransform:
+        """The best affine geotransform (corner convention)."""
+        (a, b, c), (d, e, f) = self._affine.matrix
+        return float(a), float(b), float(c - (a + b) / 2), float(d), float(e), float(f - (d + e) / 2)
+
+    @property
+    def is_affine(self) -> bool:
+        """True when a geotransform says the same to a hundredth of a pixel."""
+        return float(np.abs(self._field.array).max()) < 1e-2
+
+    def to_map(self, xy: FloatArray) -> FloatArray:
+        """Map coordinates (N, 2) of pixel centres (N, 2)."""
+        return self._affine(self._field(xy))
+
+    def to_pixel(self, map_xy: FloatArray) -> FloatArray:
+        """Pixel centres (N, 2) of map coordinates (N, 2)."""
+        return self._field.inverse(self._affine.inverse(map_xy))
+
+    def scaled(self, scale: tuple[float, float]) -> GroundControl:
+        """The same for pixels of which `scale` (x, y) lie along one of these: corners stay on corners."""
+        sx, sy = scale
+
+        def x_of(column: float) -> float:
+            return (column + 0.5) * sx - 0.5
+
+        def y_of(row: float) -> float:
+            return (row + 0.5) * sy - 0.5
+
+        left, top, right, bottom = self.area
+        points = tuple((x_of(column), y_of(row), x, y) for column, row, x, y in self.points)
+        return replace(self, points=points, area=(x_of(left), y_of(top), x_of(right), y_of(bottom)))
+
+    def with_method(self, method: ControlMethod) -> GroundControl:
+        """The same points joined by another curve."""
+        return self if method == self.method else replace(self, method=method)
+
+    @cached_property
+    def _affine(self) -> AffineTransform:
+        fit = _Polynomial(self.xy, self.map_xy, order=1)
+        corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        origin, right, below = fit(corners)
+        return AffineTransform(np.column_stack([right - origin, below - origin, origin]))
+
+    @cached_property
+    def _field(self) -> FieldTransform:
+        """What the curve adds to the affine, in pixels."""
+        curve = _curve(self.xy, self.map_xy, self.method)
+        back = self._affine.inverse
+        corners = np.concatenate([self.xy, np.reshape(self.area, (2, 2))])
+        low, high = corners.min(0), corners.max(0)
+        low, high = low - _MARGIN * (high - low), high + _MARGIN * (high - low)
+        for nodes in _NODES:
+            step = float((high - low).max()) / (nodes - 1)
+            columns, rows = (int(n) + 1 for n in np.ceil((high - low) / step))
+            here = pixel_centres(0, 0, columns, rows) * step + low
+            away = back(curve(here)) - here
+            field = FieldTransform(
+                away.T.reshape(2, rows, columns).astype(np.float64), (float(low[0]), float(low[1])), (step, step)
+            )
+            middles = np.random.default_rng(0).uniform(low, high, (400, 2))
+            if float(np.abs(back(curve(middles)) - field(middles)).max()) < _TOLERANCE_PX:
+                break
+        if float(field.jacobian_determinant().min()) <= 0:
+            raise GeoreferenceError(
+                "the curve through the ground control points folds over itself; use method 'polynomial' or mend them"
+            )
+        return field
+
+
+def place_by_control(
+    xy: FloatArray, map_xy: FloatArray, area: Area, method: Literal["auto", "polynomial", "tps"] = "auto"
+) -> tuple[GroundControl, str]:
+    """The map through control points, and in words which curve was taken and how well it foretells a point.
+
+    "auto" takes the curve that foretells left-out points better: exact points of a smooth geometry want the spline,
+    points placed by hand want the polynomial.
+
+    Args:
+        xy: (N, 2) pixel-centre coordinates.
+        map_xy: (N, 2) map coordinates.
+        area: pixel-centre coordinates within which the map is needed.
+        method: the curve.
+
+    Raises:
+        GeoreferenceError: fewer than three points, points on a line, or too many for a spline.
+    """
+    polynomial = _Polynomial(xy, map_xy)
+    scale = _Polynomial(xy, map_xy, order=1).map_units_per_pixel
+    words = f"polynomial of order {polynomial.order}"
+    errors: dict[ControlMethod, float] = {"polynomial": polynomial.left_out() / scale}
+    if method == "tps" or (method == "auto" and _SPLINE_FROM <= len(xy) <= MAX_SPLINE_POINTS):
+        errors["tps"] = _Spline(xy, map_xy).left_out() / scale
+    chosen: ControlMethod = min(errors, key=lambda name: errors[name]) if method == "auto" else method
+    if chosen == "tps":
+        words = "thin-plate spline"
+    if np.isfinite(errors[chosen]):
+        words += f", which foretells a left-out point to {errors[chosen]:.2f} px"
+    points = tuple((float(x), float(y), float(u), float(v)) for (x, y), (u, v) in zip(xy, map_xy, strict=True))
+    return GroundControl(points, chosen, area), words
+
+
+def _curve(xy: FloatArray, map_xy: FloatArray, method: ControlMethod) -> _Polynomial | _Spline:
+    return _Spline(xy, map_xy) if method == "tps" else _Polynomial(xy, map_xy)
+
+
+class _Normalised:
+    """Points about their centre in units of their spread, the same for both axes: better conditioned, same curves."""
+
+    def __init__(self, xy: FloatArray, map_xy: FloatArray) -> None:
+        if len(xy) < 3:
+            raise GeoreferenceError(f"{len(xy)} ground control points do not place an image; three are needed")
+        self.centre = xy.mean(0)
+        self.spread = max(float(np.abs(xy - self.centre).max()), 1e-9)
+        self.map_centre = map_xy.mean(0)
+        self.nodes: NDArray[np.float64] = (xy - self.centre) / self.spread
+        self.values: NDArray[np.float64] = map_xy - self.map_centre
+        if np.linalg.cond(_monomials(self.nodes, 1)) > 1e6:
+            raise GeoreferenceError("the ground control points lie on a line and do not place an image")
+
+    def normalised(self, xy: FloatArray) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = (np.asarray(xy, np.float64) - self.centre) / self.spread
+        return result
+
+
+class _Polynomial(_Normalised):
+    """Least squares; the order is GDAL's choice unless given."""
+
+    def __init__(self, xy: FloatArray, map_xy: FloatArray, order: int | None = None) -> None:
+        super().__init__(xy, map_xy)
+        self.order = order or (2 if len(xy) >= 6 else 1)
+        self.design = _monomials(self.nodes, self.order)
+        if self.order == 2 and np.linalg.cond(self.design) > 1e8:  # for example points on a circle
+            self.order, self.design = 1, _monomials(self.nodes, 1)
+        self.coefficients = np.linalg.lstsq(self.design, self.values, rcond=None)[0]
+
+    def __call__(self, xy: FloatArray) -> FloatArray:
+        placed: FloatArray = _monomials(self.normalised(xy), self.order) @ self.coefficients + self.map_centre
+        return placed
+
+    @property
+    def map_units_per_pixel(self) -> float:
+        linear = self.coefficients[1:3] / self.spread
+        return float(np.sqrt(abs(np.linalg.det(linear))))
+
+    def left_out(self) -> float:
+        """RMS error at each point of the fit without it, by the hat matrix; inf when nothing is left over."""
+        leverage = (self.design * np.linalg.pinv(self.design).T).sum(1)
+        if float(leverage.max()) > 1 - 1e-9:
+            return float("inf")
+        residual = (self.values - self.design @ self.coefficients) / (1 - leverage)[:, None]
+        return _rms(residual)
+
+
+class _Spline(_Normalised):
+    """Thin-plate spline through all points: `r^2 log r^2` and an affine part (Duchon 1977)."""
+
+    def __init__(self, xy: FloatArray, map_xy: FloatArray) -> None:
+        super().__init__(xy, map_xy)
+        n = len(xy)
+        if n > MAX_SPLINE_POINTS:
+            raise GeoreferenceError(
+                f"{n} ground control points are too many for a spline (at most {MAX_SPLINE_POINTS}); use polynomial"
+            )
+        if len(np.unique(self.nodes, axis=0)) < n:
+            raise GeoreferenceError("two ground control points share one pixel; no spline passes through both")
+        affine = _monomials(self.nodes, 1)
+        self.system = np.zeros((n + 3, n + 3))
+        self.system[:n, :n] = _radial(self.nodes, self.nodes)
+        self.system[:n, n:], self.system[n:, :n] = affine, affine.T
+        self.coefficients = np.linalg.solve(self.system, np.concatenate([self.values, np.zeros((3, 2))]))
+
+    def __call__(self, xy: FloatArray) -> FloatArray:
+        points = self.normalised(xy)
+        n, size = len(self.nodes), max(1, _CHUNK // len(self.nodes))
+        parts: Sequence[FloatArray] = [
+            _radial(points[i : i + size], self.nodes) @ self.coefficients[:n] for i in range(0, len(points), size)
+        ]
+        bent = np.concatenate(parts) if parts else np.zeros((0, 2))
+        placed: FloatArray = bent + _monomials(points, 1) @ self.coefficients[n:] + self.map_centre
+        return placed
+
+    def left_out(self) -> float:
+        """RMS error at each point of the spline without it (Rippa 1999)."""
+        n = len(self.nodes)
+        diagonal = np.linalg.inv(self.system).diagonal()[:n]
+        return _rms(self.coefficients[:n] / diagonal[:, None])
+
+
+def _monomials(xy: FloatArray, order: int) -> NDArray[np.float64]:
+    x, y = np.asarray(xy, np.float64).T
+    columns = [np.ones_like(x), x, y]
+    if order == 2:
+        columns += [x * x, x * y, y * y]
+    return np.stack(columns, axis=-1)
+
+
+def _radial(points: FloatArray, nodes: FloatArray) -> NDArray[np.float64]:
+    squared = ((points[:, None] - nodes[None]) ** 2).sum(-1)
+    result: NDArray[np.float64] = squared * np.log(np.where(squared > 0, squared, 1.0))
+    return result
+
+
+def _rms(error: FloatArray) -> float:
+    return float(np.sqrt((error**2).sum(1).mean()))

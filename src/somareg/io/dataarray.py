@@ -1,0 +1,272 @@
+"""`xarray.DataArray`s with rioxarray's CRS, transform and nodata value: in as a `Raster`, out as a DataArray.
+
+xarray and rioxarray are the extra `xarray`; importing this module needs neither.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+from affine import Affine
+from numpy.typing import ArrayLike, NDArray
+
+from somareg.errors import InputError, UnsupportedError
+from somareg.io.raster import from_array
+from somareg.types import IDENTITY, BoolArray, FloatArray, Geotransform, Grid, Raster
+
+if TYPE_CHECKING:
+    import xarray
+
+INSTALL = "pip install 'somareg[xarray]'"
+
+_KNOWN_ATTRIBUTES = {"long_name", "scale_factor", "add_offset", "_FillValue", "AREA_OR_POINT", "units", "grid_mapping"}
+_UNEVEN = 0.01  # of a pixel's size: coordinates in float32 are no evener
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What is known of a DataArray before any of its pixels is computed.
+
+    Attributes:
+        bands: it, as (band, y, x).
+        grid: where the pixels are.
+        nodata: declared value, NaN where masked values were read as NaN, None without one.
+        descriptions: one per band.
+        tags: its text attributes.
+        notes: what was decided.
+    """
+
+    bands: xarray.DataArray
+    grid: Grid
+    nodata: float | None
+    descriptions: tuple[str, ...]
+    tags: dict[str, str]
+    notes: tuple[str, ...]
+
+    def read(self, x: int, y: int, width: int, height: int) -> tuple[NDArray[Any], BoolArray]:
+        """Pixels (C, h, w) of a rectangle and their mask (C, h, w); of a Dask array only its chunks are computed."""
+        data = self.bands[:, y : y + height, x : x + width].to_numpy()
+        mask = np.isfinite(data) if data.dtype.kind in "fc" else np.ones(data.shape, bool)
+        if self.nodata is not None and np.isfinite(self.nodata):
+            mask &= data != self.nodata
+        return data, np.asarray(mask)
+
+
+def is_dataarray(image: object) -> TypeGuard[xarray.DataArray]:
+    """Whether it is an xarray.DataArray; xarray is not imported to find out."""
+    module = sys.modules.get("xarray")
+    return module is not None and isinstance(image, module.DataArray)
+
+
+def need_rioxarray() -> None:
+    """Import rioxarray, which gives DataArrays their `.rio`.
+
+    Raises:
+        UnsupportedError: it is not installed.
+    """
+    try:
+        import rioxarray  # noqa: F401
+    except ImportError as error:
+        raise UnsupportedError(f"DataArrays need {error.name}, which is not installed; {INSTALL}") from error
+
+
+def from_dataarray(
+    array: xarray.DataArray,
+    *,
+    role: str,
+    nodata: float | None = None,
+    mask: ArrayLike | None = None,
+    max_pixels: float = 4e9,
+) -> Raster:
+    """Read a DataArray whole; a Dask array is computed once, after everything else was checked.
+
+    Args:
+        array: (y, x) or (band, y, x) in any order; further dimensions must have length 1. Rows may run either way.
+        role: "moving" or "reference", named in messages.
+        nodata: overrides the declared nodata value.
+        mask: (H, W) in rows of y, True where valid, on top of nodata.
+        max_pixels: refuse more than this many values.
+
+    Raises:
+        UnsupportedError: rioxarray is not installed.
+        InputError: no spatial dimensions, more than one other, coordinates that are not evenly spaced, another dtype,
+            smaller than 64 px a side, or larger than `max_pixels`.
+        NoDataError: no valid pixel.
+    """
+    layout = lay_out(array, role, nodata)
+    if layout.bands.size > max_pixels:
+        raise InputError(
+            f"{role} DataArray holds {layout.bands.size:.3g} pixel values, more than max_pixels = {max_pixels:.3g}; "
+            "crop it or raise max_pixels"
+        )
+    raster = from_array(layout.bands.to_numpy(), mask=mask, role=role, nodata=layout.nodata)
+    return replace(
+        raster,
+        grid=layout.grid,
+        name=f"{role} DataArray" + (f" '{array.name}'" if array.name else ""),
+        descriptions=layout.descriptions,
+        tags=layout.tags,
+        notes=(*layout.notes, *raster.notes),
+        origin=array,
+    )
+
+
+def lay_out(array: xarray.DataArray, role: str, nodata: float | None = None) -> Layout:
+    """Dimensions, georeference and metadata of a DataArray; no pixel is computed. See `from_dataarray`."""
+    need_rioxarray()
+    name = f"{role} DataArray"
+    bands, band_dim = _as_bands(array, name)
+    if bands.dtype.kind not in "biufc":
+        raise InputError(f"{name} has dtype {bands.dtype}; give bool, integer, real or complex numbers")
+    notes: list[str] = []
+    grid = _grid(array, name, notes)
+    declared = nodata if nodata is not None else array.rio.nodata
+    if (array.attrs.get("scale_factor", 1), array.attrs.get("add_offset", 0)) != (1, 0):
+        notes.append(f"{name}: scale_factor and add_offset kept, raw values used")
+    return Layout(
+        bands=bands,
+        grid=grid,
+        nodata=None if declared is None else float(np.real(declared)),
+        descriptions=_descriptions(array, bands, band_dim),
+        tags={str(k): v for k, v in array.attrs.items() if isinstance(v, str) and k not in _KNOWN_ATTRIBUTES},
+        notes=tuple(notes),
+    )
+
+
+def to_dataarray(raster: Raster, *, like: object = None, name: str | None = None, **attributes: Any) -> Any:
+    """A raster as DataArray (band, y, x) that rioxarray understands.
+
+    Coordinates are those of pixel centres; a rotated grid has none but its transform, and one that ground control
+    points place has neither, nor a CRS. Where pixels are invalid and no
+    value can say so (integers without nodata), the boolean coordinate `valid` (y, x) says it.
+
+    Args:
+        raster: pixels and place.
+        like: a DataArray on the same grid, whose names and exact values of y and x are taken; anything else is ignored.
+        name: of the DataArray.
+        **attributes: added to its attributes.
+
+    Raises:
+        UnsupportedError: rioxarray is not installed.
+    """
+    need_rioxarray()
+    import xarray
+
+    axes = _axes_like(like, raster.grid) or _axes(raster.grid)
+    (y_dim, _), (x_dim, _) = axes
+    coordinates: dict[Hashable, Any] = {dim: (dim, values) for dim, values in axes if values is not None}
+    coordinates["band"] = np.arange(1, len(raster.data) + 1)
+    if raster.nodata is None and raster.data.dtype.kind not in "fc" and not raster.mask.all():
+        coordinates["valid"] = ((y_dim, x_dim), raster.mask)
+    attrs = {**raster.tags, **attributes}
+    if any(raster.descriptions):
+        attrs["long_name"] = raster.descriptions if len(raster.descriptions) > 1 else raster.descriptions[0]
+    made = xarray.DataArray(raster.data, coordinates, ("band", y_dim, x_dim), name=name, attrs=attrs)
+    made = made.rio.set_spatial_dims(x_dim=x_dim, y_dim=y_dim)
+    if raster.grid.control is None:
+        made = made.rio.write_crs(raster.grid.crs) if raster.grid.crs is not None else made
+        made = made.rio.write_transform(Affine(*raster.grid.transform))
+    return made if raster.nodata is None else made.rio.write_nodata(raster.nodata)
+
+
+def _as_bands(array: xarray.DataArray, name: str) -> tuple[xarray.DataArray, Hashable | None]:
+    """As (band, y, x), and the name of its band dimension if it has one."""
+    from rioxarray.exceptions import RioXarrayError
+
+    try:
+        y, x = array.rio.y_dim, array.rio.x_dim
+    except RioXarrayError as error:
+        raise InputError(
+            f"{name} has dimensions {array.dims}, and none of them is known as y and x; say which they are: "
+            "array.rio.set_spatial_dims(x_dim=..., y_dim=...)"
+        ) from error
+    others = [dim for dim in array.dims if dim not in (y, x)]
+    long = [dim for dim in others if array.sizes[dim] != 1]
+    if len(long) > 1:
+        raise InputError(f"{name} has dimensions {array.dims}; take one of {long[0]}: array.isel({long[0]}=0)")
+    keep = long[0] if long else next((dim for dim in others if dim == "band"), None)
+    bands = array.squeeze([dim for dim in others if dim != keep])
+    if keep is None:
+        return bands.transpose(y, x).expand_dims("band"), None
+    return bands.transpose(keep, y, x), keep
+
+
+def _grid(array: xarray.DataArray, name: str, notes: list[str]) -> Grid:
+    """CRS and transform; the coordinates have the word, for a written transform outlives a crop."""
+    width, height = array.rio.width, array.rio.height
+    transform = _coefficients(array.rio.transform())
+    if not (transform[1] or transform[3]):
+        for dim in (array.rio.x_dim, array.rio.y_dim):
+            if dim in array.coords:
+                _check_spacing(np.asarray(array[dim].to_numpy(), float), str(dim), name)
+        computed = Grid(width, height, _coefficients(array.rio.transform(recalc=True)))
+        transform = _unrounded(computed, _written_transform(array))
+    crs = array.rio.crs
+    if crs is not None and transform == IDENTITY:
+        notes.append(f"{name}: a CRS without coordinates or transform is ignored")
+        crs = None
+    return Grid(width, height, transform, crs.to_wkt() if crs else None)
+
+
+def _written_transform(array: xarray.DataArray) -> Geotransform | None:
+    """The transform as written beside the CRS, in GDAL's order there, without the rounding of coordinates."""
+    mapping = array.rio.grid_mapping
+    try:
+        c, a, b, f, d, e = map(float, array.coords[mapping].attrs["GeoTransform"].split())
+    except (AttributeError, KeyError, ValueError):
+        return None
+    return a, b, c, d, e, f
+
+
+def _unrounded(computed: Grid, written: Geotransform | None) -> Geotransform:
+    """The written transform where the coordinates agree with it, else theirs."""
+    if written is None:
+        return computed.transform
+    corners = np.array([[-0.5, -0.5], [computed.width - 0.5, computed.height - 0.5]])
+    apart = replace(computed, transform=written).to_map(corners) - computed.to_map(corners)
+    return written if float(np.abs(apart).max()) < 1e-3 * min(computed.pixel_size) else computed.transform
+
+
+def _coefficients(transform: Affine) -> Geotransform:
+    a, b, c, d, e, f = (float(v) for v in transform[:6])
+    return a, b, c, d, e, f
+
+
+def _check_spacing(values: FloatArray, dim: str, name: str) -> None:
+    steps = np.diff(values)
+    mean = float(steps.mean()) if steps.size else 1.0
+    if not np.isfinite(mean) or mean == 0 or float(np.abs(steps - mean).max(initial=0.0)) > _UNEVEN * abs(mean):
+        raise InputError(f"coordinates '{dim}' of {name} are not evenly spaced; resample it to a regular grid first")
+
+
+def _descriptions(array: xarray.DataArray, bands: xarray.DataArray, band_dim: Hashable | None) -> tuple[str, ...]:
+    count = bands.shape[0]
+    given = array.attrs.get("long_name")
+    if isinstance(given, str) and count == 1:
+        return (given,)
+    if isinstance(given, list | tuple) and len(given) == count:
+        return tuple(str(text) for text in given)
+    labels = array.coords[band_dim].to_numpy() if band_dim in array.coords else np.arange(count)
+    return tuple(map(str, labels)) if labels.dtype.kind in "UOST" else ("",) * count
+
+
+def _axes(grid: Grid) -> tuple[tuple[str, FloatArray | None], tuple[str, FloatArray | None]]:
+    """Names and pixel-centre coordinates of y and x, in rioxarray's own arithmetic."""
+    a, b, c, d, e, f = grid.transform
+    if b or d or grid.control is not None:
+        return ("y", None), ("x", None)
+    return ("y", e * (np.arange(grid.height) + 0.5) + f), ("x", a * (np.arange(grid.width) + 0.5) + c)
+
+
+def _axes_like(like: object, grid: Grid) -> tuple[tuple[str, Any], tuple[str, Any]] | None:
+    if not is_dataarray(like):
+        return None
+    y, x = like.rio.y_dim, like.rio.x_dim
+    if (like.sizes[y], like.sizes[x]) != grid.shape:
+        return None
+    y_values, x_values = (like[dim].to_numpy() if dim in like.coords else None for dim in (y, x))
+    return (y, y_values), (x, x_values)

@@ -1,0 +1,306 @@
+"""STAC Items as inputs: which asset is meant, where it lies, and what the Item says about it.
+
+Items are read as JSON, so pystac is not needed; its objects are taken as well. Nothing is fetched from a network, and
+the georeference is the file's: `proj:` fields are only compared with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from somareg.config import did_you_mean
+from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.io.source import check_local_file
+from somareg.types import Grid, Modality, StacOrigin
+
+MAX_ITEM_BYTES = 16 * 1024 * 1024
+
+_REFERENCE = re.compile(r"(?P<item>.+\.(?:geo)?json)(?:#(?P<asset>.*))?", re.IGNORECASE | re.DOTALL)
+_REMOTE = re.compile(r"/vsi|[a-z][a-z0-9+.\-]+:", re.IGNORECASE)
+_RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".img", ".dat", ".bsq", ".bil", ".bip"}
+_NOT_PIXELS = {"thumbnail", "overview", "metadata"}
+_OPTICAL_INSTRUMENTS = {
+    "msi",
+    "oli",
+    "oli-2",
+    "etm",
+    "etm+",
+    "tm",
+    "mss",
+    "olci",
+    "modis",
+    "viirs",
+    "aster",
+    "hyperion",
+}
+_CRS_FIELDS = {"proj:code", "proj:epsg", "proj:wkt2", "proj:projjson"}
+_DATES = ("datetime", "start_datetime", "end_datetime")
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class StacAsset:
+    """A raster file that a STAC Item names.
+
+    Attributes:
+        path: the file.
+        origin: which Item and asset it is, for the result.
+        modality: what its fields tell, None when they do not.
+        reason: the fields that told it.
+        proj: `proj:` fields of the asset, or of the Item where the asset has none.
+    """
+
+    path: Path
+    origin: StacOrigin
+    modality: Modality | None
+    reason: str
+    proj: Fields
+
+    def disagreements(self, grid: Grid) -> list[str]:
+        """What the Item says about the file's place and size that the file itself denies."""
+        found = [_about_crs(self.proj, grid), _about_shape(self.proj, grid), _about_transform(self.proj, grid)]
+        name = f"asset '{self.origin.asset}' of STAC Item {self.origin.item}"
+        return [f"{name}: {text}; the file is believed" for text in found if text]
+
+
+def find_asset(image: Any, role: str) -> StacAsset | None:
+    """The asset that a STAC reference means, or None when `image` is no STAC reference.
+
+    Args:
+        image: "item.json" or "item.json#ASSET" (text or path), a pystac.Item, or a pystac.Asset of an Item. ASSET is
+            a key; else a role, a band's name or common name, or a polarization that one single-band asset has. Without
+            ASSET the Item must have one raster asset, or one with the role "data".
+        role: "moving" or "reference", named in messages.
+
+    Raises:
+        ReadError: the Item's file is missing or is not JSON.
+        InputError: not a STAC Item, no such asset, or several that could be meant; the message lists the keys.
+        UnsupportedError: the Item or the asset is not on this machine.
+    """
+    if isinstance(image, str | Path):
+        match = _REFERENCE.fullmatch(str(image))
+        return None if match is None else _from_file(match["item"], match["asset"], role)
+    pystac = sys.modules.get("pystac")  # whoever holds one of its objects has imported it
+    if pystac is not None and isinstance(image, pystac.Item):
+        return _from_object(image, None)
+    if pystac is not None and isinstance(image, pystac.Asset):
+        owner = image.owner
+        keys = [key for key, asset in getattr(owner, "assets", {}).items() if asset is image]
+        if not isinstance(owner, pystac.Item) or not keys:
+            raise InputError(f"the {role} pystac.Asset belongs to no Item; take it from one: item.assets[key]")
+        return _from_object(owner, keys[0])
+    return None
+
+
+def _from_file(path: str, wanted: str | None, role: str) -> StacAsset:
+    file = check_local_file(path, role)
+    if file.stat().st_size > MAX_ITEM_BYTES:
+        raise InputError(f"{file} is larger than any STAC Item; give an Item's JSON file")
+    try:
+        item = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ReadError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ReadError(f"{file} is not JSON ({error}); give a raster, or an Item's JSON file") from error
+    return _asset(item, wanted or None, file.parent, str(file), str(file))
+
+
+def _from_object(item: Any, key: str | None) -> StacAsset:
+    href = item.get_self_href() or ""
+    file = _local_path(href) if href else None
+    content = item.to_dict(include_self_link=True, transform_hrefs=False)
+    return _asset(content, key, file and file.parent, href, f"pystac.Item {item.id}")
+
+
+def _asset(item: Any, wanted: str | None, folder: Path | None, href: str, name: str) -> StacAsset:
+    if not isinstance(item, dict) or item.get("type") != "Feature" or not isinstance(item.get("stac_version"), str):
+        kind = item.get("type") if isinstance(item, dict) else None
+        says = f" but a STAC {kind}" if kind in ("Collection", "Catalog", "FeatureCollection") else ""
+        raise InputError(f"{name} is not a STAC Item{says}; give an Item's JSON file")
+    assets = {str(key): value for key, value in _mapping(item.get("assets")).items() if isinstance(value, dict)}
+    key = choose_asset(assets, wanted, name)
+    asset, properties = assets[key], _mapping(item.get("properties"))
+    dates = {date: properties[date] for date in _DATES if isinstance(properties.get(date), str)}
+    origin = StacOrigin(str(item.get("id", "")), key, _address(item) or href, dates)
+    modality, reason = _modality(asset, properties)
+    path = _locate(asset.get("href"), folder, f"asset '{key}' of {name}")
+    return StacAsset(path, origin, modality, reason, _proj(asset, properties))
+
+
+def choose_asset(assets: Mapping[str, Fields], wanted: str | None, name: str) -> str:
+    """The key of the one asset that is meant; see `find_asset`.
+
+    Raises:
+        InputError: none, or several; the message lists their keys.
+    """
+    if wanted in assets:
+        return str(wanted)
+    rasters = {key: asset for key, asset in assets.items() if _is_raster(asset)}
+    if wanted is None:
+        data = [key for key, asset in rasters.items() if "data" in _texts(asset.get("roles"))]
+        return _only(data or list(rasters), f"{name} names no asset", assets)
+    word = wanted.casefold()
+    rules: tuple[Callable[[str, Fields], bool], ...] = (
+        lambda key, _: key.casefold() == word,
+        lambda _, asset: word in map(str.casefold, _texts(asset.get("roles"))),
+        lambda _, asset: word in map(str.casefold, _band_names(asset)),
+        lambda _, asset: [p.casefold() for p in _texts(asset.get("sar:polarizations"))] == [word],
+    )
+    for rule in rules:
+        found = [key for key, asset in rasters.items() if rule(key, asset)]
+        if found:
+            return _only(found, f"'{wanted}' in {name} is not one asset", assets)
+    hint = did_you_mean(wanted, assets) if assets else " It has none."
+    raise InputError(f"{name} has no asset '{wanted}'.{hint}")
+
+
+def _only(found: list[str], problem: str, assets: Mapping[str, Fields]) -> str:
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"{problem}, and several could be meant: {', '.join(found)}; add one, as in item.json#{found[0]}"
+        )
+    raise InputError(f"{problem}, and none of its assets is a raster ({', '.join(assets) or 'it has none'})")
+
+
+def _is_raster(asset: Fields) -> bool:
+    if _NOT_PIXELS & set(_texts(asset.get("roles"))):
+        return False
+    kind = asset.get("type")
+    if isinstance(kind, str):
+        return kind.casefold().startswith("image/") and "svg" not in kind.casefold()
+    return Path(str(asset.get("href", ""))).suffix.casefold() in _RASTER_SUFFIXES
+
+
+def _band_names(asset: Fields) -> list[str]:
+    """Names of the band of a single-band asset: `bands` of STAC 1.1, or `eo:bands`."""
+    bands = [band for band in _list(asset.get("bands")) or _list(asset.get("eo:bands")) if isinstance(band, dict)]
+    if len(bands) != 1:
+        return []
+    return _texts([bands[0].get(field) for field in ("name", "common_name", "eo:common_name")])
+
+
+def _proj(asset: Fields, properties: Fields) -> dict[str, Any]:
+    """`proj:` fields of the asset; the Item's where it has none. A CRS is told by one of the two, not by both."""
+    own, shared = ({k: v for k, v in fields.items() if k.startswith("proj:")} for fields in (asset, properties))
+    if own.keys() & _CRS_FIELDS:
+        shared = {k: v for k, v in shared.items() if k not in _CRS_FIELDS}
+    return {**shared, **own}
+
+
+def _modality(asset: Fields, properties: Fields) -> tuple[Modality | None, str]:
+    """SAR or optical by the asset's own fields, else by the Item's; None when they are silent or say both."""
+    bands = {key for band in _list(asset.get("bands")) if isinstance(band, dict) for key in band}
+    for fields in ({*asset, *bands}, set(properties)):
+        sar, optical = (any(key.startswith(prefix) for key in fields) for prefix in ("sar:", "eo:"))
+        if sar != optical:
+            return ("sar", "it has sar: fields") if sar else ("optical", "it has eo: fields")
+    instruments = _texts(asset.get("instruments")) or _texts(properties.get("instruments"))
+    sar = any("sar" in re.split(r"[^a-z0-9]+", name.casefold()) for name in instruments)
+    optical = any(name.casefold() in _OPTICAL_INSTRUMENTS for name in instruments)
+    if sar != optical:
+        return "sar" if sar else "optical", f"its instrument is {', '.join(instruments)}"
+    return None, ""
+
+
+def _locate(href: Any, folder: Path | None, name: str) -> Path:
+    """The file behind an href: absolute, `file://`, or relative to the Item."""
+    if not isinstance(href, str) or not href:
+        raise InputError(f"{name} has no href; give the raster itself")
+    path = _local_path(href)
+    if path is None:
+        raise UnsupportedError(
+            f"{name} lies at {href}, and nothing is fetched from a network; download it and give its path"
+        )
+    if not path.is_absolute():
+        if folder is None:
+            raise InputError(f"{name} has the relative href {href} but the Item has no local self link to start from")
+        path = folder / path
+    decoded = Path(unquote(str(path)))
+    return decoded if not path.exists() and decoded.exists() else path
+
+
+def _local_path(href: str) -> Path | None:
+    """The path of an href on this machine, None when it leads elsewhere."""
+    if href[:7].casefold() == "file://":
+        url = urlsplit(href)
+        return Path(url2pathname(url.path)) if url.netloc in ("", "localhost") else None
+    return None if _REMOTE.match(href) else Path(href)
+
+
+def _address(item: Fields) -> str:
+    """Where the Item says that it lives, when that is a URL."""
+    for link in _list(item.get("links")):
+        if isinstance(link, dict) and link.get("rel") == "self":
+            href = link.get("href")
+            return href if isinstance(href, str) and href.startswith(("https://", "http://")) else ""
+    return ""
+
+
+def _about_crs(proj: Fields, grid: Grid) -> str:
+    epsg = proj.get("proj:epsg")
+    said = proj.get("proj:code") or (f"EPSG:{epsg}" if epsg else None) or proj.get("proj:wkt2")
+    if not isinstance(said, str):
+        return ""
+    if grid.crs is None:
+        return f"it says {_short(said)}, the file declares no CRS (name one with --assume-crs)"
+    try:
+        same = CRS.from_user_input(said) == CRS.from_user_input(grid.crs)
+    except CRSError:
+        return f"its CRS {_short(said)} cannot be understood"
+    return "" if same else f"it says {_short(said)}, the file another CRS"
+
+
+def _about_shape(proj: Fields, grid: Grid) -> str:
+    shape = _numbers(proj.get("proj:shape"), (2,))
+    if shape is None or tuple(shape) == grid.shape:
+        return ""
+    return f"proj:shape says {shape[1]:g} x {shape[0]:g} px, the file has {grid.width} x {grid.height} px"
+
+
+def _about_transform(proj: Fields, grid: Grid) -> str:
+    said = _numbers(proj.get("proj:transform"), (6, 9))
+    if said is None or grid.crs is None:
+        return ""
+    corners = np.array([[0.0, 0.0], [grid.width, 0.0], [0.0, grid.height]]) - 0.5
+    a, b, c, d, e, f = said[:6]
+    off = Grid(grid.width, grid.height, (a, b, c, d, e, f)).to_map(corners) - grid.to_map(corners)
+    pixels = float(np.abs(off).max() / min(grid.pixel_size))
+    return "" if pixels < 0.01 else f"proj:transform puts it {pixels:.3g} px away from where the file does"
+
+
+def _numbers(value: Any, lengths: tuple[int, ...]) -> list[float] | None:
+    values = _list(value)
+    if len(values) not in lengths or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+        return None
+    return [float(v) for v in values] if np.isfinite(values).all() else None
+
+
+def _short(crs: str) -> str:
+    return crs if len(crs) <= 30 else f"{crs[:27]}..."
+
+
+def _mapping(value: Any) -> Fields:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in _list(value) if isinstance(text, str)]

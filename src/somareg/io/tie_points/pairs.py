@@ -1,0 +1,179 @@
+"""Point pairs as files hold them, and how they become pixels of the two images and back.
+
+Files differ in what they say of a point. Some give pixels, some map coordinates, some the coordinates of the layer
+that a program happened to show. A `PointPairs` keeps what was said; the grids of the two images, where they are known,
+turn it into pixel centres or map coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from somareg.errors import GeoreferenceError, InputError
+from somareg.io.georef import georeference, reproject
+from somareg.types import BoolArray, FloatArray, Grid, TiePoints
+
+Role = Literal["reference", "moving"]
+Space = Literal["pixel", "map"]
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the points lie in one of the images.
+
+    Attributes:
+        xy: (N, 2), NaN where a point has no place.
+        space: "pixel" for pixel centres (x right, y down), "map" for map coordinates.
+        crs: WKT of the map coordinates; None for pixels, and for a map in the CRS of the image itself.
+    """
+
+    xy: FloatArray
+    space: Space = "pixel"
+    crs: str | None = None
+
+    def pixels(self, grid: Grid | None, role: Role, file: str) -> FloatArray:
+        """Pixel centres (N, 2) of the image.
+
+        Raises:
+            InputError: map coordinates, and the image is not known.
+            GeoreferenceError: map coordinates, and the image has no CRS or another one that cannot be joined.
+        """
+        if self.space == "pixel":
+            return self.xy
+        if grid is None:
+            raise InputError(f"{file} holds map coordinates of the {role} image; give that image with --{role}")
+        if grid.crs is None:
+            raise GeoreferenceError(f"{file} holds map coordinates, but the {role} image has no CRS (--assume-crs)")
+        there = self.xy
+        if self.crs is not None and not same_crs(self.crs, grid.crs):
+            there = reproject(there, self.crs, grid.crs)
+        return grid.to_pixel(there)
+
+    def on_map(self, grid: Grid | None, role: Role, file: str) -> tuple[FloatArray, str]:
+        """Map coordinates (N, 2) and the WKT of their CRS: those of the file, else those of the image.
+
+        Raises:
+            InputError: pixels, and the image is not known.
+            GeoreferenceError: pixels, and the image has no CRS.
+        """
+        if self.space == "map" and self.crs is not None:
+            return self.xy, self.crs
+        if grid is None:
+            raise InputError(f"{file} needs map coordinates of the {role} image; give that image with --{role}")
+        if grid.crs is None:
+            raise GeoreferenceError(f"{file} needs map coordinates, but the {role} image has no CRS (--assume-crs)")
+        return (self.xy if self.space == "map" else grid.to_map(self.xy)), grid.crs
+
+
+@dataclass(frozen=True, eq=False)
+class PointPairs:
+    """Point pairs of one file.
+
+    Attributes:
+        reference, moving: where the points lie in each image.
+        displacement: (N, 2), sigma_px, confidence, residual_px: (N,), inlier: (N,) bool, as in `TiePoints`; NaN where
+            the file does not say, and inlier where it does not say otherwise.
+        lines: (N,) line or record of the file that each point came from, for messages.
+    """
+
+    reference: Places
+    moving: Places
+    inlier: BoolArray
+    displacement: FloatArray
+    sigma_px: FloatArray
+    confidence: FloatArray
+    residual_px: FloatArray
+    lines: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.inlier)
+
+    def kept(self, chosen: BoolArray) -> PointPairs:
+        """The chosen (N,) points."""
+        names = ("inlier", "displacement", "sigma_px", "confidence", "residual_px")
+        some: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
+        return replace(
+            self,
+            reference=replace(self.reference, xy=self.reference.xy[chosen]),
+            moving=replace(self.moving, xy=self.moving.xy[chosen]),
+            lines=self.lines[chosen] if len(self.lines) else self.lines,
+            **some,
+        )
+
+
+def make_pairs(
+    reference: Places, moving: Places, lines: NDArray[np.int64] | None = None, **known: FloatArray | BoolArray | None
+) -> PointPairs:
+    """Pairs of which only some attributes are known; the others are NaN, and every point is an inlier."""
+    n = len(reference.xy)
+    given = {name: value for name, value in known.items() if value is not None}
+    empty = np.full(n, np.nan)
+    values: dict[str, Any] = {
+        "inlier": np.ones(n, bool),
+        "displacement": np.full((n, 2), np.nan),
+        "sigma_px": empty,
+        "confidence": empty,
+        "residual_px": empty,
+        **given,
+    }
+    return PointPairs(reference, moving, lines=np.arange(1, n + 1) if lines is None else lines, **values)
+
+
+def from_tie_points(points: TiePoints) -> PointPairs:
+    """The pairs of tie points, in pixels of both images."""
+    return make_pairs(
+        Places(points.reference_xy),
+        Places(points.moving_xy),
+        inlier=points.inlier,
+        displacement=points.displacement,
+        sigma_px=points.sigma_px,
+        confidence=points.confidence,
+        residual_px=points.residual_px,
+    )
+
+
+def to_tie_points(pairs: PointPairs, reference: Grid | None, moving: Grid | None, file: str) -> TiePoints:
+    """Tie points in pixels of both images.
+
+    The displacement follows from the two grids when both are known and can be joined (both have a CRS, or none has).
+    Otherwise it is the file's, or NaN.
+
+    Raises:
+        InputError: map coordinates of an image that is not known.
+        GeoreferenceError: map coordinates, and the image has no CRS.
+    """
+    here = pairs.reference.pixels(reference, "reference", file)
+    there = pairs.moving.pixels(moving, "moving", file)
+    displacement = pairs.displacement
+    if reference is not None and moving is not None and reference.is_georeferenced == moving.is_georeferenced:
+        displacement = georeference(reference, moving).inverse(there) - here
+    return TiePoints(here, there, displacement, pairs.sigma_px, pairs.confidence, pairs.inlier, pairs.residual_px)
+
+
+def same_crs(first: str, second: str) -> bool:
+    """Whether two CRSs mean the same.
+
+    Raises:
+        GeoreferenceError: one cannot be understood.
+    """
+    if first == second:
+        return True
+    return bool(parse_crs(first) == parse_crs(second))
+
+
+def parse_crs(text: str, where: str = "a CRS") -> CRS:
+    """A CRS from WKT or `EPSG:N`.
+
+    Raises:
+        GeoreferenceError: it cannot be understood; `where` names it.
+    """
+    try:
+        return CRS.from_user_input(text)
+    except CRSError as error:
+        raise GeoreferenceError(f"{where} cannot be understood: {text[:80]}") from error

@@ -1,0 +1,68 @@
+"""The accessor `.somareg` of DataArrays; importing this module registers it. Needs the extra `xarray`.
+
+import somareg.xarray
+
+result = sar.somareg.register_to(optical)
+aligned = result.to_xarray()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from somareg import api
+from somareg.errors import UnsupportedError
+from somareg.io.dataarray import INSTALL, need_rioxarray
+from somareg.io.inputs import Image
+from somareg.types import Assessment, Estimate, Result
+from somareg.warp.plan import Resolution
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from somareg.config import Resampling
+
+need_rioxarray()
+try:
+    import xarray
+except ImportError as error:  # rioxarray needs it, so only a broken installation comes here
+    raise UnsupportedError(f"DataArrays need xarray, which is not installed; {INSTALL}") from error
+
+
+class SomaregAccessor:
+    """What a DataArray can do as the moving image.
+
+    Args:
+        array: with rioxarray's CRS, transform and nodata value; see `somareg.io.dataarray.from_dataarray`.
+    """
+
+    def __init__(self, array: xarray.DataArray) -> None:
+        self._array = array
+
+    def register_to(self, reference: Image, **options: Any) -> Result:
+        """Estimate how this image must be warped to lie on `reference`; as `somareg.register`.
+
+        Args:
+            reference: DataArray, path, array or STAC Item.
+            **options: of `somareg.register`.
+        """
+        return api.register(self._array, reference, **options)
+
+    def assess(self, reference: Image, **options: Any) -> Assessment:
+        """Judge how well this image lies on `reference` as it stands; as `somareg.assess`."""
+        return api.assess(self._array, reference, **options)
+
+    def warp(
+        self,
+        estimate: Result | Estimate | str | Path,
+        *,
+        resampling: Resampling = "cubic",
+        resolution: Resolution = "reference",
+    ) -> xarray.DataArray:
+        """This image on the reference grid by an estimate made before, perhaps with another band; as `somareg.warp`."""
+        warped = api.warp(self._array, estimate, resampling=resampling, resolution=resolution)
+        return cast(xarray.DataArray, warped)
+
+
+if not hasattr(xarray.DataArray, "somareg"):
+    xarray.register_dataarray_accessor("somareg")(SomaregAccessor)  # type: ignore[no-untyped-call]
