@@ -8,13 +8,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 DATA   := data
 RUN    := runs/rehearsal
 
-.PHONY: help demo test lint rehearsal clean
+.PHONY: help demo test lint rehearsal weights clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
 	@echo "make test   linters, types, import contract and tests"
 	@echo "make lint   the same without the tests"
 	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
+	@echo "make weights DATA=DIR     train the weights that ship again, 80 minutes on one core, into runs/compact"
 	@echo "make clean  remove .venv, caches and the demo's outputs"
 
 demo: $(VENV)/.demo
@@ -37,6 +38,26 @@ rehearsal: $(VENV)/.train
 		$$(test -f $(RUN)/tiny/last.ckpt && echo --resume)
 	$(BIN)/somareg export $(RUN)/tiny/best.ckpt -o $(RUN)/tiny.safetensors --overwrite
 	$(BIN)/somareg demo --model $(RUN)/tiny.safetensors -o $(RUN)/demo || test $$? -eq 3
+
+# How the weights that ship were made, from the pairs in DATA to the file: docs/weights.md.
+SHIP := runs/compact
+weights: $(VENV)/.train
+	test -d $(SHIP)/raw/places || $(BIN)/python -m somareg.lab.data.pack --data $(DATA) --out $(SHIP)/raw/places \
+		--sets ombria sen12scenes sen12patches --roles train
+	test -d $(SHIP)/raw/unaligned || $(BIN)/python -m somareg.lab.data.pack --data $(DATA) --out $(SHIP)/raw/unaligned \
+		--sets sen12scenes sen12patches --roles train-unaligned
+	test -d $(SHIP)/raw/volkov || $(BIN)/python -m somareg.lab.data.pack --data $(DATA) --out $(SHIP)/raw/volkov \
+		--sets volkov --roles train-unaligned --max-residual 1.4
+	test -d $(SHIP)/tiles/places || $(BIN)/python -m somareg.lab.data.clean --tiles $(SHIP)/raw/places --out $(SHIP)/tiles/places
+	test -d $(SHIP)/tiles/unaligned || $(BIN)/python -m somareg.lab.data.clean --tiles $(SHIP)/raw/unaligned \
+		--out $(SHIP)/tiles/unaligned --drop
+	test -d $(SHIP)/tiles/volkov || $(BIN)/python -m somareg.lab.data.clean --tiles $(SHIP)/raw/volkov \
+		--out $(SHIP)/tiles/volkov --by tile --drop
+	test -f $(SHIP)/val.safetensors || $(BIN)/python -m somareg.lab.data.samples --data $(DATA) --limit 100 --out $(SHIP)/val.safetensors
+	$(BIN)/somareg train --config configs/compact.yaml -o $(SHIP)/run --max-minutes 80 \
+		--data $(SHIP)/tiles/places --data $(SHIP)/tiles/unaligned --data $(SHIP)/tiles/volkov \
+		--validation $(SHIP)/val.safetensors $$(test -f $(SHIP)/run/last.ckpt && echo --resume)
+	$(BIN)/somareg export $(SHIP)/run/last.ckpt -o $(SHIP)/compact.safetensors --validation $(SHIP)/val.safetensors --overwrite
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

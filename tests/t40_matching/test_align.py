@@ -1,8 +1,7 @@
-"""Search, refinement and flow on border-free pairs whose truth is exact."""
+"""Refinement, flow and the whole engine on border-free pairs whose truth is exact."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from somareg.errors import EstimationError
-from somareg.features.orientation import OrientationCfg, orientation_channels
+from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import Alignment, EngineCfg, align, preset
@@ -18,8 +17,7 @@ from somareg.matching.evidence import disagreement
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.refine import FAR, NEAR, refine_affine, rescale
-from somareg.matching.search import SearchCfg, search
+from somareg.matching.refine import NEAR, refine_affine
 from somareg.matching.warping import reduce, warp_to_reference
 from somareg.types import Transform
 from tests.synthetic import Array, SyntheticPair, make_pair, pixel_points
@@ -27,11 +25,6 @@ from tests.t40_matching.conftest import as_pair
 
 STILL = AffineTransform.identity()
 CFG = OrientationCfg()
-LIGHT = OrientationCfg(scales=((1.0, 1.5),))
-
-
-def light(image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return orientation_channels(image, mask, LIGHT)
 
 
 def matcher(pair: Pair) -> Matcher:
@@ -106,7 +99,7 @@ def test_refining_the_truth_stays_there_and_identical_images_do_not_move() -> No
 def test_sub_pixel_shifts_have_the_right_sign_and_axis(dx: float, dy: float) -> None:
     """moving_xy = reference_xy + (dx, dy), +x right, +y down."""
     pair = make_pair(1, 192, shift=(dx, dy))
-    found, _ = refine_affine(matcher(as_pair(pair)), STILL, FAR + NEAR)
+    found, _ = refine_affine(matcher(as_pair(pair)), STILL, NEAR)
     middle = np.array([[95.5, 95.5]])
     np.testing.assert_allclose(found(middle) - middle, [[dx, dy]], atol=0.3)
     assert error(found, pair) < 0.4
@@ -114,7 +107,7 @@ def test_sub_pixel_shifts_have_the_right_sign_and_axis(dx: float, dy: float) -> 
 
 def test_refinement_recovers_a_small_affine() -> None:
     pair = make_pair(2, 256, rotation_deg=2, scale=1.02, shift=(4, -3))
-    found, matches = refine_affine(matcher(as_pair(pair)), STILL, FAR + NEAR)
+    found, matches = refine_affine(matcher(as_pair(pair)), STILL, NEAR)
     assert error(STILL, pair) > 5
     assert error(found, pair) < 0.4
     # What is left over after the last warp is small: the matches are relative to it.
@@ -126,7 +119,7 @@ def test_composition_order_is_affine_after_residual() -> None:
     would turn the correction into a wrong direction."""
     pair = make_pair(3, 192, rotation_deg=90, shift=(5.0, -2.0))
     rough = true_affine(pair).after(AffineTransform.from_parameters(shift=(3.0, 0.0)))
-    found, _ = refine_affine(matcher(as_pair(pair)), rough, FAR[1:] + NEAR)
+    found, _ = refine_affine(matcher(as_pair(pair)), rough, NEAR)
     assert error(rough, pair) == pytest.approx(3.0)
     assert error(found, pair) < 0.4
 
@@ -136,42 +129,6 @@ def test_features_without_content_are_refused() -> None:
     flat = replace(pair, moving=torch.zeros_like(pair.moving))
     with pytest.raises(EstimationError):
         refine_affine(matcher(flat), STILL, NEAR)
-
-
-# --- search -----------------------------------------------------------------------------------------------------------
-
-
-def test_hypotheses_cover_the_range_and_hold_the_identity() -> None:
-    cfg = SearchCfg(22, 4, (0.78, 1.28), 1.07)
-    hypotheses = cfg.hypotheses()
-    assert (0.0, 1.0) in hypotheses
-    rotations, scales = sorted({r for r, _ in hypotheses}), sorted({s for _, s in hypotheses})
-    assert (rotations[0], rotations[-1]) == (-22, 22)
-    np.testing.assert_allclose([scales[0], scales[-1]], [0.78, 1.28])
-    assert max(np.diff(rotations)) <= 4
-    assert max(np.diff(np.log(scales))) <= math.log(1.07) + 1e-9
-    around = {r for r, _ in SearchCfg(180, 10).hypotheses()}
-    assert len({r % 360 for r in around}) == len(around) == 36  # -180 and 180 are one
-
-
-@pytest.mark.parametrize(
-    ("rotation", "scale", "share"), [(15.0, 1.2, (0.08, 0.0)), (-15.0, 0.84, (0.0, -0.08)), (0.0, 1.0, (-0.08, 0.08))]
-)
-def test_search_finds_rotation_scale_and_shift_from_nothing(
-    rotation: float, scale: float, share: tuple[float, float]
-) -> None:
-    size = 256
-    shift = (share[0] * size, share[1] * size)
-    pair = make_pair(4, size, rotation_deg=rotation, scale=scale, shift=shift)
-    small = as_pair(pair).reduced(3)
-    best = search(small, STILL, light, LIGHT.stride, SearchCfg())[0]
-    full = rescale(best.transform, 3, 1)
-    assert error(full, pair) < 12  # the step is 4 degrees, 7 % and 6 px
-    assert error(full, pair) < 0.4 * error(STILL, pair)
-    hypotheses = search(small, STILL, light, LIGHT.stride, SearchCfg(keep=5))
-    scores = [h.score for h in hypotheses]
-    assert len(scores) == 5
-    assert scores == sorted(scores, reverse=True)
 
 
 # --- the whole engine -------------------------------------------------------------------------------------------------
@@ -198,6 +155,7 @@ def test_engine_recovers_a_strong_affine(straight: tuple[SyntheticPair, Alignmen
     pair, alignment = straight
     assert alignment.failure == ""
     assert error(alignment.affine, pair) < 0.4
+    assert alignment.support > EngineCfg().search.settled
     assert alignment.evidence.zscore > 2
     assert alignment.evidence.hit_ratio > 0.7
     assert alignment.split_half_px < 0.6
@@ -296,7 +254,16 @@ def test_a_constant_image_is_a_failure_that_stays_at_the_start(side: str) -> Non
     alignment = align(flat, (start,), EngineCfg())
     assert alignment.failure
     assert alignment.flow is None
+    assert alignment.support == 0.0
     np.testing.assert_array_equal(alignment.affine.matrix, start.matrix)
+
+
+def test_unrelated_images_have_no_support_from_the_start_on(straight: tuple[SyntheticPair, Alignment]) -> None:
+    pair, own = straight
+    strangers = replace(make_pair(78, 224), reference=pair.reference)
+    other = align(as_pair(strangers), (STILL,), EngineCfg(flow=None))
+    assert other.support < 0.6 * own.support
+    assert other.evidence.zscore < own.evidence.zscore
 
 
 def test_progress_only_grows() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from somareg.matching import correlation
-from somareg.matching.correlation import WindowGrid, by_fft, by_products, correlate_all, correlate_grid
+from somareg.matching.correlation import WindowGrid, by_fft, by_products, correlate_grid
 
 GRID = WindowGrid((0, 3, 6), (0, 4, 7, 8), (7, 6), 2)
 METHODS = (by_products, by_fft)
@@ -338,32 +338,3 @@ def test_few_windows_go_by_the_fft_and_many_by_products(monkeypatch: pytest.Monk
     for grid in (WindowGrid((0,), (20,), (8, 8), 4), WindowGrid(starts, starts, (8, 8), 4)):
         correlate_grid(images[0], valid[0], images[1], valid[1], grid)
     assert taken == ["by_fft", "by_products"]
-
-
-# --- the whole reference as one window --------------------------------------------------------------------------------
-
-
-def test_the_whole_reference_as_one_window_equals_the_definition() -> None:
-    images = scene(15, 3, holes=True)
-    moving = images.moving - (images.moving * images.moving_valid).sum((2, 3), keepdim=True) / images.moving_valid.sum(
-        (2, 3), keepdim=True
-    )
-    moving = moving * images.moving_valid
-    found = correlate_all(images.reference[:1], images.reference_valid[:1], moving, images.moving_valid)
-    whole = WindowGrid((0,), (0,), (13, 14), 2)
-    for item in range(3):
-        one = Scene(
-            images.reference[:1],
-            images.reference_valid[:1],
-            moving[item : item + 1],
-            images.moving_valid[item : item + 1],
-        )
-        np.testing.assert_allclose(found[item].numpy(), definition(one, 0, whole)[0], atol=1e-5, rtol=0.004)
-
-
-def test_a_hypothesis_is_scored_as_if_it_were_alone() -> None:
-    images = scene(16, 3)
-    loud = images.moving * torch.tensor([1.0, 1e4, 1.0])[:, None, None, None]
-    alone = correlate_all(images.reference[:1], images.reference_valid[:1], loud[:1], images.moving_valid[:1])
-    together = correlate_all(images.reference[:1], images.reference_valid[:1], loud, images.moving_valid)
-    torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)

@@ -15,10 +15,10 @@ from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.matching import matcher as module
 from somareg.matching.describe import Describe, Levels, OrientationFeatures
-from somareg.matching.matcher import Matcher
+from somareg.matching.matcher import ROOM_PX, Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import read_windows
-from somareg.matching.refine import FAR, NEAR, refine_affine
+from somareg.matching.refine import NEAR, refine_affine
 from somareg.matching.windows import WindowCfg, WindowCorrelation, correlate_windows
 from somareg.types import Modality, Transform
 from tests.synthetic import make_pair
@@ -202,6 +202,23 @@ def test_features_are_computed_anew_when_the_transforms_part(look: Look) -> None
     assert asked(BASE.after(AffineTransform.from_parameters(rotation_deg=3.0, centre=(64.5, 48.0)))) == 1
 
 
+@pytest.mark.parametrize("stride", STRIDES)
+def test_kept_features_have_room_for_wider_margins(look: Look, stride: int) -> None:
+    """A narrow margin first does not make a wider one later compute them again."""
+    describe = Means()
+    matcher = Matcher(places(), describe, 8.0)
+    look(matcher, BASE, 1, stride)
+    assert describe.asked[-1] == ("sar", (97 + 2 * ROOM_PX, 130 + 2 * ROOM_PX))
+    widest = (ROOM_PX - STRIDES[-1] - 8) // stride
+    for margin in (2, widest):
+        for transform in (BASE, BASE.after(NUDGE)):
+            check(look(matcher, transform, margin, stride), transform, margin, stride)
+    assert len(describe.asked) == 2
+    further = BASE.after(AffineTransform.from_parameters(shift=(1.0, 0.0)))
+    check(look(matcher, further, widest + 1, stride), further, widest + 1, stride)
+    assert len(describe.asked) == 3
+
+
 def test_nothing_is_kept_without_being_asked(look: Look) -> None:
     describe = Means()
     matcher = Matcher(places(), describe)
@@ -285,13 +302,45 @@ def test_refinement_from_reused_features_ends_at_the_same_place() -> None:
     points = np.stack(np.meshgrid([20.0, 96.0, 170.0], [20.0, 96.0, 170.0]), axis=-1).reshape(-1, 2)
     fresh, saving = Counting(), Counting()
     found = [
-        refine_affine(Matcher(as_pair(truth), describe, reuse_px), STILL, FAR[1:] + NEAR)[0](points)
+        refine_affine(Matcher(as_pair(truth), describe, reuse_px), STILL, NEAR)[0](points)
         for describe, reuse_px in ((fresh, 0.0), (saving, 6.0))
     ]
-    assert (fresh.calls, saving.calls) == (5, 2)
+    assert (fresh.calls, saving.calls) == (4, 2)
     for own in found:
         assert np.linalg.norm(own - truth.to_moving(points), axis=1).max() < 0.6
     assert np.linalg.norm(found[0] - found[1], axis=1).max() < 0.3
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("margin", [1, 5])
+def test_several_affines_at_once_are_correlated_as_one_by_one(stride: int, margin: int) -> None:
+    """Also one that leaves the moving image, and with features of several strides."""
+    describe, window = Means(), WindowCfg(size=6, margin=margin, stride=4, min_seen=0.3)
+    pair = as_pair(make_pair(4, 160))
+    pair = replace(pair, reference=pair.reference[:, :1])
+    off = AffineTransform.from_parameters(shift=(1e3, 0.0))
+    affines = [STILL, AffineTransform.from_parameters(rotation_deg=14, shift=(30.0, -20.0)), off]
+    matcher = Matcher(pair, describe)
+    together = matcher.correlate_all(affines, window, stride)
+    assert [modality for modality, _ in describe.asked] == ["other", "other"]
+    assert [len(found.surfaces) > 0 for found in together] == [True, True, False]
+    assert float(together[1].valid.min()) < 1.0
+    for found, affine in zip(together, affines, strict=True):
+        alone = matcher.correlate(affine, window, stride)
+        assert found.temperature == alone.temperature == 10.0 * stride
+        torch.testing.assert_close(found.centres, alone.centres)
+        torch.testing.assert_close(found.valid, alone.valid)
+        torch.testing.assert_close(found.surfaces, alone.surfaces, atol=2e-5, rtol=0)
+
+
+def test_what_was_kept_survives_a_look_at_several_affines() -> None:
+    saving = Counting()
+    matcher = Matcher(as_pair(make_pair(3, 160)), saving, 6.0)
+    before = matcher.correlate(STILL, CFG)
+    matcher.correlate_all([AffineTransform.from_parameters(shift=(40.0, 0.0))], CFG)
+    after = matcher.correlate(STILL, CFG)
+    assert saving.calls == 3
+    torch.testing.assert_close(after.surfaces, before.surfaces)
 
 
 @pytest.mark.parametrize("reuse_px", [0.0, 6.0])

@@ -6,6 +6,7 @@ import io
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,13 +14,19 @@ from torch import Tensor
 from somareg.errors import ConfigError
 from somareg.features.encoder import EncoderCfg
 from somareg.features.fge import FgeCfg
+from somareg.features.orientation import OrientationCfg
+from somareg.features.pyramid import PyramidCfg
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import compose_batch, invert_batch
-from somareg.matching.engine import EngineCfg, align
+from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.engine import EngineCfg, align, coarse_affine
 from somareg.matching.glam import GlamCfg, GlamOutput
-from somareg.matching.learned import coarse_affine
+from somareg.matching.matcher import Matcher
 from somareg.matching.network import NetworkCfg, Soma
 from somareg.matching.pair import Pair
+from somareg.matching.refine import NEAR, refine_affine
+from tests.synthetic import make_pair
+from tests.t40_matching.conftest import as_pair
 from tests.t40_matching.mirrored import mirror
 from tests.t40_matching.textures import Size, affine, off, reference_view, view
 
@@ -363,6 +370,27 @@ def test_the_coarse_affine_of_a_pair() -> None:
         assert (found is not None) == is_found
         if found is not None:
             assert off(torch.tensor(found.matrix)[None], IDENTITY, SIZE) < 0.05
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_with_its_shortcut_an_untrained_network_matches_as_the_weight_free_engine_does(seed: int) -> None:
+    """SAR against optical: random features alone have nothing in common there."""
+    made = make_pair(seed, 160, rotation_deg=2, scale=1.01, shift=(5.0, -4.0))
+    images = replace(as_pair(made), modalities=("optical", "sar"))
+    points = np.stack(np.meshgrid([10.0, 80.0, 150.0], [10.0, 80.0, 150.0]), axis=-1).reshape(-1, 2)
+    networks = [
+        untrained(cfg=NetworkCfg(EncoderCfg(compact=PyramidCfg(shortcut=shortcut)))) for shortcut in (True, False)
+    ]
+    describers: list[Describe] = [OrientationFeatures(OrientationCfg()), *map(LearnedFeatures, networks)]
+    far = []
+    for describe in describers:
+        with torch.inference_mode():
+            found, _ = refine_affine(Matcher(images, describe), AffineTransform.identity(), NEAR)
+        far.append(float(np.linalg.norm(found(points) - made.to_moving(points), axis=1).max()))
+    free, short, plain = far
+    assert free < 0.5
+    assert short < free + 0.2
+    assert plain > 1.0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at hand")

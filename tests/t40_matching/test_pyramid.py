@@ -7,8 +7,10 @@ from itertools import permutations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from somareg.features.orientation import OrientationCfg
+from somareg.errors import ConfigError
+from somareg.features.orientation import OrientationCfg, orientation_channels
 from somareg.features.pyramid import STRIDES, CompactPyramid, FeaturePyramid, PyramidCfg, pad_to_multiple
 from tests.t40_matching.mirrored import mirror
 from tests.t40_matching.textures import reference_view
@@ -135,3 +137,53 @@ def test_padding_repeats_the_last_row_and_column() -> None:
 def test_orientation_channels_of_another_stride_are_refused() -> None:
     with pytest.raises(ValueError, match="stride 2"):
         build(orientation=OrientationCfg(stride=4))
+
+
+# --- the shortcut of the orientation channels -------------------------------------------------------------------------
+
+
+def oriented(image: Tensor, stride: int) -> Tensor:
+    """Orientation channels averaged to `stride`, as large as the features start with them."""
+    channels, _ = orientation_channels(image, torch.ones_like(image[:, :1]), OrientationCfg())
+    return 4.0 * F.avg_pool2d(channels, stride // 2)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_a_shortcut_hands_on_the_orientation_channels_and_adds_what_the_heads_say(stride: int) -> None:
+    pyramid, image = build(shortcut=True), bands(3)
+    untrained = describe(pyramid, image)[stride]
+    for head in pyramid.head[:-1]:
+        torch.nn.init.zeros_(head.weight)  # type: ignore[arg-type]
+        assert not head.bias.any()  # type: ignore[operator, union-attr]
+    alone = describe(pyramid, image)[stride]
+    count = OrientationCfg().count
+    torch.testing.assert_close(alone[:, :count], oriented(image, stride), atol=1e-5, rtol=0)
+    assert not alone[:, count:].any()
+    # Before training the heads add little, but every channel takes part.
+    added = untrained - alone
+    assert float(added.std()) < 0.2
+    assert float(added.std((0, 2, 3)).min()) > 0.01
+    both = torch.stack([untrained[:, :count].flatten(), alone[:, :count].flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.8
+
+
+def test_a_shortcut_leaves_the_coarse_level_alone() -> None:
+    image = bands(3)
+    plain, short = (describe(build(shortcut=shortcut), image)[16] for shortcut in (False, True))
+    assert torch.equal(plain, short)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"orientation": None}, {"outputs": (11, 24, 32, 96)}, {"outputs": (16, 24, 11, 96)}],
+    ids=["no channels", "too few at 1/2", "too few at 1/8"],
+)
+def test_a_shortcut_without_room_for_the_channels_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"pyramid\.shortcut needs orientation channels"):
+        PyramidCfg(shortcut=True, **settings)  # type: ignore[arg-type]
+    PyramidCfg(shortcut=False, **settings)  # type: ignore[arg-type]
+
+
+def test_a_shortcut_has_room_with_one_output_for_each_channel() -> None:
+    pyramid, image = build(shortcut=True, outputs=(12, 12, 12, 4)), bands(1)
+    assert [level.shape[1] for level in describe(pyramid, image).values()] == [12, 12, 12, 4]

@@ -210,7 +210,8 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str | None], N
     """Make the calibration of an engine one that was fitted with the weights of a hash, and say "go" always."""
 
     def change(engine: str, weights: str | None) -> None:
-        made = calibration.Calibration((0.0,) * 8 + (9.0,), (0.0,) * 9, 0.5, 0.1, 1.5, weights)
+        none = (0.0,) * len(calibration.FEATURES)
+        made = calibration.Calibration((*none, 9.0), (*none, 0.0), 0.5, 0.1, 1.5, weights)
         load = calibration.load_calibration
         for module in (assemble, choices):
             monkeypatch.setattr(module, "load_calibration", lambda name: made if name == engine else load(name))

@@ -266,7 +266,7 @@ def test_registration_is_measured_as_validation_does(samples: Path) -> None:
     for name in errors:
         value = float(np.median([math.inf if e is None else e for e in errors[name]]))
         # the lattice of 16 x 16 points against all pixels
-        assert value == pytest.approx(scores[f"{name.replace(' ', '_')}/median_px"], rel=5e-3, abs=1e-3)
+        assert value == pytest.approx(scores[f"{name.replace(' ', '_')}/median_px"], rel=2e-2, abs=1e-3)
     assert [s.name for s in found.similarity][:3] == ["before FGE 1/2", "before FGE 1/4", "before FGE 1/8"]
 
 

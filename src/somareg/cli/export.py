@@ -12,6 +12,7 @@ import typer
 
 from somareg.cli import options as o
 from somareg.cli.session import Session, session
+from somareg.errors import ConfigError
 
 if TYPE_CHECKING:
     from somareg.lab.train.export_onnx import OnnxExport
@@ -34,6 +35,13 @@ Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="name o
 Licence = Annotated[str | None, typer.Option("--licence", metavar="TEXT", help="licence of the weights")]
 Raw = Annotated[bool, typer.Option("--raw", help="weights of the last step, not their moving average")]
 
+Validation = Annotated[
+    Path | None,
+    typer.Option(
+        "--validation", metavar="FILE", help="measure what is exported on these samples (docs/data.md), for the card"
+    ),
+]
+
 
 def export(
     checkpoint: Checkpoint,
@@ -41,6 +49,7 @@ def export(
     name: Name = None,
     licence: Licence = None,
     raw: Raw = False,
+    validation: Validation = None,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
@@ -49,14 +58,20 @@ def export(
     """Write the network of a checkpoint as safetensors, with a card that says what it is, or its encoder as ONNX."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
         if out.suffix == ".onnx":
+            if validation is not None:
+                raise ConfigError("--validation measures weights; export to .safetensors with it, then that to ONNX")
             _export_onnx(ui, checkpoint, out, name=name, licence=licence, raw=raw, overwrite=overwrite)
             return
+        from somareg.lab.data.samples import ProtocolSamples
         from somareg.lab.train.export import export_checkpoint
         from somareg.matching.weights.card import card_path
 
         with ui.working():
             ui.progress("exporting", 0.0)
-            card = export_checkpoint(checkpoint, out, name=name, licence=licence, raw=raw, overwrite=overwrite)
+            samples = None if validation is None else ProtocolSamples.load(validation)
+            card = export_checkpoint(
+                checkpoint, out, name=name, licence=licence, raw=raw, samples=samples, overwrite=overwrite
+            )
         beside, size = card_path(out), out.stat().st_size
         if as_json:
             files = {"weights": str(out.resolve()), "card": str(beside.resolve()), "bytes": size}

@@ -49,9 +49,13 @@ class ShapePrior:
 
 
 def departure(transform: AffineTransform) -> tuple[float, float]:
-    """How far a map is from the nearest similarity S: with `E = S^-1 A - 1`, (E_xx - E_yy, E_xy + E_yx)."""
+    """How far a map is from the nearest similarity S: with `E = S^-1 A - 1`, (E_xx - E_yy, E_xy + E_yx).
+
+    A map that mirrors is compared with similarities that mirror.
+    """
     (a, b), (c, d) = transform.matrix[:, :2]
-    similar = np.array([[a + d, b - c], [c - b, a + d]]) / 2
+    side = 1.0 if a * d >= b * c else -1.0
+    similar = np.array([[a + side * d, b - side * c], [c - side * b, d + side * a]]) / 2
     error = np.linalg.inv(similar) @ np.array([[a, b], [c, d]])
     return float(error[0, 0] - error[1, 1]), float(error[0, 1] + error[1, 0])
 

@@ -202,7 +202,7 @@ def correlate_areas(
     """Covariance, product of energies and valid cells seen, (n, 2m+1, 2m+1), by the FFT.
 
     Args:
-        window: (n or 1, K, a, b) centred features, 0 where invalid; window_valid (n or 1, 1, a, b).
+        window: (n, K, a, b) centred features, 0 where invalid; window_valid (n, 1, a, b).
         area: (n, K, a + 2m, b + 2m), and area_valid.
     """
     shape = area.shape[-2:]
@@ -221,23 +221,3 @@ def correlate_areas(
         # Counts: rounding of the FFT must not decide what is exactly half of a window.
         seen = correlation(mask_spectrum * valid_spectrum).round()
     return covariance, window_energy * area_energy, seen
-
-
-def correlate_all(reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor) -> Tensor:
-    """The whole reference as one window, in several moving feature maps at once.
-
-    Args:
-        reference: (1, K, h, w) features.
-        reference_valid: (1, 1, h, w).
-        moving: (n, K, h + 2m, w + 2m) features.
-        moving_valid: (n, 1, h + 2m, w + 2m).
-
-    Returns:
-        (n, 2m+1, 2m+1) coefficients, as `correlate_grid` damps them.
-    """
-    reference = _centred(reference, reference_valid)
-    covariance, energy, seen = correlate_areas(reference, reference_valid, moving, moving_valid)
-    norm = energy.clamp_min(0.0).sqrt()
-    share = (seen / reference_valid.sum().clamp_min(1.0)).clamp(0.0, 1.0)
-    coefficient = covariance / (norm + 1e-3 * norm.mean((1, 2), keepdim=True) + 1e-9)
-    return torch.where(share > 0.5, coefficient * share.sqrt(), torch.zeros_like(coefficient))

@@ -72,8 +72,8 @@ class Alignment:
         ties: what each window says by itself, displacement relative to `affine @ flow`; None without windows.
         evidence: support by the images.
         forward_backward_px, split_half_px: see `somareg.types.Quality`.
-        support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.7-1.2 by chance.
         failure: why no transform could be estimated, "" otherwise; the affine is then the start.
+        support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.7-1.2 by chance.
     """
 
     affine: AffineTransform
@@ -82,8 +82,8 @@ class Alignment:
     evidence: Evidence
     forward_backward_px: float
     split_half_px: float
-    support: float = 0.0
     failure: str = ""
+    support: float = 0.0
 
 
 @torch.inference_mode()
@@ -109,7 +109,8 @@ def align(
     near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_near, cfg.reuse_px)
     try:
         progress("search", 0.05)
-        start = find_start(pair, _likely_starts(pair, starts, network), features, cfg.search)
+        seeking = channels if network is None else LearnedFeatures(network, detail=True)
+        start = find_start(pair, _likely_starts(pair, starts, network), seeking, cfg.search)
         affine = start.affine
         progress("coarse affine", 0.3)
         for factor in _halvings(reduction(pair, cfg.search.fine_px)):
@@ -131,7 +132,7 @@ def align(
     else:
         backward = back_again(matcher, affine, near[-1], 120)
     halves = split_half(matches, pair.shape, 0.4)
-    return Alignment(affine, flow, ties, evidence, backward, halves, start.score)
+    return Alignment(affine, flow, ties, evidence, backward, halves, support=start.score)
 
 
 def _halvings(factor: int) -> list[int]:

@@ -76,7 +76,13 @@ class Start:
     score: float
 
 
-def find_start(pair: Pair, starts: tuple[AffineTransform, ...], features: Describe, cfg: SearchCfg) -> Start:
+def find_start(
+    pair: Pair,
+    starts: tuple[AffineTransform, ...],
+    features: Describe,
+    cfg: SearchCfg,
+    second: Describe | None = None,
+) -> Start:
     """The similarity that the windows support most.
 
     Args:
@@ -84,21 +90,22 @@ def find_start(pair: Pair, starts: tuple[AffineTransform, ...], features: Descri
         starts: what is expected (reference pixels -> moving pixels), at least one.
         features: compared.
         cfg: what is searched.
+        second: other features that are heard as well.
 
     Raises:
         EstimationError: no window could be matched anywhere.
     """
     factor = reduction(pair, cfg.fine_px)
-    matcher = Matcher(pair.reduced(factor), features)
+    matcher, other = _matchers(pair, factor, features, second)
     radius = cfg.radius * max(matcher.pair.shape)
     near = [rescale(start, 1, factor) for start in starts]
-    found = vote(matcher, near, radius, cfg.fine)
+    found = vote(matcher, near, radius, cfg.fine, other)
     best = max(found, key=lambda elected: elected.score, default=None)
     if len(cfg.hypotheses()) > 1 and (best is None or best.score < cfg.settled):
         coarse = reduction(pair, cfg.coarse_px)
-        guesses = _guesses(pair, starts, features, cfg, coarse)
+        guesses = _guesses(*_matchers(pair, coarse, features, second), starts, coarse, cfg)
         # The vote at low resolution is right within a cell or two.
-        again = vote(matcher, [rescale(g, coarse, factor) for g in guesses], 8.0 * coarse / factor, cfg.fine)
+        again = vote(matcher, [rescale(g, coarse, factor) for g in guesses], 8.0 * coarse / factor, cfg.fine, other)
         best = max([*found, *again], key=lambda elected: elected.score, default=None)
     if best is None:
         raise EstimationError("no window could be matched: the images hold too little that is valid and not flat")
@@ -113,11 +120,15 @@ def reduction(pair: Pair, side_px: float) -> int:
     return factor
 
 
+def _matchers(pair: Pair, factor: int, features: Describe, second: Describe | None) -> tuple[Matcher, Matcher | None]:
+    small = pair.reduced(factor)
+    return Matcher(small, features), None if second is None else Matcher(small, second)
+
+
 def _guesses(
-    pair: Pair, starts: tuple[AffineTransform, ...], features: Describe, cfg: SearchCfg, factor: int
+    matcher: Matcher, other: Matcher | None, starts: tuple[AffineTransform, ...], factor: int, cfg: SearchCfg
 ) -> list[AffineTransform]:
-    """The guesses with the best votes at low resolution, in its pixels."""
-    matcher = Matcher(pair.reduced(factor), features)
+    """The guesses with the best votes at low resolution, in its pixels; `factor` is the reduction there."""
     height, width = matcher.pair.shape
     centre = ((width - 1) / 2, (height - 1) / 2)
     turned = [
@@ -125,5 +136,5 @@ def _guesses(
         for start in starts
         for turn, scale in cfg.hypotheses()
     ]
-    elected = vote(matcher, turned, cfg.radius * max(height, width), cfg.coarse)
+    elected = vote(matcher, turned, cfg.radius * max(height, width), cfg.coarse, other)
     return [one.transform for one in sorted(elected, key=lambda one: -one.score)[: cfg.keep]]

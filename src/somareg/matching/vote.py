@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinne
 
 TOGETHER = 5  # guesses whose features are computed together
 CHUNK = 4_000_000  # votes that are counted together (16 MB)
+WORK = 60_000_000  # votes that are counted one by one, not in blocks (a second or two)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,13 @@ class Elected:
     score: float
 
 
-def vote(matcher: Matcher, guesses: Sequence[AffineTransform], radius_px: float, cfg: VoteCfg) -> list[Elected]:
+def vote(
+    matcher: Matcher,
+    guesses: Sequence[AffineTransform],
+    radius_px: float,
+    cfg: VoteCfg,
+    second: Matcher | None = None,
+) -> list[Elected]:
     """The similarity around each guess that the windows support most; guesses that show no window are left out.
 
     Args:
@@ -66,58 +73,114 @@ def vote(matcher: Matcher, guesses: Sequence[AffineTransform], radius_px: float,
         guesses: reference pixels -> moving pixels.
         radius_px: how far the image's centre may lie from the guess, pixels.
         cfg: settings.
+        second: the same pair by other features, whose opinion is pooled with the first.
     """
     cell = float(matcher.finest)
     shape = matcher.cells()
     reach = max(shape) / 2 * math.hypot(math.radians(cfg.rotation_deg), cfg.scale)
     base = thinned(roomy(cfg.window, shape), shape, cfg.windows)
     window = WindowCfg(base.size, math.ceil(radius_px / cell + reach), base.stride, min_seen=0.3)
-    turns = _steps(math.radians(cfg.rotation_deg), max(shape) * cell / 2, cfg.step_px)
-    scales = _steps(cfg.scale, max(shape) * cell / 2, cfg.step_px)
     elected = []
     for first in range(0, len(guesses), TOGETHER):
         group = guesses[first : first + TOGETHER]
-        for guess, found in zip(group, matcher.correlate_all(group, window), strict=True):
+        seen = matcher.correlate_all(group, window)
+        if second is not None:
+            seen = [pooled(*both) for both in zip(seen, second.correlate_all(group, window), strict=True)]
+        for guess, found in zip(group, seen, strict=True):
             if len(found.surfaces):
-                residual, score = elect(found, cell, shape, turns, scales, math.ceil(radius_px / cell), cfg.right)
+                residual, score = elect(found, cell, shape, radius_px, cfg)
                 elected.append(Elected(guess.after(residual), score))
     return elected
 
 
 def elect(
-    windows: WindowCorrelation,
-    cell: float,
-    shape: tuple[int, int],
-    turns: list[float],
-    scales: list[float],
-    radius: int,
-    right: float,
+    windows: WindowCorrelation, cell: float, shape: tuple[int, int], radius_px: float, cfg: VoteCfg
 ) -> tuple[AffineTransform, float]:
     """The best of all combinations of rotation, scale and shift.
+
+    A long strip or a wide radius has too many: they are counted in blocks of cells first, and in smaller and smaller
+    ones around the best of these.
 
     Args:
         windows: correlation surfaces.
         cell: pixels per cell.
         shape: (height, width) of the reference, cells.
-        turns: rotations, radians.
-        scales: logarithms of scales.
-        radius: largest shift of the centre per axis, cells.
-        right: see `VoteCfg`.
+        radius_px: largest shift of the centre per axis.
+        cfg: settings.
 
     Returns:
         Residual similarity, reference pixels -> reference pixels, and its score.
     """
-    votes = ballots(windows, right)
-    middle = torch.tensor([(shape[1] - 1) / 2, (shape[0] - 1) / 2], dtype=votes.dtype)
-    away = windows.centres.to(votes) - middle
-    turn, scale = (t.flatten() for t in torch.meshgrid(torch.tensor(turns), torch.tensor(scales), indexing="ij"))
-    size = scale.exp()
-    cos, sin = size * turn.cos() - 1, size * turn.sin()
-    # (A - I) x for every hypothesis and window, cells
-    offsets = torch.stack(
-        [cos[:, None] * away[:, 0] - sin[:, None] * away[:, 1], sin[:, None] * away[:, 0] + cos[:, None] * away[:, 1]],
-        dim=-1,
+    arm = max(shape) * cell / 2
+    middle = torch.tensor([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
+    away = windows.centres.to(middle) - middle
+    turn, growth, shift, score = 0.0, 0.0, torch.zeros(2), 0.0
+    turn_reach, growth_reach, radius = math.radians(cfg.rotation_deg), cfg.scale, math.ceil(radius_px / cell)
+    block = _block(len(away), turn_reach, growth_reach, radius, arm, cfg.step_px)
+    for size in range(block, 0, -2):
+        step = cfg.step_px * size
+        turns, growths = _steps(turn_reach, arm, step), _steps(growth_reach, arm, step)
+        pairs = torch.cartesian_prod(torch.tensor(turns) + turn, torch.tensor(growths) + growth)
+        offsets = (_displacement(pairs, away) + shift) / size
+        which, place, score = _most(ballots(windows, cfg.right, size), offsets, math.ceil(radius / size))
+        turn, growth = pairs[which].tolist()
+        shift = shift + place * size
+        turn_reach, growth_reach, radius = step / arm, step / arm, size
+    similarity = AffineTransform.from_parameters(
+        rotation_deg=math.degrees(turn),
+        scale=math.exp(growth),
+        shift=(shift * cell).tolist(),
+        centre=(middle * cell + (cell - 1) / 2).tolist(),
     )
+    return similarity, score / len(away)
+
+
+def pooled(one: WindowCorrelation, other: WindowCorrelation) -> WindowCorrelation:
+    """Both opinions on the same windows: the mean of their log-likelihoods (a logarithmic opinion pool).
+
+    Learned features know the neighbourhood of the truth best, but nothing keeps them from finding a window again far
+    away; what two kinds of features find in the same place is hardly chance.
+    """
+    if one.centres.shape != other.centres.shape:  # one of them sees less: it has no say
+        return one
+    mean = (log_likelihood(one) + log_likelihood(other)) / 2
+    return replace(one, surfaces=mean.view_as(one.surfaces), temperature=1.0)
+
+
+def ballots(windows: WindowCorrelation, right: float, block: int = 1) -> Tensor:
+    """(N, n, n) log of how much likelier a window's surface is with each displacement than without any, >= 0.
+
+    A window is right with probability `right`, otherwise it says nothing: so none can veto. With a larger `block` (odd)
+    the displacements are those of blocks of so many cells per axis, the middle one around 0.
+    """
+    flat = torch.softmax(log_likelihood(windows), dim=-1)
+    margin, side = windows.margin, windows.surfaces.shape[-1]
+    # A vote counts for its neighbours too: hypotheses lie between cells.
+    rim = (3 * block - 1) // 2 - margin % block
+    probability = F.avg_pool2d(flat.view(-1, 1, side, side), 3 * block, stride=block, padding=rim)
+    return torch.log1p(right / (1 - right) * side**2 * probability)[:, 0] * windows.valid[:, None, None]
+
+
+def _block(windows: int, turn: float, growth: float, radius: int, arm_px: float, step_px: float) -> int:
+    """The smallest odd size of blocks with which no more than `WORK` votes are counted."""
+    block = 1
+    while True:
+        step = step_px * block
+        hypotheses = len(_steps(turn, arm_px, step)) * len(_steps(growth, arm_px, step))
+        if hypotheses * windows * (2 * math.ceil(radius / block) + 1) ** 2 <= WORK or block >= radius:
+            return block
+        block += 2
+
+
+def _displacement(pairs: Tensor, away: Tensor) -> Tensor:
+    """(A - I) x for every similarity (H, 2), (rotation, logarithm of the scale), and window (N, 2): (H, N, 2)."""
+    turn, size = pairs[:, :1], pairs[:, 1:].exp()
+    cos, sin = size * turn.cos() - 1, size * turn.sin()
+    return torch.stack([cos * away[:, 0] - sin * away[:, 1], sin * away[:, 0] + cos * away[:, 1]], dim=-1)
+
+
+def _most(votes: Tensor, offsets: Tensor, radius: int) -> tuple[int, Tensor, float]:
+    """Index of the hypothesis, shift (2,) and number of votes where they are most; see `_count`."""
     best, place, which = -math.inf, (0, 0), 0
     step = max(1, CHUNK // (len(votes) * (2 * radius + 1) ** 2))
     for first in range(0, len(offsets), step):
@@ -127,26 +190,7 @@ def elect(
             best = float(counted.flatten()[top])
             index, rest = divmod(top, counted.shape[-1] ** 2)
             which, place = first + index, divmod(rest, counted.shape[-1])
-    centre = (float(middle[0]) * cell + (cell - 1) / 2, float(middle[1]) * cell + (cell - 1) / 2)
-    similarity = AffineTransform.from_parameters(
-        rotation_deg=math.degrees(float(turn[which])),
-        scale=float(size[which]),
-        shift=((place[1] - radius) * cell, (place[0] - radius) * cell),
-        centre=centre,
-    )
-    return similarity, best / len(votes)
-
-
-def ballots(windows: WindowCorrelation, right: float) -> Tensor:
-    """(N, n, n) log of how much likelier a window's surface is with each displacement than without any, >= 0.
-
-    A window is right with probability `right`, otherwise it says nothing: so none can veto.
-    """
-    flat = torch.softmax(log_likelihood(windows), dim=-1)
-    side = windows.surfaces.shape[-1]
-    # A vote counts for its neighbours too: hypotheses lie between cells.
-    probability = F.avg_pool2d(flat.view(-1, 1, side, side), 3, stride=1, padding=1)
-    return torch.log1p(right / (1 - right) * side**2 * probability)[:, 0] * windows.valid[:, None, None]
+    return which, torch.tensor([place[1] - radius, place[0] - radius], dtype=votes.dtype), best
 
 
 def _count(votes: Tensor, offsets: Tensor, radius: int) -> Tensor:

@@ -74,7 +74,7 @@ class Shift:
 
     Attributes:
         xy: (dx, dy), pixels: optical pixel x lies at `label(x + xy)` in the SAR tile.
-        error_px: standard error of the shift, from the scatter of the quarters.
+        error_px: standard error of the shift, from the scatter of the quarters; infinite where one alone was seen.
         spread_px: rms distance of the quarters from it.
         height: of the common correlation at the shift, in deviations of a window's background.
     """
@@ -133,7 +133,7 @@ def common_shift(sums: Tensor, counts: Tensor, cell: float) -> Shift | None:
     spread = (sum(a * a for a in away) / len(away)) ** 0.5
     x, y = (top * cell).tolist()
     # Two axes share the distance, and the mean of k quarters is sqrt(k) times better than one of them.
-    error = spread / 2**0.5 / max(len(away) - 1, 1) ** 0.5
+    error = spread / 2**0.5 / (len(away) - 1) ** 0.5 if len(away) > 1 else math.inf
     return Shift((x, y), error, spread, float(everything.max()))
 
 

@@ -180,7 +180,7 @@ def fit(rows: list[dict[str, Any]], ridge: float = 0.02) -> Calibration:
     target = np.log(np.array([row["rmse"] or 1.0 for row in rows]))[close]
     a = design[close]
     error = _unscale(
-        np.linalg.solve(a.T @ a + 0.02 * len(a) * np.diag([*np.ones(8), 0.0]), a.T @ target), centre, scale
+        np.linalg.solve(a.T @ a + 0.02 * len(a) * np.diag([*np.ones(len(FEATURES)), 0.0]), a.T @ target), centre, scale
     )
     probability = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
     unrelated = probability[[not row["related"] for row in rows]]

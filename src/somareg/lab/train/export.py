@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from somareg.errors import ReadError, WeightsError
+from somareg.lab.data.samples import ProtocolSamples
+from somareg.lab.train.validation import validate_samples
 from somareg.matching.weights.card import ModelCard
 from somareg.matching.weights.store import build_network, check_state, save_weights
 
@@ -47,6 +49,7 @@ def export_checkpoint(
     name: str | None = None,
     licence: str | None = None,
     raw: bool = False,
+    samples: ProtocolSamples | None = None,
     overwrite: bool = False,
 ) -> ModelCard:
     """Write the network of a training checkpoint as fp16 safetensors with a card, after checking that it loads.
@@ -61,6 +64,7 @@ def export_checkpoint(
         name: of the model; the stem of `out` when None.
         licence: of the weights; the checkpoint's, or "not stated", when None.
         raw: take the weights of the last step, not their average.
+        samples: measure what is exported on these and put the scores into the card in place of the training's.
         overwrite: replace an earlier model.
 
     Returns:
@@ -78,9 +82,17 @@ def export_checkpoint(
     averaged = _tensors(content.get("ema") or {}, "ema", path)  # empty where the training kept none
     state = _network_state(content, {} if raw else averaged, path)
     network = record["config"]["network"]
-    check_state(build_network(network, str(path)).state_dict(), state, str(path))
-    which = (_NOT_JUDGED if raw else _AVERAGED) if averaged else _LAST
-    fields = {key: record[key] for key in ("data", "minutes", "steps", "device", "seed", "scores")} | {
+    built = build_network(network, str(path))
+    check_state(built.state_dict(), state, str(path))
+    which = _AVERAGED if averaged and not raw else _LAST
+    if averaged and raw and samples is None:
+        which = _NOT_JUDGED
+    scores: Mapping[str, Any] = record["scores"]
+    if samples is not None:
+        built.load_state_dict({key: tensor.half().float() for key, tensor in state.items()})
+        scores = validate_samples(built.eval(), samples, None, torch.device("cpu"))
+    fields = {key: record[key] for key in ("data", "minutes", "steps", "device", "seed")} | {
+        "scores": scores,
         "name": name if name is not None else Path(out).stem,
         "network": network,
         "synthetic_share": record.get("synthetic_share"),

@@ -1,0 +1,278 @@
+"""The prior that a whole map is nearly a similarity: its definition, its limits, and what it means for a residual."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from somareg.features.orientation import OrientationCfg
+from somareg.geometry import AffineTransform
+from somareg.matching import refine
+from somareg.matching.affine import ShapePrior, departure, fit_affine, fit_affine_batch, to_transform
+from somareg.matching.describe import OrientationFeatures
+from somareg.matching.matcher import Matcher
+from somareg.matching.posterior import WindowMatches
+from somareg.matching.refine import FLOOR_CELLS2, NEAR, _shape_prior, fit_windows
+from somareg.matching.windows import WindowCorrelation
+from tests.synthetic import Array, make_pair
+from tests.t40_matching.conftest import as_pair
+
+RNG = np.random.default_rng(0)
+XY = RNG.uniform(0, 300, (25, 2))
+WEIGHT = RNG.uniform(0.1, 5, 25)
+NOISY = RNG.normal(0, 4, (25, 2))
+POINTS, ANY, WEIGHTS = (torch.from_numpy(a) for a in (XY, NOISY, WEIGHT))
+EXTENT = 150.0
+HARD = 1e6  # of 25 points; beyond about 1e7 the normal matrix would count as ill-conditioned
+
+MIRROR = AffineTransform(np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 200.0]]))
+ANGLES = st.floats(-180, 180)
+SIZES = st.floats(0.5, 2.0)
+
+
+def turned(degrees: float, scale: float = 1.0) -> AffineTransform:
+    return AffineTransform.from_parameters(rotation_deg=degrees, scale=scale, shift=(30.0, -12.0))
+
+
+def stretched(x: float = 1.03, y: float = 0.98, shear_deg: float = 1.5) -> AffineTransform:
+    return AffineTransform.from_parameters(scale=(x, y), shear_deg=shear_deg)
+
+
+# --- departure from a similarity --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(ANGLES, SIZES, st.booleans())
+def test_a_similarity_does_not_depart(degrees: float, scale: float, mirrored: bool) -> None:
+    similarity = turned(degrees, scale).after(MIRROR) if mirrored else turned(degrees, scale)
+    np.testing.assert_allclose(departure(similarity), 0, atol=1e-12)
+
+
+def test_departure_is_the_difference_of_the_scales_and_the_shear() -> None:
+    np.testing.assert_allclose(departure(stretched(1.02, 0.98, 0.0)), (0.04, 0.0), atol=1e-12)
+    np.testing.assert_allclose(departure(stretched(2.04, 1.96, 0.0)), (0.04, 0.0), atol=1e-12)
+    lean = math.tan(math.radians(1.0))
+    np.testing.assert_allclose(departure(stretched(1.0, 1.0, 1.0)), (0.0, lean), atol=lean**2)
+    # Stretched along a diagonal: both axes lean towards it.
+    diagonal = turned(45).after(stretched(1.02, 0.98, 0.0)).after(turned(-45))
+    np.testing.assert_allclose(departure(diagonal), (0.0, 0.04), atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ANGLES, SIZES, st.floats(0.8, 1.2), st.floats(-10, 10), st.booleans())
+def test_departure_looks_at_the_shape_only(
+    degrees: float, scale: float, ratio: float, shear: float, mirrored: bool
+) -> None:
+    """A similarity afterwards changes nothing; its size is the relative difference of the singular values, twice."""
+    shape = stretched(ratio, 1.0, shear)
+    whole = turned(degrees, scale).after(MIRROR).after(shape) if mirrored else turned(degrees, scale).after(shape)
+    own = departure(MIRROR.after(shape) if mirrored else shape)
+    np.testing.assert_allclose(departure(whole), own, atol=1e-12)
+    large, small = np.linalg.svd(whole.matrix[:, :2], compute_uv=False)
+    assert math.hypot(*own) == pytest.approx(2 * (large - small) / (large + small), abs=1e-12)
+
+
+# --- the fit ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stiffness", [0.0, 0.7])
+@pytest.mark.parametrize("extent", [None, EXTENT])
+def test_without_strength_it_is_the_plain_fit(stiffness: float, extent: float | None) -> None:
+    """The fit of both axes at once and that of one axis after the other are the same."""
+    none = ShapePrior(0.0, (0.3, -0.2))
+    plain = fit_affine(POINTS, ANY, WEIGHTS, stiffness=stiffness, extent=extent)
+    found = fit_affine(POINTS, ANY, WEIGHTS, stiffness=stiffness, extent=extent, shape=none)
+    torch.testing.assert_close(found, plain, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("strength", [0.3, 20.0])
+def test_a_precision_matrix_and_a_weight_feel_it_alike(strength: float) -> None:
+    prior = ShapePrior(strength, (0.02, -0.01))
+    matrices = WEIGHTS[:, None, None] * torch.eye(2, dtype=torch.float64)
+    scalar = fit_affine(POINTS, ANY, WEIGHTS, stiffness=0.4, shape=prior)
+    torch.testing.assert_close(fit_affine(POINTS, ANY, matrices, stiffness=0.4, shape=prior), scalar)
+
+
+@pytest.mark.parametrize("strength", [0.5, 40.0])
+@pytest.mark.parametrize("known", [(0.0, 0.0), (0.03, -0.02)])
+def test_it_is_the_least_squares_solution_with_two_more_rows(strength: float, known: tuple[float, float]) -> None:
+    """Against numpy: one row each for aspect and shear of the whole map, with `strength` times the mean weight."""
+    centre = (XY * WEIGHT[:, None]).sum(0) / WEIGHT.sum()
+    one = np.column_stack([(XY - centre) / EXTENT, np.ones(25)]) * np.sqrt(WEIGHT)[:, None]
+    design = np.kron(np.eye(2), one)
+    values = (NOISY * np.sqrt(WEIGHT)[:, None]).T.ravel()
+    pull = math.sqrt(strength * WEIGHT.mean())
+    rows = pull * np.array([[1.0, 0, 0, 0, -1, 0], [0, 1, 0, 1, 0, 0]])
+    wanted = -pull * np.array(known) * EXTENT
+    solution, *_ = np.linalg.lstsq(np.vstack([design, rows]), np.concatenate([values, wanted]), rcond=None)
+    found = fit_affine(POINTS, ANY, WEIGHTS, extent=EXTENT, shape=ShapePrior(strength, known)).numpy()
+    np.testing.assert_allclose(found[:, :2], np.eye(2) + solution.reshape(2, 3)[:, :2] / EXTENT, atol=1e-10)
+    np.testing.assert_allclose(found[:, :2] @ centre + found[:, 2] - centre, solution.reshape(2, 3)[:, 2], atol=1e-9)
+
+
+def best_similarity(weight: Array) -> Array:
+    """(2, 3) similarity of least squares, from its four parameters."""
+    (x, y), root = XY.T, np.sqrt(weight)
+    none, one = np.zeros(25), np.ones(25)
+    design = np.concatenate([np.column_stack([x, -y, one, none]), np.column_stack([y, x, none, one])])
+    values = (XY + NOISY).T.ravel()
+    twice = np.tile(root, 2)
+    (cos, sin, dx, dy), *_ = np.linalg.lstsq(design * twice[:, None], values * twice, rcond=None)
+    return np.array([[cos, -sin, dx], [sin, cos, dy]])
+
+
+def test_a_hard_prior_leaves_the_best_similarity() -> None:
+    free = departure(to_transform(fit_affine(POINTS, ANY, WEIGHTS)))
+    assert math.hypot(*free) > 0.005
+    left = []
+    for strength in (HARD / 100, HARD):
+        found = fit_affine(POINTS, ANY, WEIGHTS, shape=ShapePrior(strength))
+        left.append(math.hypot(*departure(to_transform(found))))
+    assert left[1] < 1e-4 * math.hypot(*free)
+    assert left[0] / left[1] == pytest.approx(100, rel=0.05)  # it fades as one over the strength
+    np.testing.assert_allclose(
+        found.numpy() @ np.vstack([XY.T, np.ones(25)]),
+        best_similarity(WEIGHT) @ np.vstack([XY.T, np.ones(25)]),
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [turned(0), turned(33, 1.3), turned(90), turned(-135, 0.7), turned(20).after(MIRROR)],
+    ids=["upright", "33 degrees", "quarter turn", "-135 degrees", "mirrored"],
+)
+def test_the_prior_is_about_the_whole_map(outer: AffineTransform) -> None:
+    """A sheared estimate comes back to a similarity; a prior on the residual alone would keep its shear for good."""
+    sheared = outer.after(stretched())
+    before = math.hypot(*departure(sheared))
+    known = fit_affine(POINTS, 0 * ANY, WEIGHTS, shape=ShapePrior(HARD, departure(sheared)))
+    alone = fit_affine(POINTS, 0 * ANY, WEIGHTS, shape=ShapePrior(HARD))
+    assert before > 0.05
+    assert math.hypot(*departure(sheared.after(to_transform(known)))) < before**2
+    assert math.hypot(*departure(sheared.after(to_transform(alone)))) == pytest.approx(before)
+
+
+def test_it_is_indifferent_to_turns_scales_and_shifts() -> None:
+    truth = AffineTransform.from_parameters(rotation_deg=5, scale=1.08, shift=(7, -3), centre=(150, 150))
+    displacement = torch.from_numpy(truth(XY) - XY)
+    for strength in (1.0, HARD):
+        found = fit_affine(POINTS, displacement, WEIGHTS, shape=ShapePrior(strength))
+        np.testing.assert_allclose(found.numpy(), truth.matrix, atol=1e-7)
+
+
+def test_with_it_points_on_a_line_are_enough() -> None:
+    """A line determines a similarity, though no affine."""
+    along = torch.linspace(0, 300, 30, dtype=torch.float64)
+    points = torch.stack([along, 0.5 * along + 10], dim=1)
+    truth = turned(4, 1.05)
+    displacement = torch.from_numpy(truth(points.numpy())) - points
+    without, having = (
+        fit_affine_batch(points[None], displacement[None], torch.ones(1, 30), shape=prior)
+        for prior in (None, ShapePrior(5.0))
+    )
+    assert bool(without.refused[0])
+    assert not bool(having.refused[0])
+    np.testing.assert_allclose(having.matrix[0].numpy(), truth.matrix, atol=1e-8)
+
+
+def test_every_pair_of_a_batch_has_its_own_length() -> None:
+    """`known` is a ratio: it means the same for a small and a large image."""
+    prior = ShapePrior(3.0, (0.03, -0.02))
+    points, displacement = torch.stack([POINTS, 7 * POINTS]), torch.stack([ANY, 7 * ANY])
+    small, large = fit_affine_batch(points, displacement, WEIGHTS.expand(2, -1), shape=prior).matrix
+    torch.testing.assert_close(large[:, :2], small[:, :2])
+    torch.testing.assert_close(large[:, 2], 7 * small[:, 2])
+
+
+# --- how strong it is -------------------------------------------------------------------------------------------------
+
+
+def matches(count: int, spacing: float, variance: float = 2.0) -> WindowMatches:
+    axis = torch.arange(count) * spacing
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2).float()
+    ones = torch.ones(len(points))
+    return WindowMatches(points, 0 * points, variance * ones, ones, ones, 0.7 * ones, 0 * points, ones)
+
+
+def test_strength_is_the_ratio_of_the_variances() -> None:
+    """Windows side by side: a window's variance over that of the prior, in pixels at `extent`."""
+    found = _shape_prior(matches(8, 32.0), 32.0, 0.005, 200.0, (0.1, 0.2))
+    assert found.known == (0.1, 0.2)
+    assert found.strength == pytest.approx((2.0 + FLOOR_CELLS2) / (0.005 * 200) ** 2)
+    assert _shape_prior(matches(8, 32.0), 32.0, 0.01, 200.0, (0, 0)).strength == pytest.approx(found.strength / 4)
+
+
+def test_windows_that_overlap_count_once() -> None:
+    """Four times as many windows on the same ground weigh four times as much, so the prior must too."""
+    apart = _shape_prior(matches(9, 32.0), 32.0, 0.005, 200.0, (0, 0)).strength
+    dense = _shape_prior(matches(17, 16.0), 32.0, 0.005, 200.0, (0, 0)).strength
+    assert dense / apart == pytest.approx((17 / 9) ** 2)
+
+
+def surfaces(truth: AffineTransform, cells: int = 64, margin: int = 6, noise: float = 0.0) -> WindowCorrelation:
+    """Windows that see `truth` (between reference pixels, two per cell) as a bump."""
+    axis = torch.arange(8.0, cells - 8, 8)
+    centres = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
+    points = centres.double() * 2 + 0.5
+    seen = (torch.from_numpy(truth(points.numpy())) - points) / 2
+    seen = seen + noise * torch.randn(seen.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    offsets = torch.arange(-margin, margin + 1).double()
+    away = (offsets - seen[:, :1]).square()[:, None, :] + (offsets - seen[:, 1:]).square()[:, :, None]
+    return WindowCorrelation((0.5 * torch.exp(-away / 2)).float(), centres, torch.ones(len(centres)))
+
+
+def test_refinement_tells_a_similarity_from_noise() -> None:
+    """Windows that scatter by a cell: aspect and shear of the fit are chance, and stay small with the prior."""
+    truth = AffineTransform.from_parameters(rotation_deg=2, scale=1.02, shift=(3, -2), centre=(64, 64))
+    windows = surfaces(truth, noise=1.0)
+    step = replace(NEAR[0], stiffness=0.0)
+    free, held = (
+        to_transform(fit_windows(windows, 2.0, replace(step, shape=shape), 64.0)[0]) for shape in (None, 0.005)
+    )
+    assert math.hypot(*departure(held)) < 0.4 * math.hypot(*departure(free))
+    corners = np.array([[0.0, 0.0], [127.0, 0.0], [0.0, 127.0], [127.0, 127.0]])
+    apart = [np.linalg.norm(found(corners) - truth(corners), axis=1).max() for found in (free, held)]
+    assert apart[1] < apart[0]
+
+
+def test_every_step_knows_the_shape_of_the_estimate_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a start has of stretch and shear counts, not what a step adds: on noise it does not pile up."""
+    told: list[tuple[float, float]] = []
+    fitted: list[AffineTransform] = []
+
+    def record(*parts: Any) -> tuple[Tensor, WindowMatches]:
+        told.append(parts[-1])
+        found, matches = fit_windows(*parts)
+        fitted.append(to_transform(found))
+        return found, matches
+
+    monkeypatch.setattr(refine, "fit_windows", record)
+    pair = as_pair(make_pair(0, 128))
+    start = AffineTransform.from_parameters(rotation_deg=1, scale=(1.02, 0.99), shear_deg=1.0, centre=(64, 64))
+    found, _ = refine.refine_affine(Matcher(pair, OrientationFeatures(OrientationCfg())), start, NEAR)
+    current = start
+    for known, residual in zip(told, fitted, strict=True):
+        assert known == pytest.approx(departure(current))
+        current = current.after(residual)
+    np.testing.assert_allclose(found.matrix, current.matrix)
+    assert math.hypot(*departure(found)) < 0.2 * math.hypot(*departure(start))
+
+
+def test_a_large_image_shows_a_stretch_and_a_small_one_does_not() -> None:
+    """2 % between the axes is 5 px at the rim of 512 px, and 1 px at that of 128 px, where it might be chance."""
+    step, kept = replace(NEAR[2], stiffness=0.0), []
+    for cells in (64, 256):
+        truth = AffineTransform.from_parameters(scale=(1.01, 0.99), centre=(cells, cells))
+        found = to_transform(fit_windows(surfaces(truth, cells), 2.0, step, float(cells))[0])
+        kept.append(departure(found)[0] / departure(truth)[0])
+    assert 0 < kept[0] < 0.3
+    assert 0.9 < kept[1] < 1.1

@@ -1,0 +1,250 @@
+"""Where to start: what is looked at, how often, and that rotation, scale and shift are found from nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from somareg.errors import EstimationError
+from somareg.features.encoder import MIN_SIDE
+from somareg.features.orientation import OrientationCfg
+from somareg.geometry import AffineTransform
+from somareg.matching.describe import Levels, OrientationFeatures
+from somareg.matching.engine import _halvings
+from somareg.matching.pair import Pair
+from somareg.matching.start import SearchCfg, Start, find_start, reduction
+from somareg.types import Modality
+from tests.synthetic import SyntheticPair, make_pair, pixel_points
+from tests.t40_matching.conftest import as_pair
+
+STILL = AffineTransform.identity()
+LOCAL = SearchCfg(rotation_deg=4.0, scale=(0.96, 1.04))
+
+
+class Counting:
+    """Orientation channels that note how many images they are given, and how large these are."""
+
+    def __init__(self) -> None:
+        self.inner = OrientationFeatures(OrientationCfg())
+        self.strides = self.inner.strides
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
+        self.asked.append((len(image), max(image.shape[-2:])))
+        return self.inner(image, mask, modality)
+
+    def temperature(self, stride: int) -> float | None:
+        return None
+
+    @property
+    def images(self) -> int:
+        return sum(count for count, _ in self.asked)
+
+
+def find(pair: Pair, *starts: AffineTransform, cfg: SearchCfg = SearchCfg()) -> Start:  # noqa: B008
+    return find_start(pair, starts or (STILL,), OrientationFeatures(OrientationCfg()), cfg)
+
+
+def error(found: AffineTransform, pair: SyntheticPair) -> float:
+    """RMS distance from the truth over the reference, pixels."""
+    points = pixel_points(pair.reference.shape[1:])[::13]
+    return float(np.sqrt(((found(points) - pair.to_moving(points)) ** 2).sum(1).mean()))
+
+
+def blank(height: int, width: int, away: tuple[int, int] | None = None) -> Pair:
+    image, other = torch.zeros(1, 1, height, width), torch.zeros(1, 1, *(away or (height, width)))
+    return Pair(image, torch.ones_like(image), other, torch.ones_like(other))
+
+
+# --- what is guessed --------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0, 179.9), st.floats(0.4, 1.0), st.floats(1.0, 2.5), st.floats(-1, 1), st.floats(0, 1))
+def test_every_similarity_of_the_range_is_within_a_votes_reach_of_a_guess(
+    widest: float, smallest: float, largest: float, turn: float, size: float
+) -> None:
+    cfg = SearchCfg(rotation_deg=widest, scale=(smallest, largest))
+    hypotheses = cfg.hypotheses()
+    assert (0.0, 1.0) in hypotheses
+    assert len(set(hypotheses)) == len(hypotheses)
+    rotation, scale = turn * widest, smallest * (largest / smallest) ** size
+    assert any(
+        abs(r - rotation) <= cfg.fine.rotation_deg + 1e-9
+        and abs(math.log(s / scale)) <= max(cfg.fine.scale, math.log(cfg.scale_step) / 2) + 1e-9
+        for r, s in hypotheses
+    )
+
+
+def test_nothing_is_guessed_beyond_what_is_asked() -> None:
+    rotations, scales = zip(*SearchCfg(22.0, scale=(0.78, 1.28)).hypotheses(), strict=True)
+    assert set(rotations) == {-20, -10, 0, 10, 20}
+    assert sorted(set(scales)) == pytest.approx([1.11**i for i in range(-2, 3)])
+
+
+@pytest.mark.parametrize("rotation", [0.0, 4.0, 5.0])
+def test_what_one_vote_covers_needs_one_guess(rotation: float) -> None:
+    assert SearchCfg(rotation_deg=rotation, scale=(0.96, 1.04)).hypotheses() == [(0.0, 1.0)]
+    assert len(SearchCfg(rotation_deg=5.1, scale=(0.96, 1.04)).hypotheses()) == 3
+    assert len(SearchCfg(rotation_deg=rotation, scale=(0.94, 1.04)).hypotheses()) == 2
+
+
+@pytest.mark.parametrize(("step", "count"), [(10.0, 36), (11.0, 33), (90.0, 4)])
+def test_all_around_is_a_circle_evenly(step: float, count: int) -> None:
+    cfg = SearchCfg(rotation_deg=180.0, rotation_step_deg=step, scale=(1.0, 1.0))
+    rotations = [r for r, _ in cfg.hypotheses()]
+    assert len(rotations) == count
+    assert rotations[0] == 0
+    np.testing.assert_allclose(np.diff([*rotations, rotations[0] + 360]), 360 / count)
+
+
+# --- at which resolution ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.tuples(*[st.integers(64, 900)] * 4), st.floats(40, 400))
+def test_no_side_is_reduced_below_what_a_network_takes(sides: tuple[int, int, int, int], side_px: float) -> None:
+    pair = blank(*sides[:2], away=sides[2:])
+    factor = reduction(pair, side_px)
+    small = pair.reduced(factor)
+    assert min(*small.shape, *small.moving.shape[-2:]) >= MIN_SIDE
+    assert factor >= 1
+    # And it is reduced as far as that allows: either the aim is reached or the next step would go too far.
+    aim = max(1, math.ceil(max(sides[:2]) / side_px - 0.2))
+    assert factor == aim or (factor < aim and min(sides) // (factor + 1) < MIN_SIDE)
+
+
+def test_images_that_are_too_small_already_stay_as_they_are() -> None:
+    assert reduction(blank(40, 2000), 80.0) == 1
+    assert reduction(blank(512, 512), 140.0) == 4
+    assert reduction(blank(512, 512), 80.0) == 7
+    assert reduction(blank(168, 168), 140.0) == 1  # a fifth too large is not worth a reduction
+    assert reduction(blank(169, 169), 140.0) == 2
+
+
+@pytest.mark.parametrize(("factor", "between"), [(1, []), (2, []), (3, []), (4, [2]), (7, [3]), (9, [4, 2])])
+def test_refinement_passes_the_resolutions_between(factor: int, between: list[int]) -> None:
+    assert _halvings(factor) == between
+
+
+# --- what is found ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rotation", "scale", "shift"),
+    [(17.0, 1.2, (12.0, -8.0)), (-15.0, 0.84, (0.0, -20.0)), (0.0, 1.0, (-20.0, 20.0)), (-21.0, 0.79, (9.0, 9.0))],
+)
+def test_rotation_scale_and_shift_are_found_from_nothing(
+    rotation: float, scale: float, shift: tuple[float, float]
+) -> None:
+    pair = make_pair(4, 256, rotation_deg=rotation, scale=scale, shift=shift)
+    found = find(as_pair(pair))
+    assert error(STILL, pair) > 20
+    assert error(found.affine, pair) < 5
+    assert found.score > SearchCfg().settled
+
+
+def test_any_rotation_is_found_when_all_around_is_searched() -> None:
+    pair = make_pair(5, 192, rotation_deg=-128.0, scale=0.9, shift=(8.0, 3.0))
+    found = find(as_pair(pair), cfg=SearchCfg(rotation_deg=180.0))
+    assert error(found.affine, pair) < 6  # voted on at half the resolution, where a cell has 4 px
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_unrelated_images_have_little_support(seed: int) -> None:
+    """However many guesses are looked at."""
+    reference, moving = make_pair(seed, 256), make_pair(77 + seed, 256)
+    other = find(as_pair(replace(reference, moving=moving.moving)))
+    assert other.score < 1.8 < SearchCfg().settled < find(as_pair(reference)).score
+
+
+def test_one_good_expectation_among_bad_ones_is_enough() -> None:
+    pair = make_pair(3, 192, rotation_deg=50, shift=(4.0, -6.0))
+    bad = AffineTransform.from_parameters(shift=(60.0, 10.0))
+    good = AffineTransform.from_parameters(rotation_deg=47, centre=(95.5, 95.5))
+    beyond = AffineTransform.from_parameters(shift=(1e5, 0.0))
+    for starts in ((bad, good), (good, bad), (beyond, good)):
+        found = find(as_pair(pair), *starts, cfg=LOCAL)
+        assert error(found.affine, pair) < 4
+    assert error(find(as_pair(pair), bad, cfg=LOCAL).affine, pair) > 20
+
+
+def test_the_radius_is_a_share_of_the_reference_around_what_is_expected() -> None:
+    pair = make_pair(6, 192, shift=(30.0, 0.0))
+    wide, narrow = (find(as_pair(pair), cfg=replace(LOCAL, radius=radius)) for radius in (0.18, 0.06))
+    assert error(wide.affine, pair) < 4
+    assert error(narrow.affine, pair) > 10
+    assert narrow.score < wide.score
+    near = AffineTransform.from_parameters(shift=(25.0, 4.0))
+    assert error(find(as_pair(pair), near, cfg=replace(LOCAL, radius=0.06)).affine, pair) < 4
+
+
+# --- how much is looked at --------------------------------------------------------------------------------------------
+
+
+def looked_at(pair: Pair, cfg: SearchCfg, *starts: AffineTransform) -> Counting:
+    describe = Counting()
+    find_start(pair, starts or (STILL,), describe, cfg)
+    return describe
+
+
+def test_support_for_what_is_expected_ends_the_search() -> None:
+    """One reference and one moving image per start are described, in one go."""
+    pair = as_pair(make_pair(0, 256, rotation_deg=2, shift=(5.0, -3.0)))
+    assert looked_at(pair, SearchCfg()).images == 2
+    several = looked_at(pair, SearchCfg(), STILL, AffineTransform.from_parameters(shift=(9.0, 9.0)))
+    assert [count for count, _ in several.asked] == [1, 2]
+
+
+def test_without_support_all_guesses_are_looked_at_small_and_the_best_again() -> None:
+    pair = as_pair(make_pair(0, 256, rotation_deg=2, shift=(5.0, -3.0)))
+    never = replace(SearchCfg(), settled=math.inf)
+    seen = looked_at(pair, never)
+    small, large = reduction(pair, never.coarse_px), reduction(pair, never.fine_px)
+    assert small > large
+    references = [side for count, side in seen.asked if side in (256 // small, 256 // large)]
+    assert sorted(references) == [256 // small, 256 // large]
+    # 25 guesses in groups of 5, and two times the finer one: what is expected, and the 3 best guesses.
+    assert [count for count, _ in seen.asked] == [1, 1, 1, 5, 5, 5, 5, 5, 3]
+    more = looked_at(pair, replace(never, keep=4))
+    assert more.images == seen.images + 1
+
+
+def test_a_narrow_range_is_never_left() -> None:
+    """Also without support: there is nothing that the first vote has not covered."""
+    reference, moving = make_pair(0, 192), make_pair(77, 192)
+    pair = as_pair(replace(reference, moving=moving.moving))
+    assert looked_at(pair, LOCAL).images == 2
+
+
+def test_what_was_found_first_stays_if_nothing_else_has_more_support() -> None:
+    pair = make_pair(0, 192, rotation_deg=2, shift=(5.0, -3.0))
+    early, late = (find(as_pair(pair), cfg=replace(SearchCfg(), settled=s)) for s in (0.0, math.inf))
+    assert late.score >= early.score
+    assert error(late.affine, pair) < 4
+
+
+# --- when there is nothing --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cfg", [SearchCfg(), LOCAL], ids=["wide", "local"])
+def test_images_without_overlap_are_an_error(cfg: SearchCfg) -> None:
+    pair = as_pair(make_pair(0, 128))
+    with pytest.raises(EstimationError, match="no window"):
+        find(pair, AffineTransform.from_parameters(shift=(1e4, 0.0)), cfg=cfg)
+    with pytest.raises(EstimationError, match="no window"):
+        find(replace(pair, reference_mask=torch.zeros_like(pair.reference_mask)), cfg=cfg)
+
+
+@pytest.mark.parametrize("side", ["reference", "moving"])
+def test_a_blank_image_is_an_error_or_has_no_support(side: str) -> None:
+    pair = as_pair(make_pair(0, 128))
+    flat = replace(pair, **{side: torch.zeros_like(getattr(pair, side))})
+    assert find(flat).score < 1.0
