@@ -81,7 +81,6 @@ def find_start(
     starts: tuple[AffineTransform, ...],
     features: Describe,
     cfg: SearchCfg,
-    second: Describe | None = None,
 ) -> Start:
     """The similarity that the windows support most.
 
@@ -90,22 +89,21 @@ def find_start(
         starts: what is expected (reference pixels -> moving pixels), at least one.
         features: compared.
         cfg: what is searched.
-        second: other features that are heard as well.
 
     Raises:
         EstimationError: no window could be matched anywhere.
     """
     factor = reduction(pair, cfg.fine_px)
-    matcher, other = _matchers(pair, factor, features, second)
+    matcher = Matcher(pair.reduced(factor), features)
     radius = cfg.radius * max(matcher.pair.shape)
     near = [rescale(start, 1, factor) for start in starts]
-    found = vote(matcher, near, radius, cfg.fine, other)
+    found = vote(matcher, near, radius, cfg.fine)
     best = max(found, key=lambda elected: elected.score, default=None)
     if len(cfg.hypotheses()) > 1 and (best is None or best.score < cfg.settled):
         coarse = reduction(pair, cfg.coarse_px)
-        guesses = _guesses(*_matchers(pair, coarse, features, second), starts, coarse, cfg)
+        guesses = _guesses(Matcher(pair.reduced(coarse), features), starts, coarse, cfg)
         # The vote at low resolution is right within a cell or two.
-        again = vote(matcher, [rescale(g, coarse, factor) for g in guesses], 8.0 * coarse / factor, cfg.fine, other)
+        again = vote(matcher, [rescale(g, coarse, factor) for g in guesses], 8.0 * coarse / factor, cfg.fine)
         best = max([*found, *again], key=lambda elected: elected.score, default=None)
     if best is None:
         raise EstimationError("no window could be matched: the images hold too little that is valid and not flat")
@@ -120,13 +118,8 @@ def reduction(pair: Pair, side_px: float) -> int:
     return factor
 
 
-def _matchers(pair: Pair, factor: int, features: Describe, second: Describe | None) -> tuple[Matcher, Matcher | None]:
-    small = pair.reduced(factor)
-    return Matcher(small, features), None if second is None else Matcher(small, second)
-
-
 def _guesses(
-    matcher: Matcher, other: Matcher | None, starts: tuple[AffineTransform, ...], factor: int, cfg: SearchCfg
+    matcher: Matcher, starts: tuple[AffineTransform, ...], factor: int, cfg: SearchCfg
 ) -> list[AffineTransform]:
     """The guesses with the best votes at low resolution, in its pixels; `factor` is the reduction there."""
     height, width = matcher.pair.shape
@@ -136,5 +129,5 @@ def _guesses(
         for start in starts
         for turn, scale in cfg.hypotheses()
     ]
-    elected = vote(matcher, turned, cfg.radius * max(height, width), cfg.coarse, other)
+    elected = vote(matcher, turned, cfg.radius * max(height, width), cfg.coarse)
     return [one.transform for one in sorted(elected, key=lambda one: -one.score)[: cfg.keep]]

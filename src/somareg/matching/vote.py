@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -64,7 +64,6 @@ def vote(
     guesses: Sequence[AffineTransform],
     radius_px: float,
     cfg: VoteCfg,
-    second: Matcher | None = None,
 ) -> list[Elected]:
     """The similarity around each guess that the windows support most; guesses that show no window are left out.
 
@@ -73,7 +72,6 @@ def vote(
         guesses: reference pixels -> moving pixels.
         radius_px: how far the image's centre may lie from the guess, pixels.
         cfg: settings.
-        second: the same pair by other features, whose opinion is pooled with the first.
     """
     cell = float(matcher.finest)
     shape = matcher.cells()
@@ -83,10 +81,7 @@ def vote(
     elected = []
     for first in range(0, len(guesses), TOGETHER):
         group = guesses[first : first + TOGETHER]
-        seen = matcher.correlate_all(group, window)
-        if second is not None:
-            seen = [pooled(*both) for both in zip(seen, second.correlate_all(group, window), strict=True)]
-        for guess, found in zip(group, seen, strict=True):
+        for guess, found in zip(group, matcher.correlate_all(group, window), strict=True):
             if len(found.surfaces):
                 residual, score = elect(found, cell, shape, radius_px, cfg)
                 elected.append(Elected(guess.after(residual), score))
@@ -133,18 +128,6 @@ def elect(
         centre=(middle * cell + (cell - 1) / 2).tolist(),
     )
     return similarity, score / len(away)
-
-
-def pooled(one: WindowCorrelation, other: WindowCorrelation) -> WindowCorrelation:
-    """Both opinions on the same windows: the mean of their log-likelihoods (a logarithmic opinion pool).
-
-    Learned features know the neighbourhood of the truth best, but nothing keeps them from finding a window again far
-    away; what two kinds of features find in the same place is hardly chance.
-    """
-    if one.centres.shape != other.centres.shape:  # one of them sees less: it has no say
-        return one
-    mean = (log_likelihood(one) + log_likelihood(other)) / 2
-    return replace(one, surfaces=mean.view_as(one.surfaces), temperature=1.0)
 
 
 def ballots(windows: WindowCorrelation, right: float, block: int = 1) -> Tensor:
