@@ -109,7 +109,8 @@ def _source_pixels(source: FloatArray, moving: Grid, path: Path) -> FloatArray:
     """Pixel centres of the moving image.
 
     Scripts and older versions have written columns and rows for georeferenced images, and rows counted downwards. The
-    first reading that puts at least half of the points on the image is taken; without any, the rule of QGIS.
+    rule of QGIS holds if it puts any point on the image: degrees are columns and rows of nearly every image. Else the
+    first other reading that puts at least half of them there is taken.
     """
     down = source - 0.5
     up = source * (1.0, -1.0) - 0.5
@@ -118,7 +119,8 @@ def _source_pixels(source: FloatArray, moving: Grid, path: Path) -> FloatArray:
         readings = {"map coordinates": moving.to_pixel(source), **readings}
     rule = next(iter(readings))
     for name, xy in readings.items():
-        if len(xy) and _on_image(xy, moving).mean() >= 0.5:
+        seen = _on_image(xy, moving)
+        if len(xy) and (seen.any() if name == rule else seen.mean() >= 0.5):
             if name != rule:
                 log.warning("%s: source coordinates were read as %s, since as %s they miss the image", path, name, rule)
             return xy
