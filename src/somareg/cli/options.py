@@ -87,6 +87,16 @@ Workers = Annotated[
 Dask = Annotated[
     str | None, _option("--dask", "Dask scheduler whose workers see the same files: tcp://host:8786", _RUN, "ADDRESS")
 ]
+Scene = Annotated[
+    str,
+    _option(
+        "--scene",
+        "always, never or auto: match tile by tile, in bounded memory (auto from 4096 px a side on)",
+        _RUN,
+        "NAME",
+    ),
+]
+Resume = Annotated[bool, _option("--resume", "scenes: go on from the finished tiles of a run that was killed", _RUN)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log every step; tracebacks", rich_help_panel=_RUN)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only", rich_help_panel=_RUN)]
 
