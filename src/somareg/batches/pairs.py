@@ -209,7 +209,7 @@ def _named(pairs: Iterable[Pair]) -> list[Pair]:
     for pair in pairs:
         name = pair.name
         if not name:
-            stem = _UNFIT.sub("_", _stem(pair.moving)).strip(". ")[:120] or "pair"
+            stem = file_stem(pair.moving)
             name, number = f"{stem}_pair" if _own(stem) else stem, 1
             while name.casefold() in taken:
                 number += 1
@@ -219,9 +219,11 @@ def _named(pairs: Iterable[Pair]) -> list[Pair]:
     return named
 
 
-def _stem(image: str) -> str:
+def file_stem(image: str) -> str:
+    """What outputs of an image are called: its file's name without suffix, "item_ASSET" for an asset."""
     item, mark, asset = image.partition(".json#")
-    return f"{Path(item).name}_{asset}" if mark else Path(image).stem
+    stem = f"{Path(item).name}_{asset}" if mark else Path(image).stem
+    return _UNFIT.sub("_", stem).strip(". ")[:120] or "image"
 
 
 def _own(name: str) -> bool:
