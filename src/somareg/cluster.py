@@ -164,8 +164,8 @@ def local_cluster(workers: int) -> Iterator[Dask]:
 
 
 @contextmanager
-def connect(dask: Any) -> Iterator[Dask]:
-    """The workers behind a scheduler's address or a `distributed.Client`.
+def connect(dask: Any, timeout_s: float = 10.0) -> Iterator[Dask]:
+    """The workers behind a scheduler's address, which has `timeout_s` to answer, or a `distributed.Client`.
 
     Raises:
         ClusterError: nobody answers, or workers lack this version of somareg.
@@ -176,7 +176,7 @@ def connect(dask: Any) -> Iterator[Dask]:
         yield Dask(dask)
         return
     try:
-        client = distributed.Client(str(dask), timeout="10s", set_as_default=False)
+        client = distributed.Client(str(dask), timeout=timeout_s, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise ClusterError(f"no Dask scheduler answers at {dask}; start it with `dask scheduler`") from error
     with client:
@@ -210,6 +210,4 @@ def _check_workers(client: Any) -> None:
     for worker, version in found.items():
         if version != __version__:
             told = f"cannot load it ({version})" if isinstance(version, Exception) else f"has version {version}"
-            raise ClusterError(
-                f"somareg here is {__version__}, the Dask worker {worker} {told}; install the same there"
-            )
+            raise ClusterError(f"somareg is {__version__} here, Dask worker {worker} {told}; install the same there")
