@@ -239,14 +239,19 @@ def certainty_at(
         noise: variance of a tie point of weight 1, px^2.
         x, y: pixels of a grid; the variance is exact on the lattice and bilinear between.
     """
-    posterior = sums.normal / max(noise, 1e-6) + prior_precision(lattice, range_px)
-    covariance = torch.cholesky_inverse(torch.linalg.cholesky(posterior))
+    prior = prior_precision(lattice, range_px)
     nodes_x, nodes_y = (lattice.step * np.arange(n - 2) for n in (lattice.columns, lattice.rows))
     grid_x, grid_y = np.meshgrid(nodes_x, nodes_y)
     index, weight = lattice.design(np.stack([grid_x.ravel(), grid_y.ravel()], axis=-1))
-    picked = covariance.numpy()[index[:, :, None], index[:, None, :]]
-    variance = np.einsum("ni,nij,nj->n", weight, picked, weight).reshape(grid_x.shape)
-    known = np.clip(1.0 - variance, 0.0, 1.0)
+
+    def variance(precision: Tensor) -> NDArray[np.float64]:
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision)).numpy()
+        picked = covariance[index[:, :, None], index[:, None, :]]
+        return np.asarray(np.einsum("ni,nij,nj->n", weight, picked, weight)).reshape(grid_x.shape)
+
+    # The lattice smooths a rough prior and its free boundary widens it, so it is compared with itself.
+    left = variance(sums.normal / max(noise, 1e-6) + prior) / variance(prior)
+    known = np.clip(1.0 - left, 0.0, 1.0)
     across = np.stack([np.interp(x, nodes_x, row) for row in known])
     result: NDArray[np.float64] = np.stack([np.interp(y, nodes_y, column) for column in across.T], axis=-1)
     return result

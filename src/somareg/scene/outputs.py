@@ -72,6 +72,7 @@ def _write_rasters(result: Result, place: Path, step: int, *, force: bool, progr
     )
     if result.verdict.decision != "no-go" or force:
         assert result.moving.path is not None  # scenes are files
+        progress("warping", 0.0)
         outputs[ALIGNED] = apply_to_file(
             result.moving.path,
             result.estimate,

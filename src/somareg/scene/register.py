@@ -265,6 +265,7 @@ def _told(
     text = f"matched as a scene: {len(states)} tiles of {layout.blocks[0].width} px, {layout.spacing:.0f} px apart"
     counts = {state: states.count(state) for state in ("empty", "failed") if state in states}
     notes = [text + "".join(f", {count} {state}" for state, count in counts.items())]
+    notes.append("the predicted error is measured on tiles that the model had not seen")
     failed = next((tile for tile in found.tiles if tile.status == "failed"), None)
     if failed:
         notes.append(f"first failed tile: number {failed.index}, {failed.reason}")
