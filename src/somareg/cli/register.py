@@ -113,9 +113,13 @@ def is_scene(scene: str, resume: bool, reference: str, options: dict[str, Any]) 
         return scene != "never"
     if "tie_points" in options:
         return False
+    from somareg.errors import SomaregError
     from somareg.io.inputs import locate, longest_side
 
-    return longest_side(locate(reference, "reference"), "reference") > SCENE_PX
+    try:
+        return longest_side(locate(reference, "reference"), "reference") > SCENE_PX
+    except SomaregError:
+        return False  # `register` says what is wrong with it
 
 
 def run_scene(
