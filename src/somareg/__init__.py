@@ -9,25 +9,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from somareg.api import assess, load_model, register, warp
+    from somareg.batches.run import batch
+    from somareg.batches.warps import warp_many
+    from somareg.from_points import estimate_from_points
     from somareg.io.tie_points import read_tie_points, write_tie_points
+    from somareg.scene.register import SceneResult, register_scene
     from somareg.types import Assessment, Result, TiePoints
 
 __version__ = "0.1.0"
 __all__ = [
     "Assessment",
     "Result",
+    "SceneResult",
     "TiePoints",
     "__version__",
     "assess",
+    "batch",
+    "estimate_from_points",
     "load_model",
     "read_tie_points",
     "register",
+    "register_scene",
     "warp",
+    "warp_many",
     "write_tie_points",
 ]
 
 _HOME = dict.fromkeys(("assess", "load_model", "register", "warp"), "somareg.api")
+_HOME |= {
+    "batch": "somareg.batches.run",
+    "estimate_from_points": "somareg.from_points",
+    "warp_many": "somareg.batches.warps",
+}
 _HOME |= dict.fromkeys(("read_tie_points", "write_tie_points"), "somareg.io.tie_points")
+_HOME |= dict.fromkeys(("SceneResult", "register_scene"), "somareg.scene.register")
 _HOME |= dict.fromkeys(("Assessment", "Result", "TiePoints"), "somareg.types")
 
 

@@ -20,6 +20,9 @@ Resampling = Literal["nearest", "bilinear", "cubic"]
 GcpMethod = Literal["auto", "polynomial", "tps"]
 TiePointsUse = Literal["seed", "replace"]
 
+SCENE_PX = 4096
+"""Longer side of the reference above which the command line treats a pair as a scene: tile by tile, from the files."""
+
 
 class RegisterConfig(BaseModel):
     """Everything that shapes an estimate; frozen, JSON-ready, unknown keys refused."""

@@ -49,3 +49,11 @@ class OutputError(SomaregError, OSError):
 
 class EstimationError(SomaregError, RuntimeError):
     """No transform can be computed from the matches (too few, ill-conditioned)."""
+
+
+class JobError(SomaregError, RuntimeError):
+    """One job of many failed in a way that has no class here, or every worker that tried it died."""
+
+
+class ClusterError(SomaregError, OSError):
+    """The cluster that should do the work cannot be reached, has lost its workers, or runs another somareg."""

@@ -10,6 +10,7 @@ import typer
 
 from somareg import __version__
 from somareg.cli.assess import assess
+from somareg.cli.batch import batch
 from somareg.cli.demo import demo
 from somareg.cli.doctor import doctor
 from somareg.cli.eval import evaluate
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("register", epilog=EPILOG)(register)
 app.command("warp")(warp)
 app.command("assess", epilog=EPILOG)(assess)
+app.command("batch", epilog=EPILOG)(batch)
 app.command("demo", epilog=EPILOG)(demo)
 app.command("eval")(evaluate)
 app.command("train")(train)

@@ -81,6 +81,22 @@ Local = Annotated[bool, _option("--local/--no-local", "follow local displacement
 Device = Annotated[str, _option("--device", "auto, cpu, cuda or mps", _RUN, "NAME")]
 Seed = Annotated[int, _option("--seed", "seed of everything random", _RUN, "N")]
 MaxPixels = Annotated[int | None, _option("--max-pixels", "refuse larger images before reading", _RUN, "N")]
+Workers = Annotated[
+    int | None, _option("--workers --jobs -j", "processes on this machine, one thread each (extra dask)", _RUN, "N")
+]
+Dask = Annotated[
+    str | None, _option("--dask", "Dask scheduler whose workers see the same files: tcp://host:8786", _RUN, "ADDRESS")
+]
+Scene = Annotated[
+    str,
+    _option(
+        "--scene",
+        "always, never or auto: match tile by tile, in bounded memory (auto from 4096 px a side on)",
+        _RUN,
+        "NAME",
+    ),
+]
+Resume = Annotated[bool, _option("--resume", "scenes: go on from the finished tiles of a run that was killed", _RUN)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log every step; tracebacks", rich_help_panel=_RUN)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only", rich_help_panel=_RUN)]
 

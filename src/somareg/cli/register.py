@@ -13,7 +13,7 @@ from somareg.cli.failures import DECISION_CODES, UsageError
 from somareg.cli.session import Session, session
 
 if TYPE_CHECKING:
-    from somareg.types import Result
+    from somareg.types import Decision, Result
 
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs (created)")]
 
@@ -44,6 +44,10 @@ def register(
     overwrite: o.Overwrite = False,
     force: o.Force = False,
     stac: o.Stac = False,
+    scene: o.Scene = "auto",
+    resume: o.Resume = False,
+    workers: o.Workers = None,
+    dask: o.Dask = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     device: o.Device = "auto",
@@ -80,20 +84,72 @@ def register(
     if out is None and not dry_run:
         raise UsageError("missing option '-o': say where the outputs go, for example -o aligned")
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        tiled = is_scene(scene, resume, reference, options)
         if dry_run:
-            show_plan(ui, moving, reference, options)
+            show_plan(ui, moving, reference, options, tiled=tiled)
             return
-        result = run(ui, moving, reference, Path(str(out)), options, overwrite=overwrite, force=force, stac=stac)
-        raise typer.Exit(DECISION_CODES[result.verdict.decision])
+        shared: dict[str, Any] = {"overwrite": overwrite, "force": force, "stac": stac}
+        if tiled:
+            shared |= {"resume": resume, "workers": workers, "dask": dask}
+            decision = run_scene(ui, moving, reference, Path(str(out)), options, shared)
+        elif workers is not None or dask is not None:
+            raise UsageError(
+                "--workers and --dask are for scenes and `somareg batch`; leave them out or --scene always"
+            )
+        else:
+            decision = run(ui, moving, reference, Path(str(out)), options, **shared).verdict.decision
+        raise typer.Exit(DECISION_CODES[decision])
 
 
-def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any]) -> None:
+def is_scene(scene: str, resume: bool, reference: str, options: dict[str, Any]) -> bool:
+    """Whether the pair is matched tile by tile; a header is read for it, and nothing of `somareg.scene` is loaded."""
+    from somareg.config import SCENE_PX, make_config
+
+    o.check_choice("--scene", scene, ("always", "never", "auto"))
+    make_config(options)  # a wrong option is told before torch and GDAL are loaded
+    if scene == "never" and resume:
+        raise UsageError("--resume goes on with a scene; leave out --scene never")
+    if scene != "auto" or resume:
+        return scene != "never"
+    if "tie_points" in options:
+        return False
+    from somareg.errors import SomaregError
+    from somareg.io.inputs import locate, longest_side
+
+    try:
+        return longest_side(locate(reference, "reference"), "reference") > SCENE_PX
+    except SomaregError:
+        return False  # `register` says what is wrong with it
+
+
+def run_scene(
+    ui: Session, moving: str, reference: str, out: Path, options: dict[str, Any], shared: dict[str, Any]
+) -> Decision:
+    """Register a scene into `out`, print the summary or the report's JSON."""
+    from somareg.scene.register import register_scene
+
+    if shared["stac"]:
+        from somareg.report.stac import need_pystac
+
+        need_pystac()
+    with ui.working():
+        result = register_scene(moving, reference, out, progress=ui.progress, **shared, **options)
+    show_result(ui, result.folder)
+    return result.verdict.decision
+
+
+def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any], *, tiled: bool = False) -> None:
     """Print what `register` would do."""
     from somareg.api import plan
     from somareg.config import make_config
 
     make_config(options)
     steps = plan(moving, reference, **options)
+    if tiled:
+        from somareg.scene.register import plan_scene
+
+        steps = {key: value for key, value in steps.items() if key not in ("working_size", "memory_mb")}
+        steps["scene"] = plan_scene(reference, options.get("preset", "base"))
     if ui.as_json:
         ui.emit(steps)
     elif ui.wants_text:
@@ -129,6 +185,12 @@ def run(
         result = api.register(moving, reference, progress=ui.progress, **options)
         ui.progress("writing outputs", 1.0)
         folder = result.save(out, overwrite=overwrite, force=force, stac=stac)
+    show_result(ui, folder)
+    return result
+
+
+def show_result(ui: Session, folder: Path) -> None:
+    """Print the summary of an output folder, or its report's JSON."""
     if ui.as_json:
         ui.emit(json.loads((folder / "report.json").read_text(encoding="utf-8")))
     elif ui.wants_text:
@@ -136,4 +198,3 @@ def run(
         from somareg.report.record import load_report
 
         print_result(ui.out, load_report(folder / "report.json"), folder)
-    return result

@@ -55,11 +55,13 @@ class Session:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Show the progress bar on stderr while the work runs (only on a terminal)."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         hidden = self.quiet or not self.err.is_terminal
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.err, transient=True, disable=hidden) as bar:
+        done, left = TimeElapsedColumn(), TimeRemainingColumn()
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TextColumn("left"), left)
+        # Tiles of a scene come minutes apart: the speed is that of the last ten minutes.
+        with Progress(*columns, console=self.err, transient=True, disable=hidden, speed_estimate_period=600) as bar:
             self._bar, self._task = bar, bar.add_task("starting", total=1.0)
             try:
                 yield

@@ -1,18 +1,40 @@
-"""`somareg warp RASTER ESTIMATE -o OUT.tif`."""
+"""`somareg warp RASTER... ESTIMATE -o OUT.tif`, or with several rasters `-o DIR`."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from somareg.cli import options as o
-from somareg.cli.session import session
+from somareg.cli.failures import ERROR, UsageError, one_line
+from somareg.cli.session import Session, session
 
-Raster = Annotated[str, typer.Argument(metavar="RASTER", help="raster of the moving image's ground: bands, masks ...")]
-EstimateFile = Annotated[str, typer.Argument(metavar="ESTIMATE", help="output folder of register, or a file in it")]
-Out = Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="GeoTIFF to write")]
+if TYPE_CHECKING:
+    from somareg.batches.warps import Warped
+    from somareg.types import Estimate
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RASTER... ESTIMATE",
+        help="rasters of the moving image's ground: bands, masks ...; then the output folder of register, or a file in "
+        "it (or leave it to --estimate)",
+    ),
+]
+EstimateFile = Annotated[
+    str | None,
+    typer.Option("--estimate", metavar="FILE", help="displacement.tif, report.json, their folder, or tie points"),
+]
+Nearest = Annotated[
+    list[str] | None,
+    typer.Option("--nearest", metavar="RASTER", help="one more raster, a mask or classes; say it for each of them"),
+]
+Reference = Annotated[str | None, typer.Option("--reference", metavar="FILE", help="reference image of tie points")]
+Moving = Annotated[str | None, typer.Option("--moving", metavar="FILE", help="moving image of tie points")]
+Out = Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR", help="GeoTIFF to write; folder for several")]
 Resolution = Annotated[
     str,
     typer.Option("--resolution", metavar="NAME", help="reference: its grid; native: RASTER's own pixel size"),
@@ -20,37 +42,96 @@ Resolution = Annotated[
 
 
 def warp(
-    raster: Raster,
-    estimate: EstimateFile,
+    inputs: Inputs,
     out: Out,
+    estimate: EstimateFile = None,
+    nearest: Nearest = None,
+    reference: Reference = None,
+    moving: Moving = None,
     resampling: o.Resampling = "cubic",
     resolution: Resolution = "reference",
+    workers: o.Workers = None,
+    dask: o.Dask = None,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Apply an estimate to another raster of the same ground: other bands, another pixel size, a mask."""
+    """Apply an estimate to other rasters of the same ground: other bands, other pixel sizes, masks, other dates."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
         from somareg.config import Resampling as Kernel
 
         o.check_choice("--resampling", resampling, get_args(Kernel))
         o.check_choice("--resolution", resolution, ("reference", "native"))
-        from somareg import api
-        from somareg.warp.plan import Resolution as Grid
+        rasters, source = _split(inputs, estimate, nearest or [])
+        known = _estimate(source, reference, moving)
+        settings: dict[str, Any] = {"resampling": resampling, "resolution": resolution, "overwrite": overwrite}
+        if len(rasters) == 1 and not nearest and not _is_folder(out):
+            _one(ui, rasters[0], known, Path(out), settings)
+            return
+        from somareg.batches.warps import warp_many
 
-        target = Path(out)
         with ui.working():
-            api.warp(
-                raster,
-                estimate,
-                target,
-                resampling=cast(Kernel, resampling),
-                resolution=cast(Grid, resolution),
-                overwrite=overwrite,
-                progress=ui.progress,
+            done = warp_many(
+                rasters, known, out, nearest=nearest or (), workers=workers, dask=dask, progress=ui.progress, **settings
             )
-        if as_json:
-            ui.emit({"output": str(target.resolve()), "bytes": target.stat().st_size})
+        _tell(ui, done)
+        raise typer.Exit(ERROR if any(warped.failure for warped in done) else 0)
+
+
+def _split(inputs: list[str], estimate: str | None, nearest: list[str]) -> tuple[list[str], str]:
+    """The rasters and the estimate."""
+    if estimate is not None:
+        return inputs, estimate
+    *rasters, last = inputs
+    if not rasters and not nearest:
+        raise UsageError(f"only '{last}' was given; name the raster and the estimate: somareg warp RASTER ESTIMATE")
+    return rasters, last
+
+
+def _estimate(source: str, reference: str | None, moving: str | None) -> Estimate | str:
+    """A path, or what tie points tell."""
+    from somareg.io.tie_points import SUFFIXES
+
+    points = Path(source).suffix.lower() in SUFFIXES.keys() - {".tif", ".tiff", ".json"}
+    if not points and reference is None and moving is None:
+        return source
+    if reference is None or moving is None:
+        raise UsageError(f"'{source}' holds tie points; name the images that they join with --reference and --moving")
+    from somareg.from_points import estimate_from_points
+
+    return estimate_from_points(source, reference=reference, moving=moving)
+
+
+def _is_folder(out: str) -> bool:
+    return out.endswith(("/", os.sep)) or Path(out).is_dir()
+
+
+def _one(ui: Session, raster: str, known: Estimate | str, target: Path, settings: dict[str, Any]) -> None:
+    from somareg import api
+
+    with ui.working():
+        api.warp(raster, known, target, progress=ui.progress, **settings)
+    if ui.as_json:
+        ui.emit({"output": str(target.resolve()), "bytes": target.stat().st_size})
+    elif ui.wants_text:
+        ui.out.print(str(target.resolve()), markup=False, soft_wrap=True)
+
+
+def _tell(ui: Session, done: list[Warped]) -> None:
+    if ui.as_json:
+        ui.emit({"outputs": [_document(warped) for warped in done]})
+        return
+    for warped in done:
+        if warped.failure is not None:
+            message = one_line(f"error: {warped.failure.message}")
+            ui.err.print(message, markup=False, soft_wrap=True, style="red")
         elif ui.wants_text:
-            ui.out.print(str(target.resolve()), markup=False, soft_wrap=True)
+            ui.out.print(str(warped.output), markup=False, soft_wrap=True)
+
+
+def _document(warped: Warped) -> dict[str, Any]:
+    if warped.failure is None:
+        return {"raster": warped.raster, "output": str(warped.output), "bytes": warped.output.stat().st_size}
+    failure = cast(Any, warped.failure)
+    return {"raster": warped.raster, "error": {"type": failure.kind, "message": one_line(failure.message)}}

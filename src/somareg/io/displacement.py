@@ -16,7 +16,7 @@ from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.io.ground_control import read_control
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.writer import write_geotiff
-from somareg.types import Displacement, Estimate, Grid, Transform
+from somareg.types import IDENTITY, Displacement, Estimate, Grid, Transform
 
 FORMAT = 1
 """Version of the file's tags; a reader refuses newer ones."""
@@ -34,22 +34,24 @@ def write_displacement(
     affine_matrix: NDArray[np.float64] | None = None,
     tags: Mapping[str, str] | None = None,
     *,
+    step: int = 1,
     overwrite: bool = False,
 ) -> Path:
     """Write a 3-band float32 COG (dx, dy, certainty) with all that is needed to apply it again.
 
     Args:
         path: output file.
-        displacement: on the reference grid, pixels.
+        displacement: on the reference grid, pixels; or with `step` on `coarser_grid` of it, still reference pixels.
         estimate: its grids go into the tags.
         affine_matrix: (2, 3) the global affine of the correction, which continues it outside the grid.
         tags: more dataset-level metadata.
+        step: reference pixels per pixel of the file.
         overwrite: replace an existing file.
 
     Raises:
         OutputError: as `write_geotiff`.
     """
-    own = estimate_tags(estimate, affine_matrix)
+    own = estimate_tags(estimate, affine_matrix, step)
     bands = np.concatenate([displacement.array, displacement.certainty[None]]).astype(np.float32)
     return write_geotiff(
         path,
@@ -64,7 +66,9 @@ def write_displacement(
     )
 
 
-def estimate_tags(estimate: Estimate, affine_matrix: NDArray[np.float64] | None = None) -> dict[str, str]:
+def estimate_tags(
+    estimate: Estimate, affine_matrix: NDArray[np.float64] | None = None, step: int = 1
+) -> dict[str, str]:
     """The tags with which `read_estimate` applies a file of displacements again; see `write_displacement`."""
     tags = {
         "SOMAREG_FORMAT": str(FORMAT),
@@ -74,7 +78,19 @@ def estimate_tags(estimate: Estimate, affine_matrix: NDArray[np.float64] | None 
     }
     if affine_matrix is not None:
         tags["SOMAREG_AFFINE"] = json.dumps(np.asarray(affine_matrix, float).tolist())
+    if step > 1:
+        tags["SOMAREG_STEP"] = str(step)
     return tags
+
+
+def coarser_grid(grid: Grid, step: int) -> Grid:
+    """Pixels of `step` x `step` pixels of a grid, the last of which may reach beyond its right and lower edge."""
+    if step == 1:
+        return grid
+    a, b, c, d, e, f = grid.transform
+    transform = grid.transform if grid.transform == IDENTITY else (a * step, b * step, c, d * step, e * step, f)
+    control = grid.control.scaled((1 / step, 1 / step)) if grid.control else None
+    return Grid(-(-grid.width // step), -(-grid.height // step), transform, grid.crs, control)
 
 
 def read_estimate(path: str | Path) -> Estimate:
@@ -99,23 +115,41 @@ def read_estimate(path: str | Path) -> Estimate:
         check_format(source, file)
         reference = _grid(tags, "SOMAREG_REFERENCE_GRID", file)
         moving = _grid(tags, "SOMAREG_MOVING_GRID", file)
-        if (reference.width, reference.height) != (source.grid.width, source.grid.height):
+        step = node_step(tags, file)
+        if coarser_grid(reference, step).shape != source.grid.shape:
             raise InputError(f"{file} is {source.grid.width} x {source.grid.height} px but its tags say another size")
         affine = _affine(tags, file)
-        correction = read_correction(source, affine)
+        correction = read_correction(source, affine, step)
     return Estimate(correction, reference, moving)
 
 
-def read_correction(source: RasterSource, affine: AffineTransform) -> Transform:
+def node_step(tags: Mapping[str, str], file: Path) -> int:
+    """Reference pixels per pixel of a displacement file: 1, or more for a large scene.
+
+    Raises:
+        InputError: malformed.
+    """
+    text = tags.get("SOMAREG_STEP", "1")
+    if not text.isdigit() or not 1 <= int(text) <= 4096:
+        raise InputError(f"{file} has a malformed tag SOMAREG_STEP; write it anew with somareg register")
+    return int(text)
+
+
+def read_correction(source: RasterSource, affine: AffineTransform, step: int = 1) -> Transform:
     """The map whose displacement is in the first two bands, and which `affine` continues outside the grid.
+
+    Args:
+        source: open file.
+        affine: of the correction.
+        step: reference pixels per pixel of the file; displacements hold in the middles of its pixels.
 
     Raises:
         InputError: a displacement is not finite.
     """
-    values, step = _read_nodes(source)
+    values, thinned = _read_nodes(source)
     if not np.isfinite(values).all():
         raise InputError(f"{source.name} holds displacements that are not finite; write it anew")
-    return _correction(values, step, affine)
+    return _correction(values, thinned * step, (step - 1) / 2, affine)
 
 
 def find_displacement(path: str | Path) -> Path:
@@ -191,15 +225,15 @@ def _read_nodes(source: RasterSource) -> tuple[NDArray[np.float32], int]:
     return np.concatenate(strips, axis=1), step
 
 
-def _correction(values: NDArray[np.float32], step: int, affine: AffineTransform) -> Transform:
+def _correction(values: NDArray[np.float32], step: int, origin: float, affine: AffineTransform) -> Transform:
     """`A @ D` with D(x) = x + A^-1(x + displacement(x)) - x, so that beyond the edge A goes on and D is held."""
     back = affine.inverse
     residual = np.empty(values.shape, np.float32)
-    columns = np.arange(values.shape[2]) * float(step)
+    columns = origin + np.arange(values.shape[2]) * float(step)
     for row in range(values.shape[1]):
-        points = np.stack([columns, np.full(columns.size, row * float(step))], axis=-1)
+        points = np.stack([columns, np.full(columns.size, origin + row * float(step))], axis=-1)
         residual[:, row] = (back(points + values[:, row].T) - points).T
     if float(np.abs(residual).max()) < _ROUNDING_PX:
         return affine
     nodes: NDArray[Any] = residual  # float32: half the memory, and all the file has
-    return compose(affine, FieldTransform(nodes, step=(step, step)))
+    return compose(affine, FieldTransform(nodes, (origin, origin), (step, step)))

@@ -15,6 +15,7 @@ from somareg.config import RegisterConfig
 from somareg.errors import ConfigError
 from somareg.io.dataarray import from_dataarray, is_dataarray
 from somareg.io.raster import from_array, read_raster
+from somareg.io.source import open_source
 from somareg.io.stac import StacAsset, find_asset
 from somareg.types import BoolArray, Raster
 
@@ -43,6 +44,20 @@ def told_modalities(moving: Located, reference: Located, said: Mapping[str, Any]
     return {key: value for key, value in found.items() if value is not None}
 
 
+def longest_side(image: Located, role: str) -> int:
+    """Longer side of an image, pixels; of a file only the header is read.
+
+    Raises:
+        ReadError, UnsupportedError: see `open_source`.
+    """
+    if isinstance(image, Raster):
+        return max(image.grid.shape)
+    if not isinstance(image, str | Path | StacAsset):
+        return max(image.shape[-2:])
+    with open_source(image.path if isinstance(image, StacAsset) else image, role=role) as source:
+        return max(source.grid.shape)
+
+
 def read_image(image: Located, role: str, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
     """The image in memory; `role` is "moving" or "reference".
 
@@ -62,10 +77,10 @@ def read_image(image: Located, role: str, mask: BoolArray | None, cfg: RegisterC
     path = image.path if isinstance(image, StacAsset) else image
     settings: dict[str, Any] = {"nodata": nodata, "max_pixels": cfg.max_pixels, "gcp_method": cfg.gcp_method}
     raster = read_raster(path, role=role, **settings)  # type: ignore[arg-type]
-    return _with_item(raster, image, role, cfg) if isinstance(image, StacAsset) else raster
+    return with_item(raster, image, role, cfg) if isinstance(image, StacAsset) else raster
 
 
-def _with_item(raster: Raster, asset: StacAsset, role: str, cfg: RegisterConfig) -> Raster:
+def with_item(raster: Raster, asset: StacAsset, role: str, cfg: RegisterConfig) -> Raster:
     """The raster with its Item, and notes about what that told and where it disagrees with the file."""
     taken = cfg.moving_modality if role == "moving" else cfg.reference_modality
     notes = asset.disagreements(raster.grid)

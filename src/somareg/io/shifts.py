@@ -21,7 +21,15 @@ import numpy as np
 
 from somareg.errors import InputError
 from somareg.geometry import AffineTransform
-from somareg.io.displacement import check_format, estimate_tags, find_displacement, read_correction
+from somareg.geometry.lattice import pixel_centres
+from somareg.io.displacement import (
+    check_format,
+    estimate_tags,
+    find_displacement,
+    node_step,
+    read_correction,
+    read_estimate,
+)
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.writer import GeotiffSpec, write_geotiff_blocks
 from somareg.types import Estimate, Grid, Result
@@ -68,10 +76,23 @@ def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: 
     file = find_displacement(estimate)
     with open_source(file, role="displacement") as source:
         check_format(source, file)
+        if node_step(source.tags, file) > 1:
+            return _at_every_pixel(read_estimate(file), source.tags, out, overwrite=overwrite)
         kept = {key: source.tags[key] for key in _ESTIMATE_TAGS if key in source.tags}
         with write_geotiff_blocks(out, _spec(source.grid, kept), cog=False, overwrite=overwrite) as writer:
             for block in _strips(source.grid):
                 writer.write(source.read(block)[0][:2], block)
+    return Path(out)
+
+
+def _at_every_pixel(estimate: Estimate, tags: Mapping[str, str], out: str | Path, *, overwrite: bool) -> Path:
+    """The shift raster of an estimate whose file holds nodes further apart."""
+    kept = {key: tags[key] for key in _ESTIMATE_TAGS if key in tags}
+    with write_geotiff_blocks(out, _spec(estimate.reference, kept), cog=False, overwrite=overwrite) as writer:
+        for block in _strips(estimate.reference):
+            points = pixel_centres(*block)
+            shift = estimate.correction(points) - points
+            writer.write(shift.T.reshape(2, block.height, block.width).astype(np.float32), block)
     return Path(out)
 
 

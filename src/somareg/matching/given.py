@@ -67,7 +67,7 @@ def _flow(
     points: GivenPoints, fit: GivenFit, smooth: SmoothField, shape: tuple[int, int], nodes: int, follows: bool
 ) -> Flow:
     """The smooth displacement on a lattice (zeros unless `follows`), and how far it can be known."""
-    field, where = _lattice(shape, nodes)
+    field, where = lattice(shape, nodes)
     size = field.array.shape
     if follows and smooth.variance > 0:
         field = FieldTransform(smooth.predict(where).T.reshape(size).numpy(), field.origin, field.step)
@@ -80,7 +80,7 @@ def _flow(
     return Flow(field, certainty.reshape(size[1:]).numpy(), sigma.reshape(size[1:]).numpy(), matches, fit.factor)
 
 
-def _lattice(shape: tuple[int, int], nodes: int) -> tuple[FieldTransform, Tensor]:
+def lattice(shape: tuple[int, int], nodes: int) -> tuple[FieldTransform, Tensor]:
     """A field of zeros over an image (height, width), and its nodes (M, 2)."""
     height, width = shape
     step = max(8.0, max(shape) / nodes)

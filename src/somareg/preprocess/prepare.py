@@ -76,7 +76,9 @@ def prepare(
     if factor > 1:
         notes.append(f"matched at 1/{factor} of the reference's resolution ({max(reference.grid.shape)} px side)")
     reference_bands = _bands(reference, cfg.reference_bands, "reference", notes)
-    reference_data, reference_mask = _reduce(reference.data[[b - 1 for b in reference_bands]], reference.mask, factor)
+    reference_data, reference_mask = reduce_blocks(
+        reference.data[[b - 1 for b in reference_bands]], reference.mask, factor
+    )
     moving_bands = _bands(moving, cfg.moving_bands, "moving", notes)
     up = AffineTransform.reduction(factor)
     if reference.grid.is_georeferenced:
@@ -94,7 +96,7 @@ def prepare(
                 "(at least 2000 are needed); check nodata values and footprints"
             )
     else:
-        moving_data, moving_mask = _reduce(moving.data[[b - 1 for b in moving_bands]], moving.mask, factor)
+        moving_data, moving_mask = reduce_blocks(moving.data[[b - 1 for b in moving_bands]], moving.mask, factor)
         starts = _pixel_starts(reference_mask.shape, moving_mask.shape)
         moving_pixels = up
     for mask, raster in ((reference_mask, reference), (moving_mask, moving)):
@@ -153,7 +155,7 @@ def _reduced_grid(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
     return Grid(shape[1], shape[0], (a * factor, b * factor, c, d * factor, e * factor, f), grid.crs)
 
 
-def _reduce(data: NDArray[np.generic], mask: BoolArray, factor: int) -> tuple[NDArray[np.float32], BoolArray]:
+def reduce_blocks(data: NDArray[np.generic], mask: BoolArray, factor: int) -> tuple[NDArray[np.float32], BoolArray]:
     """Mean over valid pixels of `factor` x `factor` blocks; complex by its modulus."""
     values = np.abs(data) if np.iscomplexobj(data) else data
     if factor == 1:

@@ -30,8 +30,9 @@ def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     spacing = max(grid.width, grid.height) / ARROWS_ACROSS
     x, y = (_centres(size, spacing) for size in (grid.width, grid.height))
     rows, columns = np.meshgrid(y, x, indexing="ij")
-    dx, dy = result.displacement.array[:, rows, columns].astype(float)
-    certainty = result.displacement.certainty[rows, columns]
+    down, right = _cells(result, rows, columns)
+    dx, dy = result.displacement.array[:, down, right].astype(float)
+    certainty = result.displacement.certainty[down, right]
     long = float(np.percentile(np.hypot(dx, dy), 95))
     if long < NOTHING_PX:
         message(chart.axes, theme, f"No displacement: below {NOTHING_PX} px everywhere")
@@ -64,12 +65,10 @@ def local_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     """Length of the displacement beyond the global affine."""
     grid = result.reference.grid
     chart = new_map(grid, theme)
-    array = result.displacement.array
     step = _step(grid)
     rows, columns = np.mgrid[0 : grid.height : step, 0 : grid.width : step]
     xy = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
-    affine = (result.affine(xy) - xy).T.reshape(2, *rows.shape)
-    size = np.hypot(*(array[:, ::step, ::step] - affine))
+    size = np.hypot(*(result.correction(xy) - result.affine(xy)).T).reshape(rows.shape)
     top = max(float(np.percentile(size, 99.5)), 0.1)
     shown = chart.axes.imshow(size, cmap="viridis", vmin=0, vmax=top, extent=_extent(grid), interpolation="nearest")
     colourbar(chart, shown, theme, f"local displacement (px{_one_pixel(result)})")
@@ -123,6 +122,12 @@ def points_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     corner = (left - 0.03, 1.02 * height)
     legend(chart.figure, theme, handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, frameon=False)
     return png(chart.figure, photo=True)
+
+
+def _cells(result: Result, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows and columns of the displacement's array at reference pixels: a large scene has fewer than pixels."""
+    grid, (height, width) = result.reference.grid, result.displacement.certainty.shape
+    return rows * height // grid.height, columns * width // grid.width
 
 
 def thin(values: NDArray[Any]) -> NDArray[Any]:

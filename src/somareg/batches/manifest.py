@@ -1,0 +1,153 @@
+"""`manifest.jsonl`: what became of every pair, so that a run that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from somareg.errors import InputError, OutputError
+from somareg.io.atomic import write_text
+from somareg.io.raster import file_sha256
+from somareg.report.record import plain
+from somareg.types import Decision
+
+FILE_NAME = "manifest.jsonl"
+FORMAT = 1
+
+Status = Literal["pending", "running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class FileMark:
+    """A file as it was when it was used.
+
+    Attributes:
+        path: absolute.
+        size, mtime_ns: as long as both stay, the content is taken to be the same, without reading it.
+        sha256: of the content.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str | Path, sha256: str = "") -> FileMark:
+        """The mark of a file now; `sha256` saves reading it."""
+        stat = Path(path).stat()
+        return cls(str(path), stat.st_size, stat.st_mtime_ns, sha256 or file_sha256(path))
+
+    def holds(self) -> bool:
+        """Whether the file still has the same content."""
+        try:
+            stat = Path(self.path).stat()
+            if stat.st_size != self.size:
+                return False
+            return stat.st_mtime_ns == self.mtime_ns or file_sha256(self.path) == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One pair of the manifest.
+
+    Attributes:
+        name, moving, reference: see `Pair`.
+        key: of the settings and paths; another key is another pair.
+        status: "running" may also mean that the run died.
+        verdict, probability: of a pair that is done.
+        predicted_rmse_px, predicted_rmse_m: expected error; metres None without a georeference.
+        misregistration_px: RMS displacement found.
+        seconds: the pair took.
+        error_kind, error: of a pair that failed.
+        files: marks of all that went in.
+    """
+
+    name: str
+    moving: str
+    reference: str
+    key: str
+    status: Status = "pending"
+    verdict: Decision | None = None
+    probability: float | None = None
+    predicted_rmse_px: float | None = None
+    predicted_rmse_m: float | None = None
+    misregistration_px: float | None = None
+    seconds: float | None = None
+    error_kind: str | None = None
+    error: str | None = None
+    files: tuple[FileMark, ...] = ()
+
+    @property
+    def state(self) -> Literal["go", "review", "no-go", "failed", "pending"]:
+        """The verdict; "failed", or "pending" where there is none."""
+        return self.verdict or ("failed" if self.status == "failed" else "pending")
+
+    def still_holds(self, folder: Path) -> bool:
+        """Done, its outputs are there, and its inputs are what they were."""
+        outputs = (folder / self.name / name for name in ("report.json", "displacement.tif"))
+        return self.status == "done" and all(path.is_file() for path in outputs) and all(f.holds() for f in self.files)
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    """A short name for settings and paths."""
+    return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()[:24]
+
+
+@dataclass
+class Manifest:
+    """The entries of a batch in the order of its list, on disk after every change.
+
+    Attributes:
+        folder: of the batch.
+        entries: by name.
+    """
+
+    folder: Path
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    def update(self, name: str, **changes: Any) -> Entry:
+        """Change an entry and write the file."""
+        self.entries[name] = entry = replace(self.entries[name], **changes)
+        self.write()
+        return entry
+
+    def write(self) -> None:
+        """The whole file beside itself, then renamed: a reader sees the old one or the new one."""
+        lines: Iterable[Mapping[str, Any]] = ({"somareg_batch": FORMAT}, *map(asdict, self.entries.values()))
+        text = "".join(json.dumps(plain(line), ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+        write_text(self.folder / FILE_NAME, text, overwrite=True)
+
+
+def read_manifest(folder: Path, *, overwrite: bool = False) -> dict[str, Entry]:
+    """The entries of an earlier run; none in a new folder or with `overwrite`.
+
+    Raises:
+        OutputError: the folder holds other things and no manifest, and not `overwrite`.
+        InputError: the manifest is damaged or newer.
+    """
+    file = folder / FILE_NAME
+    if overwrite:
+        return {}
+    if not file.is_file():
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise OutputError(f"output folder {folder} is not empty and holds no batch; give another, or --overwrite")
+        return {}
+    try:
+        header, *rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+        if header["somareg_batch"] > FORMAT:
+            raise InputError(f"{file} was written by a newer somareg; update, or start anew with --overwrite")
+        entries = [Entry(**{**row, "files": tuple(FileMark(**mark) for mark in row["files"])}) for row in rows]
+        if any(entry.status not in get_args(Status) for entry in entries):
+            raise ValueError("unknown status")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is damaged ({error}); start anew with --overwrite") from error
+    return {entry.name: entry for entry in entries}

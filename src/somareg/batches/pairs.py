@@ -1,0 +1,231 @@
+"""Which pairs a batch has: a table, two folders matched by name, or a list; and what each is called."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from somareg.config import RegisterConfig, did_you_mean, make_config
+from somareg.errors import ConfigError, InputError, ReadError
+
+MAX_TABLE_BYTES = 64 * 1024 * 1024
+SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".bsq", ".bil", ".bip"})
+"""What counts as an image in a folder."""
+
+_COLUMNS = ("name", "moving", "reference")
+_REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+://)", re.IGNORECASE)
+_UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair of a batch.
+
+    Attributes:
+        name: of its folder in the output; "" lets the batch choose one.
+        moving, reference: absolute paths, or "item.json#ASSET" of STAC Items.
+        options: of `register`, as far as they differ from the batch's.
+    """
+
+    name: str
+    moving: str
+    reference: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Pairs = str | Path | Sequence[Pair | tuple[str | Path, str | Path]]
+
+
+def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[Pair]:
+    """Every pair with its name.
+
+    Args:
+        pairs: a table (see `read_table`), a folder of moving images, or a list.
+        reference: to a folder of moving images: the folder of references, matched by name, or the one reference of a
+            time series.
+
+    Raises:
+        ReadError: the table or a folder is missing.
+        InputError: a bad row or name, or no pair at all.
+        ConfigError: an unknown column or a bad value, or `reference` where none belongs.
+    """
+    if not isinstance(pairs, str | Path):
+        if reference is not None:
+            raise ConfigError("a list of pairs holds the references itself; leave `reference` out")
+        found = [p if isinstance(p, Pair) else _given(*p) for p in pairs]
+    elif Path(pairs).is_dir():
+        if reference is None:
+            raise ConfigError(f"{pairs} is a folder; name the references, too: a folder, or one image")
+        found = _match_folders(Path(pairs), Path(reference))
+    else:
+        if reference is not None:
+            raise ConfigError(f"{pairs} is no folder: a table holds the references itself, give nothing beside it")
+        found = read_table(pairs)
+    if not found:
+        raise InputError(f"{pairs if isinstance(pairs, str | Path) else 'the list'} holds no pair")
+    return _named(found)
+
+
+def read_table(path: str | Path) -> list[Pair]:
+    """The pairs of a CSV file (comma, semicolon or tab).
+
+    Columns are `moving` and `reference`, `name` if you like, and any option of `register`; an empty cell leaves the
+    option to the batch. Relative paths start at the table's folder.
+
+    Raises:
+        ReadError: missing or not text.
+        InputError: no such columns, or a row with too many or too few cells.
+        ConfigError: an unknown column or a bad value; file and line are named.
+    """
+    file = Path(path)
+    rows = csv.reader(io.StringIO(text := _text(file), newline=""), delimiter=_delimiter(text))
+    try:
+        header = [cell.strip() for cell in next(rows, [])]
+        _check_header(header, file)
+        return [_pair(header, row, file, rows.line_num) for row in rows if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InputError(f"{file}, line {rows.line_num}: {error}") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.stat().st_size > MAX_TABLE_BYTES:
+            raise InputError(f"{file} is larger than any table of pairs; give a CSV with columns moving and reference")
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ReadError(f"{file} is not UTF-8 text; give a CSV with columns moving and reference") from error
+    except OSError as error:
+        raise ReadError(f"table {file} cannot be read: {error.strerror or error}") from error
+
+
+def _delimiter(text: str) -> str:
+    first = text.split("\n", 1)[0]
+    return max(",;\t", key=first.count)
+
+
+def _check_header(header: list[str], file: Path) -> None:
+    if not {"moving", "reference"} <= set(header):
+        raise InputError(f"{file} needs the columns moving and reference; its first line is '{','.join(header)[:200]}'")
+    known = (*_COLUMNS, *RegisterConfig.model_fields)
+    for column in header:
+        if column not in known:
+            raise ConfigError(f"{file}: unknown column '{column}'.{did_you_mean(column, known)}")
+        if header.count(column) > 1:
+            raise InputError(f"{file} has the column '{column}' twice")
+
+
+def _pair(header: list[str], row: list[str], file: Path, line: int) -> Pair:
+    where = f"{file}, line {line}"
+    if len(row) != len(header):
+        raise InputError(f"{where} has {len(row)} cells, the first line has {len(header)}")
+    cells = {column: cell.strip() for column, cell in zip(header, row, strict=True)}
+    for role in ("moving", "reference"):
+        if not cells[role]:
+            raise InputError(f"{where} names no {role} image")
+    options = {column: _value(column, cell) for column, cell in cells.items() if cell and column not in _COLUMNS}
+    for column in ("tie_points", "model"):
+        text = str(options.get(column, ""))
+        if column == "tie_points" or text.lower().endswith(".safetensors"):
+            options |= {column: _absolute(text, file.parent)} if text else {}
+    try:
+        make_config(options)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    moving, reference = (_absolute(cells[role], file.parent) for role in ("moving", "reference"))
+    return Pair(cells.get("name", ""), moving, reference, options)
+
+
+def _given(moving: str | Path, reference: str | Path) -> Pair:
+    return Pair("", _absolute(str(moving), Path()), _absolute(str(reference), Path()))
+
+
+def _value(column: str, cell: str) -> Any:
+    """Bands are a list in one cell, "3 2 1" or "3,2,1"; all else is told from its text by `RegisterConfig`."""
+    return tuple(re.split(r"[\s,;]+", cell)) if column.endswith("_bands") else cell
+
+
+def _absolute(text: str, folder: Path) -> str:
+    """A path that means the same everywhere; what is no local path stays as it is, for `open_source` to refuse."""
+    if _REMOTE.match(text):
+        return text
+    return os.path.abspath(folder / Path(text).expanduser())  # noqa: PTH100 - links stay links
+
+
+def _match_folders(moving: Path, reference: Path) -> list[Pair]:
+    movings = _images(moving)
+    if not reference.is_dir():
+        return [Pair("", image, _absolute(str(reference), Path())) for image in movings.values()]
+    references = _images(reference)
+    both = [stem for stem in movings if stem in references]
+    if not both:
+        raise InputError(
+            f"no image in {moving} has the name of one in {reference} ({len(movings)} and {len(references)} images); "
+            "give a table with the columns moving and reference"
+        )
+    return [Pair("", movings[stem], references[stem]) for stem in both]
+
+
+def unmatched(moving: str | Path, reference: str | Path) -> list[str]:
+    """Images of two folders that the other one has no partner for."""
+    first, second = _images(Path(moving)), _images(Path(reference))
+    return [first[k] for k in first if k not in second] + [second[k] for k in second if k not in first]
+
+
+def _images(folder: Path) -> dict[str, str]:
+    """Stem in lower case -> absolute path, sorted by name."""
+    found: dict[str, str] = {}
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise ReadError(f"folder {folder} cannot be read: {error.strerror or error}") from error
+    for entry in entries:
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file():
+            stem = entry.stem.casefold()
+            if stem in found:
+                raise InputError(f"{folder} holds {Path(found[stem]).name} and {entry.name}; which one is meant?")
+            found[stem] = _absolute(str(entry), Path())
+    return found
+
+
+def _named(pairs: Iterable[Pair]) -> list[Pair]:
+    """Every pair with a name that is a folder's and no other pair's, whatever the file system thinks of case."""
+    pairs = list(pairs)
+    taken: set[str] = set()
+    for pair in pairs:
+        if not pair.name:
+            continue
+        if _UNFIT.search(pair.name) or pair.name.startswith(".") or pair.name.endswith((".", " ")) or _own(pair.name):
+            raise InputError(f"the pair's name {pair.name!r} cannot be a folder's; use letters, digits, - and _")
+        if pair.name.casefold() in taken:
+            raise InputError(f"two pairs are called '{pair.name}'; give each its own name")
+        taken.add(pair.name.casefold())
+    named = []
+    for pair in pairs:
+        name = pair.name
+        if not name:
+            stem = file_stem(pair.moving)
+            name, number = f"{stem}_pair" if _own(stem) else stem, 1
+            while name.casefold() in taken:
+                number += 1
+                name = f"{stem}-{number}"
+            taken.add(name.casefold())
+        named.append(Pair(name, pair.moving, pair.reference, pair.options))
+    return named
+
+
+def file_stem(image: str) -> str:
+    """What outputs of an image are called: its file's name without suffix, "item_ASSET" for an asset."""
+    item, mark, asset = image.partition(".json#")
+    stem = f"{Path(item).name}_{asset}" if mark else Path(image).stem
+    return _UNFIT.sub("_", stem).strip(". ")[:120] or "image"
+
+
+def _own(name: str) -> bool:
+    """Names of the batch's own files."""
+    return name.casefold() in ("manifest.jsonl", "summary.csv", "summary.json")

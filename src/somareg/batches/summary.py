@@ -1,0 +1,82 @@
+"""What came out of a batch: figures that do not depend on where, when or in how many runs they were made."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from somareg.batches.manifest import Entry
+from somareg.io.atomic import write_text
+from somareg.report.record import plain
+
+CSV_NAME, JSON_NAME = "summary.csv", "summary.json"
+COLUMNS = (
+    "name",
+    "status",
+    "verdict",
+    "predicted_rmse_px",
+    "predicted_rmse_m",
+    "misregistration_px",
+    "probability",
+    "moving",
+    "reference",
+    "error_kind",
+    "error",
+)
+Worst = Literal["go", "review", "no-go", "failed"]
+_BAD: tuple[Worst, ...] = ("go", "review", "no-go", "failed")
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What `batch` returns.
+
+    Attributes:
+        folder: of the outputs; each pair has a folder of its name in it.
+        entries: one per pair, in the order of the list.
+        redone: names of the pairs that this run did; the others had been done before.
+        unmatched: images of two folders that had no partner.
+    """
+
+    folder: Path
+    entries: tuple[Entry, ...]
+    redone: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs by verdict, and "failed" and "pending" (not done) where there are such."""
+        found = Counter[str](entry.state for entry in self.entries)
+        return {name: found[name] for name in (*_BAD, "pending") if found[name]}
+
+    @property
+    def worst(self) -> Worst:
+        """The worst of all; a pair that failed is worse than any verdict, and so is one that was not done."""
+        counts = self.counts
+        if counts.get("pending"):
+            return "failed"
+        return max((name for name in _BAD if name in counts), key=_BAD.index)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping of `COLUMNS` per pair, JSON-ready."""
+        return [{column: plain(getattr(entry, column)) for column in COLUMNS} for entry in self.entries]
+
+    def document(self) -> Mapping[str, Any]:
+        """The content of `summary.json`."""
+        return {"worst": self.worst, "counts": self.counts, "pairs": self.rows(), "unmatched": list(self.unmatched)}
+
+    def save(self) -> None:
+        """Write `summary.csv` and `summary.json` into the folder."""
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows())
+        write_text(self.folder / CSV_NAME, table.getvalue(), overwrite=True)
+        text = json.dumps(plain(self.document()), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+        write_text(self.folder / JSON_NAME, text, overwrite=True)

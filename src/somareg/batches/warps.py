@@ -1,0 +1,162 @@
+"""One estimate applied to many rasters: bands, other pixel sizes, masks, the dates of a time series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from somareg.batches.pairs import file_stem
+from somareg.config import Resampling
+from somareg.errors import InputError, OutputError
+from somareg.io.atomic import check_folder_writable, make_folder
+from somareg.io.displacement import find_displacement, read_estimate
+from somareg.io.inputs import locate
+from somareg.io.stac import StacAsset
+from somareg.jobs import Failure, open_runner
+from somareg.types import Estimate, Result
+from somareg.warp.engine import apply_to_file
+from somareg.warp.plan import Resolution
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class WarpJob:
+    """What a worker is told: an estimate on disk is read there, once per process."""
+
+    raster: str
+    estimate: Estimate | str
+    out: str
+    resampling: Resampling
+    resolution: Resolution
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Warped:
+    """What became of one raster.
+
+    Attributes:
+        raster: as it was given.
+        output: path of the GeoTIFF; it is there when `failure` is None.
+        failure: what went wrong.
+        seconds: it took.
+    """
+
+    raster: str
+    output: Path
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+def warp_many(
+    rasters: Iterable[str | Path],
+    estimate: Result | Estimate | str | Path,
+    folder: str | Path,
+    *,
+    nearest: Iterable[str | Path] = (),
+    resampling: Resampling = "cubic",
+    resolution: Resolution = "reference",
+    workers: int | None = None,
+    dask: Any = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Warped]:
+    """Apply an estimate to many rasters of the moving image's ground; one that fails is recorded and the others go on.
+
+    Args:
+        rasters: files or STAC references; their size may differ from the moving image's. With georeferences each is
+            found by its own; without, it must show the moving image's picture at some size.
+        estimate: as for `warp`; from tie points: `estimate_from_points`.
+        folder: for one GeoTIFF per raster, called as the raster.
+        nearest: more rasters, whose values are classes or masks and must not be mixed.
+        resampling: for `rasters`.
+        resolution: "reference" for the reference grid, "native" for its extent at each raster's own pixel size.
+        workers, dask: as for `batch`.
+        overwrite: replace earlier outputs.
+        progress: called with what was done and the share of the rasters that are.
+
+    Returns:
+        One entry per raster, those of `nearest` last.
+
+    Raises:
+        InputError: no raster.
+        OutputError: an output exists, or the folder cannot be written; nothing has been done then.
+        ReadError: there is no estimate.
+    """
+    subjects: list[tuple[str, Resampling]] = [(str(raster), resampling) for raster in rasters]
+    subjects += [(str(raster), "nearest") for raster in nearest]
+    if not subjects:
+        raise InputError("no raster to warp; name one or more")
+    known = _known(estimate)
+    outputs = output_paths([raster for raster, _ in subjects], Path(folder))
+    _check(outputs, Path(folder), overwrite)
+    jobs = [
+        WarpJob(raster, known, str(out), kernel, resolution, overwrite)
+        for (raster, kernel), out in zip(subjects, outputs, strict=True)
+    ]
+    done: dict[int, Warped] = {}
+    with open_runner(None if workers is None else min(workers, len(jobs)), dask) as runner:
+        for index, outcome in runner.run(warp_one, jobs):
+            raster, out = subjects[index][0], outputs[index]
+            done[index] = Warped(raster, out, outcome.failure, outcome.seconds)
+            if progress is not None:
+                progress(f"{len(done)} of {len(jobs)}: {Path(raster).name}", len(done) / len(jobs))
+    return [done[index] for index in range(len(jobs))]
+
+
+def warp_one(job: WarpJob) -> None:
+    """One raster, wherever this runs."""
+    subject: Any = locate(job.raster, "input")
+    path = subject.path if isinstance(subject, StacAsset) else subject
+    estimate = job.estimate if isinstance(job.estimate, Estimate) else _read(job.estimate)
+    apply_to_file(
+        path, estimate, job.out, resampling=job.resampling, resolution=job.resolution, overwrite=job.overwrite
+    )
+
+
+def output_paths(rasters: Sequence[str], folder: Path) -> list[Path]:
+    """A GeoTIFF in the folder per raster, called as the raster; namesakes are numbered."""
+    taken: set[str] = set()
+    paths = []
+    for raster in rasters:
+        stem = name = file_stem(raster)
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        paths.append((folder / f"{name}.tif").absolute())
+    return paths
+
+
+def _known(estimate: Result | Estimate | str | Path) -> Estimate | str:
+    if isinstance(estimate, Result):
+        return estimate.estimate
+    if isinstance(estimate, Estimate):
+        return estimate
+    file = find_displacement(estimate)
+    _read(str(file.absolute()))  # a bad one is told before any work
+    return str(file.absolute())
+
+
+def _read(path: str) -> Estimate:
+    stat = Path(path).stat()
+    return _read_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: str, size: int, mtime_ns: int) -> Estimate:
+    """`size` and `mtime_ns` are read by the cache only."""
+    return read_estimate(path)
+
+
+def _check(outputs: Iterable[Path], folder: Path, overwrite: bool) -> None:
+    if not overwrite:
+        for path in outputs:
+            if path.exists():
+                raise OutputError(f"output {path} exists; give another folder or allow overwriting with --overwrite")
+    check_folder_writable(make_folder(folder))

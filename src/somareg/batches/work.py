@@ -1,0 +1,146 @@
+"""One pair of a batch, wherever it runs; what one process keeps for the pairs that follow."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from somareg import api
+from somareg.batches.manifest import FileMark
+from somareg.config import RegisterConfig, make_config
+from somareg.io.inputs import Located, locate, read_image, told_modalities
+from somareg.io.source import check_local_file
+from somareg.io.stac import StacAsset
+from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
+from somareg.types import Decision, Raster
+
+
+@dataclass(frozen=True)
+class PairJob:
+    """What a worker is told.
+
+    Attributes:
+        moving, reference: paths that the worker can read, or STAC references.
+        folder: where `Result.save` writes, on a disk that worker and caller share.
+        options: of `register`.
+        force, stac: of `Result.save`.
+    """
+
+    moving: str
+    reference: str
+    folder: str
+    options: Mapping[str, Any]
+    force: bool = False
+    stac: bool = False
+
+
+@dataclass(frozen=True)
+class PairDone:
+    """What a worker answers; see `Entry`."""
+
+    verdict: Decision
+    probability: float
+    predicted_rmse_px: float
+    predicted_rmse_m: float | None
+    misregistration_px: float
+    files: tuple[FileMark, ...]
+
+
+def do_pair(job: PairJob) -> PairDone:
+    """Register and save one pair; a reference that the process has just decoded is not decoded again."""
+    make_config(job.options)
+    moving, reference = locate(job.moving, "moving"), locate(job.reference, "reference")
+    options = {**job.options, **told_modalities(moving, reference, job.options)}
+    cfg = make_config(options)
+    raster = REFERENCES.get(reference, cfg)
+    before = check_local_file(_path(moving), "moving").stat()  # what changes while it is read is found changed later
+    result = api.register(job.moving, raster, **options)
+    result.save(job.folder, overwrite=True, force=job.force, stac=job.stac)
+    quality = result.quality
+    scale = quality.metres_per_pixel
+    return PairDone(
+        verdict=result.verdict.decision,
+        probability=result.verdict.probability,
+        predicted_rmse_px=quality.predicted_rmse_px,
+        predicted_rmse_m=None if scale is None else quality.predicted_rmse_px * scale,
+        misregistration_px=quality.shift_before_px,
+        files=(
+            FileMark(str(_path(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),
+            *_others(job, reference, raster, result.settings),
+        ),
+    )
+
+
+def _others(job: PairJob, reference: Located, raster: Raster, settings: Mapping[str, Any]) -> list[FileMark]:
+    """Marks of everything but the moving image."""
+    marks = [FileMark.of(_path(reference), raster.sha256)]
+    items = {image.partition("#")[0] for image in (job.moving, job.reference) if ".json" in image.lower()}
+    more = [*sorted(items), settings["tie_points"]]
+    used = str(settings.get("model_used"))
+    if used.endswith(".safetensors"):  # those that ship belong to the installation, see `shipped_weights`
+        more.append(used)
+    return marks + [FileMark.of(path) for path in more if path is not None and Path(path).is_file()]
+
+
+def shipped_weights() -> str | None:
+    """Hash of the weights that "auto" takes in this installation, None where there are none."""
+    path = embedded().get(DEFAULT_WEIGHTS)
+    return None if path is None else read_card(path).sha256
+
+
+def _path(image: Located) -> Path:
+    return image.path if isinstance(image, StacAsset) else Path(str(image))
+
+
+class ReferenceCache:
+    """The references that were decoded last, by file, time of change and settings.
+
+    The last one is always kept; older ones as long as all fit into `most_bytes`.
+    """
+
+    def __init__(self, most_bytes: int = 512_000_000) -> None:
+        self.most_bytes = most_bytes
+        self.reads = 0
+        self._kept: OrderedDict[tuple[Any, ...], Raster] = OrderedDict()
+
+    def get(self, image: Located, cfg: RegisterConfig) -> Raster:
+        """The reference in memory; its pixels cannot be written to, for others will look at them."""
+        key = self._key(image, cfg)
+        if key is not None and key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        raster = read_image(image, "reference", None, cfg)
+        self.reads += 1
+        raster.data.setflags(write=False)
+        raster.mask.setflags(write=False)
+        if key is not None:
+            self._kept[key] = raster
+            while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > self.most_bytes:
+                self._kept.popitem(last=False)
+        return raster
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+        self.reads = 0
+
+    @staticmethod
+    def _key(image: Located, cfg: RegisterConfig) -> tuple[Any, ...] | None:
+        try:
+            stat = _path(image).stat()
+        except OSError:
+            return None  # reading tells what is wrong
+        told = (repr(image), cfg.reference_modality) if isinstance(image, StacAsset) else ()
+        settings = cfg.reference_nodata, cfg.max_pixels, cfg.gcp_method
+        return str(_path(image)), stat.st_size, stat.st_mtime_ns, *settings, *told
+
+
+def _bytes(raster: Raster) -> int:
+    return raster.data.nbytes + raster.mask.nbytes
+
+
+REFERENCES = ReferenceCache()
+"""Of this process."""

@@ -1,0 +1,127 @@
+"""`somareg batch PAIRS.csv -o OUT` and `somareg batch MOVING_DIR REFERENCE_DIR -o OUT`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from somareg.cli import options as o
+from somareg.cli.failures import DECISION_CODES, ERROR
+from somareg.cli.session import session
+
+if TYPE_CHECKING:
+    from somareg.batches.summary import BatchResult
+
+Pairs = Annotated[
+    str, typer.Argument(metavar="PAIRS", help="CSV (moving, reference, name, any option), or a folder of moving images")
+]
+Reference = Annotated[
+    str | None,
+    typer.Argument(metavar="[REFERENCE]", help="folder of references, matched by name, or one image for all"),
+]
+Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; one that exists goes on")]
+ContinueOnError = Annotated[
+    bool, typer.Option("--continue-on-error/--stop-on-error", help="go on after a pair that fails")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="do every pair anew")]
+
+
+def batch(
+    pairs: Pairs,
+    reference: Reference = None,
+    *,
+    out: Out,
+    workers: o.Workers = None,
+    dask: o.Dask = None,
+    continue_on_error: ContinueOnError = True,
+    moving_modality: o.MovingModality = None,
+    reference_modality: o.ReferenceModality = None,
+    moving_bands: o.MovingBands = None,
+    reference_bands: o.ReferenceBands = None,
+    moving_scale: o.MovingScale = "auto",
+    reference_scale: o.ReferenceScale = "auto",
+    moving_nodata: o.MovingNodata = None,
+    reference_nodata: o.ReferenceNodata = None,
+    assume_crs: o.AssumeCrs = None,
+    gcp_method: o.GcpMethod = "auto",
+    preset: o.Preset = "base",
+    search: o.Search = "auto",
+    search_radius: o.SearchRadius = None,
+    search_radius_m: o.SearchRadiusM = None,
+    model: o.Model = "auto",
+    local: o.Local = True,
+    resampling: o.Resampling = "cubic",
+    overwrite: Overwrite = False,
+    force: o.Force = False,
+    stac: o.Stac = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    max_pixels: o.MaxPixels = None,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Align many pairs; the same command again goes on where an earlier one ended, however that was."""
+    options = o.drop_unset(
+        moving_modality=moving_modality,
+        reference_modality=reference_modality,
+        moving_bands=o.parse_bands("--moving-bands", moving_bands),
+        reference_bands=o.parse_bands("--reference-bands", reference_bands),
+        moving_scale=moving_scale,
+        reference_scale=reference_scale,
+        moving_nodata=moving_nodata,
+        reference_nodata=reference_nodata,
+        assume_crs=assume_crs,
+        gcp_method=gcp_method,
+        preset=preset,
+        search=search,
+        search_radius_px=search_radius,
+        search_radius_m=search_radius_m,
+        model=model,
+        local=local,
+        resampling=resampling,
+        device=device,
+        seed=seed,
+        max_pixels=max_pixels,
+    )
+    shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
+    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        from somareg.config import make_config
+
+        make_config(options)
+        from somareg.batches import run
+
+        if dry_run:
+            entries = run.planned(pairs, out, **shared, **options)
+            if as_json:
+                ui.emit({"pairs": [{"name": e.name, "status": e.status, "moving": e.moving} for e in entries]})
+            elif ui.wants_text:
+                from somareg.cli.batch_table import print_planned
+
+                print_planned(ui.out, entries)
+            return
+        with ui.working():
+            result = run.batch(
+                pairs,
+                out,
+                workers=workers,
+                dask=dask,
+                continue_on_error=continue_on_error,
+                progress=ui.progress,
+                **shared,
+                **options,
+            )
+        if as_json:
+            ui.emit(result.document())
+        elif ui.wants_text:
+            from somareg.cli.batch_table import print_batch
+
+            print_batch(ui.out, result)
+        raise typer.Exit(exit_code(result))
+
+
+def exit_code(result: BatchResult) -> int:
+    """Of the worst pair; one that failed or was not done is an error."""
+    return DECISION_CODES.get(result.worst, ERROR)

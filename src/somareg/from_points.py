@@ -1,0 +1,62 @@
+"""An estimate from tie points alone, without a look at the images: what somebody matched elsewhere can be applied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from somareg.errors import EstimationError, InputError
+from somareg.geometry import FieldTransform, compose
+from somareg.given import name_of
+from somareg.io import georeference, read_tie_points
+from somareg.io.tie_points.images import ImageLike, known_images
+from somareg.matching.given import lattice
+from somareg.matching.given_fit import GivenCfg, GivenPoints, fit_given, fit_smooth
+from somareg.types import Estimate, TiePoints, Transform
+
+
+def estimate_from_points(
+    tie_points: str | Path | TiePoints, *, reference: ImageLike, moving: ImageLike, local: bool = True
+) -> Estimate:
+    """The robust affine of tie points, and the smooth displacement that they carry beyond it.
+
+    The same estimate as `register(..., tie_points_use="replace")` makes on images that are matched at full size, but no
+    pixel is read, so there is no verdict either.
+
+    Args:
+        tie_points: a file that `read_tie_points` knows, or points in pixels of both images.
+        reference, moving: the images that they join: files (only headers are read), rasters or grids.
+        local: False for the affine alone.
+
+    Returns:
+        What `warp` applies.
+
+    Raises:
+        InputError: fewer than three usable points, or points on a line.
+        ReadError, ConfigError, GeoreferenceError: as `read_tie_points` and `georeference`.
+    """
+    images = known_images(reference, moving)
+    fixed, moved = images.reference, images.moving
+    if fixed is None or moved is None:
+        raise InputError("tie points need both images that they join; give reference and moving")
+    name = str(name_of(tie_points))
+    given = tie_points if isinstance(tie_points, TiePoints) else read_tie_points(name, reference=fixed, moving=moved)
+    georef = georeference(fixed, moved, ("the reference", "the moving image"))
+    target = georef.inverse(given.moving_xy)
+    usable = np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1) & given.inlier
+    points = GivenPoints(given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable])
+    try:
+        return Estimate(_correction(points, fixed.shape, local), fixed, moved)
+    except EstimationError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _correction(points: GivenPoints, shape: tuple[int, int], local: bool) -> Transform:
+    cfg = GivenCfg()
+    fit, smooth = fit_smooth(points, fit_given(points, cfg), cfg)
+    if not local or smooth.variance == 0:
+        return fit.affine
+    field, where = lattice(shape, cfg.nodes)
+    values = smooth.predict(where).T.reshape(field.array.shape).numpy()
+    return compose(fit.affine, FieldTransform(values, field.origin, field.step))

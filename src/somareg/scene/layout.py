@@ -1,0 +1,80 @@
+"""How a scene is divided: overview, tiles, nodes of the displacement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from somareg.io.source import Block
+
+PRESET_TILES: Mapping[str, int] = {"fast": 256, "base": 1024, "precise": 4096}
+
+
+@dataclass(frozen=True)
+class SceneCfg:
+    """Settings of a scene.
+
+    Attributes:
+        tile_px: side of a tile.
+        overlap_px: neighbouring tiles share so many pixels, while there are not too many tiles.
+        tiles: per preset, tiles at most; a larger scene has them further apart.
+        overview_px: longer side of the overview at most, pixels.
+        radius_px: a tile is searched so far around the global affine, and 3 px more for each pixel of the overview.
+        step_px: reference pixels between the nodes of the displacement.
+    """
+
+    tile_px: int = 512
+    overlap_px: int = 64
+    tiles: Mapping[str, int] = field(default_factory=lambda: dict(PRESET_TILES))
+    overview_px: int = 1536
+    radius_px: float = 16.0
+    step_px: int = 16
+
+    def factor(self, shape: tuple[int, int]) -> int:
+        """Reference pixels per pixel of the overview."""
+        return max(1, math.ceil(max(shape) / self.overview_px))
+
+    def search_px(self, factor: int) -> float:
+        """How far a tile is searched around the global affine, reference pixels."""
+        return min(self.radius_px + 3.0 * factor, 96.0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tiles of a scene.
+
+    Attributes:
+        blocks: row by row.
+        rows, columns: of the pattern.
+        spacing: reference pixels from one tile to the next (the larger of x and y).
+    """
+
+    blocks: tuple[Block, ...]
+    rows: int
+    columns: int
+    spacing: float
+
+    def colour(self, index: int) -> int:
+        """0 or 1, like the squares of a chessboard: neighbours along x and y differ."""
+        return sum(divmod(index, self.columns)) % 2
+
+
+def lay_tiles(shape: tuple[int, int], cfg: SceneCfg, limit: int) -> Layout:
+    """Tiles spread evenly over (height, width), overlapping, or apart where there would be more than `limit`."""
+    side = cfg.tile_px
+    stride = float(side - cfg.overlap_px)
+    while _count(shape[0], side, stride) * _count(shape[1], side, stride) > limit:
+        stride *= 1.02
+    tops, lefts = (_starts(n, side, _count(n, side, stride)) for n in shape)
+    blocks = tuple(Block(x, y, min(side, shape[1]), min(side, shape[0])) for y in tops for x in lefts)
+    spacing = max((steps[-1] - steps[0]) / (len(steps) - 1) if len(steps) > 1 else side for steps in (tops, lefts))
+    return Layout(blocks, len(tops), len(lefts), float(spacing))
+
+
+def _count(length: int, side: int, stride: float) -> int:
+    return 1 if length <= side else math.ceil((length - side) / stride) + 1
+
+
+def _starts(length: int, side: int, count: int) -> list[int]:
+    return [0] if count == 1 else [round(i * (length - side) / (count - 1)) for i in range(count)]

@@ -1,0 +1,133 @@
+"""A run that was killed goes on with the same result; a journal believes nothing that is damaged or not its own."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from somareg.errors import OutputError
+from somareg.scene import SceneResult, register
+from somareg.scene.journal import Journal
+from somareg.scene.tile import TileResult
+from tests.t55_scene.conftest import Pair, run
+
+KILLED = """
+import os, signal, sys
+from tests.t55_scene.conftest import run
+def progress(stage, share):
+    if stage.startswith("tile 4/"):
+        os.kill(os.getpid(), signal.SIGKILL)
+run(*sys.argv[1:], progress=progress)
+"""
+
+
+@pytest.fixture
+def killed(small: Pair, tmp_path: Path) -> Path:
+    """The folder of a run that was killed after four of nine tiles."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, str(small.moving), str(small.reference), str(out)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert {path.name for path in out.iterdir()} == {register.WORK}
+    return out
+
+
+class Interrupted(Exception):
+    pass
+
+
+def stop_at_first_tile(stage: str, share: float) -> None:
+    if stage.startswith("tile"):
+        raise Interrupted(stage)
+
+
+def test_resume_gives_the_same(small: Pair, small_result: SceneResult, killed: Path) -> None:
+    with (killed / register.WORK / register.JOURNAL).open("ab") as stream:
+        stream.write(b'0badc0de {"tile":{"index":7,')  # half a record, as a kill leaves it
+    with pytest.raises(OutputError, match="--resume"):
+        run(small.moving, small.reference, killed)
+    with pytest.raises(OutputError, match=r"something else.*options"):
+        run(small.moving, small.reference, killed, resume=True, seed=3)
+    with pytest.raises(Interrupted, match="tile 0/9"):  # in a copy, begun anew
+        other = shutil.copytree(killed, killed.with_name("other"))
+        run(small.moving, small.reference, other, overwrite=True, progress=stop_at_first_tile)
+    stages: list[str] = []
+    again = run(small.moving, small.reference, killed, resume=True, progress=lambda stage, share: stages.append(stage))
+    assert next(stage for stage in stages if stage.startswith("tile")) == "tile 4/9"
+    assert sum(stage.startswith("tile ") for stage in stages) == 6
+    names = ("tie_points.geojson", "gcps.points", "displacement.tif", "aligned.tif")
+    for name in names:
+        assert (killed / name).read_bytes() == (small_result.folder / name).read_bytes(), name
+    assert again.verdict == small_result.verdict
+    assert not (killed / register.WORK).exists()
+
+
+def tile(index: int) -> TileResult:
+    rng = np.random.default_rng(index)
+    return TileResult(
+        index,
+        "matched",
+        points=rng.normal(size=(5, 2)),
+        beyond=rng.normal(size=(5, 2)),
+        precision=rng.uniform(size=5),
+        hit=np.ones(5),
+        figures={"probability": 1 / 3, "correlation_before": float("nan"), "split_half": float("inf")},
+    )
+
+
+def same(a: TileResult, b: TileResult) -> bool:
+    arrays = all(
+        getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("points", "beyond", "precision", "hit")
+    )
+    return arrays and repr(a.figures) == repr(b.figures) and (a.index, a.status) == (b.index, b.status)
+
+
+def fill(path: Path, count: int) -> None:
+    with Journal(path, {"inputs": "these", "nodata": float("nan")}) as journal:
+        journal.note("global", {"matrix": [0.1, 1 / 3]})
+        for index in range(count):
+            journal.keep(tile(index))
+
+
+def test_journal_gives_back_every_bit(tmp_path: Path) -> None:
+    fill(tmp_path / "journal", 3)
+    with Journal(tmp_path / "journal", {"inputs": "these", "nodata": float("nan")}) as journal:
+        assert journal.facts == {"global": {"matrix": [0.1, 1 / 3]}}
+        assert sorted(journal.tiles) == [0, 1, 2]
+        assert all(same(journal.tiles[i], tile(i)) for i in range(3))
+
+
+@pytest.mark.parametrize("cut", [1, 30, 200])
+def test_journal_drops_what_is_damaged_and_goes_on(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "journal"
+    fill(path, 3)
+    path.write_bytes(path.read_bytes()[:-cut])
+    binding = {"inputs": "these", "nodata": float("nan")}
+    with Journal(path, binding) as journal:
+        assert sorted(journal.tiles) == [0, 1]
+        journal.keep(tile(2))
+    with Journal(path, binding) as journal:
+        assert same(journal.tiles[2], tile(2))
+
+
+def test_journal_does_not_believe_a_flipped_bit(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    fill(path, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"e", b"f", 1)
+    path.write_bytes(b"".join(lines))
+    with Journal(path, {"inputs": "these", "nodata": float("nan")}) as journal:
+        assert sorted(journal.tiles) == [0]  # what follows is not believed either
+
+
+def test_journal_is_bound_to_its_inputs(tmp_path: Path) -> None:
+    fill(tmp_path / "journal", 1)
+    with pytest.raises(OutputError, match="inputs changed"):
+        Journal(tmp_path / "journal", {"inputs": "others", "nodata": float("nan")})

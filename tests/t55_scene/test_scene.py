@@ -1,0 +1,227 @@
+"""Whole scenes: accuracy, seams, files, windows that are read, what fails and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from somareg.config import make_config
+from somareg.errors import OutputError, UnsupportedError
+from somareg.geometry import AffineTransform
+from somareg.io import read_estimate
+from somareg.io.lock import folder_lock
+from somareg.io.source import Block, RasterSource
+from somareg.matching.engine import EngineCfg
+from somareg.report import load_report
+from somareg.scene import SceneResult, overview, register, register_scene
+from somareg.scene.inputs import open_pair
+from somareg.scene.tile import TileJob, TileResult, TileSettings, match_tile
+from tests.small_network import save_network, small_network
+from tests.t55_scene.conftest import SIDE, SIZES, Pair, ground, paint, run, save, speckle, warp
+
+
+def test_finds_affine_and_smooth_warp(pair: Pair, result: SceneResult) -> None:
+    errors = pair.errors(result)
+    assert np.sqrt((errors**2).mean()) < 0.35
+    assert np.percentile(errors, 99) < 1.0
+    assert result.verdict.decision == "go"
+    assert {tile.status for tile in result.tiles} == {"matched"}
+
+
+def test_held_out_error_is_honest(pair: Pair, result: SceneResult) -> None:
+    true = float(np.sqrt((pair.errors(result) ** 2).mean()))
+    assert 0.4 * true < result.predicted_rmse_px < 4 * true + 0.3
+
+
+def test_displacement_has_no_seams(result: SceneResult) -> None:
+    """The second derivative beside the tiles' edges is like anywhere else, and small."""
+    bends = np.abs(np.diff(result.displacement.array[0].astype(float), 2, axis=1)).max(0)
+    step = SIZES.step_px
+    edges = {(x + side) // step for x in (0, 192, 384, 576, 768) for side in (0, 256)}
+    at_edges = np.array([i + 1 in edges or i + 2 in edges for i in range(len(bends))])
+    assert bends.max() < 0.1  # pixels per node^2: the true warp reaches 0.02
+    assert bends[at_edges].mean() < 1.5 * bends[~at_edges].mean() + 1e-3
+
+
+def test_certainty_is_high_inside(result: SceneResult) -> None:
+    certainty = result.displacement.certainty
+    assert certainty[8:-8, 8:-8].min() > 0.7
+    assert certainty.max() <= 1.0
+
+
+def test_files(pair: Pair, result: SceneResult) -> None:
+    names = {path.name for path in result.folder.iterdir()}
+    assert names == {
+        "aligned.tif",
+        "displacement.tif",
+        "tie_points.geojson",
+        "gcps.points",
+        "report.json",
+        "report.html",
+    }
+    record = load_report(result.folder / "report.json")
+    assert record.verdict.decision == "go"
+    assert record.settings["scene"] is True
+    assert record.reference.width == SIDE
+    assert record.moving.valid_share == pytest.approx(1.0)
+    assert record.tie_points.total == len(result.tie_points)
+    features = json.loads((result.folder / "tie_points.geojson").read_text())["features"]
+    assert len(features) == len(result.tie_points)
+
+
+def test_aligned_image_lies_on_the_reference(pair: Pair, result: SceneResult, tmp_path: Path) -> None:
+    """It equals the moving image sampled at the true places."""
+    with rasterio.open(result.folder / "aligned.tif") as file:
+        aligned = file.read(1).astype(float)
+    with rasterio.open(pair.moving) as file:
+        before = file.read(1).astype(float)
+    with rasterio.open(pair.reference) as file:
+        reference = file.read(1).astype(float)
+
+    def common_edges(image: Any) -> float:
+        size = [np.hypot(*np.gradient(a))[60:-60, 60:-60].ravel() for a in (np.log(image + 1), reference)]
+        return float(np.corrcoef(*size)[0, 1])
+
+    assert common_edges(aligned) > common_edges(before) + 0.1
+
+
+def test_estimate_is_read_back_and_applied(pair: Pair, result: SceneResult) -> None:
+    points = np.random.default_rng(0).uniform(-100, SIDE + 100, (500, 2))
+    again = read_estimate(result.folder)
+    np.testing.assert_allclose(again.correction(points), result.correction(points), atol=2e-4)
+    with rasterio.open(result.folder / "aligned.tif") as file:
+        aligned = file.read(1)
+    warped = warp(pair.moving, result.folder).data[0]
+    assert (warped == aligned).mean() > 0.999
+
+
+def test_georeferenced(geo: Callable[..., tuple[Path, Path]], tmp_path: Path) -> None:
+    moving, reference = geo()
+    found = run(moving, reference, tmp_path / "out")
+    points = np.random.default_rng(0).uniform(40, 600, (500, 2))
+    errors = np.hypot(*(found.correction(points) - points - (3.4, -5.2)).T)
+    assert np.sqrt((errors**2).mean()) < 0.5
+    assert found.verdict.decision == "go"
+    with rasterio.open(tmp_path / "out" / "displacement.tif") as file, rasterio.open(reference) as like:
+        assert (file.width, file.height) == (40, 40)
+        assert file.transform.a == 16 * like.transform.a
+        assert (file.transform.c, file.transform.f) == (like.transform.c, like.transform.f)
+        assert file.crs == like.crs
+    # Tie points lead from reference pixels to pixels of the moving file, through both georeferences.
+    ties, seen = found.tie_points, found.tie_points.inlier
+    expected = (ties.reference_xy + (3.4, -5.2) + 50 + 0.5) / 1.2 - 0.5
+    assert np.median(np.hypot(*(ties.moving_xy - expected)[seen].T)) < 0.7
+
+
+@pytest.mark.usefixtures("no_page")
+def test_reads_windows_only(small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[Block] = []
+    stages = [""]
+    read = RasterSource.read
+
+    def counted(self: RasterSource, block: Block | None = None) -> Any:
+        assert block is not None, "the whole image was read"
+        if stages[-1] != "warping":  # whose blocks are 1024 px, see its own tests
+            blocks.append(block)
+        return read(self, block)
+
+    monkeypatch.setattr(RasterSource, "read", counted)
+    monkeypatch.setattr(overview, "_STRIP_VALUES", 640 * 64)
+    run(small.moving, small.reference, tmp_path / "out", progress=lambda stage, share: stages.append(stage))
+    largest = max(block.width * block.height for block in blocks)
+    tile = SIZES.tile_px + 2 * (SIZES.search_px(2) + 32 + 16)
+    assert largest <= max(tile**2, 640 * 64)
+    assert largest < 0.5 * small.side**2
+    assert len(blocks) == 2 * 10 + 2 * 9
+
+
+@pytest.mark.usefixtures("no_page")
+def test_failing_tile_is_recorded(small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(job: TileJob) -> TileResult:
+        if job.index == 4:
+            raise MemoryError("no room for tile 4")
+        return match_tile(job)
+
+    monkeypatch.setattr(register, "match_tile", fails)
+    found = run(small.moving, small.reference, tmp_path / "out")
+    assert [tile.status for tile in found.tiles].count("failed") == 1
+    assert found.tiles[4].reason == "MemoryError: no room for tile 4"
+    assert any("no room for tile 4" in note for note in found.notes)
+    assert np.sqrt((small.errors(found) ** 2).mean()) < 0.6
+
+
+def test_unrelated_images_are_refused(small: Pair, tmp_path: Path) -> None:
+    other = save(tmp_path / "other.tif", speckle(paint(ground(640, 77), 78), 79)[None])
+    found = run(other, small.reference, tmp_path / "out")
+    assert found.verdict.decision == "no-go"
+    assert not (tmp_path / "out" / "aligned.tif").exists()
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.usefixtures("no_page")
+def test_half_without_data(small: Pair, tmp_path: Path) -> None:
+    with rasterio.open(small.moving) as file:
+        data = file.read()
+    data[:, :, 320:] = 0
+    half = save(tmp_path / "half.tif", data, nodata=0)
+    found = run(half, small.reference, tmp_path / "out")
+    assert "empty" in {tile.status for tile in found.tiles}
+    certainty = found.displacement.certainty
+    assert certainty[:, 24:].max() == 0
+    assert certainty[4:-4, 4:14].min() > 0.5
+    assert load_report(tmp_path / "out" / "report.json").moving.valid_share == pytest.approx(0.5)
+
+
+def test_lock(small: Pair, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with folder_lock(out / register.WORK), pytest.raises(OutputError, match="in use by another run"):
+        run(small.moving, small.reference, out)
+
+
+def test_folder_with_something_in_it(small: Pair, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        run(small.moving, small.reference, tmp_path)
+
+
+def test_tile_is_the_same_in_another_process(geo: Callable[..., tuple[Path, Path]]) -> None:
+    """A job and its result are pickled; between different CRSs the georeference is a program, not a matrix."""
+    moving, reference = geo()
+    cfg = make_config({"model": "orientation", "reference_scale": "dB", "moving_scale": "amplitude"})
+    with rasterio.open(moving, "r+") as file:
+        file.crs = "EPSG:25833"
+    with open_pair(moving, reference, cfg) as pair:
+        georef = pair.georef
+    start, cpu = AffineTransform.from_parameters(shift=(2.0, -4.0)), "cpu"
+    settings = TileSettings(moving, reference, (1,), (1,), cfg, georef, start, 20.0, EngineCfg(), None, cpu)
+    job = TileJob(3, Block(200, 150, 256, 256), settings)
+    here, there = match_tile(job), pickle.loads(pickle.dumps(match_tile(pickle.loads(pickle.dumps(job)))))
+    assert here.status == there.status == "matched"
+    for name in ("points", "beyond", "precision", "hit"):
+        assert getattr(here, name).tobytes() == getattr(there, name).tobytes()
+    assert here.points.min(0) == pytest.approx((200 + 27.5, 150 + 27.5), abs=1)
+    assert np.median(here.beyond, axis=0) == pytest.approx((1.4, -1.2), abs=0.3)
+
+
+@pytest.mark.usefixtures("no_page")
+def test_learned_model(small: Pair, tmp_path: Path) -> None:
+    """Untrained weights align nothing, and the verdict must say so; the whole path runs on them."""
+    weights = save_network(small_network(), tmp_path / "small.safetensors")
+    found = register_scene(small.moving, small.reference, tmp_path / "out", model=str(weights), scene=SIZES)
+    assert found.settings["model_used"] == str(weights)
+    assert {tile.status for tile in found.tiles} <= {"matched", "failed"}
+    assert all(np.isfinite(tile.beyond).all() for tile in found.tiles)
+
+
+def test_arrays_are_refused(small: Pair, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="in memory"):
+        run(np.zeros((700, 700)), small.reference, tmp_path / "out")
+    with pytest.raises(UnsupportedError, match="tie points"):
+        run(small.moving, small.reference, tmp_path / "out", tie_points="points.csv")
