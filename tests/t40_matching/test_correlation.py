@@ -1,8 +1,7 @@
-"""Window correlation equals its definition, by both of its methods, and can be trained through wherever it looks."""
+"""Window correlation equals its definition, by each of its methods, and can be trained through wherever it looks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor
 
 from somareg.matching import correlation
-from somareg.matching.correlation import WindowGrid, by_fft, by_products, correlate_grid
+from somareg.matching.bands import band_sums
+from somareg.matching.correlation import by_bands, by_fft, by_products, correlate_grid
+from somareg.matching.layout import WindowGrid
 
 GRID = WindowGrid((0, 3, 6), (0, 4, 7, 8), (7, 6), 2)
-METHODS = (by_products, by_fft)
+METHODS = {"products": by_products, "fft": by_fft, "bands": by_bands}
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,17 @@ def scene(seed: int = 0, batch: int = 1, channels: int = 3, *, holes: bool = Fal
     return Scene(reference, reference_valid, moving, moving_valid)
 
 
-@pytest.fixture(params=["products", "fft"])
+@pytest.fixture(params=list(METHODS))
 def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of `correlate_grid`, whatever it would choose by itself."""
-    monkeypatch.setattr(correlation, "FFT_COST", math.inf if request.param == "products" else 0.0)
-    unused = "by_fft" if request.param == "products" else "by_products"
-    monkeypatch.setattr(correlation, unused, lambda *_: pytest.fail("the other method was taken"))
+    """Every way of `correlate_grid`, whatever it would choose by itself; without gradients there are three."""
+    monkeypatch.setattr(correlation, "_fastest", lambda *_: METHODS[request.param])
+    return str(request.param)
+
+
+@pytest.fixture(params=["products", "fft"])
+def trainable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ways that have gradients."""
+    monkeypatch.setattr(correlation, "_fastest", lambda *_: METHODS[request.param])
     return str(request.param)
 
 
@@ -166,7 +172,7 @@ def test_a_pair_does_not_depend_on_its_batch(method: str) -> None:
         torch.testing.assert_close(seen[i : i + 1], seen_alone)
 
 
-# --- two methods, one figure ------------------------------------------------------------------------------------------
+# --- three methods, one figure ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("holes", [False, True])
@@ -189,13 +195,14 @@ def test_the_methods_agree(holes: bool, batch: int, windows_per_chunk: int, monk
         return areas(*parts)
 
     monkeypatch.setattr(correlation, "correlate_areas", counting)
-    products, fft = (run(*masked, GRID) for run in METHODS)
+    products, fft, bands = (run(*masked, GRID) for run in METHODS.values())
     assert calls == [batch * n for n in {1: [1] * 12, 5: [5, 5, 2], 1000: [12]}[windows_per_chunk]]
-    for name, first, second in zip(("covariance", "energy", "seen", "count"), products, fft, strict=True):
+    for name, first, *others in zip(("covariance", "energy", "seen", "count"), products, fft, bands, strict=True):
         scale = float(first.abs().max())
-        torch.testing.assert_close(
-            second, first, atol=2e-6 * scale, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        for other in others:
+            torch.testing.assert_close(
+                other, first, atol=2e-6 * scale, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_the_methods_draw_the_line_at_half_a_window_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,20 +213,21 @@ def test_the_methods_draw_the_line_at_half_a_window_alike(monkeypatch: pytest.Mo
     valid = torch.ones(1, 1, 24, 24)
     valid[..., 12:] = 0
     surfaces = []
-    for cost in (math.inf, 0.0):
-        monkeypatch.setattr(correlation, "FFT_COST", cost)
+    for run in METHODS.values():
+        monkeypatch.setattr(correlation, "_fastest", lambda *_, run=run: run)
         surfaces.append(correlate_grid(reference, torch.ones(1, 1, 16, 16), moving, valid, grid)[0])
     # Window column 4 lies at moving columns 8 to 15 without displacement: half of it is seen at displacement 0.
     assert not surfaces[0].reshape(3, 3, 9, 9)[:, 1, :, 4].any()
     assert bool((surfaces[0].reshape(3, 3, 9, 9)[:, 1, :, 3] != 0).all())
-    torch.testing.assert_close(surfaces[1], surfaces[0], atol=1e-5, rtol=0)
+    for other in surfaces[1:]:
+        torch.testing.assert_close(other, surfaces[0], atol=1e-5, rtol=0)
 
 
 def test_the_methods_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     images = scene(11, 2, holes=True)
     gradients = []
-    for cost in (math.inf, 0.0):
-        monkeypatch.setattr(correlation, "FFT_COST", cost)
+    for run in (by_products, by_fft):
+        monkeypatch.setattr(correlation, "_fastest", lambda *_, run=run: run)
         leaves = images.reference.clone().requires_grad_(), images.moving.clone().requires_grad_()
         surfaces, _ = correlate_grid(leaves[0], images.reference_valid, leaves[1], images.moving_valid, GRID)
         weights = torch.linspace(-1, 1, surfaces.numel()).view_as(surfaces)
@@ -276,7 +284,8 @@ def unseen(kind: str) -> Scene:
         "a constant window",
     ],
 )
-def test_nothing_seen_is_zero_and_has_finite_gradients(method: str, kind: str) -> None:
+@pytest.mark.usefixtures("trainable")
+def test_nothing_seen_is_zero_and_has_finite_gradients(kind: str) -> None:
     images = unseen(kind)
     leaves = images.reference.clone().requires_grad_(), images.moving.clone().requires_grad_()
     surfaces, seen = correlate_grid(leaves[0], images.reference_valid, leaves[1], images.moving_valid, GRID)
@@ -317,6 +326,22 @@ def test_mixed_precision_around_it_changes_nothing(method: str) -> None:
 # --- the grid and the choice ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("margin", [0, 2, 21])
+def test_sums_of_bands_equal_their_definition(margin: int) -> None:
+    """Images that fill blocks of columns in part, and margins wider than a block."""
+    generator = torch.Generator().manual_seed(14)
+    grid = WindowGrid((0, 5, 11), (0, 3, 30), (6, 9), margin)
+    reference = torch.randn(2, 3, 17, 39, generator=generator)
+    moving = torch.randn(2, 3, 17 + 2 * margin, 39 + 2 * margin, generator=generator)
+    n = 2 * margin + 1
+    expected = torch.zeros(2, 9, n, n)
+    for k, (y, x) in enumerate(grid.corners):
+        window = reference[..., y : y + 6, x : x + 9, None, None]
+        around = moving[..., y : y + 6 + 2 * margin, x : x + 9 + 2 * margin]
+        expected[:, k] = (window * around.unfold(-2, n, 1).unfold(-2, n, 1)).sum((1, 2, 3))
+    torch.testing.assert_close(band_sums(reference, moving, grid), expected, atol=1e-4, rtol=0)
+
+
 def test_sums_and_centres_are_of_the_windows() -> None:
     maps = torch.arange(2 * 13 * 14, dtype=torch.float32).reshape(2, 13, 14)
     sums = GRID.sums(maps)
@@ -327,14 +352,15 @@ def test_sums_and_centres_are_of_the_windows() -> None:
     torch.testing.assert_close(GRID.centres(maps), middle.mT)
 
 
-def test_few_windows_go_by_the_fft_and_many_by_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[str] = []
-    for name, run in zip(("by_products", "by_fft"), METHODS, strict=True):
-        monkeypatch.setattr(correlation, name, lambda *parts, name=name, run=run: (taken.append(name), run(*parts))[1])
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.randn(1, 1, n, n, generator=generator) for n in (64, 72)]
-    valid = [torch.ones(1, 1, n, n) for n in (64, 72)]
-    starts = tuple(range(0, 57, 4))
-    for grid in (WindowGrid((0,), (20,), (8, 8), 4), WindowGrid(starts, starts, (8, 8), 4)):
-        correlate_grid(images[0], valid[0], images[1], valid[1], grid)
-    assert taken == ["by_fft", "by_products"]
+def test_the_fastest_way_is_chosen_and_one_with_gradients_where_they_are_needed() -> None:
+    few, many = WindowGrid((0,), (20,), (8, 8), 4), WindowGrid(*[tuple(range(0, 57, 4))] * 2, (8, 8), 4)
+    wide = WindowGrid((0,), (0,), (8, 8), 40)
+
+    def chosen(grid: WindowGrid, *, gradients: bool) -> str:
+        reference, moving = (torch.zeros(1, 1, n, n, requires_grad=gradients) for n in (64, 64 + 2 * grid.margin))
+        return correlation._fastest(reference, moving, grid).__name__
+
+    assert [chosen(grid, gradients=True) for grid in (few, many)] == ["by_fft", "by_products"]
+    assert [chosen(grid, gradients=False) for grid in (many, wide)] == ["by_bands", "by_fft"]
+    with torch.no_grad():
+        assert chosen(many, gradients=True) == "by_bands"

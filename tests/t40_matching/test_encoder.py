@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from somareg.errors import ConfigError
-from somareg.features.encoder import Encoded, Encoder, EncoderCfg, three_bands
+from somareg.features.encoder import Encoded, Encoder, EncoderCfg, detail, three_bands
 from somareg.features.fge import FgeCfg
 from somareg.types import Modality
 from tests.t40_matching.mirrored import mirror
@@ -160,3 +160,30 @@ def test_the_published_backbone_sees_three_bands(count: int) -> None:
     assert seen.shape == (1, 3, 4, 5)
     for band in range(3):
         torch.testing.assert_close(seen[:, band], image[:, min(band, count - 1)])
+
+
+def test_detail_takes_out_the_mean_around_and_spares_what_is_not_valid() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, valid = torch.randn(2, 3, 20, 30, generator=generator), torch.ones(2, 1, 20, 30)
+    valid[..., :12] = 0
+    found = detail(features + 100.0 * valid, valid, 5)
+    for y, x in ((0, 12), (9, 14), (19, 29)):
+        rows, columns = slice(max(0, y - 2), y + 3), slice(max(12, x - 2), x + 3)
+        torch.testing.assert_close(
+            found[..., y, x], features[..., y, x] - features[..., rows, columns].mean((-2, -1)), atol=1e-4, rtol=0
+        )
+    assert not found[..., :12].any()
+
+
+def test_an_encoder_may_hand_out_detail_only() -> None:
+    plain, fine = (Encoder(EncoderCfg(detail=side)).eval() for side in (None, 7))
+    fine.load_state_dict(plain.state_dict())
+    image, mask = torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(1)), torch.ones(1, 1, 96, 96)
+    with torch.no_grad():
+        first, second = plain(image, mask, "sar"), fine(image, mask, "sar")
+    for stride in (2, 4, 8):
+        torch.testing.assert_close(second.pyramid[stride], detail(first.pyramid[stride], first.valid[stride], 7))
+    torch.testing.assert_close(second.pyramid[16], first.pyramid[16])
+    for bad in (1, 4):
+        with pytest.raises(ConfigError, match=r"encoder\.detail"):
+            EncoderCfg(detail=bad)

@@ -77,23 +77,24 @@ def test_every_similarity_of_the_range_is_within_a_votes_reach_of_a_guess(
     assert len(set(hypotheses)) == len(hypotheses)
     rotation, scale = turn * widest, smallest * (largest / smallest) ** size
     assert any(
-        abs(r - rotation) <= cfg.fine.rotation_deg + 1e-9
-        and abs(math.log(s / scale)) <= max(cfg.fine.scale, math.log(cfg.scale_step) / 2) + 1e-9
+        abs(r - rotation) <= cfg.coarse.rotation_deg + 1e-9 and abs(math.log(s / scale)) <= cfg.coarse.scale + 1e-9
         for r, s in hypotheses
     )
 
 
 def test_nothing_is_guessed_beyond_what_is_asked() -> None:
     rotations, scales = zip(*SearchCfg(22.0, scale=(0.78, 1.28)).hypotheses(), strict=True)
-    assert set(rotations) == {-20, -10, 0, 10, 20}
-    assert sorted(set(scales)) == pytest.approx([1.11**i for i in range(-2, 3)])
+    assert set(rotations) == {-16, 0, 16}
+    assert sorted(set(scales)) == pytest.approx([1.185**i for i in range(-1, 2)])
 
 
-@pytest.mark.parametrize("rotation", [0.0, 4.0, 5.0])
-def test_what_one_vote_covers_needs_one_guess(rotation: float) -> None:
-    assert SearchCfg(rotation_deg=rotation, scale=(0.96, 1.04)).hypotheses() == [(0.0, 1.0)]
-    assert len(SearchCfg(rotation_deg=5.1, scale=(0.96, 1.04)).hypotheses()) == 3
-    assert len(SearchCfg(rotation_deg=rotation, scale=(0.94, 1.04)).hypotheses()) == 2
+def test_what_one_vote_covers_needs_no_guesses() -> None:
+    assert not SearchCfg(rotation_deg=5.0, scale=(0.96, 1.04)).is_wide
+    assert SearchCfg(rotation_deg=5.1, scale=(0.96, 1.04)).is_wide
+    assert SearchCfg(rotation_deg=0.0, scale=(0.94, 1.04)).is_wide
+    assert SearchCfg(rotation_deg=8.0, scale=(0.96, 1.04)).hypotheses() == [(0.0, 1.0)]
+    assert len(SearchCfg(rotation_deg=8.1, scale=(0.96, 1.04)).hypotheses()) == 3
+    assert len(SearchCfg(rotation_deg=0.0, scale=(0.9, 1.04)).hypotheses()) == 2
 
 
 @pytest.mark.parametrize(("step", "count"), [(10.0, 36), (11.0, 33), (90.0, 4)])
@@ -147,7 +148,7 @@ def test_rotation_scale_and_shift_are_found_from_nothing(
     pair = make_pair(4, 256, rotation_deg=rotation, scale=scale, shift=shift)
     found = find(as_pair(pair))
     assert error(STILL, pair) > 20
-    assert error(found.affine, pair) < 5
+    assert error(found.affine, pair) < 8  # votes lie 3 px of 140 apart; the refinement goes on from there
     assert found.score > SearchCfg().settled
 
 
@@ -211,8 +212,8 @@ def test_without_support_all_guesses_are_looked_at_small_and_the_best_again() ->
     assert small > large
     references = [side for count, side in seen.asked if side in (256 // small, 256 // large)]
     assert sorted(references) == [256 // small, 256 // large]
-    # 25 guesses in groups of 5, and two times the finer one: what is expected, and the 3 best guesses.
-    assert [count for count, _ in seen.asked] == [1, 1, 1, 5, 5, 5, 5, 5, 3]
+    # 9 guesses in groups of 5, and two times the finer one: what is expected, and the 3 best guesses.
+    assert [count for count, _ in seen.asked] == [1, 1, 1, 5, 4, 3]
     more = looked_at(pair, replace(never, keep=4))
     assert more.images == seen.images + 1
 

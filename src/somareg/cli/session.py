@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from somareg.cli.failures import UsageError, report_failure
+from somareg.cli.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,6 +76,7 @@ def session(*, as_json: bool, verbose: bool, quiet: bool) -> Iterator[Session]:
     if verbose and quiet:
         raise UsageError("use -v or -q, not both")
     ui = Session(as_json=as_json, verbose=verbose, quiet=quiet)
+    keep_freed_memory()
     try:
         with _logging(ui):
             yield ui

@@ -31,6 +31,12 @@ class EncoderCfg:
         coarse_channels: channels of the coarse features after projection, where DINOv2 gives them.
         compact, resnet, dinov2: settings of these parts.
         fge: settings of the enhancer at 1/2, 1/4 and 1/8; None leaves it out.
+        detail: features at 1/2, 1/4 and 1/8 are handed out without their mean over so many cells per side (odd); None
+            leaves it in. What is smooth hardly changes over the few cells that training looks at, so nothing teaches
+            it to be right farther away, where it outvotes the rest.
+
+    Raises:
+        ConfigError: `detail` is even or less than 3.
     """
 
     backbone: Literal["compact", "resnet"] = "compact"
@@ -40,6 +46,11 @@ class EncoderCfg:
     resnet: ResNetCfg = field(default_factory=ResNetCfg)
     dinov2: Dinov2Cfg = field(default_factory=Dinov2Cfg)
     fge: FgeCfg | None = field(default_factory=FgeCfg)
+    detail: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.detail is not None and (self.detail < 3 or self.detail % 2 == 0):
+            raise ConfigError(f"encoder.detail is {self.detail}; give an odd number of cells from 3 on, or null")
 
     @property
     def outputs(self) -> dict[int, int]:
@@ -105,7 +116,20 @@ class Encoder(nn.Module):
             pyramid[16] = self.coarse(self._dinov2(image, mask))
         cut = {stride: level[..., : height // stride, : width // stride] for stride, level in pyramid.items()}
         valid = {stride: (nn.functional.avg_pool2d(mask, stride) > 0.5).to(mask.dtype) for stride in sorted(pyramid)}
+        if self.cfg.detail is not None:
+            cut |= {stride: detail(cut[stride], valid[stride], self.cfg.detail) for stride in STRIDES[:-1]}
         return Encoded(cut, valid, before, after, reconstruction)
+
+
+def detail(features: Tensor, valid: Tensor, side: int) -> Tensor:
+    """Features (B, K, h, w) minus their mean over the valid cells around, `side` x `side`; 0 where not valid."""
+    half = side // 2
+
+    def mean(x: Tensor) -> Tensor:
+        rows = nn.functional.avg_pool2d(x, (side, 1), 1, (half, 0))
+        return nn.functional.avg_pool2d(rows, (1, side), 1, (0, half))
+
+    return (features - mean(features * valid) / mean(valid).clamp_min(1e-3)) * valid
 
 
 class _Branch(nn.Module):

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+STRIP = 16  # rows of cells
+
 
 @dataclass(frozen=True)
 class OrientationCfg:
@@ -116,10 +118,17 @@ def _responses(gx: Tensor, gy: Tensor, cos: Tensor, sin: Tensor, stride: int) ->
         steered = F.conv2d(torch.stack([gx, gy], dim=2).flatten(0, 1), torch.cat([cos, sin]).transpose(0, 1))
         cells = F.avg_pool2d(steered.abs(), stride)
         return cells.view(*gx.shape[:2], *cells.shape[1:]).sum(1)
-    response = torch.zeros_like(gx[:, :1] * cos)
-    for band in range(gx.shape[1]):
-        response += (gx[:, band : band + 1] * cos + gy[:, band : band + 1] * sin).abs()
-    return F.avg_pool2d(response, stride)
+    height, width = (side // stride for side in gx.shape[-2:])
+    cells = gx.new_empty(gx.shape[0], cos.shape[1], height, width)
+    # A strip at a time: what is added up stays in the processor's cache.
+    for first in range(0, height, STRIP):
+        rows = slice(first * stride, min(first + STRIP, height) * stride)
+        response = gx.new_zeros(())
+        for band in range(gx.shape[1]):
+            x, y = gx[:, band : band + 1, rows], gy[:, band : band + 1, rows]
+            response = response + (x * cos).addcmul_(y, sin).abs_()
+        cells[:, :, first : first + STRIP] = F.avg_pool2d(response, stride)
+    return cells
 
 
 def orientation_channels(image: Tensor, mask: Tensor, cfg: OrientationCfg) -> tuple[Tensor, Tensor]:

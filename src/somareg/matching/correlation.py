@@ -1,61 +1,26 @@
-"""Masked normalised cross-correlation of a grid of windows, two ways that give the same figures.
+"""Masked normalised cross-correlation of a grid of windows, three ways that give the same figures.
 
 Dense windows share their pixels: one product map per displacement, summed over all windows at once. Sparse windows
-are cut out and correlated with the FFT. Both centre the features by the image's mean, so that windows can share work.
-Differentiable.
+with a wide margin are cut out and correlated with the FFT. Both are differentiable; without gradients matrix products
+of bands (see `bands`) are faster than either up to margins of about half a window. All centre the features by the
+image's mean, so that windows can share work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from somareg.matching.bands import BLOCK, band_sums
+from somareg.matching.layout import WindowGrid
+
 CHUNK_ELEMENTS = 24_000_000  # bounds the memory of one batch of windows (about 100 MB of float32)
-FFT_COST = 20.0  # multiplications by the FFT that take as long as one of the product maps (measured on a CPU)
-
-
-@dataclass(frozen=True)
-class WindowGrid:
-    """Windows at every combination of some rows and columns, in cells.
-
-    Attributes:
-        rows, columns: first row and first column of the windows.
-        size: (height, width) of a window.
-        margin: search radius.
-    """
-
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-    size: tuple[int, int]
-    margin: int
-
-    @property
-    def corners(self) -> list[tuple[int, int]]:
-        """First cell (y, x) of each window, row by row."""
-        return [(y, x) for y in self.rows for x in self.columns]
-
-    def centres(self, like: Tensor) -> Tensor:
-        """(N, 2) centres (x, y) of the windows."""
-        height, width = self.size
-        middle = [(x + (width - 1) / 2, y + (height - 1) / 2) for y, x in self.corners]
-        return like.new_tensor(middle).reshape(-1, 2)
-
-    def sums(self, maps: Tensor) -> Tensor:
-        """Sum of each window of (..., h, w) maps, (..., N)."""
-        over_rows = _selection(self.rows, self.size[0], maps.shape[-2], maps)
-        over_columns = _selection(self.columns, self.size[1], maps.shape[-1], maps)
-        return (over_rows @ maps @ over_columns.mT).flatten(-2)
-
-
-def _selection(starts: tuple[int, ...], size: int, length: int, like: Tensor) -> Tensor:
-    """(len(starts), length) of 0 and 1: which cells of an axis belong to which window."""
-    index = torch.arange(length, device=like.device)
-    first = torch.tensor(starts, device=like.device)[:, None]
-    return ((index >= first) & (index < first + size)).to(like)
+# What a multiplication takes against one in the product maps, measured on a CPU.
+FFT_COST = 20.0  # per cell of a window's search area
+BAND_COST, BAND_CALL = 0.1, 1000.0  # in a matrix product, and each call of one
 
 
 def correlate_grid(
@@ -75,11 +40,7 @@ def correlate_grid(
         leaves the valid moving image and 0 where less than half of it is seen; and the share of each window that is
         valid in the moving image at zero displacement, (B, N).
     """
-    height, width = reference.shape[-2:]
-    side = 2 * grid.margin + 1
-    area = (grid.size[0] + 2 * grid.margin) * (grid.size[1] + 2 * grid.margin)
-    dense = height * width * side**2 < FFT_COST * len(grid.rows) * len(grid.columns) * area
-    method = by_products if dense else by_fft
+    method = _fastest(reference, moving, grid)
     # Half precision has no FFT of these sizes, and the sums run over thousands of cells.
     with torch.autocast(reference.device.type, enabled=False):
         reference_valid, moving_valid = reference_valid.float(), moving_valid.float()
@@ -93,6 +54,20 @@ def correlate_grid(
     share = (seen / count.clamp_min(1.0)[..., None, None]).clamp(0.0, 1.0)
     surfaces = torch.where(share > 0.5, coefficient * share.sqrt(), torch.zeros_like(coefficient))
     return surfaces, share[..., grid.margin, grid.margin]
+
+
+def _fastest(reference: Tensor, moving: Tensor, grid: WindowGrid) -> Callable[..., Parts]:
+    height, width = reference.shape[-2:]
+    side = 2 * grid.margin + 1
+    area = (grid.size[0] + 2 * grid.margin) * (grid.size[1] + 2 * grid.margin)
+    costs: dict[Callable[..., Parts], float] = {
+        by_products: height * width * side**2,
+        by_fft: FFT_COST * len(grid.rows) * len(grid.columns) * area,
+    }
+    if not (torch.is_grad_enabled() and (reference.requires_grad or moving.requires_grad)):
+        products = grid.size[0] * (width + 2 * grid.margin) * (BLOCK + 2 * grid.margin)
+        costs[by_bands] = len(grid.rows) * side * (BAND_COST * products + BAND_CALL / len(reference))
+    return min(costs, key=lambda method: costs[method])
 
 
 def _centred(features: Tensor, valid: Tensor) -> Tensor:
@@ -147,6 +122,26 @@ def _shifts(maps: Tensor, height: int, width: int, side: int) -> Iterator[Tensor
 def _products(reference: Tensor, moving: Tensor, side: int) -> Tensor:
     result: Tensor = _ShiftedProducts.apply(reference, moving, side)  # type: ignore[no-untyped-call]
     return result
+
+
+def by_bands(
+    reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor, grid: WindowGrid
+) -> Parts:
+    """Matrix products of bands of rows; without gradients."""
+    count = grid.sums(reference_valid[:, 0])
+    reference_energy = reference.square().sum(1, keepdim=True)
+    moving_energy = moving.square().sum(1, keepdim=True)
+    covariance = band_sums(reference, moving, grid)
+    fixed, moved = [reference_valid], [moving_energy]
+    if whole := bool((moving_valid > 0).all()):
+        seen = count[..., None, None].expand_as(covariance)
+        window_energy = grid.sums(reference_energy[:, 0])[..., None, None]
+    else:
+        fixed, moved = [*fixed, reference_energy, reference_valid], [*moved, moving_valid, moving_valid]
+    sums = band_sums(torch.cat(fixed), torch.cat(moved), grid).view(len(fixed), *covariance.shape)
+    if not whole:
+        window_energy, seen = sums[1], sums[2].round()
+    return covariance, window_energy * sums[0], seen, count
 
 
 def by_products(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg, orientation_channels
@@ -53,21 +51,11 @@ class OrientationFeatures:
         return None
 
 
-LOCAL_CELLS = 15  # side of the neighbourhood whose mean is taken out of learned features
-
-
 class LearnedFeatures:
-    """The network's encoder with its FGE, at every stride that its matcher has a stage for.
+    """The network's encoder with its FGE, at every stride that its matcher has a stage for."""
 
-    Args:
-        network: trained.
-        detail: take out what is smooth over a neighbourhood, for searching far. Training looks at displacements of a
-            few cells, between which smooth features hardly differ: nothing teaches them to be right farther away, where
-            they outvote the others. Close to the truth they help.
-    """
-
-    def __init__(self, network: Soma, detail: bool = False) -> None:
-        self.network, self.detail = network, detail
+    def __init__(self, network: Soma) -> None:
+        self.network = network
         self._strides = tuple(sorted({stage.stride for stage in network.cfg.glam.stages}))
 
     @property
@@ -79,19 +67,7 @@ class LearnedFeatures:
 
     def levels(self, encoded: Encoded) -> Levels:
         """What the windows need of encoded images."""
-        keep = _detail if self.detail else torch.mul
-        return {s: (keep(encoded.pyramid[s].float(), encoded.valid[s]), encoded.valid[s]) for s in self._strides}
+        return {s: (encoded.pyramid[s].float() * encoded.valid[s], encoded.valid[s]) for s in self._strides}
 
     def temperature(self, stride: int) -> float | None:
         return self.network.temperature(stride)
-
-
-def _detail(features: Tensor, valid: Tensor) -> Tensor:
-    """Features (B, K, h, w) minus their mean over the valid cells nearby; 0 where not valid."""
-    half, seen = LOCAL_CELLS // 2, features * valid
-
-    def mean(x: Tensor) -> Tensor:
-        rows = F.avg_pool2d(x, (LOCAL_CELLS, 1), 1, (half, 0))
-        return F.avg_pool2d(rows, (1, LOCAL_CELLS), 1, (0, half))
-
-    return (features - mean(seen) / mean(valid).clamp_min(1e-3)) * valid

@@ -109,13 +109,12 @@ def align(
     near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_near, cfg.reuse_px)
     try:
         progress("search", 0.05)
-        seeking = channels if network is None else LearnedFeatures(network, detail=True)
-        start = find_start(pair, _likely_starts(pair, starts, network), seeking, cfg.search)
+        start = find_start(pair, _likely_starts(pair, starts, network), features, cfg.search)
         affine = start.affine
         progress("coarse affine", 0.3)
         for factor in _halvings(reduction(pair, cfg.search.fine_px)):
             smaller = Matcher(pair.reduced(factor), features, reuse)
-            affine = rescale(refine_affine(smaller, rescale(affine, 1, factor), near[:1], cfg.windows)[0], factor, 1)
+            affine = rescale(refine_affine(smaller, rescale(affine, 1, factor), near, cfg.windows)[0], factor, 1)
         progress("affine", 0.5)
         matcher = Matcher(pair, features, reuse)
         affine, matches = refine_affine(matcher, affine, near, cfg.windows)

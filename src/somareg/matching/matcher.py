@@ -18,6 +18,7 @@ from somareg.matching.windows import (
     MIN_COVERAGE,
     WindowCfg,
     WindowCorrelation,
+    correlate_all,
     correlate_windows,
     coverage,
     window_grid,
@@ -96,10 +97,8 @@ class Matcher:
         rows, columns = slice(skip, skip + height + 2 * window.margin), slice(skip, skip + width + 2 * window.margin)
         moved, moved_valid = moved[..., rows, columns], moved_valid[..., rows, columns]
         temperature = self.describe.temperature(stride)
-        return [
-            replace(correlate_windows(fixed, fixed_valid, one, one_valid, window).cpu(), temperature=temperature)
-            for one, one_valid in zip(torch.split(moved, 1), torch.split(moved_valid, 1), strict=True)
-        ]
+        found = correlate_all(fixed, fixed_valid, moved, moved_valid, window)
+        return [replace(one.cpu(), temperature=temperature) for one in found]
 
     def correlate_back(self, transform: Transform, window: WindowCfg, stride: int | None = None) -> WindowCorrelation:
         """The same with windows cut from the warped moving image and sought in the reference.

@@ -1,7 +1,7 @@
 """Where to start when little is known: votes around what is expected, then around it turned and scaled, coarse to fine.
 
-One vote covers a few degrees and percent and any shift. Larger ranges are covered by votes at low resolution around
-guesses 10 degrees and 11 % apart; the best of them vote again at a finer one.
+One vote covers a few degrees and percent and any shift. Larger ranges are covered by votes at low resolution, whose
+small windows bear more, around guesses 16 degrees and 18 % apart; the best of them vote again at a finer one.
 """
 
 from __future__ import annotations
@@ -37,26 +37,32 @@ class SearchCfg:
     """
 
     rotation_deg: float = 22.0
-    rotation_step_deg: float = 10.0
+    rotation_step_deg: float = 16.0
     scale: tuple[float, float] = (0.78, 1.28)
-    scale_step: float = 1.11
+    scale_step: float = 1.185
     radius: float = 0.14
     keep: int = 3
     settled: float = 2.2
     coarse_px: float = 80.0
     fine_px: float = 140.0
-    coarse: VoteCfg = field(default_factory=lambda: VoteCfg(WindowCfg(14, 4, 4), step_px=1.5))
+    coarse: VoteCfg = field(default_factory=lambda: VoteCfg(WindowCfg(14, 4, 4), 8.0, 0.085, 1.5))
     fine: VoteCfg = field(default_factory=VoteCfg)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether one fine vote does not cover what is searched."""
+        (low, high), reach = self.scale, self.fine.scale
+        return self.rotation_deg > self.fine.rotation_deg or low < 1 - reach or high > 1 + reach
 
     def hypotheses(self) -> list[tuple[float, float]]:
         """(rotation in degrees, scale) of every guess, the identity among them."""
-        spared = self.fine.rotation_deg  # what a vote covers by itself
+        spared = self.coarse.rotation_deg  # what a vote covers by itself
         turns = math.ceil(max(0.0, self.rotation_deg - spared) / self.rotation_step_deg)
         rotations = [i * self.rotation_step_deg for i in range(-turns, turns + 1)]
         if self.rotation_deg >= 180:
             count = math.ceil(360 / self.rotation_step_deg)
             rotations = [i * 360 / count for i in range(count)]
-        step, spared = math.log(self.scale_step), self.fine.scale
+        step, spared = math.log(self.scale_step), self.coarse.scale
         below = math.ceil(max(0.0, -math.log(self.scale[0]) - spared) / step)
         above = math.ceil(max(0.0, math.log(self.scale[1]) - spared) / step)
         scales = [math.exp(i * step) for i in range(-below, above + 1)]
@@ -99,7 +105,7 @@ def find_start(
     near = [rescale(start, 1, factor) for start in starts]
     found = vote(matcher, near, radius, cfg.fine)
     best = max(found, key=lambda elected: elected.score, default=None)
-    if len(cfg.hypotheses()) > 1 and (best is None or best.score < cfg.settled):
+    if cfg.is_wide and (best is None or best.score < cfg.settled):
         coarse = reduction(pair, cfg.coarse_px)
         guesses = _guesses(Matcher(pair.reduced(coarse), features), starts, coarse, cfg)
         # The vote at low resolution is right within a cell or two.

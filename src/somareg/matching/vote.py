@@ -32,7 +32,8 @@ class VoteCfg:
     Attributes:
         window: windows, in cells; their margin grows to what is searched.
         rotation_deg, scale: the similarity lies within +-this rotation and exp(+-this) scale of the guess. Windows stay
-            as they are, so this is bounded by what they bear: about 6 degrees and 0.06.
+            as they are, so this is bounded by what they bear: their corners should move by no more than a cell and a
+            half (0.06 for windows of 28 cells).
         step_px: the hypotheses are so dense that the image's corners move by no more than this between them.
         right: share of the windows that are expected to see their true displacement.
         windows: at most (about).

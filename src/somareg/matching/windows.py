@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from somareg.matching.correlation import WindowGrid, correlate_grid
+from somareg.matching.correlation import correlate_grid
+from somareg.matching.layout import WindowGrid
 
 
 @dataclass(frozen=True)
@@ -92,21 +93,30 @@ MIN_COVERAGE = 1 / 3  # share of a window's cells that must be valid in the refe
 def correlate_windows(
     reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor, cfg: WindowCfg
 ) -> WindowCorrelation:
-    """Normalised cross-correlation of the windows of one pair; see `correlate_grid`.
+    """Normalised cross-correlation of the windows of one pair; see `correlate_all`, B = 1."""
+    return correlate_all(reference, reference_valid, moving, moving_valid, cfg)[0]
+
+
+def correlate_all(
+    reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor, cfg: WindowCfg
+) -> list[WindowCorrelation]:
+    """Normalised cross-correlation of one image's windows with several moving ones; see `correlate_grid`.
 
     Args:
         reference: (1, K, h, w) features.
         reference_valid: (1, 1, h, w) 0 or 1.
-        moving: (1, K, h + 2 margin, w + 2 margin) features on the same grid, enlarged by the margin.
-        moving_valid: (1, 1, h + 2 margin, w + 2 margin).
+        moving: (B, K, h + 2 margin, w + 2 margin) features on the same grid, enlarged by the margin.
+        moving_valid: (B, 1, h + 2 margin, w + 2 margin).
         cfg: window settings; windows larger than the features are cut to them.
 
     Returns:
-        One surface per window; windows with fewer than a third of their cells valid, or with fewer than `min_seen`
-        of them inside the valid moving image at zero displacement, are left out.
+        For each moving image one surface per window; windows with fewer than a third of their cells valid, or with
+        fewer than `min_seen` of them inside the valid moving image at zero displacement, are left out.
     """
     grid = window_grid((reference.shape[-2], reference.shape[-1]), cfg)
-    surfaces, seen = correlate_grid(reference, reference_valid, moving, moving_valid, grid)
     known = coverage(reference_valid, grid)[0]
-    kept = (seen[0] >= cfg.min_seen) & (known > MIN_COVERAGE)
-    return WindowCorrelation(surfaces[0, kept], grid.centres(reference)[kept], (known * seen[0])[kept])
+    fixed = reference.expand(len(moving), -1, -1, -1), reference_valid.expand(len(moving), -1, -1, -1)
+    surfaces, seen = correlate_grid(*fixed, moving, moving_valid, grid)
+    kept = (seen >= cfg.min_seen) & (known > MIN_COVERAGE)
+    centres, valid = grid.centres(reference), known * seen
+    return [WindowCorrelation(surfaces[i, k], centres[k], valid[i, k]) for i, k in enumerate(kept)]

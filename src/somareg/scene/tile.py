@@ -175,7 +175,7 @@ def match_windows(
         affine,
         ties,
         (away <= 2.0).double().numpy(),
-        Alignment(affine, None, None, evidence, backward, halves, begun.score),
+        Alignment(affine, None, None, evidence, backward, halves, support=begun.score),
     )
 
 
