@@ -127,7 +127,7 @@ def align(
     judge = matcher if network is None else Matcher(pair, channels)
     evidence, ties = gather(judge, estimate, starts[0])
     if network is None:
-        backward, _ = forward_backward(Matcher(pair.swapped(), features, reuse), affine, pair.shape)
+        backward = forward_backward(Matcher(pair.swapped(), features, reuse), affine, pair.shape)
     else:
         backward = back_again(matcher, affine, near[-1], 120)
     halves = split_half(matches, pair.shape, 0.4)
@@ -164,12 +164,12 @@ def coarse_affine(network: Soma, reference: Encoded, moving: Encoded) -> AffineT
     return None if matrix is None else to_transform(matrix)
 
 
-def preset(name: str, base: EngineCfg | None = None) -> EngineCfg:
+def preset(name: str) -> EngineCfg:
     """Engine settings of a preset: "fast", "base" or "precise"."""
-    base = base or EngineCfg()
+    base = EngineCfg()
     if name == "fast":
         light = replace(base.features, scales=((1.0, 1.0),))
-        return replace(base, features=light, windows=80, flow=replace(base.flow or FlowCfg(), limit=300))
+        return replace(base, features=light, windows=80, flow=FlowCfg(limit=300))
     if name == "precise":
         near, learned = ((*steps, steps[-1]) for steps in (base.near, base.learned_near))
         return replace(base, near=near, learned_near=learned, windows=600, search=replace(base.search, keep=8))
