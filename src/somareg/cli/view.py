@@ -11,7 +11,9 @@ from somareg.cli import options as o
 from somareg.cli.session import session
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="output folder of register, or a file in it")]
-Port = Annotated[int, typer.Option("--port", metavar="N", help="port to listen on; 0: any that is free", min=0, max=65535)]
+Port = Annotated[
+    int, typer.Option("--port", metavar="N", help="port to listen on; 0: any that is free", min=0, max=65535)
+]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="print the address and open nothing")]
 Moving = Annotated[Path | None, typer.Option("--moving", metavar="FILE", help="the moving image, if it was moved away")]
 Reference = Annotated[Path | None, typer.Option("--reference", metavar="FILE", help="the same for the reference")]

@@ -30,18 +30,20 @@ def render_report(result: Result, record: Report) -> str:
     """
     style, script = asset("base.css") + asset("report.css"), asset("report.js")
     pictures = _pictures(result)
-    page: str = page_environment().get_template(
-        "report.html.j2"
-    ).render(
-        **verdict_parts(record),
-        policy=content_policy(style, script),
-        # The two files are ours; they must reach the page byte for byte, since the policy holds their hashes.
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        pictures=pictures,
-        picture_step=record.reference.width / pictures[0]["image"].width,
-        figures=_figures(result),
-        images=[("Moving", record.moving), ("Reference", record.reference)],
+    page: str = (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            **verdict_parts(record),
+            policy=content_policy(style, script),
+            # The two files are ours; they must reach the page byte for byte, since the policy holds their hashes.
+            style=Markup(style),  # noqa: S704
+            script=Markup(script),  # noqa: S704
+            pictures=pictures,
+            picture_step=record.reference.width / pictures[0]["image"].width,
+            figures=_figures(result),
+            images=[("Moving", record.moving), ("Reference", record.reference)],
+        )
     )
     return page
 

@@ -75,7 +75,7 @@ def _side(moving: Raster, transform: Transform, points: FloatArray, step: float)
 
 
 def limits_of(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArray:
-    """(C, 2) black and white points of (C, h, w); SAR amplitudes are shown with a darker white point than reflectances."""
+    """Black and white points (C, 2) of an image (C, h, w); SAR gets a darker white point than reflectances."""
     valid = data[:, mask]
     if valid.size == 0 or not np.isfinite(valid).any():
         return np.tile([0.0, 1.0], (len(data), 1))

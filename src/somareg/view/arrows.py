@@ -69,7 +69,9 @@ class Arrows:
             words = f"no displacement: below {NOTHING_PX} px {where}"
             return {"arrows": [], "factor": 1, "key_px": 0, "key": words}
         factor = nice(1.1 * spacing / usual) or 1.0
-        table = np.column_stack([xy, self._displacement(xy, part), self._certainty(xy)]) if len(xy) else np.empty((0, 5))
+        table = (
+            np.column_stack([xy, self._displacement(xy, part), self._certainty(xy)]) if len(xy) else np.empty((0, 5))
+        )
         length = nice(usual, up=True)
         return {
             "arrows": np.round(table, 3).tolist(),

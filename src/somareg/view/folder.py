@@ -42,9 +42,7 @@ class Folder:
         return self.path / DISPLACEMENT
 
 
-def find_folder(
-    path: str | Path, *, moving: str | Path | None = None, reference: str | Path | None = None
-) -> Folder:
+def find_folder(path: str | Path, *, moving: str | Path | None = None, reference: str | Path | None = None) -> Folder:
     """Read a result.
 
     Args:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
@@ -26,8 +28,48 @@ from somareg.view.pyramid import Area
 
 BASE_PX = 2048
 """Longer side of the reduced copy that is held in memory: what is seen from afar comes from it."""
+SMALLEST_PX = 256
 LATTICE_PX = 16.0
 TOLERANCE_PX = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """The whole image, smaller, in memory.
+
+    Attributes:
+        data: (C, h, w).
+        mask: (h, w).
+        full: (width, height) of the file.
+    """
+
+    data: NDArray[Any]
+    mask: BoolArray
+    full: tuple[int, int]
+
+    @property
+    def ratio(self) -> FloatArray:
+        """Its pixels per pixel of the file (x, y)."""
+        return np.array(self.mask.shape[::-1]) / self.full
+
+    def part(self, window: Block) -> tuple[NDArray[Any], BoolArray, FloatArray, FloatArray]:
+        """As `SceneImage._read`, of at least a window of the file."""
+        ratio = self.ratio
+        left, top = np.floor(np.array(window[:2]) * ratio).astype(int)
+        right, bottom = np.ceil((np.array(window[:2]) + window[2:]) * ratio).astype(int)
+        rows, columns = slice(top, bottom), slice(left, right)
+        return self.data[:, rows, columns], self.mask[rows, columns], np.array([left, top]) / ratio, ratio
+
+    def halved(self) -> Reduced:
+        """Half the size; valid pixels are averaged, valid where at least half of them are."""
+        height, width = self.mask.shape
+        size = max(1, width // 2), max(1, height // 2)
+        weight = np.asarray(cv2.resize(self.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA))
+        bands = [
+            np.asarray(cv2.resize(np.where(self.mask, band, 0).astype(np.float32), size, interpolation=cv2.INTER_AREA))
+            for band in self.data
+        ]
+        return Reduced(np.stack(bands) / np.maximum(weight, 1e-6), weight >= 0.5 - 1e-6, self.full)
 
 
 class SceneImage:
@@ -110,14 +152,9 @@ class SceneImage:
 
     def _read(self, window: Block, reduction: int) -> tuple[NDArray[Any], BoolArray, FloatArray, FloatArray]:
         """Pixels and mask of a window, reduced; its corner in the file and pixels read per pixel of the file (x, y)."""
-        data, mask, ratio = self._base
-        if reduction * ratio.min() >= 0.999:  # the copy in memory is fine enough
-            left, top = (math.floor(start * r) for start, r in zip(window[:2], ratio, strict=True))
-            right, bottom = (
-                math.ceil((start + size) * r) for start, size, r in zip(window[:2], window[2:], ratio, strict=True)
-            )
-            part = slice(top, bottom), slice(left, right)
-            return data[(slice(None), *part)], mask[part], np.array([left, top]) / ratio, ratio
+        fine_enough = [level for level in self._base if reduction * level.ratio.min() >= 0.999]
+        if fine_enough:
+            return fine_enough[-1].part(window)
         window = self._aligned(window, reduction)
         size = max(1, round(window.width / reduction)), max(1, round(window.height / reduction))
         data, mask = self._from_file(window, size)
@@ -131,18 +168,20 @@ class SceneImage:
         return Block(left, top, right - left, bottom - top)
 
     @property
-    def _base(self) -> tuple[NDArray[Any], BoolArray, FloatArray]:
+    def _base(self) -> tuple[Reduced, ...]:
+        """Reduced copies of the whole image, each half the size of the one before."""
         with self._base_lock:  # whoever comes second waits and does not read it again
-            return self._reduced
+            return self._copies
 
     @cached_property
-    def _reduced(self) -> tuple[NDArray[Any], BoolArray, FloatArray]:
-        """The whole image reduced, its mask, and its pixels per pixel of the file (x, y)."""
+    def _copies(self) -> tuple[Reduced, ...]:
         width, height = self.grid.width, self.grid.height
         shrink = min(1.0, BASE_PX / max(width, height))
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
-        data, mask = self._from_file(Block(0, 0, width, height), size)
-        return data, mask, np.array([size[0] / width, size[1] / height])
+        copies = [Reduced(*self._from_file(Block(0, 0, width, height), size), (width, height))]
+        while max(copies[-1].mask.shape) > SMALLEST_PX:
+            copies.append(copies[-1].halved())
+        return tuple(copies)
 
     def _from_file(self, window: Block, size: tuple[int, int]) -> tuple[NDArray[Any], BoolArray]:
         """Bands (C, h, w) of a window at `size` (width, height), averaged, from overviews where the file has some."""

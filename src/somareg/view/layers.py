@@ -17,8 +17,9 @@ from somareg.view.images import SceneImage
 from somareg.view.points import Points
 from somareg.view.pyramid import Area, Pyramid
 
-CELLS_ACROSS = 32
-"""Cells of the residual map along the longer side."""
+MAX_CELLS = 48
+"""Cells of the residual map along the longer side, at most."""
+POINTS_PER_CELL = 4
 SURVEY_PX = 128  # longer side of the look at a layer that its scale is taken from
 EVERY = 4  # smooth layers are computed at every 4th pixel
 
@@ -57,9 +58,6 @@ class Layer(ABC):
         ramp = ["#{:02x}{:02x}{:02x}".format(*colours(self.palette)[i]) for i in range(0, 256, 51)]
         top = nice_top(self.top, self.unit)
         return {"title": self.title, "caption": self.caption, "low": "0", "high": top, "colours": ramp}
-
-    def close(self) -> None:
-        """Close its file."""
 
 
 class CertaintyLayer(Layer):
@@ -153,7 +151,8 @@ class ResidualLayer(Layer):
     def _cells(self) -> tuple[FloatArray, float]:
         """Median of each cell (rows, columns), NaN without a point, and the side of a cell, reference pixels."""
         width, height = self._pyramid.width, self._pyramid.height
-        side = max(width, height) / CELLS_ACROSS
+        wanted = np.sqrt(POINTS_PER_CELL * width * height / max(len(self._points), 1))
+        side = float(np.clip(wanted, max(width, height) / MAX_CELLS, max(width, height)))
         rows, columns = int(np.ceil(height / side - 1e-9)), int(np.ceil(width / side - 1e-9))
         cells = np.full((rows, columns), np.nan)
         ties = self._points.ties
@@ -162,7 +161,9 @@ class ResidualLayer(Layer):
         number = np.clip(row, 0, rows - 1) * columns + np.clip(column, 0, columns - 1)
         order = np.argsort(number, kind="stable")
         starts = np.flatnonzero(np.diff(number[order], prepend=-1))
-        for cell, group in zip(number[order][starts], np.split(ties.residual_px[kept][order], starts[1:]), strict=False):
+        for cell, group in zip(
+            number[order][starts], np.split(ties.residual_px[kept][order], starts[1:]), strict=False
+        ):
             cells.flat[cell] = float(np.median(group))
         return cells, side
 

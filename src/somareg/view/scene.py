@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +61,7 @@ class Scene:
         self.images: dict[str, SceneImage] = {}
         self.layers: dict[str, Layer] = {}
         self.points: Points | None = None
+        self._stack = ExitStack()  # the last opened is closed first, as GDAL environments want it
         try:
             self._open_images()
             self._open_layers()
@@ -71,13 +72,14 @@ class Scene:
     def __enter__(self) -> Scene:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         """Close all files."""
-        for part in (*self.images.values(), *self.layers.values()):
-            part.close()
+        self._stack.close()
 
     def tile(self, name: str, area: Area) -> tuple[NDArray[np.uint8], BoolArray]:
         """Colours (h, w) or (h, w, 3) of an image or layer, and where it has any.
@@ -148,6 +150,7 @@ class Scene:
             image.to_pixels = start if name == "before" else compose(start, estimate.correction)
             if name == "before" and estimate.reference.crs is None:
                 image.to_pixels = self._centred()
+        self._stack.callback(image.close)
         self.images[name] = image
 
     def _start(self) -> Transform:
@@ -167,7 +170,9 @@ class Scene:
             step, has_certainty = node_step(source.tags, folder.displacement), source.count == 3
         self.arrows = Arrows(folder.estimate, affine, folder.record.figures.metres_per_pixel, self._certainty)
         if has_certainty:
-            self.layers["certainty"] = CertaintyLayer(folder.displacement, step, self.pyramid)
+            certainty = CertaintyLayer(folder.displacement, step, self.pyramid)
+            self._stack.callback(certainty.close)
+            self.layers["certainty"] = certainty
         if affine is not None:
             self.layers["local"] = LocalLayer(folder.estimate.correction, affine, self.pyramid)
         if folder.points is not None:

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from types import TracebackType
 
@@ -58,7 +59,9 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._socket.close()
 
     def run(self, when_ready: Callable[[], object] | None = None) -> None:
@@ -70,10 +73,8 @@ class Server:
         for task in (self._scene.warm_up, when_ready):
             if task is not None:
                 Thread(target=task, daemon=True).start()
-        try:
+        with suppress(KeyboardInterrupt):  # how a reader ends it; uvicorn has closed by now
             self._server.run(sockets=[self._socket])
-        except KeyboardInterrupt:  # how a reader ends it; uvicorn has closed by now
-            pass
 
     def stop(self) -> None:
         """End `run`, from another thread."""

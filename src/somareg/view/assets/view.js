@@ -38,13 +38,13 @@ function tileLayer(name, scene, { projection, extent }, options) {
 }
 
 function fit(map, scene) {
-  map.getView().fit([0, -scene.height, scene.width, 0], { size: map.getSize() });
+  map.getView().fit([0, -scene.height, scene.width, 0], { size: map.getSize(), padding: [8, 8, 8, 8] });
 }
 
 // Words under the map: zoom, scale bar, place of the pointer.
 function drawScale(map, scene) {
   const resolution = map.getView().getResolution();
-  $("zoom").textContent = Math.round(100 / (resolution * 1)) + " %";
+  $("zoom").textContent = Math.round(100 / resolution) + " %";
   const unit = (scene.metres || 1) * resolution, goal = unit * 120;
   const power = 10 ** Math.floor(Math.log10(goal));
   const length = [5, 2, 1].find((factor) => factor * power <= goal) * power;
@@ -119,8 +119,11 @@ function makePoints(map, scene) {
     $("points-count").textContent = shown < data.total ? `· ${shown} of ${data.total} in view, zoom in for all` : `· ${data.total} in view`;
     $("stage").dataset.points = String(shown);
   });
-  const popup = new ol.Overlay({ element: $("popup"), positioning: "bottom-center", offset: [0, -14], autoPan: { margin: 12 } });
-  $("popup").hidden = false;
+  const box = $("popup"); // leaves the page until it has a place
+  const parts = { status: $("popup-status"), rows: $("popup-rows") };
+  const popup = new ol.Overlay({ element: box, positioning: "bottom-center", offset: [0, -14], autoPan: { margin: 12 } });
+  box.querySelector("#popup-close").addEventListener("click", () => close());
+  box.hidden = false;
   map.addLayer(points.layer);
   map.addOverlay(popup);
   const close = () => { popup.setPosition(undefined); points.select(null); };
@@ -134,19 +137,18 @@ function makePoints(map, scene) {
   map.on("click", async (event) => {
     const id = points.at(event.pixel);
     if (id === null) { close(); return; }
-    try { showPoint(await (await fetch(`points/${id}.json`)).json(), popup, points); } catch (error) { trouble(error); }
+    try { showPoint(await (await fetch(`points/${id}.json`)).json(), popup, points, parts); } catch (error) { trouble(error); }
   });
   map.on("pointermove", (event) => {
     map.getTargetElement().classList.toggle("on-point", !event.dragging && points.at(event.pixel) !== null);
   });
-  $("popup-close").addEventListener("click", close);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
 }
 
-function showPoint(point, popup, points) {
-  $("popup-status").textContent = point.status;
-  $("popup-status").className = "state " + (point.kept ? "good" : "poor");
-  $("popup-rows").replaceChildren(...point.rows.map(([name, value]) => {
+function showPoint(point, popup, points, parts) {
+  parts.status.textContent = point.status;
+  parts.status.className = "state " + (point.kept ? "good" : "poor");
+  parts.rows.replaceChildren(...point.rows.map(([name, value]) => {
     const row = document.createElement("tr"), head = document.createElement("th"), cell = document.createElement("td");
     head.scope = "row";
     head.textContent = name;
@@ -193,6 +195,7 @@ async function start() {
   if (!answer.ok) throw new Error((await answer.text()).trim());
   const scene = await answer.json();
   const place = makeMap(scene), map = place.map;
+  fit(map, scene);
   const images = Object.fromEntries(Object.keys(scene.images).map((name) => [name, tileLayer(name, scene, place)]));
   for (const layer of Object.values(images)) map.addLayer(layer);
   if (Object.keys(images).length === 0) throw new Error("None of the images can be shown; the notes say why.");
@@ -205,7 +208,6 @@ async function start() {
   map.getView().on("change:resolution", () => drawScale(map, scene));
   map.on("pointermove", (event) => showPlace(scene, event.coordinate));
   map.getViewport().addEventListener("pointerleave", () => { $("where").textContent = ""; });
-  fit(map, scene);
   drawScale(map, scene);
   // For tests: how often everything in view had been loaded and drawn.
   let drawn = 0;
