@@ -203,7 +203,7 @@ def test_the_command_serves_until_ctrl_c_and_ends_cleanly(georeferenced: Made) -
         line.close()
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "Traceback" not in err and "error" not in err
 
