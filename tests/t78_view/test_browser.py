@@ -130,6 +130,7 @@ def test_other_images_can_be_chosen_and_swapped(page: Browser) -> None:
     first = look(page)
     choose = "(() => {const s = document.getElementById('first'); s.value = 'before'; s.dispatchEvent(new Event('change'))})()"
     page.settle(lambda: page.run(choose))
+    page.run("new Promise((done) => setTimeout(done, 500))")
     half = first.shape[1] // 2
     changed = differs(first, look(page))
     assert changed[: half - 5].mean() > 0.1 and changed[half + 25 :].max() < 0.02

@@ -47,8 +47,8 @@ def make_app(scene: Scene, token: str, port: int) -> Guard:
         Route("/points.json", handlers.points),
         Route("/points/{number:int}.json", handlers.point),
     ]
-    told = {SomaregError: _told, Exception: _unexpected}
-    return Guard(Starlette(routes=routes, exception_handlers=told), token, port)  # type: ignore[arg-type]
+    told: dict[Any, Any] = {404: _not_found, 405: _not_found, SomaregError: _told, Exception: _unexpected}
+    return Guard(Starlette(routes=routes, exception_handlers=told), token, port)
 
 
 class _Handlers:
@@ -134,6 +134,10 @@ def _number(text: str | None) -> float | None:
 
 def _nothing() -> Response:
     return PlainTextResponse("not found\n", status_code=404, headers=FRESH)
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    return _nothing()
 
 
 def _told(request: Request, error: Exception) -> Response:

@@ -200,7 +200,7 @@ class SceneImage:
         except (RioTilerError, RasterioError, OSError, ValueError) as error:
             raise ReadError(f"{self._source.name} is truncated or damaged: {gdal_cause(error)}") from error
         data = np.ma.getdata(image.array)
-        mask: BoolArray = ~np.ma.getmaskarray(image.array).any(axis=0)
+        mask: BoolArray = np.asarray(~np.ma.getmaskarray(image.array).any(axis=0))
         if self._palette is not None:
             rgba = self._palette[np.minimum(data[0], len(self._palette) - 1)]
             return np.moveaxis(rgba[..., :3], -1, 0), mask & (rgba[..., 3] > 0)

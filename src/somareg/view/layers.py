@@ -83,7 +83,7 @@ class CertaintyLayer(Layer):
 
     def values(self, area: Area) -> tuple[FloatArray, BoolArray]:
         data, mask = self._image.picture(area)
-        return data[0], mask & inside(area, self._pyramid)
+        return data[0], np.asarray(mask & inside(area, self._pyramid))
 
     def at(self, xy: FloatArray) -> FloatArray:
         """Certainty at reference pixels (N, 2), as seen from afar."""
@@ -94,7 +94,7 @@ class CertaintyLayer(Layer):
 
     @cached_property
     def _survey(self) -> FloatArray:
-        return self._image.picture(self._pyramid.overview(4 * SURVEY_PX))[0][0]
+        return np.asarray(self._image.picture(self._pyramid.overview(4 * SURVEY_PX))[0][0])
 
     def close(self) -> None:
         """Close its file."""
@@ -119,7 +119,7 @@ class LocalLayer(Layer):
         return full, inside(area, self._pyramid)
 
     @cached_property
-    def top(self) -> float:  # type: ignore[override]
+    def top(self) -> float:
         """As in the report's figure: the largest but for outliers."""
         values, mask = self.values(self._pyramid.overview(SURVEY_PX))
         return max(float(np.percentile(values[mask], 99.5)), 0.1)

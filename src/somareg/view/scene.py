@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack, suppress
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -61,6 +60,7 @@ class Scene:
         self.images: dict[str, SceneImage] = {}
         self.layers: dict[str, Layer] = {}
         self.points: Points | None = None
+        self._limits: dict[str, FloatArray] = {}
         self._stack = ExitStack()  # the last opened is closed first, as GDAL environments want it
         try:
             self._open_images()
@@ -92,19 +92,16 @@ class Scene:
             return self.layers[name].tile(area)
         data, mask = self.images[name].picture(area)
         mask = mask & self._inside(area)
-        return picture_of(data, mask, self.limits["reference" if name == "reference" else "moving"]), mask
+        return picture_of(data, mask, self.limits("reference" if name == "reference" else "moving")), mask
 
-    @cached_property
-    def limits(self) -> dict[str, FloatArray]:
+    def limits(self, role: str) -> FloatArray:
         """Black and white points: those of the aligned picture serve for both pictures of the moving image."""
-        settings, area = self.folder.record.settings, self.pyramid.overview(LIMITS_PX)
-        found: dict[str, FloatArray] = {}
-        for role, names in (("reference", ("reference",)), ("moving", ("after", "before"))):
-            modality: Modality = settings.get(f"{role}_modality", "other")
-            for name in names:
-                if name in self.images and role not in found:
-                    found[role] = limits_of(*self.images[name].picture(area), modality)
-        return found
+        if role not in self._limits:
+            names = ("reference",) if role == "reference" else ("after", "before")
+            name = next(name for name in names if name in self.images)
+            modality: Modality = self.folder.record.settings.get(f"{role}_modality", "other")
+            self._limits[role] = limits_of(*self.images[name].picture(self.pyramid.overview(LIMITS_PX)), modality)
+        return self._limits[role]
 
     def warm_up(self) -> None:
         """Read what every first look needs; errors are told when the picture is asked for."""
@@ -118,7 +115,7 @@ class Scene:
     def _inside(self, area: Area) -> BoolArray:
         """(h, w) True where a pixel of an area lies in the reference."""
         x, y = np.moveaxis(area.points, -1, 0)
-        return (x < self.pyramid.width - 0.5) & (y < self.pyramid.height - 0.5)
+        return np.asarray((x < self.pyramid.width - 0.5) & (y < self.pyramid.height - 0.5))
 
     def _open_images(self) -> None:
         folder, settings = self.folder, self.folder.record.settings
