@@ -51,7 +51,8 @@ def page(browser: Browser, address: str) -> Iterator[Browser]:
 def stage(page: Browser) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the map on the screen."""
     box = page.run(
-        "(({left, top, right, bottom}) => [left, top, right, bottom])(document.getElementById('stage').getBoundingClientRect())"
+        "(({left, top, right, bottom}) => [left, top, right, bottom])"
+        "(document.getElementById('stage').getBoundingClientRect())"
     )
     left, top, right, bottom = (round(v) for v in box)
     return left, top, right, bottom
@@ -128,7 +129,8 @@ def test_layers_toggle(page: Browser, layer: str) -> None:
 def test_other_images_can_be_chosen_and_swapped(page: Browser) -> None:
     hide_arrows(page)
     first = look(page)
-    choose = "(() => {const s = document.getElementById('first'); s.value = 'before'; s.dispatchEvent(new Event('change'))})()"
+    pick = "s.value = 'before'; s.dispatchEvent(new Event('change'))"
+    choose = f"(() => {{const s = document.getElementById('first'); {pick}}})()"
     page.settle(lambda: page.run(choose))
     page.run("new Promise((done) => setTimeout(done, 500))")
     half = first.shape[1] // 2
