@@ -15,7 +15,7 @@ import pytest
 from somareg.geometry import AffineTransform
 from somareg.report.checks import CHECKS, check_rows
 from somareg.report.figures import DARK, LIGHT, arrows_figure, drawings, local_figure, points_figure
-from somareg.report.style import nice
+from somareg.report.words import nice
 from somareg.types import Displacement, Previews, Quality, Result
 
 

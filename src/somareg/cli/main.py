@@ -20,6 +20,7 @@ from somareg.cli.failures import report_failure
 from somareg.cli.register import register
 from somareg.cli.tie_points import tie_points
 from somareg.cli.train import train
+from somareg.cli.view import view
 from somareg.cli.warp import warp
 
 EPILOG = "Exit codes: 0 go, 3 review, 4 no-go, 2 wrong usage, 1 error, 130 interrupted."
@@ -37,6 +38,7 @@ app.command("warp")(warp)
 app.command("assess", epilog=EPILOG)(assess)
 app.command("batch", epilog=EPILOG)(batch)
 app.command("demo", epilog=EPILOG)(demo)
+app.command("view")(view)
 app.command("eval")(evaluate)
 app.command("train")(train)
 app.command("export")(export)

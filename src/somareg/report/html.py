@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from somareg.report import words
@@ -28,9 +28,34 @@ def render_report(result: Result, record: Report) -> str:
         result: for the pictures and figures.
         record: for every number and name, so that the page and `report.json` agree.
     """
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = asset("base.css") + asset("report.css"), asset("report.js")
+    pictures = _pictures(result)
+    page: str = (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            **verdict_parts(record),
+            policy=content_policy(style, script),
+            # The two files are ours; they must reach the page byte for byte, since the policy holds their hashes.
+            style=Markup(style),  # noqa: S704
+            script=Markup(script),  # noqa: S704
+            pictures=pictures,
+            picture_step=record.reference.width / pictures[0]["image"].width,
+            figures=_figures(result),
+            images=[("Moving", record.moving), ("Reference", record.reference)],
+        )
+    )
+    return page
+
+
+def page_environment(*packages: str) -> Environment:
+    """Templates and filters of the report, for other pages about a result too.
+
+    Args:
+        packages: whose folders `templates` are searched first.
+    """
     environment = Environment(
-        loader=PackageLoader("somareg.report"),
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "somareg.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -45,27 +70,20 @@ def render_report(result: Result, record: Report) -> str:
         "short_name": short_name,
         "setting": _setting,
     }
-    pictures = _pictures(result)
-    page: str = environment.get_template(
-        "report.html.j2"
-    ).render(
-        record=record,
-        words=words.verdict_words(record),
-        policy=content_policy(style, script),
-        # The two files are ours; they must reach the page byte for byte, since the policy holds their hashes.
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        pictures=pictures,
-        picture_step=record.reference.width / pictures[0]["image"].width,
-        figures=_figures(result),
-        checks=check_rows(record.quality),
-        images=[("Moving", record.moving), ("Reference", record.reference)],
-        moving_name=short_name(record.moving),
-        reference_name=short_name(record.reference),
-        notes=record.notes[:MAX_NOTES],
-        hidden_notes=max(0, len(record.notes) - MAX_NOTES),
-    )
-    return page
+    return environment
+
+
+def verdict_parts(record: Report) -> dict[str, Any]:
+    """What the templates of the verdict and of the checks need."""
+    return {
+        "record": record,
+        "words": words.verdict_words(record),
+        "checks": check_rows(record.quality),
+        "moving_name": short_name(record.moving),
+        "reference_name": short_name(record.reference),
+        "notes": record.notes[:MAX_NOTES],
+        "hidden_notes": max(0, len(record.notes) - MAX_NOTES),
+    }
 
 
 def content_policy(style: str, script: str) -> str:
@@ -91,7 +109,8 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a style sheet or script of the report."""
     return files("somareg.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from somareg.report.style import LIGHT, SMALL, Map, Theme, colourbar, legend, message, new_map, nice, png
+from somareg.report.style import LIGHT, SMALL, Map, Theme, colourbar, legend, message, new_map, png
+from somareg.report.words import arrow_key, nice
 from somareg.types import Grid, Result
 
 MAX_MAP_CELLS = 400
@@ -152,12 +153,10 @@ def _arrow_key(chart: Map, theme: Theme, length_px: float, factor: float, result
     chart.axes.annotate(
         "", (left + wide, y), (left, y), xycoords="figure fraction", textcoords="figure fraction", arrowprops=arrow
     )
-    words = f"{length_px:g} px{_ground(length_px, result.quality.metres_per_pixel)}"
-    drawn = "drawn to scale" if factor == 1 else f"drawn {factor:g} times {'longer' if factor > 1 else 'as long'}"
     chart.figure.text(
         min(left + wide, left + 0.5 * width) + 0.02,
         y,
-        f"{words}, {drawn}",
+        arrow_key(length_px, factor, result.quality.metres_per_pixel),
         va="center",
         color=theme.ink,
         fontsize=SMALL,
@@ -192,10 +191,6 @@ def _centres(size: int, spacing: float) -> NDArray[np.intp]:
     """Pixel positions of evenly spread cells, at least one."""
     count = max(1, round(size / spacing))
     return ((np.arange(count) + 0.5) * size / count).astype(np.intp)
-
-
-def _ground(px: float, metres_per_pixel: float | None) -> str:
-    return "" if metres_per_pixel is None else f" = {px * metres_per_pixel:.3g} m"
 
 
 def _one_pixel(result: Result) -> str:

@@ -37,25 +37,30 @@ def make_previews(
     y, x = np.mgrid[0:rows, 0:columns].astype(float)
     points = np.stack([(x + 0.5) * step - 0.5, (y + 0.5) * step - 0.5], axis=-1)
     own, own_mask = resample(
-        _bands(reference), reference.mask, points, kernel="bilinear", footprint=(step, step), out_dtype=np.float32
+        _shown(reference), reference.mask, points, kernel="bilinear", footprint=(step, step), out_dtype=np.float32
     )
     sides = {name: _side(moving, transform, points, step) for name, transform in (("b", before), ("a", after))}
     pixels, valid = sides["a"]
-    limits = _limits(pixels, valid, modalities[0])
+    limits = limits_of(pixels, valid, modalities[0])
     return (
         Previews(
-            reference=_picture(own, own_mask, _limits(own, own_mask, modalities[1])),
-            before=_picture(*sides["b"], limits),
-            after=_picture(pixels, valid, limits),
+            reference=picture_of(own, own_mask, limits_of(own, own_mask, modalities[1])),
+            before=picture_of(*sides["b"], limits),
+            after=picture_of(pixels, valid, limits),
             step=step,
         ),
         np.asarray(valid & own_mask),
     )
 
 
-def _bands(raster: Raster) -> NDArray[Any]:
+def shown_bands(count: int) -> int:
+    """How many of an image's bands make its picture, from the first: three as red, green and blue, otherwise one."""
+    return 3 if count >= 3 else 1
+
+
+def _shown(raster: Raster) -> NDArray[Any]:
     """Three bands of an image of three or more, the first one otherwise; complex by its modulus."""
-    data = raster.data[:3] if len(raster.data) >= 3 else raster.data[:1]
+    data = raster.data[: shown_bands(len(raster.data))]
     return np.abs(data) if np.iscomplexobj(data) else data
 
 
@@ -66,11 +71,11 @@ def _side(moving: Raster, transform: Transform, points: FloatArray, step: float)
     middle = flat.mean(0)
     footprint = footprint_of(jacobian_at(transform, (float(middle[0]), float(middle[1]))) * step)
     where = fast(flat).reshape(points.shape)
-    return resample(_bands(moving), moving.mask, where, kernel="bilinear", footprint=footprint, out_dtype=np.float32)
+    return resample(_shown(moving), moving.mask, where, kernel="bilinear", footprint=footprint, out_dtype=np.float32)
 
 
-def _limits(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArray:
-    """(C, 2) black and white points; SAR amplitudes are shown with a darker white point than reflectances."""
+def limits_of(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArray:
+    """Black and white points (C, 2) of an image (C, h, w); SAR gets a darker white point than reflectances."""
     valid = data[:, mask]
     if valid.size == 0 or not np.isfinite(valid).any():
         return np.tile([0.0, 1.0], (len(data), 1))
@@ -78,7 +83,7 @@ def _limits(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArr
     return np.stack([low, np.where(high > low, high, low + 1)], axis=-1)
 
 
-def _picture(data: NDArray[Any], mask: BoolArray, limits: FloatArray) -> NDArray[np.uint8]:
+def picture_of(data: NDArray[Any], mask: BoolArray, limits: FloatArray) -> NDArray[np.uint8]:
     """(h, w) of one band or (h, w, 3) uint8, black where invalid."""
     low, high = limits[:, 0, None, None], limits[:, 1, None, None]
     stretched = np.clip((np.nan_to_num(data) - low) / (high - low), 0, 1) ** 0.8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,17 +157,3 @@ def png(figure: Figure, *, photo: bool = False) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
-
-
-def nice(value: float, *, up: bool = False) -> float:
-    """The 1, 2 or 5 times a power of ten next below `value` (above with `up`); 0 for 0 and less."""
-    if not value > 0 or not math.isfinite(value):
-        return 0.0
-    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
-    steps = (1.0, 2.0, 5.0, 10.0)
-    near = [
-        step * power
-        for step in steps
-        if (step * power >= value * (1 - 1e-9) if up else step * power <= value * (1 + 1e-9))
-    ]
-    return near[0] if up else near[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from somareg.report.record import Length, Report
@@ -124,3 +125,24 @@ def file_size(count: int) -> str:
             break
         size /= 1000
     return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def nice(value: float, *, up: bool = False) -> float:
+    """The 1, 2 or 5 times a power of ten next below `value` (above with `up`); 0 for 0 and less."""
+    if not value > 0 or not math.isfinite(value):
+        return 0.0
+    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
+    steps = (1.0, 2.0, 5.0, 10.0)
+    near = [
+        step * power
+        for step in steps
+        if (step * power >= value * (1 - 1e-9) if up else step * power <= value * (1 + 1e-9))
+    ]
+    return near[0] if up else near[-1]
+
+
+def arrow_key(length_px: float, factor: float, metres_per_pixel: float | None) -> str:
+    """What a sample arrow of `length_px` stands for, drawn `factor` times as long as it is."""
+    ground = "" if metres_per_pixel is None else f" = {length_px * metres_per_pixel:.3g} m"
+    drawn = "drawn to scale" if factor == 1 else f"drawn {factor:g} times {'longer' if factor > 1 else 'as long'}"
+    return f"{length_px:g} px{ground}, {drawn}"

@@ -1,0 +1,187 @@
+"""Coloured maps over the images: certainty, local displacement, residuals of the tie points."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.geometry import AffineTransform
+from somareg.report.words import nice
+from somareg.types import BoolArray, FloatArray, Transform
+from somareg.view.images import SceneImage
+from somareg.view.points import Points
+from somareg.view.pyramid import Area, Pyramid
+
+MAX_CELLS = 48
+"""Cells of the residual map along the longer side, at most."""
+POINTS_PER_CELL = 4
+SURVEY_PX = 128  # longer side of the look at a layer that its scale is taken from
+EVERY = 4  # smooth layers are computed at every 4th pixel
+
+
+class Layer(ABC):
+    """A map of one figure.
+
+    Attributes:
+        title, caption: what it shows and how to read it.
+        unit: of the values.
+        palette: a colour map of matplotlib, the same as in the report's figure.
+    """
+
+    title: str
+    caption: str
+    unit: str = "px"
+    palette: str = "viridis"
+
+    @abstractmethod
+    def values(self, area: Area) -> tuple[FloatArray, BoolArray]:
+        """Figures (h, w) and where there are any."""
+
+    @property
+    @abstractmethod
+    def top(self) -> float:
+        """The value that gets the last colour; 0 gets the first."""
+
+    def tile(self, area: Area) -> tuple[NDArray[np.uint8], BoolArray]:
+        """Colours (h, w, 3) and where there are any."""
+        values, mask = self.values(area)
+        index = np.clip(np.nan_to_num(values) / self.top, 0, 1) * 255 + 0.5
+        return colours(self.palette)[index.astype(np.uint8)], mask
+
+    def legend(self) -> dict[str, Any]:
+        """What the page says about it."""
+        ramp = ["#{:02x}{:02x}{:02x}".format(*colours(self.palette)[i]) for i in range(0, 256, 51)]
+        top = nice_top(self.top, self.unit)
+        return {"title": self.title, "caption": self.caption, "low": "0", "high": top, "colours": ramp}
+
+
+class CertaintyLayer(Layer):
+    """Band 3 of `displacement.tif`.
+
+    Args:
+        path: the file.
+        step: reference pixels per pixel of the file.
+        pyramid: of the map.
+    """
+
+    title = "Certainty"
+    caption = "How much of the local estimate rests on matches seen nearby. Where it is low, it follows the affine."
+    unit = ""
+    palette = "cividis"
+    top = 1.0
+
+    def __init__(self, path: Path, step: int, pyramid: Pyramid) -> None:
+        self._image = SceneImage(path, "displacement", bands=(3,))
+        offset = (1 / step - 1) / 2
+        self._image.to_pixels = AffineTransform(np.array([[1 / step, 0, offset], [0, 1 / step, offset]]))
+        self._pyramid = pyramid
+
+    def values(self, area: Area) -> tuple[FloatArray, BoolArray]:
+        data, mask = self._image.picture(area)
+        return data[0], np.asarray(mask & inside(area, self._pyramid))
+
+    def at(self, xy: FloatArray) -> FloatArray:
+        """Certainty at reference pixels (N, 2), as seen from afar."""
+        survey = self._survey
+        index = (xy + 0.5) / (self._pyramid.width, self._pyramid.height) * survey.shape[::-1]
+        column, row = np.clip(index.astype(int), 0, np.array(survey.shape[::-1]) - 1).T
+        return np.asarray(survey[row, column])
+
+    @cached_property
+    def _survey(self) -> FloatArray:
+        return np.asarray(self._image.picture(self._pyramid.overview(4 * SURVEY_PX))[0][0])
+
+    def close(self) -> None:
+        """Close its file."""
+        self._image.close()
+
+
+class LocalLayer(Layer):
+    """Length of the displacement beyond the global affine."""
+
+    title = "Local displacement"
+    caption = "What one affine for the whole image cannot explain: relief, sensor geometry, mosaicking."
+
+    def __init__(self, correction: Transform, affine: AffineTransform, pyramid: Pyramid) -> None:
+        self._correction, self._affine, self._pyramid = correction, affine, pyramid
+
+    def values(self, area: Area) -> tuple[FloatArray, BoolArray]:
+        # It bends over tens of pixels; computed at every 4th and interpolated it looks the same.
+        coarse = Area(area.left, area.top, area.step * EVERY, -(-area.width // EVERY), -(-area.height // EVERY))
+        xy = coarse.points.reshape(-1, 2)
+        length = np.hypot(*(self._correction(xy) - self._affine(xy)).T).reshape(coarse.height, coarse.width)
+        full = np.repeat(np.repeat(length, EVERY, axis=0), EVERY, axis=1)[: area.height, : area.width]
+        return full, inside(area, self._pyramid)
+
+    @cached_property
+    def top(self) -> float:
+        """As in the report's figure: the largest but for outliers."""
+        values, mask = self.values(self._pyramid.overview(SURVEY_PX))
+        return max(float(np.percentile(values[mask], 99.5)), 0.1)
+
+
+class ResidualLayer(Layer):
+    """Median residual of the kept tie points, cell by cell; empty where there are none."""
+
+    title = "Residuals"
+    caption = "Median distance of the kept tie points to the final transform, cell by cell; empty cells have no point."
+
+    def __init__(self, points: Points, pyramid: Pyramid) -> None:
+        self._points, self._pyramid = points, pyramid
+
+    def values(self, area: Area) -> tuple[FloatArray, BoolArray]:
+        cells, side = self._cells
+        x, y = area.points[0, :, 0] + 0.5, area.points[:, 0, 1] + 0.5
+        columns = np.clip((x / side).astype(int), 0, cells.shape[1] - 1)
+        rows = np.clip((y / side).astype(int), 0, cells.shape[0] - 1)
+        found = cells[np.ix_(rows, columns)]
+        return found, np.isfinite(found) & inside(area, self._pyramid)
+
+    @property
+    def top(self) -> float:
+        """As in the report's figure of tie points."""
+        return self._points.top_residual
+
+    @cached_property
+    def _cells(self) -> tuple[FloatArray, float]:
+        """Median of each cell (rows, columns), NaN without a point, and the side of a cell, reference pixels."""
+        width, height = self._pyramid.width, self._pyramid.height
+        wanted = np.sqrt(POINTS_PER_CELL * width * height / max(len(self._points), 1))
+        side = float(np.clip(wanted, max(width, height) / MAX_CELLS, max(width, height)))
+        rows, columns = int(np.ceil(height / side - 1e-9)), int(np.ceil(width / side - 1e-9))
+        cells = np.full((rows, columns), np.nan)
+        ties = self._points.ties
+        kept = ties.inlier & np.isfinite(ties.residual_px)
+        column, row = ((ties.reference_xy[kept] + 0.5) / side).astype(int).T
+        number = np.clip(row, 0, rows - 1) * columns + np.clip(column, 0, columns - 1)
+        order = np.argsort(number, kind="stable")
+        starts = np.flatnonzero(np.diff(number[order], prepend=-1))
+        for cell, group in zip(
+            number[order][starts], np.split(ties.residual_px[kept][order], starts[1:]), strict=False
+        ):
+            cells.flat[cell] = float(np.median(group))
+        return cells, side
+
+
+def inside(area: Area, pyramid: Pyramid) -> BoolArray:
+    """(h, w) True where a pixel of the area lies in the image."""
+    x, y = area.points[0, :, 0], area.points[:, 0, 1]
+    return np.asarray((y < pyramid.height - 0.5)[:, None] & (x < pyramid.width - 0.5)[None, :])
+
+
+@lru_cache(maxsize=4)
+def colours(name: str) -> NDArray[np.uint8]:
+    """(256, 3) colours of a colour map of matplotlib."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[name](np.arange(256), bytes=True)[:, :3], dtype=np.uint8)
+
+
+def nice_top(value: float, unit: str) -> str:
+    """The end of a scale in words."""
+    return f"{value:.3g} {unit}".strip() if nice(value) else "0"

@@ -1,0 +1,68 @@
+"""The page and what it asks for first: everything but pictures."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from somareg.report.html import asset, page_environment, verdict_parts
+from somareg.view.pyramid import TILE_PX
+from somareg.view.scene import IMAGE_NAMES, Scene
+
+_OWN = {
+    "view.css": "text/css",
+    "view.js": "text/javascript",
+    "compare.js": "text/javascript",
+    "marks.js": "text/javascript",
+    "ol/ol.css": "text/css",
+    "ol/ol.js": "text/javascript",
+    "ol/LICENSE.md": "text/plain",
+    "ol/THIRD-PARTY.txt": "text/plain",
+}
+"""Every file that can be fetched besides those made for a request, with its type: no path leads to any other."""
+
+
+def render_page(scene: Scene) -> str:
+    """The page as HTML; all that it loads lies beside it."""
+    template = page_environment("somareg.view").get_template("view.html.j2")
+    record = scene.folder.record
+    page: str = template.render(
+        **verdict_parts(record),
+        images=[(name, label) for name, label in IMAGE_NAMES.items() if name in scene.images],
+        layers=[(name, layer.title, layer.caption) for name, layer in scene.layers.items()],
+        has_points=scene.points is not None,
+        has_local=scene.arrows.has_local,
+        missing=scene.notes,
+    )
+    return page
+
+
+def describe(scene: Scene) -> dict[str, Any]:
+    """Sizes, names and legends for the script of the page."""
+    pyramid, record = scene.pyramid, scene.folder.record
+    grid = scene.folder.estimate.reference
+    placed = grid.crs is not None and grid.control is None
+    return {
+        "width": pyramid.width,
+        "height": pyramid.height,
+        "tile": TILE_PX,
+        "steps": pyramid.steps,
+        "images": {name: label for name, label in IMAGE_NAMES.items() if name in scene.images},
+        "layers": {name: layer.legend() for name, layer in scene.layers.items()},
+        "points": scene.points is not None,
+        "metres": record.figures.metres_per_pixel,
+        "crs": record.reference.crs_name if placed else None,
+        "transform": grid.transform if placed else None,
+    }
+
+
+def page_asset(name: str) -> tuple[bytes, str]:
+    """A file of the page and its type.
+
+    Raises:
+        KeyError: it is none of them.
+    """
+    if name == "base.css":
+        return asset("base.css").encode(), "text/css"
+    kind = _OWN[name]
+    return files("somareg.view").joinpath("assets", *name.split("/")).read_bytes(), kind

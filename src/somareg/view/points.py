@@ -1,0 +1,111 @@
+"""Tie points: those in view, thinned where there are too many to see, and the figures of one."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from somareg.io.tie_points import read_tie_points
+from somareg.report.words import metres, pixels
+from somareg.types import Estimate, TiePoints
+
+MAX_SHOWN = 3000
+
+Bounds = tuple[float, float, float, float]
+
+
+class Points:
+    """The tie points of a result, read when they are first asked for.
+
+    Args:
+        path: of `tie_points.geojson`.
+        estimate: its grids place what the file does not.
+        metres_per_pixel: ground size of a reference pixel, None without a georeference.
+    """
+
+    def __init__(self, path: Path, estimate: Estimate, metres_per_pixel: float | None) -> None:
+        self._path, self._estimate, self._scale = path, estimate, metres_per_pixel
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self.ties)
+
+    @property
+    def ties(self) -> TiePoints:
+        """All of them.
+
+        Raises:
+            ReadError, InputError: the file is damaged.
+        """
+        with self._lock:
+            return self._read
+
+    @cached_property
+    def _read(self) -> TiePoints:
+        return read_tie_points(self._path, reference=self._estimate.reference, moving=self._estimate.moving)
+
+    @cached_property
+    def top_residual(self) -> float:
+        """The residual that gets the last colour: the largest of kept points but for outliers, pixels."""
+        ties = self.ties
+        seen = ties.residual_px[ties.inlier & np.isfinite(ties.residual_px)]
+        return max(float(np.percentile(seen, 98)), 0.2) if len(seen) else 1.0
+
+    def in_view(self, bounds: Bounds, limit: int = MAX_SHOWN) -> dict[str, Any]:
+        """Points between left, top, right and bottom (reference pixels), every n-th where there are more than `limit`.
+
+        Returns:
+            "points": [id, x, y, residual relative to the scale's end 0-1 (null when not known), kept]; "total": how
+            many lie there.
+        """
+        ties = self.ties
+        left, top, right, bottom = bounds
+        x, y = ties.reference_xy.T
+        ids = np.flatnonzero((x >= left) & (x <= right) & (y >= top) & (y <= bottom))
+        total = len(ids)
+        # By number and not by place in the list: a point that is shown stays when the map moves.
+        every = 2 ** max(0, math.ceil(math.log2(max(total, 1) / limit)))
+        ids = ids[ids % every == 0] if every > 1 else ids
+        level = np.clip(ties.residual_px / self.top_residual, 0, 1)
+        rows = [
+            [int(i), round(float(x[i]), 2), round(float(y[i]), 2), _number(level[i]), bool(ties.inlier[i])] for i in ids
+        ]
+        return {"points": rows, "total": total}
+
+    def figures(self, number: int) -> dict[str, Any]:
+        """What is known about one point, in words.
+
+        Raises:
+            IndexError: there is no such point.
+        """
+        ties = self.ties
+        if not 0 <= number < len(ties):
+            raise IndexError(number)
+        (x, y), (u, v) = ties.reference_xy[number], ties.moving_xy[number]
+        dx, dy = ties.displacement[number]
+        rows = [
+            ("Reference pixel", f"{x:.1f}, {y:.1f}"),
+            ("Moving pixel", f"{u:.1f}, {v:.1f}"),
+            ("Displacement, right", self._length(dx)),
+            ("Displacement, down", self._length(dy)),
+            ("Off the transform", self._length(ties.residual_px[number])),
+            ("Standard error", self._length(ties.sigma_px[number])),
+            ("Confidence", "–" if math.isnan(ties.confidence[number]) else f"{ties.confidence[number]:.2f}"),
+        ]
+        kept = bool(ties.inlier[number])
+        status = "Agrees with the transform" if kept else "Left out: it disagrees with the others"
+        return {"id": number, "x": float(x), "y": float(y), "kept": kept, "status": status, "rows": rows}
+
+    def _length(self, px: float) -> str:
+        value = _number(px)
+        ground = "" if value is None or self._scale is None else f" ({metres(value * self._scale)})"
+        return pixels(value) + ground
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None

@@ -1,0 +1,188 @@
+"""An open result: the images and layers of the map, by name."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.errors import SomaregError
+from somareg.geometry import AffineTransform, compose
+from somareg.io.displacement import node_step
+from somareg.io.georef import georeference
+from somareg.io.source import open_source
+from somareg.report.previews import limits_of, picture_of
+from somareg.types import BoolArray, FloatArray, Modality, Transform
+from somareg.view.arrows import Arrows
+from somareg.view.folder import Folder
+from somareg.view.images import SceneImage
+from somareg.view.layers import CertaintyLayer, Layer, LocalLayer, ResidualLayer
+from somareg.view.points import Points
+from somareg.view.pyramid import Area, Pyramid
+
+log = logging.getLogger("somareg.view")
+
+LIMITS_PX = 1024
+"""Longer side of the picture that black and white points are taken from, as in the report."""
+
+IMAGE_NAMES = {"reference": "Reference", "before": "Moving, before", "after": "Moving, aligned"}
+
+
+class Scene:
+    """Everything that the map can show.
+
+    Args:
+        folder: from `find_folder`.
+
+    Attributes:
+        folder: as given.
+        pyramid: of the reference's pixels.
+        images: "reference", "before" and "after", those that can be shown.
+        layers: "certainty", "local" and "residual", those that can be shown.
+        points: the tie points, None without.
+        arrows: the displacement.
+        notes: sentences about what cannot be shown.
+
+    Raises:
+        ReadError, InputError, GeoreferenceError: a file is damaged or does not fit the others.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        grid = folder.estimate.reference
+        self.pyramid = Pyramid(grid.width, grid.height)
+        self.notes = list(folder.missing)
+        self.images: dict[str, SceneImage] = {}
+        self.layers: dict[str, Layer] = {}
+        self.points: Points | None = None
+        self._limits: dict[str, FloatArray] = {}
+        self._stack = ExitStack()  # the last opened is closed first, as GDAL environments want it
+        try:
+            self._open_images()
+            self._open_layers()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files."""
+        self._stack.close()
+
+    def tile(self, name: str, area: Area) -> tuple[NDArray[np.uint8], BoolArray]:
+        """Colours (h, w) or (h, w, 3) of an image or layer, and where it has any.
+
+        Raises:
+            KeyError: it has no such name.
+            ReadError: a file is damaged there.
+        """
+        if name in self.layers:
+            return self.layers[name].tile(area)
+        data, mask = self.images[name].picture(area)
+        mask = mask & self._inside(area)
+        return picture_of(data, mask, self.limits("reference" if name == "reference" else "moving")), mask
+
+    def limits(self, role: str) -> FloatArray:
+        """Black and white points: those of the aligned picture serve for both pictures of the moving image."""
+        if role not in self._limits:
+            names = ("reference",) if role == "reference" else ("after", "before")
+            name = next(name for name in names if name in self.images)
+            modality: Modality = self.folder.record.settings.get(f"{role}_modality", "other")
+            self._limits[role] = limits_of(*self.images[name].picture(self.pyramid.overview(LIMITS_PX)), modality)
+        return self._limits[role]
+
+    def warm_up(self) -> None:
+        """Read what every first look needs; errors are told when the picture is asked for."""
+        with suppress(SomaregError):
+            for name in self.images:
+                self.tile(name, self.pyramid.tile(0, 0, 0))
+        with suppress(SomaregError):
+            if self.points is not None:
+                len(self.points)
+
+    def _inside(self, area: Area) -> BoolArray:
+        """(h, w) True where a pixel of an area lies in the reference."""
+        x, y = np.moveaxis(area.points, -1, 0)
+        return np.asarray((x < self.pyramid.width - 0.5) & (y < self.pyramid.height - 0.5))
+
+    def _open_images(self) -> None:
+        folder, settings = self.folder, self.folder.record.settings
+        if folder.reference is not None:
+            self._open("reference", folder.reference, "reference", settings.get("reference_nodata"))
+        if folder.moving is not None:
+            self._open("before", folder.moving, "moving", settings.get("moving_nodata"))
+            if folder.aligned is None:
+                self._open("after", folder.moving, "moving", settings.get("moving_nodata"))
+        if folder.aligned is not None:
+            self._open("after", folder.aligned, "aligned", None)
+
+    def _open(self, name: str, path: Path, role: str, nodata: float | None) -> None:
+        """Open an image; one that is unusable is told and left out, the rest can still be looked at."""
+        estimate = self.folder.estimate
+        expected = estimate.moving if role == "moving" else estimate.reference
+        try:
+            image = SceneImage(path, role, nodata)
+        except SomaregError as error:
+            self.notes.append(f"{IMAGE_NAMES[name]} is not shown: {error}")
+            return
+        if image.grid.shape != expected.shape:
+            size = f"{image.grid.width} x {image.grid.height} px, not {expected.width} x {expected.height}"
+            self.notes.append(f"{IMAGE_NAMES[name]} is not shown: {path} is {size} as when it was registered.")
+            image.close()
+            return
+        if role == "moving":
+            start = self._start()
+            image.to_pixels = start if name == "before" else compose(start, estimate.correction)
+            if name == "before" and estimate.reference.crs is None:
+                image.to_pixels = self._centred()
+        self._stack.callback(image.close)
+        self.images[name] = image
+
+    def _start(self) -> Transform:
+        """Reference pixels -> moving pixels by the georeferences alone."""
+        return georeference(self.folder.estimate.reference, self.folder.estimate.moving)
+
+    def _centred(self) -> AffineTransform:
+        """Images without a georeference are laid centre on centre, as where the search begins."""
+        reference, moving = self.folder.estimate.reference, self.folder.estimate.moving
+        shift = (moving.width - reference.width) / 2, (moving.height - reference.height) / 2
+        return AffineTransform.from_parameters(shift=shift)
+
+    def _open_layers(self) -> None:
+        folder = self.folder
+        affine = _affine(folder.record.affine.matrix)
+        with open_source(folder.displacement, role="displacement") as source:
+            step, has_certainty = node_step(source.tags, folder.displacement), source.count == 3
+        self.arrows = Arrows(folder.estimate, affine, folder.record.figures.metres_per_pixel, self._certainty)
+        if has_certainty:
+            certainty = CertaintyLayer(folder.displacement, step, self.pyramid)
+            self._stack.callback(certainty.close)
+            self.layers["certainty"] = certainty
+        if affine is not None:
+            self.layers["local"] = LocalLayer(folder.estimate.correction, affine, self.pyramid)
+        if folder.points is not None:
+            self.points = Points(folder.points, folder.estimate, folder.record.figures.metres_per_pixel)
+            self.layers["residual"] = ResidualLayer(self.points, self.pyramid)
+
+    def _certainty(self, xy: FloatArray) -> FloatArray:
+        layer: Any = self.layers.get("certainty")
+        return np.ones(len(xy)) if layer is None else layer.at(xy)
+
+
+def _affine(matrix: list[list[float | None]]) -> AffineTransform | None:
+    values = np.array(matrix, float)
+    if values.shape != (2, 3) or not np.isfinite(values).all():
+        return None
+    return AffineTransform(values)
