@@ -132,10 +132,16 @@ def test_other_images_can_be_chosen_and_swapped(page: Browser) -> None:
     pick = "s.value = 'before'; s.dispatchEvent(new Event('change'))"
     choose = f"(() => {{const s = document.getElementById('first'); {pick}}})()"
     page.settle(lambda: page.run(choose))
-    page.run("new Promise((done) => setTimeout(done, 500))")
     half = first.shape[1] // 2
-    changed = differs(first, look(page))
-    assert changed[: half - 5].mean() > 0.1 and changed[half + 25 :].max() < 0.02
+
+    def as_chosen() -> bool:
+        changed = differs(first, look(page))
+        return bool(changed[: half - 5].mean() > 0.1 and changed[half + 25 :].max() < 0.02)
+
+    deadline = time.monotonic() + 20  # tiles of the other image are still arriving
+    while not as_chosen():
+        assert time.monotonic() < deadline
+        page.run("new Promise((done) => setTimeout(done, 300))")
     page.settle(lambda: page.run("document.getElementById('swap').click()"))
     assert page.run("document.getElementById('first').value") == "after"
 

