@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ OUTSIDE = (
     "configs/README.md",
 )
 COMMANDS = "commands.md"
+OPTIONS = "<!-- options of register -->"
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -41,7 +43,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links at the site's layout."""
+    """Point links at the site's layout, and put the table of options in its place."""
+    if OPTIONS in markdown:
+        markdown = markdown.replace(OPTIONS, options_table())
     return rewrite_links(markdown, page.file.src_uri)
 
 
@@ -79,6 +83,27 @@ def commands_page() -> str:
         lines += ["| option | meaning | default |", "|---|---|---|"]
         lines += [_row(parameter) for parameter in command.params if parameter.name != "help"]
         lines.append("")
+    return "\n".join(lines)
+
+
+def options_table() -> str:
+    """The fields of `RegisterConfig`; what they mean is told by themselves or by the command's option of that name."""
+    from somareg.cli.main import app
+    from somareg.config import RegisterConfig
+
+    told = {
+        p.name: p.help for name, c in _walk(typer.main.get_command(app), "") if name == " register" for p in c.params
+    }
+    lines = ["| option | values | default | meaning |", "|---|---|---|---|"]
+    for name, option in RegisterConfig.model_fields.items():
+        kind = option.annotation
+        if typing.get_origin(kind) is typing.Literal:
+            values = ", ".join(f'"{value}"' for value in typing.get_args(kind))
+        else:
+            values = kind.__name__ if isinstance(kind, type) else str(kind)
+        meaning = option.description or told.get(name) or ""
+        cells = f"`{name}`", f"`{values}`", f"`{option.default!r}`".replace("'", '"'), meaning
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
