@@ -103,7 +103,7 @@ def options_table() -> str:
             values = kind.__name__ if isinstance(kind, type) else str(kind)
         meaning = option.description or told.get(name) or ""
         cells = f"`{name}`", f"`{values}`", f"`{option.default!r}`".replace("'", '"'), meaning
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")  # a bar inside backticks ends no cell
     return "\n".join(lines)
 
 
