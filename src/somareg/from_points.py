@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from somareg.errors import EstimationError, InputError
-from somareg.geometry import FieldTransform, compose
+from somareg.geometry import compose
 from somareg.given import name_of
 from somareg.io import georeference, read_tie_points
 from somareg.io.tie_points.images import ImageLike, known_images
-from somareg.matching.given import lattice
-from somareg.matching.given_fit import GivenCfg, GivenPoints, fit_given, fit_smooth
+from somareg.matching.given_fit import GivenPoints, fit_given, fit_smooth, step_px
+from somareg.matching.process import lattice
 from somareg.types import Estimate, TiePoints, Transform
 
 
@@ -53,10 +54,9 @@ def estimate_from_points(
 
 
 def _correction(points: GivenPoints, shape: tuple[int, int], local: bool) -> Transform:
-    cfg = GivenCfg()
-    fit, smooth = fit_smooth(points, fit_given(points, cfg), cfg)
+    fit, smooth = fit_smooth(points, fit_given(points))
     if not local or smooth.variance == 0:
         return fit.affine
-    field, where = lattice(shape, cfg.nodes)
+    field, where = lattice(shape, step_px(shape))
     values = smooth.predict(where).T.reshape(field.array.shape).numpy()
-    return compose(fit.affine, FieldTransform(values, field.origin, field.step))
+    return compose(fit.affine, replace(field, array=values))

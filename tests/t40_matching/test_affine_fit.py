@@ -14,6 +14,7 @@ from somareg.geometry import AffineTransform
 from somareg.matching.affine import (
     apply_affine_batch,
     compose_batch,
+    fade,
     fit_affine,
     fit_affine_batch,
     fit_affine_irls,
@@ -70,8 +71,8 @@ def test_points_that_determine_no_affine_are_refused(points: Tensor) -> None:
 
 def test_points_without_weight_do_not_count() -> None:
     weight = torch.zeros(40)
-    with pytest.raises(EstimationError, match="too few"):
-        fit_affine(POINTS, torch.zeros_like(POINTS), weight)
+    with pytest.raises(EstimationError, match="too few tie points"):
+        fit_affine(POINTS, torch.zeros_like(POINTS), weight, what="tie points")
     weight[:2] = 1
     with pytest.raises(EstimationError, match="too few"):
         fit_affine(POINTS, torch.zeros_like(POINTS), weight)
@@ -96,6 +97,16 @@ def test_stiffness_pulls_the_linear_part_to_a_translation_and_no_further() -> No
     on_line = line()
     matrix = fit_affine(on_line, torch.full_like(on_line, 3.0), torch.ones(30), stiffness=1.0)
     np.testing.assert_allclose(to_transform(matrix)(on_line.numpy()), on_line.numpy() + 3.0, atol=1e-6)
+
+
+def test_the_robust_factor_is_a_quarter_at_the_scale() -> None:
+    """The weight of Geman and McClure's estimator rho = r^2 / (s^2 + r^2): rho' / (2 r / s^2)."""
+    residual = torch.linspace(0, 9, 30, dtype=torch.float64, requires_grad=True)
+    scale = 3.0
+    (slope,) = torch.autograd.grad((residual**2 / (scale**2 + residual**2)).sum(), residual)
+    factor = fade(residual.detach().square(), scale**2)
+    torch.testing.assert_close(factor[1:], slope[1:] / (2 * residual.detach()[1:] / scale**2))
+    assert fade(torch.tensor([0.0, 9.0]), scale**2).tolist() == [1.0, 0.25]
 
 
 def test_wrong_matches_fade_instead_of_pulling() -> None:

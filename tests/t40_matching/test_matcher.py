@@ -19,7 +19,7 @@ from somareg.matching.matcher import ROOM_PX, Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import read_windows
 from somareg.matching.refine import NEAR, refine_affine
-from somareg.matching.windows import WindowCfg, WindowCorrelation, correlate_windows
+from somareg.matching.windows import WindowCfg, WindowCorrelation, correlate_all
 from somareg.types import Modality, Transform
 from tests.synthetic import make_pair
 from tests.t40_matching.conftest import as_pair
@@ -62,11 +62,11 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
     """Features that a matcher compares under a transform, at a margin and a stride."""
     parts: list[Seen] = []
 
-    def record(a: Tensor, b: Tensor, c: Tensor, d: Tensor, cfg: WindowCfg) -> WindowCorrelation:
+    def record(a: Tensor, b: Tensor, c: Tensor, d: Tensor, cfg: WindowCfg) -> list[WindowCorrelation]:
         parts.append(Seen(a, b, c, d))
-        return correlate_windows(a, b, c, d, cfg)
+        return correlate_all(a, b, c, d, cfg)
 
-    monkeypatch.setattr(module, "correlate_windows", record)
+    monkeypatch.setattr(module, "correlate_all", record)
 
     def run(matcher: Matcher, transform: Transform, margin: int, stride: int) -> Seen:
         matcher.correlate(transform, WindowCfg(size=6, margin=margin, stride=100), stride)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from somareg.matching.posterior import candidate_displacements, posterior, read_windows
+from somareg.matching.posterior import between_cells, candidate_displacements, posterior, read_windows
 from somareg.matching.windows import WindowCorrelation
 
 
@@ -114,6 +114,16 @@ def bumps(places: Tensor, height: float, width: float, temperature: float | None
     surfaces = height * torch.exp(-squared / (2 * width**2)) + 1e-4
     count = len(places)
     return WindowCorrelation(surfaces, torch.zeros(count, 2), torch.ones(count), temperature)
+
+
+def test_a_parabola_has_its_top_where_it_has_it() -> None:
+    axis = torch.arange(5.0)
+    tops = torch.tensor([[2.3, 1.6], [1.0, 3.0], [2.5, 2.5], [4.0, 2.2], [1.8, 0.3]])  # the last two on the rim
+    away = 2 * (axis - tops[:, :1]).square()[:, None, :] + (axis - tops[:, 1:]).square()[:, :, None]
+    column, row = torch.tensor([2, 1, 2, 4, 2]), torch.tensor([2, 3, 3, 2, 0])
+    found = between_cells(5 - away, row, column)
+    expected = torch.tensor([[0.3, -0.4], [0.0, 0.0], [0.5, -0.5], [0.0, 0.0], [0.0, 0.0]])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 PLACES = torch.tensor([[0.0, 0.0], [0.3, -0.2], [-2.4, 1.1], [3.0, -3.4], [-0.5, 0.5]])

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from somareg.matching.process import kernel, overlap_noise, process_mean, process_variance
+from somareg.matching.process import (
+    Process,
+    kernel,
+    lattice,
+    overlap_noise,
+    process_mean,
+    process_variance,
+    profiled_likelihood,
+)
 
 LENGTH, VARIANCE = 40.0, 3.0
 
@@ -189,3 +199,50 @@ def test_it_can_be_trained_through() -> None:
         )
 
     assert torch.autograd.gradcheck(run, (values, precision))
+
+
+def test_a_fitted_process_foretells_what_the_formulas_do() -> None:
+    points, where = spread_out()[0], spread_out(seed=5)[0]
+    values, noise = measured(points), some_noise(points)
+    fitted = Process(points, values, noise, LENGTH, VARIANCE)
+    torch.testing.assert_close(fitted.predict(where), process_mean(points, values, noise, LENGTH, VARIANCE, where))
+    torch.testing.assert_close(fitted.uncertainty(where, 1.0), process_variance(points, noise, LENGTH, 1.0, where))
+    nothing = Process(points, values, noise, LENGTH, 0.0)
+    assert float(nothing.predict(where).abs().max()) == 0.0
+
+
+def test_the_profiled_likelihood_is_the_highest_over_the_factor() -> None:
+    """Against the density of two independent axes; the constant of both is the same for every covariance."""
+    points = spread_out()[0]
+    values, count = measured(points), len(points)
+    for ratio in (0.0, 0.5, 4.0):
+        covariance = ratio * kernel(points, points, LENGTH) + some_noise(points)
+        score, factor = profiled_likelihood(covariance, values, 1e-9)
+
+        def exact(by: float, covariance: Tensor = covariance) -> float:
+            axis = torch.distributions.MultivariateNormal(points.new_zeros(count), by * covariance)
+            return float(axis.log_prob(values.T).sum())
+
+        assert score - count * (1 + np.log(2 * np.pi)) == pytest.approx(exact(factor))
+        assert exact(factor) > max(exact(0.98 * factor), exact(1.02 * factor))
+
+
+def test_exact_values_leave_the_floor() -> None:
+    points = spread_out()[0]
+    assert profiled_likelihood(some_noise(points), 0 * points, 1e-6)[1] == 1e-6
+
+
+@pytest.mark.parametrize(("shape", "step"), [((100, 161), 8.0), ((33, 17), 5.5), ((64, 64), 63.0)])
+def test_a_lattice_spans_the_image(shape: tuple[int, int], step: float) -> None:
+    field, nodes = lattice(shape, step)
+    assert not field.array.any()
+    rows, columns = field.array.shape[1:]
+    grid = nodes.reshape(rows, columns, 2)
+    assert grid[0, 0].tolist() == [0.0, 0.0]
+    assert grid[1, 0].tolist() == [0.0, step]
+    assert grid[0, 1].tolist() == [step, 0.0]
+    for far, side in zip(grid[-1, -1].tolist(), (shape[1], shape[0]), strict=True):
+        assert side - 1 <= far < side - 1 + step
+    # The nodes are where the field is told: a field of their own places is the identity on them.
+    told = replace(field, array=(nodes / 10).T.reshape(2, rows, columns).numpy())
+    np.testing.assert_allclose(told.displacement(nodes.numpy()), nodes.numpy() / 10, atol=1e-12)

@@ -135,8 +135,8 @@ def test_padding_repeats_the_last_row_and_column() -> None:
 
 
 def test_orientation_channels_of_another_stride_are_refused() -> None:
-    with pytest.raises(ValueError, match="stride 2"):
-        build(orientation=OrientationCfg(stride=4))
+    with pytest.raises(ConfigError, match=r"pyramid\.orientation\.stride is 4; .* stride 2$"):
+        PyramidCfg(orientation=OrientationCfg(stride=4))
 
 
 # --- the shortcut of the orientation channels -------------------------------------------------------------------------

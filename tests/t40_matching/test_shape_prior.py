@@ -18,9 +18,10 @@ from somareg.geometry import AffineTransform
 from somareg.matching import refine
 from somareg.matching.affine import ShapePrior, departure, fit_affine, fit_affine_batch, to_transform
 from somareg.matching.describe import OrientationFeatures
+from somareg.matching.evidence import back_again
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches
-from somareg.matching.refine import FLOOR_CELLS2, NEAR, _shape_prior, fit_windows
+from somareg.matching.refine import NEAR, _shape_prior, fit_windows
 from somareg.matching.windows import WindowCorrelation
 from tests.synthetic import Array, make_pair
 from tests.t40_matching.conftest import as_pair
@@ -205,16 +206,24 @@ def matches(count: int, spacing: float, variance: float = 2.0) -> WindowMatches:
 
 def test_strength_is_the_ratio_of_the_variances() -> None:
     """Windows side by side: a window's variance over that of the prior, in pixels at `extent`."""
-    found = _shape_prior(matches(8, 32.0), 32.0, 0.005, 200.0, (0.1, 0.2))
+    found = _shape_prior(matches(8, 32.0), 16, 2.0, 0.7, (0.1, 0.2))
     assert found.known == (0.1, 0.2)
-    assert found.strength == pytest.approx((2.0 + FLOOR_CELLS2) / (0.005 * 200) ** 2)
-    assert _shape_prior(matches(8, 32.0), 32.0, 0.01, 200.0, (0, 0)).strength == pytest.approx(found.strength / 4)
+    assert found.strength == pytest.approx((2.0 + 1.2) / 0.7**2)  # a window's floor is 1.2 px^2 with cells of 2 px
+    assert _shape_prior(matches(8, 32.0), 16, 2.0, 1.4, (0, 0)).strength == pytest.approx(found.strength / 4)
+
+
+@pytest.mark.parametrize("cell", [1.0, 4.0])
+def test_strength_does_not_depend_on_the_size_of_a_pixel(cell: float) -> None:
+    """The same windows, told in pixels of another size."""
+    usual = _shape_prior(matches(6, 32.0, 4 * 0.8), 16, 2.0, 2 * 0.7, (0, 0)).strength
+    other = _shape_prior(matches(6, 16 * cell, cell**2 * 0.8), 16, cell, cell * 0.7, (0, 0)).strength
+    assert other == pytest.approx(usual)
 
 
 def test_windows_that_overlap_count_once() -> None:
     """Four times as many windows on the same ground weigh four times as much, so the prior must too."""
-    apart = _shape_prior(matches(9, 32.0), 32.0, 0.005, 200.0, (0, 0)).strength
-    dense = _shape_prior(matches(17, 16.0), 32.0, 0.005, 200.0, (0, 0)).strength
+    apart = _shape_prior(matches(9, 32.0), 16, 2.0, 1.0, (0, 0)).strength
+    dense = _shape_prior(matches(17, 16.0), 16, 2.0, 1.0, (0, 0)).strength
     assert dense / apart == pytest.approx((17 / 9) ** 2)
 
 
@@ -265,6 +274,24 @@ def test_every_step_knows_the_shape_of_the_estimate_so_far(monkeypatch: pytest.M
         current = current.after(residual)
     np.testing.assert_allclose(found.matrix, current.matrix)
     assert math.hypot(*departure(found)) < 0.2 * math.hypot(*departure(start))
+
+
+@pytest.mark.parametrize(("side", "expected"), [(64, 24), (160, 28)])
+def test_the_windows_of_the_prior_are_those_that_were_correlated(
+    side: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 32 cells windows of 28 are cut to three quarters of them, on 80 they are not."""
+    sizes: list[int] = []
+
+    def record(found: WindowMatches, size: int, *rest: Any) -> ShapePrior:
+        sizes.append(size)
+        return _shape_prior(found, size, *rest)
+
+    monkeypatch.setattr(refine, "_shape_prior", record)
+    matcher = Matcher(as_pair(make_pair(0, side)), OrientationFeatures(OrientationCfg()))
+    refine.refine_affine(matcher, AffineTransform.identity(), NEAR[:1])
+    back_again(matcher, AffineTransform.identity(), NEAR[0], 100)
+    assert sizes == [expected] * 2 * len(NEAR[0].sigmas)
 
 
 def test_a_large_image_shows_a_stretch_and_a_small_one_does_not() -> None:

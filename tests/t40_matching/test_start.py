@@ -18,6 +18,7 @@ from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform
 from somareg.matching.describe import Levels, OrientationFeatures
 from somareg.matching.engine import _halvings
+from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.start import SearchCfg, Start, find_start, reduction
 from somareg.types import Modality
@@ -49,7 +50,7 @@ class Counting:
 
 
 def find(pair: Pair, *starts: AffineTransform, cfg: SearchCfg = SearchCfg()) -> Start:  # noqa: B008
-    return find_start(pair, starts or (STILL,), OrientationFeatures(OrientationCfg()), cfg)
+    return find_start(Matcher(pair, OrientationFeatures(OrientationCfg())), starts or (STILL,), cfg)
 
 
 def error(found: AffineTransform, pair: SyntheticPair) -> float:
@@ -192,7 +193,9 @@ def test_the_radius_is_a_share_of_the_reference_around_what_is_expected() -> Non
 
 def looked_at(pair: Pair, cfg: SearchCfg, *starts: AffineTransform) -> Counting:
     describe = Counting()
-    find_start(pair, starts or (STILL,), describe, cfg)
+    full = Matcher(pair, describe)
+    describe.asked.clear()  # the full image is the caller's
+    find_start(full, starts or (STILL,), cfg)
     return describe
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,16 @@ from somareg.matching.posterior import read_windows, standardise
 from somareg.matching.windows import (
     WindowCfg,
     WindowCorrelation,
-    correlate_windows,
+    correlate_all,
     coverage,
     thinned,
     window_grid,
 )
+
+
+def correlated(*parts: Any) -> WindowCorrelation:
+    """`correlate_all` of one pair."""
+    return correlate_all(*parts)[0]
 
 
 def features(seed: int, channels: int, height: int, width: int) -> Tensor:
@@ -31,7 +38,7 @@ def test_windows_are_those_of_the_grid_that_see_enough(min_seen: float) -> None:
     moving_valid[..., 26:, 30:] = 0
     cfg = WindowCfg(size=12, margin=4, stride=6, min_seen=min_seen)
     grid = window_grid((40, 36), cfg)
-    found = correlate_windows(reference, reference_valid, moving, moving_valid, cfg)
+    found = correlated(reference, reference_valid, moving, moving_valid, cfg)
     surfaces, _ = correlate_grid(reference, reference_valid, moving, moving_valid, grid)
     kept = []
     for i, (y, x) in enumerate(grid.corners):
@@ -53,9 +60,7 @@ def test_a_known_shift_is_found_exactly(dx: int, dy: int) -> None:
     # The reference's cell (x, y) is found in the moving features at (x + dx, y + dy).
     moving = ground[..., 10 - margin - dy : 40 + margin - dy, 10 - margin - dx : 45 + margin - dx]
     cfg = WindowCfg(size=12, margin=margin, stride=6)
-    windows = correlate_windows(
-        reference, torch.ones_like(reference[:, :1]), moving, torch.ones_like(moving[:, :1]), cfg
-    )
+    windows = correlated(reference, torch.ones_like(reference[:, :1]), moving, torch.ones_like(moving[:, :1]), cfg)
     flat = windows.surfaces.flatten(1).argmax(1)
     assert set(zip((flat % 9 - margin).tolist(), (flat // 9 - margin).tolist(), strict=True)) == {(dx, dy)}
     assert windows.surfaces[:, margin + dy, margin + dx].min() > 0.98
@@ -74,7 +79,7 @@ def test_an_edge_of_the_moving_image_does_not_attract() -> None:
         reference, moving = features(2 * seed, 1, 16, 16), features(2 * seed + 1, 1, 24, 24)
         valid = torch.ones(1, 1, 24, 24)
         valid[..., 16:] = 0
-        surface = correlate_windows(reference, torch.ones(1, 1, 16, 16), moving * valid, valid, cfg).surfaces[0]
+        surface = correlated(reference, torch.ones(1, 1, 16, 16), moving * valid, valid, cfg).surfaces[0]
         over.append(int(surface.argmax()) % 9)
     mean = float(np.mean(over))
     assert 2.8 < mean < 5.2  # the middle is 4; chance deviation of the mean is 0.24
@@ -86,12 +91,12 @@ def test_windows_that_see_too_little_are_left_out() -> None:
     reference_valid[..., :25] = 0  # windows starting at column 0, 8 have under a third of their cells
     moving_valid[..., 28:, :] = 0
     cfg = WindowCfg(size=16, margin=4, stride=8, min_seen=0.6)
-    windows = correlate_windows(reference * reference_valid, reference_valid, moving * moving_valid, moving_valid, cfg)
+    windows = correlated(reference * reference_valid, reference_valid, moving * moving_valid, moving_valid, cfg)
     assert len(windows.surfaces) == len(windows.centres) == len(windows.valid) > 0
     assert (windows.centres[:, 0] - 7.5 >= 16).all()
     assert (windows.centres[:, 1] - 7.5 <= 16).all()
     assert ((windows.valid > 0) & (windows.valid <= 1)).all()
-    nothing = correlate_windows(reference * 0, reference_valid * 0, moving, moving_valid, cfg)
+    nothing = correlated(reference * 0, reference_valid * 0, moving, moving_valid, cfg)
     assert nothing.surfaces.shape == (0, 9, 9)
 
 
@@ -141,7 +146,7 @@ def test_thinned_windows_number_about_the_limit(shape: tuple[int, int], limit: i
 @pytest.mark.parametrize("size", [12, 30])
 def test_small_features_get_one_window(size: int) -> None:
     reference, moving = features(0, 2, 12, 20), features(0, 2, 20, 28)
-    windows = correlate_windows(
+    windows = correlated(
         reference,
         torch.ones(1, 1, 12, 20),
         moving,

@@ -14,9 +14,11 @@ import somareg
 from somareg.choices import Chosen, choose_model
 from somareg.config import make_config
 from somareg.errors import InputError
+from somareg.lab.data.pairs import PairEntry
 from somareg.lab.evaluate import calibrate
 from somareg.lab.evaluate.calibrate import fit, main, observe, record_of
 from somareg.lab.evaluate.metrics import point_errors, rmse
+from somareg.lab.evaluate.protocol import Sample
 from somareg.quality import calibration
 from somareg.quality.calibration import FEATURES, load_calibration
 from tests.small_network import save_network, small_network
@@ -112,6 +114,25 @@ def test_the_command_writes_the_one_of_its_model(engine, model, tmp_path, monkey
     assert main([*arguments, "--refit"]) == 0
     assert len(asked) == 1
     assert json.loads((tmp_path / f"calibration-{engine}.json").read_text()) == record
+
+
+@pytest.mark.parametrize("content", [None, "not json\n"])
+def test_refitting_needs_observations(content, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "observations-orientation.jsonl").write_text(content)
+    assert main(["--data", "pairs", "--out", str(tmp_path), "--refit", "--device", "cpu"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and "observations-orientation.jsonl" in told and "without --refit" in told
+    assert not (tmp_path / "calibration-orientation.json").exists()
+
+
+def test_unrelated_pairs_need_two_places():
+    entry = PairEntry("mini", "a", "val", "a", 9000, 9000, (0.0, 0.0))
+    samples = [Sample(entry, "m", i, SIDE, (10 * i, 0), np.eye(2, 3)) for i in range(3)]
+    with pytest.raises(InputError, match="samples of mini show one place"):
+        calibrate._elsewhere(samples, samples[0], 0, 900)
+    far = replace(samples[1], origin=(1000, 0))
+    assert calibrate._elsewhere([*samples, far], samples[0], 0, 900) is far
 
 
 def test_an_unknown_model_is_one_line(tmp_path, capsys):

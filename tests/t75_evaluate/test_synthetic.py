@@ -22,7 +22,7 @@ from somareg.lab.data.synthetic.scenes import build_scene
 from somareg.lab.data.synthetic.shapes import grid, parcels, rotate, seeded_cells, subdivide
 from somareg.lab.data.synthetic.speckle import decibel, from_decibel, gamma_speckle, k_speckle, to_bytes
 from somareg.lab.data.tiles import TileSet
-from somareg.matching.windows import WindowCfg, correlate_windows
+from somareg.matching.windows import WindowCfg, correlate_all
 
 CPU = torch.device("cpu")
 
@@ -112,13 +112,13 @@ def _surface(sar: Tensor, optical: Tensor, margin: int, scale: float = 1.6) -> T
     a, valid = orientation_channels(reference[None, None], mask, cfg)
     b, _ = orientation_channels(moving[None, None], mask, cfg)
     size = sar.shape[-1] - 2 * margin
-    surface = correlate_windows(
+    surface = correlate_all(
         a[..., inner, inner].contiguous(),
         valid[..., inner, inner],
         b,
         valid,
         WindowCfg(size=size, margin=margin, stride=size),
-    )
+    )[0]
     return surface.surfaces[0]
 
 

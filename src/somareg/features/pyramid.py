@@ -47,6 +47,11 @@ class PyramidCfg:
     shortcut: bool = False
 
     def __post_init__(self) -> None:
+        if self.orientation is not None and self.orientation.stride != 2:
+            raise ConfigError(
+                f"pyramid.orientation.stride is {self.orientation.stride}; orientation channels join the first layer, "
+                "at stride 2"
+            )
         if self.shortcut and (self.orientation is None or min(self.outputs[:-1]) < self.orientation.count):
             raise ConfigError(
                 f"pyramid.shortcut needs orientation channels and at least as many outputs at 1/2, 1/4 and 1/8 as "
@@ -85,11 +90,7 @@ class BandStem(nn.Module):
         super().__init__()
         self.orientation = cfg.orientation
         self.look = nn.Conv2d(1, cfg.band_channels, 4, stride=2, padding=1)
-        extra = 0
-        if cfg.orientation:
-            if cfg.orientation.stride != 2:
-                raise ValueError("orientation channels join the first layer at stride 2")
-            extra = cfg.orientation.count
+        extra = cfg.orientation.count if cfg.orientation else 0
         self.mix = nn.Sequential(
             nn.Conv2d(2 * cfg.band_channels + extra, cfg.widths[0], 3, padding=1, bias=False),
             group_norm(cfg.widths[0]),

@@ -84,7 +84,8 @@ def fit_affine_batch(
         nothing = torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)
         return AffineFit(still, nothing, torch.ones(len(points), dtype=torch.bool, device=points.device))
     p, d, precision = points.double(), displacement.double(), weight.double()
-    w = precision if weight.ndim == 2 else precision.diagonal(dim1=-2, dim2=-1).mean(-1)
+    isotropic = weight.ndim == 2
+    w = precision if isotropic else precision.diagonal(dim1=-2, dim2=-1).mean(-1)
     total = w.sum(-1)
     too_few = ((w > 0).sum(-1) < 3) | ~(total > 0)
     total = total.clamp_min(1e-12)
@@ -93,36 +94,51 @@ def fit_affine_batch(
     length = torch.full_like(spread, extent) if extent else spread
     design = torch.cat([(p - centre) / length, torch.ones_like(p[..., :1])], dim=-1)
     pull = torch.diag(torch.tensor([stiffness, stiffness, 0.0], dtype=p.dtype, device=p.device)) / p.shape[1]
-    unit = torch.eye(3, dtype=p.dtype, device=p.device)
-    by_axis = weight.ndim == 2 and shape is None
+    identity = torch.eye(2, dtype=p.dtype, device=p.device)
+    by_axis = isotropic and shape is None
     if by_axis:
         weighted = design * (w / total[:, None])[..., None]
         normal, right = weighted.mT @ design + pull, weighted.mT @ d
     else:
-        if weight.ndim == 2:
-            precision = w[..., None, None] * torch.eye(2, dtype=p.dtype, device=p.device)
-        # Both axes at once: unknowns (x row, y row), normal matrix sum of precision (x) design design'.
-        share = precision / total[:, None, None, None]
-        normal = torch.einsum("bnij,bnk,bnl->bikjl", share, design, design).reshape(-1, 6, 6)
-        normal = normal + torch.kron(torch.eye(2, dtype=p.dtype, device=p.device), pull)
-        right = torch.einsum("bnij,bnk,bnj->bik", share, design, d).reshape(-1, 6, 1)
-        unit = torch.eye(6, dtype=p.dtype, device=p.device)
-        if shape is not None:
-            for direction, known in zip(_NO_SIMILARITY, shape.known, strict=True):
-                v = torch.tensor(direction, dtype=p.dtype, device=p.device)
-                normal = normal + shape.strength / p.shape[1] * torch.outer(v, v)
-                right = right - shape.strength / p.shape[1] * known * length * v[:, None]
+        share = (w[..., None, None] * identity if isotropic else precision) / total[:, None, None, None]
+        normal, right = _joint_normal(design, d, share, pull, length, shape)
+    unit = torch.eye(normal.shape[-1], dtype=p.dtype, device=p.device)
     hopeless = too_few | ~torch.isfinite(torch.cat([normal, right], dim=-1)).all(-1).all(-1)
     condition = torch.linalg.cond(torch.where(hopeless[:, None, None], unit, normal).detach())
     refused = hopeless | ~(condition <= MAX_CONDITION)
     solution = torch.linalg.solve(torch.where(refused[:, None, None], unit, normal), right)
     rows = solution.mT if by_axis else solution.reshape(-1, 2, 3)
-    identity = torch.eye(2, dtype=p.dtype, device=p.device)
     linear = identity + rows[..., :2] / length
     shift = rows[..., 2:] - (linear - identity) @ centre.mT
     still = torch.eye(2, 3, dtype=p.dtype, device=p.device)
     matrix = torch.where(refused[:, None, None], still, torch.cat([linear, shift], dim=-1))
     return AffineFit(matrix, torch.where(hopeless, torch.inf, condition), refused)
+
+
+def _joint_normal(
+    design: Tensor, d: Tensor, share: Tensor, pull: Tensor, length: Tensor, shape: ShapePrior | None
+) -> tuple[Tensor, Tensor]:
+    """Normal matrix (B, 6, 6) and right side (B, 6, 1) of both axes at once, unknowns (x row, y row).
+
+    Args:
+        design: (B, N, 3) rows of dimensionless (x, y, 1).
+        d: (B, N, 2) displacement.
+        share: (B, N, 2, 2) precisions, as parts of their sum.
+        pull: (3, 3) towards the identity, added for each axis.
+        length: (B, 1, 1) that made the coordinates dimensionless.
+        shape: see `fit_affine_batch`.
+    """
+    # The sum of precision (x) design design'.
+    normal = torch.einsum("bnij,bnk,bnl->bikjl", share, design, design).reshape(-1, 6, 6)
+    normal = normal + torch.kron(torch.eye(2, dtype=d.dtype, device=d.device), pull)
+    right = torch.einsum("bnij,bnk,bnj->bik", share, design, d).reshape(-1, 6, 1)
+    if shape is not None:
+        strength = shape.strength / d.shape[1]
+        for direction, known in zip(_NO_SIMILARITY, shape.known, strict=True):
+            v = torch.tensor(direction, dtype=d.dtype, device=d.device)
+            normal = normal + strength * torch.outer(v, v)
+            right = right - strength * known * length * v[:, None]
+    return normal, right
 
 
 def fit_affine(
@@ -133,19 +149,20 @@ def fit_affine(
     stiffness: float = 0.0,
     extent: float | None = None,
     shape: ShapePrior | None = None,
+    what: str = "matches",
 ) -> Tensor:
     """`fit_affine_batch` for one pair: (N, 2), (N, 2) and (N,) -> (2, 3) float64 matrix.
 
     Raises:
-        EstimationError: fewer than three weighted points, or points on a line.
+        EstimationError: fewer than three weighted points, or points on a line; the message calls them `what`.
     """
     fit = fit_affine_batch(
         points[None], displacement[None], weight[None], stiffness=stiffness, extent=extent, shape=shape
     )
     if bool(fit.refused[0]):
         if int((weight > 0).sum()) < 3:
-            raise EstimationError("too few matches for an affine transform")
-        raise EstimationError("matches lie on a line or in one spot: no affine transform is determined")
+            raise EstimationError(f"too few {what} for an affine transform")
+        raise EstimationError(f"{what} lie on a line or in one spot: no affine transform is determined")
     return fit.matrix[0]
 
 
@@ -177,6 +194,11 @@ def invert_batch(matrix: Tensor) -> Tensor:
     adjugate = torch.stack([torch.stack([d, -b], dim=-1), torch.stack([-c, a], dim=-1)], dim=-2)
     linear = adjugate / determinant[..., None, None]
     return torch.cat([linear, -linear @ matrix[..., 2:]], dim=-1)
+
+
+def fade(squared: Tensor, scale_squared: Tensor | float) -> Tensor:
+    """Robust factor of Geman and McClure, 1 for no residual, a quarter at the scale."""
+    return (scale_squared / (scale_squared + squared)).square()
 
 
 def fit_affine_irls(
@@ -212,7 +234,7 @@ def fit_affine_irls(
             start = average.detach().clamp_min(scale_px**2)[:, None]
         share = (i + 1) / rounds
         scale = start ** (1 - share) * scale_px ** (2 * share)
-        factor = (scale / (scale + squared)).square().to(weight)
+        factor = fade(squared, scale).to(weight)
         fit = fit_affine_batch(
             points, displacement, weight * (factor if isotropic else factor[..., None, None]), stiffness=stiffness
         )

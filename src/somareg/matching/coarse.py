@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from somareg.matching.affine import AffineFit, fit_affine_batch, fit_affine_irls
 from somareg.matching.attention import AttentionBlock, positions
+from somareg.matching.warping import cell_grid
 
 STRIDE = 16
 
@@ -137,10 +138,7 @@ def _seen(valid: Tensor) -> Tensor:
 
 def cell_centres(height: int, width: int, stride: int) -> Tensor:
     """Pixel coordinates (height * width, 2), (x, y), of the centres of feature cells."""
-    y = torch.arange(height, dtype=torch.float32) * stride + (stride - 1) / 2
-    x = torch.arange(width, dtype=torch.float32) * stride + (stride - 1) / 2
-    yy, xx = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack([xx.flatten(), yy.flatten()], dim=-1)
+    return cell_grid((height, width), 0, stride, torch.device("cpu")).reshape(-1, 2).float()
 
 
 def _read(log_assignment: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

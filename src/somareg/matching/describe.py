@@ -6,7 +6,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg, orientation_channels
 from somareg.matching.network import Soma
 from somareg.types import Modality
@@ -63,10 +62,7 @@ class LearnedFeatures:
         return self._strides
 
     def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
-        return self.levels(self.network.encode(image, mask, modality))
-
-    def levels(self, encoded: Encoded) -> Levels:
-        """What the windows need of encoded images."""
+        encoded = self.network.encode(image, mask, modality)
         return {s: (encoded.pyramid[s].float() * encoded.valid[s], encoded.valid[s]) for s in self._strides}
 
     def temperature(self, stride: int) -> float | None:

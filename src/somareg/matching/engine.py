@@ -37,6 +37,7 @@ COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse m
 LEARNED_NEAR = (
     StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=SHAPE),
     StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.6, shape=SHAPE),
+    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=0.6, shape=SHAPE),
 )
 
 
@@ -109,14 +110,14 @@ def align(
     near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_near, cfg.reuse_px)
     try:
         progress("search", 0.05)
-        start = find_start(pair, _likely_starts(pair, starts, network), features, cfg.search)
+        matcher = Matcher(pair, features, reuse)
+        start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search)
         affine = start.affine
         progress("coarse affine", 0.3)
         for factor in _halvings(reduction(pair, cfg.search.fine_px)):
-            smaller = Matcher(pair.reduced(factor), features, reuse)
+            smaller = matcher.reduced(factor)
             affine = rescale(refine_affine(smaller, rescale(affine, 1, factor), near, cfg.windows)[0], factor, 1)
         progress("affine", 0.5)
-        matcher = Matcher(pair, features, reuse)
         affine, matches = refine_affine(matcher, affine, near, cfg.windows)
     except EstimationError as error:
         return Alignment(starts[0], None, None, NO_EVIDENCE, math.inf, math.inf, failure=str(error))
@@ -127,7 +128,7 @@ def align(
     judge = matcher if network is None else Matcher(pair, channels)
     evidence, ties = gather(judge, estimate, starts[0])
     if network is None:
-        backward, _ = forward_backward(Matcher(pair.swapped(), features, reuse), affine, pair.shape)
+        backward = forward_backward(Matcher(pair.swapped(), features, reuse), affine, pair.shape)
     else:
         backward = back_again(matcher, affine, near[-1], 120)
     halves = split_half(matches, pair.shape, 0.4)
@@ -164,13 +165,19 @@ def coarse_affine(network: Soma, reference: Encoded, moving: Encoded) -> AffineT
     return None if matrix is None else to_transform(matrix)
 
 
-def preset(name: str, base: EngineCfg | None = None) -> EngineCfg:
-    """Engine settings of a preset: "fast", "base" or "precise"."""
-    base = base or EngineCfg()
+def preset(name: str) -> EngineCfg:
+    """Engine settings of a preset: "fast", "base" or "precise"; all are judged on the same channels."""
+    base = EngineCfg()
     if name == "fast":
-        light = replace(base.features, scales=((1.0, 1.0),))
-        return replace(base, features=light, windows=80, flow=replace(base.flow or FlowCfg(), limit=300))
+        near, learned = (_hasty(steps) for steps in (base.near, base.learned_near))
+        search = replace(base.search, keep=1)
+        return replace(base, search=search, near=near, learned_near=learned, windows=80, flow=FlowCfg(limit=300))
     if name == "precise":
         near, learned = ((*steps, steps[-1]) for steps in (base.near, base.learned_near))
         return replace(base, near=near, learned_near=learned, windows=600, search=replace(base.search, keep=8))
     return base
+
+
+def _hasty(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
+    """The first step and the last, on features that are resampled instead of computed anew."""
+    return steps[0], replace(steps[-1], reuse_px=None)

@@ -106,7 +106,7 @@ def split_half(matches: WindowMatches, shape: tuple[int, int], stiffness: float)
         try:
             fits.append(to_transform(_fit(matches, half, stiffness, max(shape) / 2)))
         except EstimationError:
-            return float("inf")
+            return math.inf
     return disagreement(fits[0], fits[1], shape)
 
 
@@ -116,9 +116,7 @@ def _fit(matches: WindowMatches, half: Tensor, stiffness: float, extent: float) 
     )
 
 
-def forward_backward(
-    swapped: Matcher, affine: AffineTransform, shape: tuple[int, int]
-) -> tuple[float, AffineTransform]:
+def forward_backward(swapped: Matcher, affine: AffineTransform, shape: tuple[int, int]) -> float:
     """Refine the inverse with the roles exchanged and see whether it leads back.
 
     Args:
@@ -127,13 +125,13 @@ def forward_backward(
         shape: of the reference.
 
     Returns:
-        RMS disagreement in reference pixels (inf when there is no fit) and the backward estimate, inverted.
+        RMS disagreement in reference pixels, inf when there is no fit.
     """
     try:
         backward, _ = refine_affine(swapped, affine.inverse, NEAR[-1:], 120)
     except EstimationError:
-        return float("inf"), affine
-    return disagreement(affine, backward.inverse, shape), backward.inverse
+        return math.inf
+    return disagreement(affine, backward.inverse, shape)
 
 
 def back_again(matcher: Matcher, affine: AffineTransform, step: StepCfg, limit: int) -> float:
@@ -148,9 +146,8 @@ def back_again(matcher: Matcher, affine: AffineTransform, step: StepCfg, limit: 
     Returns:
         RMS displacement that leads the moving image's windows back, reference pixels; inf when there is no fit.
     """
-    cells = matcher.cells(step.stride)
-    window = thinned(roomy(step.window, cells), cells, limit)
-    windows = matcher.correlate_back(affine, window, step.stride)
+    step = step.on(matcher.cells(step.stride), limit)
+    windows = matcher.correlate_back(affine, step.window, step.stride)
     cell, extent = float(step.stride or matcher.finest), max(matcher.pair.shape) / 2
     try:
         residual, _ = fit_windows(windows, cell, step, extent)

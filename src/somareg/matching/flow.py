@@ -8,7 +8,6 @@ pair that is truly affine keeps (almost) no local displacement.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.matching.affine import fade
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
-from somareg.matching.process import kernel, overlap_noise, process_mean, process_variance
+from somareg.matching.process import Process, kernel, lattice, overlap_noise, profiled_likelihood
 from somareg.matching.windows import WindowCfg, WindowCorrelation, thinned
 from somareg.types import FloatArray
 
@@ -79,29 +79,8 @@ class Flow:
     factor: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class _Process:
-    """A fitted Gaussian process (float64 tensors)."""
-
-    points: Tensor
-    length: float
-    variance: float
-    noise: Tensor
-    values: Tensor
-
-    def predict(self, where: Tensor) -> Tensor:
-        """Posterior mean (M, 2) at points (M, 2)."""
-        if self.variance == 0:
-            return torch.zeros(len(where), 2, dtype=torch.float64)
-        return process_mean(self.points, self.values, self.noise, self.length, self.variance, where)
-
-    def posterior_variance(self, where: Tensor, prior: float) -> Tensor:
-        """Posterior variance (M,) of a field with this length and the given prior variance."""
-        return process_variance(self.points, self.noise, self.length, prior, where)
-
-
 def _relative_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:
-    """The same up to a factor: an average window has about 1."""
+    """`overlap_noise` up to a factor: an average window has about 1."""
     return precision.mean() * overlap_noise(points, precision.clamp_min(1e-4 * float(precision.max())), side)
 
 
@@ -113,11 +92,7 @@ def _choose(points: Tensor, values: Tensor, noise: Tensor, side: float, cfg: Flo
     for length in cfg.lengths:
         correlation = kernel(points, points, length * side)
         for ratio in cfg.ratios if not scores else cfg.ratios[1:]:
-            factor = torch.linalg.cholesky(ratio * correlation + noise)
-            # Both axes share size, smoothness and noise; the noise variance kappa is profiled out.
-            kappa = float((values * torch.cholesky_solve(values, factor)).sum() / values.numel())
-            log_det = 2 * float(factor.diagonal().log().sum())
-            scores[length * side, ratio] = -0.5 * values.numel() * np.log(max(kappa, 1e-9)) - log_det
+            scores[length * side, ratio], _ = profiled_likelihood(ratio * correlation + noise, values, 1e-9)
     none = next(iter(scores))
     best = max(scores, key=lambda key: scores[key])
     return best if scores[best] > scores[none] + cfg.evidence else none
@@ -125,7 +100,7 @@ def _choose(points: Tensor, values: Tensor, noise: Tensor, side: float, cfg: Flo
 
 def _fit_process(
     points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: FlowCfg
-) -> tuple[_Process, Tensor]:
+) -> tuple[Process, Tensor]:
     """Gaussian process with windows that disagree with their neighbours fading out (Geman-McClure).
 
     Args:
@@ -143,10 +118,10 @@ def _fit_process(
         length, ratio = _choose(points, values, noise, side, cfg)
         covariance = ratio * kernel(points, points, length) + noise
         kappa = float((values * torch.linalg.solve(covariance, values)).sum() / values.numel())
-        process = _Process(points, length, ratio * kappa, kappa * noise, values)
+        process = Process(points, values, kappa * noise, length, ratio * kappa)
         residual = (values - process.predict(points)).norm(dim=1)
         scale = 2.0 * float(_weighted_median(residual, precision)) + 0.2
-        factor = (scale**2 / (scale**2 + residual.square())).square()
+        factor = fade(residual.square(), scale**2)
     return process, factor
 
 
@@ -206,7 +181,9 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
     Returns:
         The local flow D such that `moving <- affine @ D`.
     """
-    field, where = _empty_field(matcher.pair.shape, cfg.node_px)
+    longest = max(matcher.pair.shape)
+    # Finer than the windows' own spacing on a large image would cost memory and tell nothing.
+    field, where = lattice(matcher.pair.shape, min(max(cfg.node_px, longest / 96), longest / 4))
     shape = field.array.shape[1:]
     cell = float(matcher.finest)
     cells = matcher.cells()
@@ -228,9 +205,9 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
             break
         values = process.predict(where).clamp(-cfg.max_px, cfg.max_px)
         field = replace(field, array=values.T.reshape(2, *shape).numpy())
-    removed = 1.0 - process.posterior_variance(where, prior=1.0)
+    removed = 1.0 - process.uncertainty(where, 1.0)
     certainty = (removed * _nearness(where, points, matches.precision, side)).reshape(shape)
-    sigma = process.posterior_variance(where, prior=process.variance).sqrt().reshape(shape)
+    sigma = process.uncertainty(where, process.variance).sqrt().reshape(shape)
     matches = replace(matches, displacement=total.float())
     return Flow(field, certainty.numpy(), sigma.numpy(), matches, factor)
 
@@ -240,15 +217,3 @@ def _nearness(where: Tensor, points: Tensor, precision: Tensor, side: float) -> 
     telling = precision > 0.05 * precision.max()
     distance = torch.cdist(where, points[telling]).amin(1)
     return torch.exp(-0.5 * ((distance - side / 2).clamp_min(0.0) / (side / 3)).square())
-
-
-def _empty_field(shape: tuple[int, int], node_px: float) -> tuple[FieldTransform, Tensor]:
-    """A zero field over an image of (height, width), and its nodes (M, 2)."""
-    height, width = shape
-    # Finer than the windows' own spacing on a large image would cost memory and tell nothing.
-    node = min(max(node_px, max(shape) / 96), max(shape) / 4)
-    nodes_x, nodes_y = math.ceil((width - 1) / node) + 1, math.ceil((height - 1) / node) + 1
-    y, x = torch.arange(nodes_y, dtype=torch.float64) * node, torch.arange(nodes_x, dtype=torch.float64) * node
-    yy, xx = torch.meshgrid(y, x, indexing="ij")
-    field = FieldTransform(np.zeros((2, nodes_y, nodes_x)), (0.0, 0.0), (node, node))
-    return field, torch.stack([xx.flatten(), yy.flatten()], dim=-1)

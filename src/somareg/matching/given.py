@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.geometry import AffineTransform, compose
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import Alignment, EngineCfg
 from somareg.matching.evidence import forward_backward, gather, split_half
 from somareg.matching.flow import Flow
-from somareg.matching.given_fit import GivenCfg, GivenFit, GivenPoints, SmoothField, fit_given, fit_smooth
+from somareg.matching.given_fit import GivenFit, GivenPoints, fit_given, fit_smooth, spacing_px, step_px
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
+from somareg.matching.process import Process, lattice
 
 Progress = Callable[[str, float], None]
 
@@ -33,7 +35,6 @@ def align_given(
     points: GivenPoints,
     cfg: EngineCfg,
     progress: Progress = lambda stage, share: None,
-    given: GivenCfg | None = None,
 ) -> Alignment:
     """An alignment that rests on given points alone, with the evidence of the images for it.
 
@@ -43,51 +44,37 @@ def align_given(
         points: in the pixels of the pair.
         cfg: settings of the engine; without `flow`, or with one that no gain reaches, there is no local displacement.
         progress: called with a stage's name and the share of the work done.
-        given: settings of the fits.
 
     Raises:
         EstimationError: fewer than three points, or points on a line.
     """
-    settings = given or GivenCfg()
     progress("affine of the tie points", 0.1)
-    fit, smooth = fit_smooth(points, fit_given(points, settings), settings)
+    fit, smooth = fit_smooth(points, fit_given(points))
     progress("local displacement of the tie points", 0.3)
     follows = cfg.flow is not None and math.isfinite(cfg.flow.gain)
-    flow = _flow(points, fit, smooth, pair.shape, settings.nodes, follows)
+    flow = _flow(points, fit, smooth, pair.shape, follows)
     progress("evidence", 0.6)
     estimate = compose(fit.affine, flow.field)
     features = OrientationFeatures(cfg.features)
     evidence, _ = gather(Matcher(pair, features), estimate, start)
-    backward, _ = forward_backward(Matcher(pair.swapped(), features), fit.affine, pair.shape)
+    backward = forward_backward(Matcher(pair.swapped(), features), fit.affine, pair.shape)
     halves = split_half(flow.matches, pair.shape, 0.4)
     return Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
 
 
-def _flow(
-    points: GivenPoints, fit: GivenFit, smooth: SmoothField, shape: tuple[int, int], nodes: int, follows: bool
-) -> Flow:
+def _flow(points: GivenPoints, fit: GivenFit, smooth: Process, shape: tuple[int, int], follows: bool) -> Flow:
     """The smooth displacement on a lattice (zeros unless `follows`), and how far it can be known."""
-    field, where = lattice(shape, nodes)
+    field, where = lattice(shape, step_px(shape))
     size = field.array.shape
     if follows and smooth.variance > 0:
-        field = FieldTransform(smooth.predict(where).T.reshape(size).numpy(), field.origin, field.step)
+        field = replace(field, array=smooth.predict(where).T.reshape(size).numpy())
     # The process foretells without bound in its length; what is further from a point than the next one is not known.
-    far = (torch.cdist(where, smooth.points).amin(1) / smooth.spacing - 1.0).clamp_min(0.0)
+    far = (torch.cdist(where, smooth.points).amin(1) / spacing_px(smooth.points) - 1.0).clamp_min(0.0)
     certainty = (1.0 - smooth.uncertainty(where, 1.0)) * torch.exp(-0.5 * (far / 2.0).square())
     sigma = smooth.uncertainty(where, max(smooth.variance, 1e-9)).sqrt()
     xy, beyond = points.beyond(fit.affine)
     matches = _matches(xy, beyond, fit, points)
     return Flow(field, certainty.reshape(size[1:]).numpy(), sigma.reshape(size[1:]).numpy(), matches, fit.factor)
-
-
-def lattice(shape: tuple[int, int], nodes: int) -> tuple[FieldTransform, Tensor]:
-    """A field of zeros over an image (height, width), and its nodes (M, 2)."""
-    height, width = shape
-    step = max(8.0, max(shape) / nodes)
-    columns, rows = math.ceil((width - 1) / step) + 1, math.ceil((height - 1) / step) + 1
-    y, x = torch.meshgrid(torch.arange(rows).double() * step, torch.arange(columns).double() * step, indexing="ij")
-    field = FieldTransform(np.zeros((2, rows, columns)), (0.0, 0.0), (step, step))
-    return field, torch.stack([x.flatten(), y.flatten()], dim=-1)
 
 
 def _matches(xy: Tensor, away: Tensor, fit: GivenFit, points: GivenPoints) -> WindowMatches:

@@ -19,7 +19,6 @@ from somareg.matching.windows import (
     WindowCfg,
     WindowCorrelation,
     correlate_all,
-    correlate_windows,
     coverage,
     window_grid,
 )
@@ -45,13 +44,16 @@ class Matcher:
         describe: their features.
         reuse_px: moving features that were computed under another affine are resampled instead of computed anew while
             the two affines differ by less than this on the reference; 0 computes them every time.
-        fixed: features of the reference, if they are known already.
     """
 
-    def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0, fixed: Levels | None = None) -> None:
+    def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0) -> None:
         self.pair, self.describe, self.reuse_px = pair, describe, reuse_px
-        self.fixed = fixed or describe(pair.reference, pair.reference_mask, pair.modalities[0])
+        self.fixed = describe(pair.reference, pair.reference_mask, pair.modalities[0])
         self._kept: _Kept | None = None
+
+    def reduced(self, factor: int) -> Matcher:
+        """The same for both images averaged over `factor` x `factor` pixels; itself for 1."""
+        return self if factor == 1 else Matcher(self.pair.reduced(factor), self.describe, self.reuse_px)
 
     @property
     def finest(self) -> int:
@@ -75,30 +77,23 @@ class Matcher:
             reuse_px: instead of the matcher's own.
         """
         stride = stride or self.finest
-        fixed, fixed_valid = self.fixed[stride]
-        moved, moved_valid = self._moved(transform, window.margin, stride, reuse_px)
-        found = correlate_windows(fixed, fixed_valid, moved, moved_valid, window)
-        return replace(found.cpu(), temperature=self.describe.temperature(stride))
+        moved = self._moved(transform, window.margin, stride, reuse_px)
+        return self._told(correlate_all(*self.fixed[stride], *moved, window), stride)[0]
 
     def correlate_all(
         self, transforms: Sequence[AffineTransform], window: WindowCfg, stride: int | None = None
     ) -> list[WindowCorrelation]:
         """`correlate` for several affines, whose features are computed together; nothing is kept."""
-        stride, coarsest = stride or self.finest, self.describe.strides[-1]
-        pad = -(-window.margin * stride // coarsest) * coarsest
+        stride = stride or self.finest
+        pad = self._whole(window.margin * stride)
         warped = [
             warp_to_reference(self.pair.moving, self.pair.moving_mask, transform, self.pair.shape, pad)
             for transform in transforms
         ]
         images, seen = (torch.cat(part) for part in zip(*warped, strict=True))
-        moved, moved_valid = self.describe(images, seen, self.pair.modalities[1])[stride]
-        fixed, fixed_valid = self.fixed[stride]
-        skip, (height, width) = pad // stride - window.margin, self.cells(stride)
-        rows, columns = slice(skip, skip + height + 2 * window.margin), slice(skip, skip + width + 2 * window.margin)
-        moved, moved_valid = moved[..., rows, columns], moved_valid[..., rows, columns]
-        temperature = self.describe.temperature(stride)
-        found = correlate_all(fixed, fixed_valid, moved, moved_valid, window)
-        return [replace(one.cpu(), temperature=temperature) for one in found]
+        levels = self.describe(images, seen, self.pair.modalities[1])
+        moved = self._inner(levels, pad, window.margin, stride)
+        return self._told(correlate_all(*self.fixed[stride], *moved, window), stride)
 
     def correlate_back(self, transform: Transform, window: WindowCfg, stride: int | None = None) -> WindowCorrelation:
         """The same with windows cut from the warped moving image and sought in the reference.
@@ -106,41 +101,53 @@ class Matcher:
         Displacements are on the reference grid as well, from the moving image's windows to the reference.
         """
         stride = stride or self.finest
-        moved, moved_valid = self._moved(transform, 0, stride)
-        rim = [window.margin] * 4
-        fixed, fixed_valid = (F.pad(part, rim) for part in self.fixed[stride])
-        found = correlate_windows(moved, moved_valid, fixed, fixed_valid, window)
-        return replace(found.cpu(), temperature=self.describe.temperature(stride))
+        moved = self._moved(transform, 0, stride)
+        fixed, fixed_valid = (F.pad(part, [window.margin] * 4) for part in self.fixed[stride])
+        return self._told(correlate_all(*moved, fixed, fixed_valid, window), stride)[0]
 
-    def window_count(self, window: WindowCfg, stride: int | None = None) -> int:
-        """Number of windows that the reference alone allows."""
-        grid = window_grid(self.cells(stride), window)
-        return int((coverage(self.fixed[stride or self.finest][1], grid) > MIN_COVERAGE).sum())
+    def window_count(self, window: WindowCfg) -> int:
+        """Number of windows of the finest features that the reference alone allows."""
+        grid = window_grid(self.cells(), window)
+        return int((coverage(self.fixed[self.finest][1], grid) > MIN_COVERAGE).sum())
+
+    def _told(self, found: list[WindowCorrelation], stride: int) -> list[WindowCorrelation]:
+        """Correlations in main memory, with the temperature of their features."""
+        temperature = self.describe.temperature(stride)
+        return [replace(one.cpu(), temperature=temperature) for one in found]
+
+    def _whole(self, pad: int) -> int:
+        """`pad` pixels, rounded up to whole cells of every level."""
+        coarsest = self.describe.strides[-1]
+        return -(-pad // coarsest) * coarsest
+
+    def _inner(self, levels: Levels, pad: int, margin: int, stride: int) -> tuple[Tensor, Tensor]:
+        """The reference's cells and `margin` more around them, of features with `pad` pixels around them."""
+        skip, (height, width) = pad // stride - margin, self.cells(stride)
+        rows, columns = slice(skip, skip + height + 2 * margin), slice(skip, skip + width + 2 * margin)
+        features, valid = levels[stride]
+        return features[..., rows, columns], valid[..., rows, columns]
 
     def _moved(
         self, transform: Transform, margin: int, stride: int, reuse_px: float | None = None
     ) -> tuple[Tensor, Tensor]:
         """Moving features on the reference's cells, enlarged by `margin` cells."""
         kept = self._keep(transform, margin * stride, self.reuse_px if reuse_px is None else reuse_px)
-        height, width = self.cells(stride)
-        features, valid = kept.levels[stride]
         if kept.base is transform:
-            skip = kept.pad // stride - margin
-            rows, columns = slice(skip, skip + height + 2 * margin), slice(skip, skip + width + 2 * margin)
-            return features[..., rows, columns], valid[..., rows, columns]
+            return self._inner(kept.levels, kept.pad, margin, stride)
         assert isinstance(kept.base, AffineTransform)  # only affines are kept
-        cells = cell_grid((height, width), margin, stride, features.device)
+        features, valid = kept.levels[stride]
+        cells = cell_grid(self.cells(stride), margin, stride, features.device)
         points = map_grid(map_grid(cells, transform), kept.base.inverse) + kept.pad
         return sample_cells(features, valid, points[None], stride)
 
     def _keep(self, transform: Transform, pad: int, reuse_px: float) -> _Kept:
         """Features under an affine near `transform` that were kept, or new ones under `transform` itself."""
-        kept, coarsest = self._kept, self.describe.strides[-1]
+        kept = self._kept
         if self.reuse_px:  # room for what is resampled: the displacement and a neighbour to interpolate with
-            pad += coarsest + int(self.reuse_px)
+            pad += self.describe.strides[-1] + int(self.reuse_px)
         if kept is not None and kept.pad >= pad and self._apart(kept.base, transform) < reuse_px:
             return kept
-        pad = -(-max(pad, ROOM_PX if self.reuse_px else 0) // coarsest) * coarsest
+        pad = self._whole(max(pad, ROOM_PX if self.reuse_px else 0))
         image, seen = warp_to_reference(self.pair.moving, self.pair.moving_mask, transform, self.pair.shape, pad)
         new = _Kept(transform, pad, self.describe(image, seen, self.pair.modalities[1]))
         if isinstance(transform, AffineTransform):

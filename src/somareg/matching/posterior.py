@@ -50,24 +50,26 @@ def standardise(surfaces: Tensor) -> Tensor:
     return (centred / deviation.clamp_min(1e-6)).view_as(surfaces)
 
 
-def _peak(probability: Tensor, z: Tensor, margin: int) -> tuple[Tensor, Tensor]:
-    """Most probable cell (N,) and where between the cells a parabola through z puts its top, (N, 2) in -0.5..0.5."""
-    side = 2 * margin + 1
-    peak = probability.argmax(1)
-    row, column = peak // side, peak % side
-    surface = z.view(-1, side, side)
-    index = torch.arange(len(z), device=z.device)
+def between_cells(surfaces: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Where a parabola through a peak and its neighbours puts its top: (N, 2) cells (x, y) away, each in -0.5..0.5.
+
+    Args:
+        surfaces: (N, n, n).
+        row, column: (N,) the peak of each; one on the rim has no neighbours and keeps its place.
+    """
+    side = surfaces.shape[-1]
+    index = torch.arange(len(surfaces), device=surfaces.device)
     r, c = row.clamp(1, side - 2), column.clamp(1, side - 2)
-    middle = surface[index, r, c]
+    middle = surfaces[index, r, c]
     offsets = []
     for before, after in (
-        (surface[index, r, c - 1], surface[index, r, c + 1]),
-        (surface[index, r - 1, c], surface[index, r + 1, c]),
+        (surfaces[index, r, c - 1], surfaces[index, r, c + 1]),
+        (surfaces[index, r - 1, c], surfaces[index, r + 1, c]),
     ):
         curvature = (2 * middle - before - after).clamp_min(1e-6)
         offsets.append(((after - before) / (2 * curvature)).clamp(-0.5, 0.5))
     inside = ((row == r) & (column == c))[:, None]
-    return peak, torch.stack(offsets, dim=-1) * inside
+    return torch.stack(offsets, dim=-1) * inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,21 +111,17 @@ def posterior(log_likelihood: Tensor, candidates: Tensor, predicted: Tensor, sig
     return Posterior(probability, mean, (probability[..., None] * away).mT @ away)
 
 
-def log_likelihood(windows: WindowCorrelation, sharpness: float = 0.5) -> Tensor:
+def log_likelihood(windows: WindowCorrelation) -> Tensor:
     """(N, n * n) log-likelihood of each displacement, up to a constant per window: trained, or by the background.
 
-    Args:
-        windows: correlation surfaces.
-        sharpness: log-likelihood per squared deviation; 0.5 for independent Gaussian background.
+    Untrained, it is that of independent Gaussian background: half the squared deviation.
     """
     if windows.temperature is not None:
         return windows.temperature * windows.surfaces.flatten(1)
-    return sharpness * standardise(windows.surfaces).flatten(1).clamp_min(0.0).square()
+    return 0.5 * standardise(windows.surfaces).flatten(1).clamp_min(0.0).square()
 
 
-def read_windows(
-    windows: WindowCorrelation, cell: float, predicted: Tensor, sigma: float | Tensor, sharpness: float = 0.5
-) -> WindowMatches:
+def read_windows(windows: WindowCorrelation, cell: float, predicted: Tensor, sigma: float | Tensor) -> WindowMatches:
     """Posterior mean and variance of each window's displacement.
 
     Args:
@@ -131,18 +129,19 @@ def read_windows(
         cell: reference pixels per feature cell.
         predicted: (N, 2) displacement that the model predicts, pixels.
         sigma: width of the Gaussian prior around it, pixels; one number or (N,).
-        sharpness: log-likelihood per squared deviation; 0.5 for independent Gaussian background.
     """
-    m = windows.margin
-    candidates = candidate_displacements(m, cell, windows.surfaces)
-    z = standardise(windows.surfaces).flatten(1)
+    side = windows.surfaces.shape[-1]
+    candidates = candidate_displacements(windows.margin, cell, windows.surfaces)
+    surfaces = standardise(windows.surfaces)
+    z = surfaces.flatten(1)
     predicted = predicted.to(z)
     width = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).reshape(-1, 1)
-    found = posterior(log_likelihood(windows, sharpness), candidates, predicted, width)
+    found = posterior(log_likelihood(windows), candidates, predicted, width)
     probability, mean = found.probability, found.mean
     spread = found.covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
     # A sharp posterior falls on one cell and would round the displacement; the surface knows it between the cells.
-    peak, between = _peak(probability, z, m)
+    peak = probability.argmax(1)
+    between = between_cells(surfaces, peak // side, peak % side)
     sharp = torch.exp(-spread / (0.25 * cell**2))[:, None]
     mean = mean + sharp * (candidates[peak] + between * cell - mean)
     evidence = (probability * z).sum(1).clamp_min(0.0)

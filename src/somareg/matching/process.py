@@ -1,12 +1,73 @@
 """A smooth random field with zero mean, seen through noisy measurements (Gaussian process regression).
 
-Used by the local flow of the engine and, inside the network, by GLAM's.
+Used by the local flow of the engine, by that of given points and, inside the network, by GLAM's.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from somareg.geometry import FieldTransform
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """A fitted process, float64; a variance of 0 means that there is no displacement.
+
+    Attributes:
+        points, values: (N, 2) positions and displacements, pixels.
+        noise: (N, N) covariance of the values' errors.
+        length: correlation length, pixels.
+        variance: of the displacement.
+    """
+
+    points: Tensor
+    values: Tensor
+    noise: Tensor
+    length: float
+    variance: float
+
+    def predict(self, where: Tensor) -> Tensor:
+        """Posterior mean (M, 2) at points (M, 2)."""
+        if self.variance == 0:
+            return torch.zeros_like(where)
+        return process_mean(self.points, self.values, self.noise, self.length, self.variance, where)
+
+    def uncertainty(self, where: Tensor, variance: float) -> Tensor:
+        """Posterior variance (M,) of a displacement of the given variance before the values were known."""
+        return process_variance(self.points, self.noise, self.length, variance, where)
+
+
+def profiled_likelihood(covariance: Tensor, values: Tensor, floor: float) -> tuple[float, float]:
+    """Marginal log likelihood, up to a constant, of values whose covariance is known but for a factor.
+
+    Both axes share size, smoothness and noise; the factor is set to its most likely value (profiled out).
+
+    Args:
+        covariance: (N, N), signal and noise in units of the factor.
+        values: (N, 2).
+        floor: smallest believable factor.
+
+    Returns:
+        The log likelihood, and the factor.
+    """
+    root = torch.linalg.cholesky(covariance)
+    factor = max(float((values * torch.cholesky_solve(values, root)).sum() / values.numel()), floor)
+    log_det = 2 * float(root.diagonal().log().sum())
+    return -0.5 * values.numel() * math.log(factor) - log_det, factor
+
+
+def lattice(shape: tuple[int, int], step: float) -> tuple[FieldTransform, Tensor]:
+    """A field of zeros over an image (height, width) with nodes every `step` pixels, and its nodes (M, 2)."""
+    columns, rows = (math.ceil((side - 1) / step) + 1 for side in reversed(shape))
+    y, x = torch.meshgrid(torch.arange(rows).double() * step, torch.arange(columns).double() * step, indexing="ij")
+    field = FieldTransform(np.zeros((2, rows, columns)), (0.0, 0.0), (step, step))
+    return field, torch.stack([x.flatten(), y.flatten()], dim=-1)
 
 
 def process_mean(

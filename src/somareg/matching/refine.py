@@ -5,7 +5,7 @@ A residual found after warping by A is applied first: `moving <- A @ D` (design 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,8 +37,12 @@ class StepCfg:
     reuse_px: float | None = None
     shape: float | None = None
 
+    def on(self, cells: tuple[int, int], limit: int) -> StepCfg:
+        """The same with windows that fit (height, width) cells, about `limit` of them at most."""
+        return replace(self, window=thinned(roomy(self.window, cells), cells, limit))
 
-FLOOR_CELLS2 = 1.2  # variance of a window that is certain of its cell, px^2
+
+FLOOR_CELLS2 = 0.3  # variance of a window that is certain of its cell, cells^2
 
 SHAPE = 0.005  # orthorectified products of one place shear and stretch by less against each other
 
@@ -70,9 +74,8 @@ def refine_affine(
     extent = max(matcher.pair.shape) / 2
     for step in steps:
         cell = float(step.stride or matcher.finest)
-        cells = matcher.cells(step.stride)
-        window = thinned(roomy(step.window, cells), cells, limit)
-        windows = matcher.correlate(current, window, step.stride, step.reuse_px)
+        step = step.on(matcher.cells(step.stride), limit)
+        windows = matcher.correlate(current, step.window, step.stride, step.reuse_px)
         residual, matches = fit_windows(windows, cell, step, extent, departure(current))
         current = current.after(to_transform(residual))
     assert matches is not None  # steps is never empty
@@ -91,7 +94,7 @@ def fit_windows(
     Args:
         windows: correlation surfaces.
         cell: reference pixels per feature cell.
-        step: widths of the prior and stiffness.
+        step: widths of the prior and stiffness, and the windows that were correlated.
         extent: see `fit_affine`.
         known: departure from a similarity of the map that the residual comes before.
 
@@ -106,9 +109,9 @@ def fit_windows(
     for sigma in step.sigmas:
         predicted = apply_affine_batch(residual, points) - points
         matches = read_windows(windows, cell, predicted, sigma * cell)
-        shape = (
-            None if step.shape is None else _shape_prior(matches, step.window.size * cell, step.shape, extent, known)
-        )
+        shape = None
+        if step.shape is not None:
+            shape = _shape_prior(matches, step.window.size, cell, step.shape * extent, known)
         residual = fit_affine(
             matches.points, matches.displacement, matches.weight, stiffness=step.stiffness, extent=extent, shape=shape
         )
@@ -117,14 +120,22 @@ def fit_windows(
 
 
 def _shape_prior(
-    matches: WindowMatches, side: float, deviation: float, extent: float, known: tuple[float, float]
+    matches: WindowMatches, size: int, cell: float, deviation_px: float, known: tuple[float, float]
 ) -> ShapePrior:
-    """The prior in units of an average window: its variance, counted as often as windows overlap."""
-    weight = matches.weight.double()
-    typical = float((weight * (matches.variance + FLOOR_CELLS2)).sum() / weight.sum().clamp_min(1e-12))
+    """The prior in units of an average window: its variance, counted as often as windows overlap.
+
+    Args:
+        matches: of the windows.
+        size: of the windows, in cells of `cell` pixels.
+        cell: pixels per cell.
+        deviation_px: of shear and aspect, at the rim of the image.
+        known: see `fit_windows`.
+    """
+    weight, side = matches.weight.double(), size * cell
+    typical = float((weight * (matches.variance + FLOOR_CELLS2 * cell**2)).sum() / weight.sum().clamp_min(1e-12))
     spread = matches.points.amax(0) - matches.points.amin(0) + side
     overlap = max(1.0, len(matches.points) * side**2 / float(spread.prod()))
-    return ShapePrior(typical * overlap / (deviation * extent) ** 2, known)
+    return ShapePrior(typical * overlap / deviation_px**2, known)
 
 
 def rescale(transform: AffineTransform, old: int, new: int) -> AffineTransform:

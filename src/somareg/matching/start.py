@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from somareg.errors import EstimationError
 from somareg.features.encoder import MIN_SIDE
 from somareg.geometry import AffineTransform
-from somareg.matching.describe import Describe
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.refine import rescale
@@ -82,32 +81,26 @@ class Start:
     score: float
 
 
-def find_start(
-    pair: Pair,
-    starts: tuple[AffineTransform, ...],
-    features: Describe,
-    cfg: SearchCfg,
-) -> Start:
+def find_start(full: Matcher, starts: tuple[AffineTransform, ...], cfg: SearchCfg) -> Start:
     """The similarity that the windows support most.
 
     Args:
-        pair: the two images.
+        full: matcher of the two images as they are.
         starts: what is expected (reference pixels -> moving pixels), at least one.
-        features: compared.
         cfg: what is searched.
 
     Raises:
         EstimationError: no window could be matched anywhere.
     """
-    factor = reduction(pair, cfg.fine_px)
-    matcher = Matcher(pair.reduced(factor), features)
+    factor = reduction(full.pair, cfg.fine_px)
+    matcher = full.reduced(factor)
     radius = cfg.radius * max(matcher.pair.shape)
     near = [rescale(start, 1, factor) for start in starts]
     found = vote(matcher, near, radius, cfg.fine)
     best = max(found, key=lambda elected: elected.score, default=None)
     if cfg.is_wide and (best is None or best.score < cfg.settled):
-        coarse = reduction(pair, cfg.coarse_px)
-        guesses = _guesses(Matcher(pair.reduced(coarse), features), starts, coarse, cfg)
+        coarse = reduction(full.pair, cfg.coarse_px)
+        guesses = _guesses(full.reduced(coarse), starts, coarse, cfg)
         # The vote at low resolution is right within a cell or two.
         again = vote(matcher, [rescale(g, coarse, factor) for g in guesses], 8.0 * coarse / factor, cfg.fine)
         best = max([*found, *again], key=lambda elected: elected.score, default=None)

@@ -90,13 +90,6 @@ def coverage(valid: Tensor, grid: WindowGrid) -> Tensor:
 MIN_COVERAGE = 1 / 3  # share of a window's cells that must be valid in the reference
 
 
-def correlate_windows(
-    reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor, cfg: WindowCfg
-) -> WindowCorrelation:
-    """Normalised cross-correlation of the windows of one pair; see `correlate_all`, B = 1."""
-    return correlate_all(reference, reference_valid, moving, moving_valid, cfg)[0]
-
-
 def correlate_all(
     reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor, cfg: WindowCfg
 ) -> list[WindowCorrelation]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pydantic_core import from_json
 
 from somareg import __version__
 from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.io.raster import file_sha256
 from somareg.types import Decision, Raster, Result
 
 SCHEMA_VERSION = "1.0"
@@ -290,8 +290,6 @@ def _input_record(raster: Raster) -> InputRecord:
 
 def _output_record(path: Path) -> OutputRecord:
     try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return OutputRecord(sha256=digest, bytes=path.stat().st_size)
+        return OutputRecord(sha256=file_sha256(path), bytes=path.stat().st_size)
     except OSError as error:
         raise ReadError(f"cannot read output {path} to hash it: {error.strerror or error}") from error

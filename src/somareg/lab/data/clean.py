@@ -28,6 +28,7 @@ from somareg.lab.data.tiles import SHARD_GLOB, TileSet
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
+from somareg.matching.posterior import between_cells
 from somareg.matching.posterior import standardise as deviations
 from somareg.matching.windows import WindowCfg
 
@@ -154,15 +155,8 @@ def _top(surface: Tensor, near: Tensor | None = None, reach: float = 2.5) -> Ten
     row, column = divmod(int(seen.argmax()), side)
     if not (0 < row < side - 1 and 0 < column < side - 1):
         return None
-    peak = surface[row, column]
-    offsets = []
-    for before, after in (
-        (surface[row, column - 1], surface[row, column + 1]),
-        (surface[row - 1, column], surface[row + 1, column]),
-    ):
-        curvature = (2 * peak - before - after).clamp_min(1e-6)
-        offsets.append(((after - before) / (2 * curvature)).clamp(-0.5, 0.5))
-    return torch.stack([column - margin + offsets[0], row - margin + offsets[1]])
+    top = torch.tensor([[column, row]])
+    return (top - margin + between_cells(surface[None], top[:, 1], top[:, 0]))[0]
 
 
 @torch.inference_mode()

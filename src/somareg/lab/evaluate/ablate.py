@@ -24,7 +24,7 @@ from somareg.lab.evaluate.ablation_config import ROWS, AblateCfg, row_config
 from somareg.lab.evaluate.ablation_page import Setting, around, update_page
 from somareg.lab.evaluate.ablation_rows import Judge, Row, Training
 from somareg.lab.train.config import TrainCfg, load_config
-from somareg.lab.train.export import PREFIX, read_checkpoint
+from somareg.lab.train.export import network_state, read_checkpoint
 from somareg.matching.network import Soma
 
 RESULT = "ablations.json"
@@ -72,7 +72,9 @@ def _trained_row(name: str, cfg: TrainCfg, out: Path, judge: Judge, report: Repo
     def measure() -> Row:
         report(f"{name}: measuring")
         content = read_checkpoint(checkpoint)
-        network = averaged_network(content, cfg).to(judge.device)
+        network = Soma(cfg.network)
+        network.load_state_dict(network_state(content, checkpoint))
+        network.eval().to(judge.device)
         return Row(name, judge.of_network(network), _training(content["somareg"], cfg, network))
 
     return _kept(result, judge, measure)
@@ -100,14 +102,6 @@ def _train(cfg: TrainCfg, folder: Path) -> None:
 
     if train(cfg, folder, resume=True).stopped == "interrupted":
         raise Interrupted
-
-
-def averaged_network(checkpoint: Mapping[str, Any], cfg: TrainCfg) -> Soma:
-    """The network of a checkpoint with its averaged weights, in eval mode on the CPU."""
-    whole = {key.removeprefix(PREFIX): tensor for key, tensor in checkpoint["state_dict"].items()}
-    network = Soma(cfg.network)
-    network.load_state_dict({**whole, **checkpoint["ema"]})
-    return network.eval()
 
 
 def _training(record: Mapping[str, Any], cfg: TrainCfg, network: Soma) -> Training:

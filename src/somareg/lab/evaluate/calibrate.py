@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from somareg.choices import (
+    LONGEST,
     WEIGHT_FREE,
     Chosen,
     choose_device,
@@ -32,7 +33,7 @@ from somareg.choices import (
     search_radius,
 )
 from somareg.config import make_config
-from somareg.errors import InputError, SomaregError
+from somareg.errors import InputError, ReadError, SomaregError
 from somareg.geometry import AffineTransform, compose
 from somareg.io import from_array
 from somareg.lab.evaluate.metrics import point_errors, rmse
@@ -98,7 +99,7 @@ def observe(
     cfg = make_config({})
     fixed, moved = from_array(reference, role="reference"), from_array(moving, role="moving")
     radius = search_radius(cfg, fixed.grid)
-    prepared = prepare(moved, fixed, AffineTransform.identity(), cfg, longest=2048, radius_px=radius)
+    prepared = prepare(moved, fixed, AffineTransform.identity(), cfg, longest=LONGEST[cfg.preset], radius_px=radius)
     pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
     settings = engine_settings(cfg, fixed.grid, radius)
     found = align(pair, prepared.starts, settings, network=chosen.network)
@@ -116,7 +117,6 @@ def observe(
         "rmse": None if math.isinf(error) else error,
         "evidence": evidence_vector(found).tolist(),
         "failed": bool(found.failure),
-        "local": float(found.flow is not None and found.flow.field.array.any()),
     }
 
 
@@ -145,14 +145,18 @@ def observations(data_dir: Path, seed: int, chosen: Chosen, device: torch.device
 
 
 def _elsewhere(every: list[Sample], first: Sample, k: int, apart: int) -> Sample:
-    """A sample of another place."""
+    """A sample of another place.
+
+    Raises:
+        InputError: there is none.
+    """
     order = np.random.default_rng([7, k]).permutation(len(every))
     for i in order:
         other = every[int(i)]
         distance = math.hypot(other.origin[0] - first.origin[0], other.origin[1] - first.origin[1])
         if place(other) != place(first) or distance > apart:
             return other
-    raise ValueError("all samples show one place")
+    raise InputError(f"all samples of {first.pair.set} show one place; give a folder with pairs of several places")
 
 
 def place(sample: Sample) -> tuple[str, str]:
@@ -160,8 +164,8 @@ def place(sample: Sample) -> tuple[str, str]:
     return sample.pair.set, re.sub("before|after", "", sample.pair.group.lower())
 
 
-def fit(rows: list[dict[str, Any]], ridge: float = 0.02) -> Calibration:
-    """Coefficients from observations (without thresholds' cross-validation, see `report`)."""
+def fit(rows: list[dict[str, Any]]) -> Calibration:
+    """Coefficients and thresholds from observations; how they do on others is told by `cross_validated`."""
     x = np.array([row["evidence"] for row in rows])
     good = np.array([row["rmse"] is not None and row["rmse"] < 2.0 for row in rows], float)
     centre, scale = x.mean(0), x.std(0) + 1e-9
@@ -169,7 +173,7 @@ def fit(rows: list[dict[str, Any]], ridge: float = 0.02) -> Calibration:
     # Both outcomes weigh the same, so that the probability does not depend on how many unrelated pairs were drawn.
     weight = np.where(good > 0, 0.5 / good.mean(), 0.5 / (1 - good.mean()))
     beta = np.zeros(design.shape[1])
-    penalty = ridge * len(x) * np.diag([*np.ones(x.shape[1]), 0.0]) / 10
+    penalty = 0.02 * len(x) * np.diag([*np.ones(x.shape[1]), 0.0]) / 10
     for _ in range(60):
         p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
         gradient = design.T @ (weight * (good - p)) - penalty @ beta
@@ -194,7 +198,7 @@ def _unscale(beta: NDArray[np.float64], centre: NDArray[np.float64], scale: NDAr
 
 
 def figures(rows: list[dict[str, Any]], calibration: Calibration) -> dict[str, float]:
-    """What the issue asks: false go on unrelated pairs, go on good pairs, predicted error within a factor 2."""
+    """How good the verdict is: false go on unrelated pairs, go on good pairs, predicted error within a factor 2."""
     p, predicted = _apply(rows, calibration)
     related = np.array([row["related"] for row in rows])
     error = np.array([math.inf if row["rmse"] is None else row["rmse"] for row in rows])
@@ -259,6 +263,18 @@ def record_of(rows: list[dict[str, Any]], model: str, seed: int) -> dict[str, An
     }
 
 
+def _observed(log: Path) -> list[dict[str, Any]]:
+    """The observations in a file.
+
+    Raises:
+        ReadError: it is missing, or not lines of JSON.
+    """
+    try:
+        return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise ReadError(f"observations {log} cannot be read ({error}); observe anew, without --refit") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Observe, fit, report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m somareg.lab.evaluate.calibrate", description=__doc__)
@@ -279,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for row in observations(asked.data, asked.seed, chosen, device):
                     stream.write(json.dumps(row) + "\n")
                     stream.flush()
-        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        rows = _observed(log)
         record = record_of(rows, chosen.card.name if chosen.card else chosen.name, asked.seed)
     except SomaregError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -79,8 +79,8 @@ def export_checkpoint(
     path = Path(checkpoint)
     content = read_checkpoint(path)
     record = _training_record(content, path)
-    averaged = _tensors(content.get("ema") or {}, "ema", path)  # empty where the training kept none
-    state = _network_state(content, {} if raw else averaged, path)
+    averaged = bool(content.get("ema"))
+    state = network_state(content, path, raw=raw)
     network = record["config"]["network"]
     built = build_network(network, str(path))
     check_state(built.state_dict(), state, str(path))
@@ -139,8 +139,21 @@ def _training_record(content: Mapping[str, Any], path: Path) -> TrainingRecord:
     return cast(TrainingRecord, record)
 
 
-def _network_state(content: Mapping[str, Any], averaged: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The network's part of the state dict, with averages in place of the weights that have one."""
+def network_state(content: Mapping[str, Any], path: Path, *, raw: bool = False) -> dict[str, Tensor]:
+    """The network's weights in a checkpoint, with averages in place of those that have one.
+
+    Args:
+        content: of the checkpoint.
+        path: its name in messages.
+        raw: the weights of the last step, as where the training kept no averages.
+
+    Raises:
+        ReadError: there are none, or they are not tensors by name.
+        WeightsError: the averages are those of another network.
+    """
+    averaged = _tensors(content.get("ema") or {}, "ema", path)
+    if raw:
+        averaged = {}
     whole = _tensors(content.get("state_dict"), "state_dict", path)
     state = {key.removeprefix(PREFIX): tensor for key, tensor in whole.items() if key.startswith(PREFIX)}
     if not state:
