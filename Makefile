@@ -8,12 +8,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 DATA   := data
 RUN    := runs/rehearsal
 
-.PHONY: help demo test lint rehearsal weights clean
+.PHONY: help demo test lint smoke docs rehearsal weights clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
 	@echo "make test   linters, types, import contract and tests"
 	@echo "make lint   the same without the tests"
+	@echo "make smoke  build the wheel, install it into a clean environment, use it there"
+	@echo "make docs   build the documentation site into build/site"
 	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
 	@echo "make weights DATA=DIR     train the weights that ship again, 80 minutes on one core, into runs/compact"
 	@echo "make clean  remove .venv, caches and the demo's outputs"
@@ -29,6 +31,15 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Does the wheel work where nothing but the wheel is? Takes some minutes: PyTorch is installed once more.
+smoke:
+	PYTHON=$(PYTHON) tools/smoke.sh
+
+# PYTHONPATH: the command reference is read from this checkout.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/python -m mkdocs build --quiet --strict --clean
+	@echo "build/site/index.html"
 
 # The whole road from pairs to a model that registers: docs/training.md. Killed? Say it again: it goes on.
 rehearsal: $(VENV)/.train
@@ -74,9 +85,13 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[train]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[docs]'
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[test]'
-	@touch $@ $(VENV)/.demo $(VENV)/.train
+	@touch $@ $(VENV)/.demo $(VENV)/.train $(VENV)/.docs
 
 clean:
 	rm -rf $(VENV) somareg-demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

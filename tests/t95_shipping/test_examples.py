@@ -1,0 +1,166 @@
+"""What the README and the tutorial tell people to type works, on the pair that ships."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+
+from somareg.cli.sample import sample_pair
+from somareg.lab.data.samples import ProtocolSamples
+from somareg.lab.data.tiles import TileSet
+from somareg.report.checks import CHECKS
+from tests.t95_shipping.pages import ROOT, Shell, blocks_in, blocks_of
+
+README_SKIPPED = {
+    "make demo": "builds a virtual environment; `somareg demo` is run instead",
+    "make test": "is what runs this test",
+    "make smoke": "installs PyTorch once more: minutes",
+    "make docs": "builds a virtual environment; test_site.py builds the site",
+    "pip install .": "`make smoke` installs the wheel into a clean environment",
+    "pip install '.[train]'": "the test environment has the extra",
+    "make rehearsal DATA=pairs": "trains for five minutes",
+    "somareg train --config configs/base.yaml -o runs/base --max-minutes 60": "trains for an hour; see t77_train",
+    "somareg export runs/base/best.ckpt -o mine.safetensors": "needs the hour before it; see t80_cli/test_export.py",
+    "somareg register sentinel1.tif sentinel2.tif -o aligned --model mine.safetensors": "needs the two before it",
+    "docker build -t somareg .": "needs Docker; test_container.py reads the Dockerfile",
+    'docker run --rm --network none -v "$PWD":/data --user "$(id -u):$(id -g)" somareg register sar.tif optical.tif '
+    "-o aligned": "needs Docker",
+}
+README_CODES = {"somareg assess sentinel1.tif sentinel2.tif": 3}  # the pair is off: that is what `register` is for
+
+TUTORIAL_SKIPPED = {"pip install .": "`make smoke` installs the wheel into a clean environment"}
+TUTORIAL_CODES = {"somareg assess sar.tif optical.tif": 3}
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that the README's examples speak of, cut small from the pair that ships."""
+    folder = tmp_path_factory.mktemp("crops")
+    window = Window(140, 140, 384, 384)
+    for source, names in zip(
+        sample_pair(), (("sentinel1.tif", "a.tif", "other_bands.tif"), ("sentinel2.tif", "b.tif")), strict=True
+    ):
+        with rasterio.open(source) as file:
+            profile = file.profile | {"width": 384, "height": 384, "transform": file.window_transform(window)}
+            pixels = file.read(window=window)
+        for name in names:
+            with rasterio.open(folder / name, "w", **profile) as file:
+                file.write(pixels)
+    (folder / "pairs.csv").write_text("moving,reference\nsentinel1.tif,sentinel2.tif\n")
+    return folder
+
+
+def test_readme(crops: Path, tmp_path: Path) -> None:
+    """Every block by itself, in a folder with the files it speaks of."""
+    shell = Shell(README_SKIPPED, README_CODES)
+    for number, block in enumerate(blocks_of("README.md")):
+        folder = shutil.copytree(crops, tmp_path / str(number))
+        shell.names = {"points": np.array([[10.0, 20.0], [100.0, 50.0]])}
+        with contextlib.chdir(folder):
+            shell.run(block, "README.md")
+        if block.kind == "python":
+            assert shell.names["result"].verdict.decision == "go"
+            assert (folder / "aligned" / "aligned.tif").is_file()
+            assert (folder / "other_bands_aligned.tif").is_file()
+    assert set(README_SKIPPED) <= set(shell.met), "an entry of README_SKIPPED is no longer in the README"
+    assert len(shell.met) - len(README_SKIPPED) >= 8
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Shell]]:
+    """The folder and the names that somebody has who followed the tutorial to its end."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    shell = Shell(TUTORIAL_SKIPPED, TUTORIAL_CODES)
+    with contextlib.chdir(folder):
+        for block in blocks_of("docs/tutorial.md"):
+            shell.run(block, "tutorial.md")
+    yield folder, shell
+
+
+def test_tutorial(workshop: tuple[Path, Shell]) -> None:
+    folder, shell = workshop
+    assert set(TUTORIAL_SKIPPED) <= set(shell.met)
+    assert len(shell.met) - len(TUTORIAL_SKIPPED) == 5
+    names = shell.names
+    np.testing.assert_allclose(names["moving_xy"][0], [200 + names["dx"], 100 + names["dy"]], atol=1e-3)
+    assert (folder / "aligned-by-python" / "aligned.tif").is_file()
+    with rasterio.open(folder / "bright_aligned.tif") as mask, rasterio.open(folder / "optical.tif") as optical:
+        assert mask.transform == optical.transform
+        assert set(np.unique(mask.read())) == {0, 1}
+
+
+def test_the_displacement_is_what_the_conventions_say(workshop: tuple[Path, Shell]) -> None:
+    """The example of the page samples the aligned image by hand."""
+    folder, _ = workshop
+    shell = Shell()
+    with contextlib.chdir(folder):
+        for block in blocks_of("docs/conventions.md"):
+            if block.kind == "python":
+                shell.run(block, "conventions.md")
+    with rasterio.open(folder / "aligned" / "aligned.tif") as file:
+        written, valid = file.read(1).astype(float), file.dataset_mask() > 0
+    inside = np.s_[20:-20, 20:-20]
+    by_hand, before = shell.names["by_hand"][inside], shell.names["moving"][inside]
+    assert valid[inside].all()
+    # Two cubic kernels differ by a few of 255 grey levels; a wrong sign or half a pixel by far more.
+    difference = np.abs(by_hand.clip(0, 255) - written[inside]).mean()
+    assert difference < 2.5
+    assert np.abs(before - written[inside]).mean() > 8 * difference
+
+
+def test_the_examples_of_the_report_page(workshop: tuple[Path, Shell]) -> None:
+    shell = Shell()
+    blocks = blocks_of("docs/report.md")
+    with contextlib.chdir(workshop[0]):
+        for block in blocks:
+            shell.run(block, "report.md")
+    report = shell.names["report"]
+    assert report["figures"]["predicted_rmse"] == pytest.approx({"px": 0.4, "m": 3.3}, rel=0.5)
+
+
+def test_pairs_of_ones_own_become_tiles_and_samples(workshop: tuple[Path, Shell], tmp_path: Path) -> None:
+    """The section of docs/training.md, from the tutorial's aligned pair to what `somareg train` reads."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8") if blocks_of("docs/training.md") else ""
+    section = page[page.index("## Your own pairs") : page.index("## A long run")]
+    python = [block.text for block in blocks_in(section) if block.kind == "python"]
+    commands = [line for block in blocks_in(section) for line in block.commands]
+    names: dict[str, Any] = {}
+    shutil.copytree(workshop[0], tmp_path / "work")
+    with contextlib.chdir(tmp_path / "work"):
+        exec(compile(python[0], "training.md", "exec"), names)
+        for command in commands[1:3]:
+            module, *arguments = shlex.split(command.removeprefix("python -m "))
+            with contextlib.redirect_stdout(io.StringIO()):
+                assert importlib.import_module(module).main(arguments) == 0, command
+        exec(compile(python[1].replace('"val": 100', '"val": 3'), "training.md", "exec"), names)
+        tiles = TileSet.load("tiles/mine-measured")
+        samples = ProtocolSamples.load("tiles/mine-val.safetensors")
+    assert set(tiles.group) == {"irvine"}
+    # The pair was aligned, so measuring its labels again moves them by less than half a pixel.
+    assert tiles.label[:, :, 2].abs().max() < 0.5
+    assert [(len(stack), set(stack.group)) for stack in samples.stacks] == [(3, {"elsewhere"})]
+    assert commands[0].startswith("somareg batch pairs.csv")  # see docs/batch.md
+    assert commands[3:] == [
+        "somareg train --config configs/base.yaml -o runs/mine --data tiles/mine-measured "
+        "--validation tiles/mine-val.safetensors"
+    ]  # trains for hours; see t77_train/test_train_cli.py
+
+
+def test_the_report_page_knows_every_check() -> None:
+    blocks_of("docs/report.md")  # skips where there are no pages
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    table = page[page.index("| check |") : page.index("## Below")]
+    told = {name.strip() for row in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) for name in row.split(",")}
+    assert {check.label for check in CHECKS} == told - {"check", "---"}

@@ -1,0 +1,133 @@
+"""What mkdocs needs beyond docs/: the pages that live elsewhere in the repository, and the list of commands.
+
+A link such as `../configs/README.md` must work where the repository is browsed and on the site. So pages from outside
+docs/ keep their paths on the site, and links are rewritten from the one layout to the other. A link to a file that is
+in the repository but not on the site keeps its words and loses its target; a link to nothing fails the strict build.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import typer.main
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTSIDE = (
+    "CHANGELOG.md",
+    "DESIGN.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "benchmarks/calibration.md",
+    "configs/README.md",
+)
+COMMANDS = "commands.md"
+OPTIONS = "<!-- options of register -->"
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages from outside docs/ and the generated one."""
+    for path in OUTSIDE:
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    files.append(File.generated(config, COMMANDS, content=commands_page()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links at the site's layout, and put the table of options in its place."""
+    if OPTIONS in markdown:
+        markdown = markdown.replace(OPTIONS, options_table())
+    return rewrite_links(markdown, page.file.src_uri)
+
+
+def rewrite_links(markdown: str, site_path: str) -> str:
+    """Links of a page, from the repository's layout to the site's.
+
+    Args:
+        markdown: text of the page.
+        site_path: where the page lies on the site, such as "training.md" or "configs/README.md".
+    """
+    here = site_path if site_path in OUTSIDE else f"docs/{site_path}"
+
+    def rewritten(match: re.Match[str]) -> str:
+        words, link, anchor = match.group(1), match.group(2), match.group(3) or ""
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(here), link))
+        if target in OUTSIDE:
+            on_site = target
+        elif target.startswith("docs/"):
+            on_site = target.removeprefix("docs/")
+        else:
+            return words if (ROOT / target).exists() else match.group(0)
+        return f"[{words}]({posixpath.relpath(on_site, posixpath.dirname(site_path) or '.')}{anchor})"
+
+    return _LINK.sub(rewritten, markdown)
+
+
+def commands_page() -> str:
+    """The command line as Markdown, read from the program itself."""
+    from somareg.cli.main import EPILOG, app
+
+    root = typer.main.get_command(app)
+    lines = ["# Commands", "", "What `somareg COMMAND --help` says. " + EPILOG, ""]
+    for name, command in _walk(root, "somareg"):
+        lines += [f"## {name}", "", (command.help or "").strip(), "", f"```text\n{_usage(name, command)}\n```", ""]
+        lines += ["| option | meaning | default |", "|---|---|---|"]
+        lines += [_row(parameter) for parameter in command.params if parameter.name != "help"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def options_table() -> str:
+    """The fields of `RegisterConfig`; what they mean is told by themselves or by the command's option of that name."""
+    from somareg.cli.main import app
+    from somareg.config import RegisterConfig
+
+    told = {
+        p.name: p.help for name, c in _walk(typer.main.get_command(app), "") if name == " register" for p in c.params
+    }
+    lines = ["| option | values | default | meaning |", "|---|---|---|---|"]
+    for name, option in RegisterConfig.model_fields.items():
+        kind = option.annotation
+        if typing.get_origin(kind) is typing.Literal:
+            values = ", ".join(f'"{value}"' for value in typing.get_args(kind))
+        else:
+            values = kind.__name__ if isinstance(kind, type) else str(kind)
+        meaning = option.description or told.get(name) or ""
+        cells = f"`{name}`", f"`{values}`", f"`{option.default!r}`".replace("'", '"'), meaning
+        lines.append("| " + " | ".join(cells) + " |")  # a bar inside backticks ends no cell
+    return "\n".join(lines)
+
+
+def _walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    children: dict[str, click.Command] = getattr(command, "commands", {})
+    for child, inner in children.items():
+        if getattr(inner, "commands", None):
+            yield from _walk(inner, f"{name} {child}")
+        else:
+            yield f"{name} {child}", inner
+
+
+def _usage(name: str, command: click.Command) -> str:
+    words = [str(p.metavar or (p.name or "").upper()) for p in command.params if p.param_type_name == "argument"]
+    return " ".join([name, *words, "[OPTIONS]"])
+
+
+def _row(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        flags, default = f"`{parameter.metavar or parameter.name.upper()}`", ""
+    else:
+        flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
+        if parameter.metavar and not parameter.is_flag:
+            flags += f" *{parameter.metavar}*".replace("|", "\\|")
+        default = "" if parameter.default in (None, False, (), []) or callable(parameter.default) else parameter.default
+        default = "on" if default is True else str(default)
+    return f"| {flags} | {(parameter.help or '').replace('|', chr(92) + '|')} | {default} |"
