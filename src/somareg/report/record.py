@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -289,9 +288,9 @@ def _input_record(raster: Raster) -> InputRecord:
 
 
 def _output_record(path: Path) -> OutputRecord:
+    from somareg.io.raster import file_sha256  # brings GDAL, which reading a report does not need
+
     try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return OutputRecord(sha256=digest, bytes=path.stat().st_size)
+        return OutputRecord(sha256=file_sha256(path), bytes=path.stat().st_size)
     except OSError as error:
         raise ReadError(f"cannot read output {path} to hash it: {error.strerror or error}") from error
