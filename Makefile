@@ -41,33 +41,33 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/python -m mkdocs build --quiet --strict --clean
 	@echo "build/site/index.html"
 
+# A folder that is there is whole: it is made under another name, by a command that ends in --out FOLDER, then renamed.
+folder = test -d $(1) || { rm -rf $(1).part && $(2) --out $(1).part && mv $(1).part $(1); }
+PACK   = $(BIN)/python -m somareg.lab.data.pack --data $(DATA)
+CLEAN  = $(BIN)/python -m somareg.lab.data.clean
+
 # The whole road from pairs to a model that registers: docs/training.md. Killed? Say it again: it goes on.
 rehearsal: $(VENV)/.train
-	test -d $(RUN)/tiles || $(BIN)/python -m somareg.lab.data.pack --data $(DATA) --sets ombria --roles train --out $(RUN)/tiles
+	$(call folder,$(RUN)/tiles,$(PACK) --sets ombria --roles train)
 	test -f $(RUN)/val.safetensors || $(BIN)/python -m somareg.lab.data.samples --data $(DATA) --sets ombria --levels m --limit 40 --out $(RUN)/val.safetensors
 	$(BIN)/somareg train --config configs/tiny.yaml -o $(RUN)/tiny --data $(RUN)/tiles --validation $(RUN)/val.safetensors \
 		$$(test -f $(RUN)/tiny/last.ckpt && echo --resume)
 	$(BIN)/somareg export $(RUN)/tiny/best.ckpt -o $(RUN)/tiny.safetensors --overwrite
 	$(BIN)/somareg demo --model $(RUN)/tiny.safetensors -o $(RUN)/demo || test $$? -eq 3
 
-# How the weights that ship were made, from the pairs in DATA to the file: docs/weights.md.
+# How the weights that ship were made, from the pairs in DATA to the file: docs/weights.md. configs/compact.yaml names
+# the tiles and the samples.
 SHIP := runs/compact
 weights: $(VENV)/.train
-	test -d $(SHIP)/raw/places || $(BIN)/python -m somareg.lab.data.pack --data $(DATA) --out $(SHIP)/raw/places \
-		--sets ombria sen12scenes sen12patches --roles train
-	test -d $(SHIP)/raw/unaligned || $(BIN)/python -m somareg.lab.data.pack --data $(DATA) --out $(SHIP)/raw/unaligned \
-		--sets sen12scenes sen12patches --roles train-unaligned
-	test -d $(SHIP)/raw/volkov || $(BIN)/python -m somareg.lab.data.pack --data $(DATA) --out $(SHIP)/raw/volkov \
-		--sets volkov --roles train-unaligned --max-residual 1.4
-	test -d $(SHIP)/tiles/places || $(BIN)/python -m somareg.lab.data.clean --tiles $(SHIP)/raw/places --out $(SHIP)/tiles/places
-	test -d $(SHIP)/tiles/unaligned || $(BIN)/python -m somareg.lab.data.clean --tiles $(SHIP)/raw/unaligned \
-		--out $(SHIP)/tiles/unaligned --drop
-	test -d $(SHIP)/tiles/volkov || $(BIN)/python -m somareg.lab.data.clean --tiles $(SHIP)/raw/volkov \
-		--out $(SHIP)/tiles/volkov --by tile --drop
+	$(call folder,$(SHIP)/raw/places,$(PACK) --sets ombria sen12scenes sen12patches --roles train)
+	$(call folder,$(SHIP)/raw/unaligned,$(PACK) --sets sen12scenes sen12patches --roles train-unaligned)
+	$(call folder,$(SHIP)/raw/volkov,$(PACK) --sets volkov --roles train-unaligned --max-residual 1.4)
+	$(call folder,$(SHIP)/tiles/places,$(CLEAN) --tiles $(SHIP)/raw/places)
+	$(call folder,$(SHIP)/tiles/unaligned,$(CLEAN) --tiles $(SHIP)/raw/unaligned --drop)
+	$(call folder,$(SHIP)/tiles/volkov,$(CLEAN) --tiles $(SHIP)/raw/volkov --by tile --drop)
 	test -f $(SHIP)/val.safetensors || $(BIN)/python -m somareg.lab.data.samples --data $(DATA) --limit 100 --out $(SHIP)/val.safetensors
 	$(BIN)/somareg train --config configs/compact.yaml -o $(SHIP)/run --max-minutes 80 \
-		--data $(SHIP)/tiles/places --data $(SHIP)/tiles/unaligned --data $(SHIP)/tiles/volkov \
-		--validation $(SHIP)/val.safetensors $$(test -f $(SHIP)/run/last.ckpt && echo --resume)
+		$$(test -f $(SHIP)/run/last.ckpt && echo --resume)
 	$(BIN)/somareg export $(SHIP)/run/last.ckpt -o $(SHIP)/compact.safetensors --validation $(SHIP)/val.safetensors --overwrite
 
 $(VENV)/bin/python:

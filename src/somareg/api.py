@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,9 @@ from somareg.choices import (
     pair_tensors,
     search_radius,
 )
+from somareg.clock import Clock
 from somareg.config import RegisterConfig, Resampling, make_config
-from somareg.given import check_use, name_of, take_points
+from somareg.given import check_use, name_of, reach_px, take_points
 from somareg.io import (
     assume_crs,
     check_overlap,
@@ -34,17 +33,18 @@ from somareg.io import (
     read_estimate,
 )
 from somareg.io.dataarray import is_dataarray, to_dataarray
-from somareg.io.inputs import Image, Located, locate, read_image, told_modalities
+from somareg.io.inputs import Image, Located, file_of, locate, read_image, told_modalities
 from somareg.io.source import open_source
-from somareg.io.stac import StacAsset
 from somareg.matching.engine import align
 from somareg.matching.given import align_given
 from somareg.preprocess.prepare import prepare
+from somareg.report import OUTPUTS
 from somareg.types import (
     Assessment,
     BoolArray,
     Estimate,
     Grid,
+    Progress,
     Raster,
     Result,
     TiePoints,
@@ -57,8 +57,6 @@ from somareg.warp.plan import Resolution
 __all__ = ["Image", "assess", "load_model", "plan", "register", "warp"]
 
 log = logging.getLogger("somareg")
-
-Progress = Callable[[str, float], None]
 
 ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
 
@@ -131,7 +129,7 @@ def register(
     where = choose_device(cfg.device)
     chosen = choose_model(cfg, where)
     tell = progress or (lambda stage, share: None)
-    clock = _Clock()
+    clock = Clock()
     tell("reading", 0.0)
     moved = _read(images[0], "moving", moving_mask, cfg)
     fixed = _read(images[1], "reference", reference_mask, cfg)
@@ -139,7 +137,7 @@ def register(
     clock.lap("read")
     given = None if tie_points is None else take_points(tie_points, fixed, moved, georef)
     radius = search_radius(cfg, fixed.grid)
-    reach = radius + (given.reach_px(fixed.grid.shape) if given else 0.0)
+    reach = radius + (reach_px(given.affine, fixed.grid.shape) if given else 0.0)
     prepared = prepare(moved, fixed, georef, cfg, longest=LONGEST[cfg.preset], radius_px=reach)
     prepared = given.as_start(prepared) if given else prepared
     clock.lap("prepare")
@@ -215,10 +213,9 @@ def warp(
         The path written; when `out` is None the warped Raster, or for a DataArray the warped DataArray.
     """
     known = _estimate(estimate)
-    subject: Any = locate(raster, "input")
-    if isinstance(subject, StacAsset):
-        subject = subject.path
-    elif isinstance(subject, np.ndarray):
+    located: Any = locate(raster, "input")
+    subject = file_of(located) or located
+    if isinstance(subject, np.ndarray):
         subject = from_array(subject, role="raster")
     if out is None:
         warped = apply(subject, known, resampling=resampling, resolution=resolution)
@@ -239,7 +236,7 @@ def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str,
     described: dict[str, Any] = {}
     grids: dict[str, Grid] = {}
     for role, image in zip(("moving", "reference"), images, strict=True):
-        path: Any = image.path if isinstance(image, StacAsset) else image
+        path: Any = file_of(image)
         with open_source(path, role=role) as source:
             grids[role] = source.grid
             described[role] = {
@@ -269,11 +266,8 @@ def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str,
         "model": chosen.name,
         **({"notes": list(chosen.notes)} if chosen.notes else {}),
         "device": str(device),
-        "outputs": list(_OUTPUT_NAMES),
+        "outputs": list(OUTPUTS),
     }
-
-
-_OUTPUT_NAMES = ("aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html")
 
 
 def _read(image: Located, role: str, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
@@ -293,16 +287,3 @@ def _estimate(known: Result | Estimate | str | Path) -> Estimate:
     if isinstance(known, Result):
         return known.estimate
     return known if isinstance(known, Estimate) else read_estimate(known)
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.laps: Mapping[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps = {**self.laps, name: round(now - self._last, 4)}
-        self._last = now

@@ -26,7 +26,7 @@ from somareg.matching.pair import Pair
 from somareg.matching.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
 from somareg.preprocess.prepare import Prepared
 from somareg.quality.calibration import Engine, load_calibration
-from somareg.types import Grid, Modality
+from somareg.types import BoolArray, Grid, Modality
 
 AUTO = "auto"
 WEIGHT_FREE = "orientation"
@@ -207,14 +207,21 @@ def pair_tensors(
     prepared: Prepared, device: torch.device, modalities: tuple[Modality, Modality] = ("other", "other")
 ) -> Pair:
     """The prepared images as tensors on a device; `modalities` are of reference and moving."""
+    p = prepared
+    return to_pair(p.reference, p.reference_mask, p.moving, p.moving_mask, device, modalities)
+
+
+def to_pair(
+    reference: NDArray[np.float32],
+    reference_mask: BoolArray,
+    moving: NDArray[np.float32],
+    moving_mask: BoolArray,
+    device: torch.device,
+    modalities: tuple[Modality, Modality],
+) -> Pair:
+    """Images (C, H, W) and masks (H, W) as tensors on a device; `modalities` are of reference and moving."""
 
     def tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)[None]
 
-    return Pair(
-        tensor(prepared.reference),
-        tensor(prepared.reference_mask[None]),
-        tensor(prepared.moving),
-        tensor(prepared.moving_mask[None]),
-        modalities,
-    )
+    return Pair(tensor(reference), tensor(reference_mask[None]), tensor(moving), tensor(moving_mask[None]), modalities)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from somareg.errors import EstimationError, InputError
 from somareg.geometry import compose
-from somareg.given import name_of
+from somareg.given import checked_fit, name_of, usable_points
 from somareg.io import georeference, read_tie_points
 from somareg.io.tie_points.images import ImageLike, known_images
-from somareg.matching.given_fit import GivenPoints, fit_given, fit_smooth, step_px
+from somareg.matching.given_fit import GivenFit, GivenPoints, fit_smooth, step_px
 from somareg.matching.process import lattice
 from somareg.types import Estimate, TiePoints, Transform
 
@@ -34,7 +32,8 @@ def estimate_from_points(
         What `warp` applies.
 
     Raises:
-        InputError: fewer than three usable points, or points on a line.
+        InputError: fewer than three usable points, points on a line, or points that contradict the georeferences by
+            more than the size of the image.
         ReadError, ConfigError, GeoreferenceError: as `read_tie_points` and `georeference`.
     """
     images = known_images(reference, moving)
@@ -44,17 +43,16 @@ def estimate_from_points(
     name = str(name_of(tie_points))
     given = tie_points if isinstance(tie_points, TiePoints) else read_tie_points(name, reference=fixed, moving=moved)
     georef = georeference(fixed, moved, ("the reference", "the moving image"))
-    target = georef.inverse(given.moving_xy)
-    usable = np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1) & given.inlier
-    points = GivenPoints(given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable])
+    points, _ = usable_points(given, georef.inverse(given.moving_xy))
+    fit = checked_fit(points, fixed, name)
     try:
-        return Estimate(_correction(points, fixed.shape, local), fixed, moved)
+        return Estimate(_correction(points, fit, fixed.shape, local), fixed, moved)
     except EstimationError as error:
         raise InputError(f"{name}: {error}") from error
 
 
-def _correction(points: GivenPoints, shape: tuple[int, int], local: bool) -> Transform:
-    fit, smooth = fit_smooth(points, fit_given(points))
+def _correction(points: GivenPoints, fit: GivenFit, shape: tuple[int, int], local: bool) -> Transform:
+    fit, smooth = fit_smooth(points, fit)
     if not local or smooth.variance == 0:
         return fit.affine
     field, where = lattice(shape, step_px(shape))

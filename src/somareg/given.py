@@ -14,7 +14,7 @@ from somareg.io.tie_points import read_tie_points
 from somareg.matching.engine import Alignment
 from somareg.matching.given_fit import GivenFit, GivenPoints, fit_given
 from somareg.preprocess.prepare import Prepared
-from somareg.types import BoolArray, Raster, TiePoints, Transform
+from somareg.types import BoolArray, FloatArray, Grid, Raster, TiePoints, Transform
 
 IN_MEMORY = "tie points in memory"
 
@@ -32,12 +32,6 @@ class Given:
     points: GivenPoints
     affine: AffineTransform
     note: str
-
-    def reach_px(self, shape: tuple[int, int]) -> float:
-        """How far the affine moves the corners of the reference (height, width)."""
-        height, width = shape
-        corners = np.array([[0.0, 0.0], [width - 1.0, 0.0], [0.0, height - 1.0], [width - 1.0, height - 1.0]])
-        return float(np.hypot(*(self.affine(corners) - corners).T).max())
 
     def as_start(self, prepared: Prepared) -> Prepared:
         """The pair with the affine among its starts, after what was known without the points."""
@@ -91,22 +85,43 @@ def take_points(source: str | Path | TiePoints, reference: Raster, moving: Raste
     """
     name = name_of(source)
     given = source if isinstance(source, TiePoints) else read_tie_points(source, reference=reference, moving=moving)
-    target = georef.inverse(given.moving_xy)
+    points, usable = usable_points(given, georef.inverse(given.moving_xy))
+    fit = checked_fit(points, reference.grid, str(name))
+    return Given(points, fit.affine, _words(str(name), given, usable, fit))
+
+
+def usable_points(given: TiePoints, target: FloatArray) -> tuple[GivenPoints, BoolArray]:
+    """The inliers that have a place in both images, and which of the points they are; `target` (N, 2): see `Given`."""
     placed = np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1)
     usable = placed & given.inlier
-    points = GivenPoints(given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable])
+    chosen = given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable]
+    return GivenPoints(*chosen), usable
+
+
+def checked_fit(points: GivenPoints, reference: Grid, name: str) -> GivenFit:
+    """The robust affine of the points.
+
+    Raises:
+        InputError: there is none, or it contradicts the georeferences by more than the size of the image.
+    """
     try:
         fit = fit_given(points)
     except EstimationError as error:
         raise InputError(f"{name}: {error}") from error
-    found = Given(points, fit.affine, _words(str(name), given, usable, fit))
-    reach, side = found.reach_px(reference.grid.shape), max(reference.grid.shape)
-    if reference.grid.is_georeferenced and reach > side:
+    reach, side = reach_px(fit.affine, reference.shape), max(reference.shape)
+    if reference.is_georeferenced and reach > side:
         raise InputError(
             f"{name}: the points lie {reach:.0f} px from where the georeferences put them, more than the image's side "
             f"({side} px); check that they belong to these two images"
         )
-    return found
+    return fit
+
+
+def reach_px(affine: AffineTransform, shape: tuple[int, int]) -> float:
+    """How far an affine moves the corners of an image (height, width)."""
+    height, width = shape
+    corners = np.array([[0.0, 0.0], [width - 1.0, 0.0], [0.0, height - 1.0], [width - 1.0, height - 1.0]])
+    return float(np.hypot(*(affine(corners) - corners).T).max())
 
 
 def _words(name: str, given: TiePoints, usable: BoolArray, fit: GivenFit) -> str:

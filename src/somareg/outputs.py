@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from somareg.config import did_you_mean
-from somareg.errors import ConfigError, EstimationError, OutputError
+from somareg.errors import ConfigError, EstimationError
 from somareg.io.atomic import check_free_space
 from somareg.io.dataarray import need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
 from somareg.io.points import write_geojson, write_qgis_points
 from somareg.io.writer import check_writable, output_folder
-from somareg.report import write_report
-from somareg.report.stac import ITEM_NAME, need_pystac, write_stac_item
+from somareg.report import ALIGNED, OWNED, write_report
+from somareg.report.stac import need_pystac, write_stac_item
 from somareg.types import Raster, Result
 from somareg.warp.engine import apply, apply_to_file
-
-ALIGNED = "aligned.tif"
-OWNED = (ALIGNED, "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html", ITEM_NAME)
 
 
 def save(result: Result, folder: Path, *, overwrite: bool = False, force: bool = False, stac: bool = False) -> Path:
@@ -31,13 +27,9 @@ def save(result: Result, folder: Path, *, overwrite: bool = False, force: bool =
     check_writable(folder, overwrite=overwrite, owned=OWNED)
     check_free_space(folder, _expected_bytes(result))
     with output_folder(folder, overwrite=overwrite, owned=OWNED) as place:
-        try:
-            _write(result, place, force=force)
-            if stac:
-                write_stac_item(result, place, folder, [path.name for path in place.iterdir()])
-        except OutputError as error:
-            # The temporary name says nothing to the user.
-            raise OutputError(str(error).replace(str(place), str(folder))) from error
+        _write(result, place, force=force)
+        if stac:
+            write_stac_item(result, place, folder)
     return folder
 
 
@@ -60,7 +52,7 @@ def convert(result: Result, what: str, *, force: bool = False) -> Any:
         )
     settings = result.settings
     aligned = apply(result.moving, result.estimate, resampling=settings["resampling"], nodata=settings["moving_nodata"])
-    return to_dataarray(dataclasses.replace(aligned, grid=result.reference.grid), like=like, name="aligned", **facts)
+    return to_dataarray(aligned, like=like, name="aligned", **facts)
 
 
 def _write(result: Result, place: Path, *, force: bool) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Modality = Literal["sar", "optical", "other"]
 SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
 Decision = Literal["go", "review", "no-go"]
+Progress = Callable[[str, float], None]
+"""Called with a stage's name and the share of work done, 0-1."""
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]

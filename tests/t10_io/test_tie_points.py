@@ -15,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from somareg.errors import ConfigError, InputError, OutputError
 from somareg.io import convert_tie_points, georeference, read_tie_points, write_tie_points
 from somareg.io.georef import to_lonlat
+from somareg.io.tie_points import geopackage
 from somareg.io.writer import write_geotiff
 from somareg.types import Grid, TiePoints
 from tests.t10_io import ogr
@@ -352,3 +353,19 @@ def test_geojson_stays_json(tmp_path):
     points = lost(points_of(PLACED, TURNED))
     text = write_tie_points(tmp_path / "p.geojson", points, reference=PLACED).read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_geopackage_on_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(geopackage, "_SCHEMA", "PRAGMA max_page_count = 6;" + geopackage._SCHEMA)  # SQLite's own limit
+    with pytest.raises(OutputError, match=r"points\.gpkg failed: .*full; make room"):
+        write_tie_points(tmp_path / "points.gpkg", points_of(PLACED, PLACED, 3))
+    assert not any(tmp_path.iterdir())
+
+
+def test_geopackage_without_its_geometry_column(tmp_path):
+    path = write_tie_points(tmp_path / "points.gpkg", points_of(PLACED, PLACED, 3))
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE gpkg_geometry_columns SET column_name = 'shape'")
+    database.close()
+    with pytest.raises(InputError, match=r"points\.gpkg: layer 'tie_points' has no column 'shape'"):
+        read_tie_points(path)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 
 from somareg.errors import OutputError
-from somareg.scene import SceneResult, register
+from somareg.scene import SceneResult, journal, register
 from somareg.scene.journal import Journal
 from somareg.scene.tile import TileResult
 from tests.t55_scene.conftest import Pair, run
@@ -90,10 +92,10 @@ def same(a: TileResult, b: TileResult) -> bool:
 
 
 def fill(path: Path, count: int) -> None:
-    with Journal(path, {"inputs": "these", "nodata": float("nan")}) as journal:
-        journal.note("global", {"matrix": [0.1, 1 / 3]})
+    with Journal(path, {"inputs": "these", "nodata": float("nan")}) as kept:
+        kept.note("global", {"matrix": [0.1, 1 / 3]})
         for index in range(count):
-            journal.keep(tile(index))
+            kept.keep(tile(index))
 
 
 def test_journal_gives_back_every_bit(tmp_path: Path) -> None:
@@ -131,3 +133,28 @@ def test_journal_is_bound_to_its_inputs(tmp_path: Path) -> None:
     fill(tmp_path / "journal", 1)
     with pytest.raises(OutputError, match="inputs changed"):
         Journal(tmp_path / "journal", {"inputs": "others", "nodata": float("nan")})
+
+
+def test_journal_that_cannot_be_opened_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that stays open holds the file, which Windows then cannot remove."""
+    path, streams = tmp_path / "journal", []
+    plain = Path.open
+
+    def watched(self: Path, mode: str = "r") -> IO[bytes]:
+        streams.append(plain(self, mode))
+        return streams[-1]
+
+    fill(path, 1)
+    monkeypatch.setattr(Path, "open", watched)
+    monkeypatch.setattr(journal, "_from_json", lambda record: {}["index"])
+    with pytest.raises(KeyError):
+        Journal(path, {"inputs": "these", "nodata": float("nan")})
+    monkeypatch.setattr(journal.os, "fsync", no_room)
+    with pytest.raises(OutputError, match="disk full"):
+        Journal(tmp_path / "new", {})
+    assert len(streams) == 3
+    assert all(stream.closed for stream in streams)
+
+
+def no_room(handle: int) -> None:
+    raise OSError(errno.ENOSPC, "no space")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 
+from somareg.choices import Chosen
 from somareg.config import make_config
 from somareg.errors import OutputError, UnsupportedError
 from somareg.geometry import AffineTransform
 from somareg.io import read_estimate
 from somareg.io.lock import folder_lock
 from somareg.io.source import Block, RasterSource
+from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import EngineCfg
+from somareg.matching.evidence import forward_backward
+from somareg.matching.matcher import Matcher
 from somareg.report import load_report
-from somareg.scene import SceneResult, overview, register, register_scene
+from somareg.scene import SceneResult, overview, register, register_scene, tile
 from somareg.scene.inputs import open_pair
+from somareg.scene.overview import GlobalMatch
 from somareg.scene.tile import TileJob, TileResult, TileSettings, match_tile
 from tests.small_network import save_network, small_network
 from tests.t55_scene.conftest import SIDE, SIZES, Pair, ground, paint, run, save, speckle, warp
@@ -225,3 +232,49 @@ def test_arrays_are_refused(small: Pair, tmp_path: Path) -> None:
         run(np.zeros((700, 700)), small.reference, tmp_path / "out")
     with pytest.raises(UnsupportedError, match="tie points"):
         run(small.moving, small.reference, tmp_path / "out", tie_points="points.csv")
+
+
+def test_missing_pystac_is_told_before_any_work(small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pystac", None)
+    with pytest.raises(UnsupportedError, match="pystac"):
+        run(small.moving, small.reference, tmp_path / "out", stac=True)
+    assert not (tmp_path / "out").exists()
+
+
+def overviews(pair: Pair, chosen: Chosen) -> GlobalMatch:
+    """Both images at a quarter, matched by an engine."""
+    cfg = make_config({"model": "orientation"})
+    with open_pair(pair.moving, pair.reference, cfg) as found:
+        grid, away = found.reference.header.grid, found.moving.header.grid
+        fixed = overview.read_overview(found.reference.source, 4, None, "optical", "auto", grid)
+        moved = overview.read_overview(found.moving.source, 4, None, "sar", "auto", away)
+        engine = chosen, torch.device("cpu")
+        return overview.match_overviews(fixed, moved, found.georef, cfg, (grid, 4), engine, lambda stage, share: None)
+
+
+def test_notes_of_the_engine_are_told_once(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the engine of the tiles stand in the result; the overview adds why it took another one."""
+    assert overviews(small, Chosen(notes=("matched without weights",))).notes == ()
+    network = small_network()
+    monkeypatch.setattr("somareg.choices.MIN_SIDE", 161)  # an overview has 160
+    (note,) = overviews(small, Chosen("model", network, notes=("read with care",))).notes
+    assert "model needs 161 px a side" in note
+
+
+def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair) -> None:
+    """Without a network forward-backward is a refinement with the roles exchanged, as for a small pair."""
+    cfg = make_config({"model": "orientation", "moving_scale": "amplitude"})
+    with open_pair(small.moving, small.reference, cfg) as pair:
+        georef = pair.georef
+    start, engine = AffineTransform.from_parameters(shift=(9.0, -6.0)), EngineCfg()
+    settings = TileSettings(small.moving, small.reference, (1,), (1,), cfg, georef, start, 20.0, engine, None, "cpu")
+    job = TileJob(0, Block(200, 150, 256, 256), settings)
+    found = tile._read_pair(job)
+    assert not isinstance(found, str)
+    affine, _, _, alignment = tile.match_windows(*found, settings, None)
+    images = found[0]
+    with torch.inference_mode():
+        swapped = Matcher(images.swapped(), OrientationFeatures(engine.features))
+        expected, _ = forward_backward(swapped, affine, images.shape)
+    assert alignment.forward_backward_px == pytest.approx(expected, rel=1e-6)
+    assert match_tile(job).figures["forward_backward"] == alignment.forward_backward_px

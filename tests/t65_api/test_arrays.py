@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import somareg
 from somareg import api
 from somareg.errors import ConfigError, InputError, NoDataError
+from somareg.io import from_array
 from somareg.types import Result
 from tests.synthetic import SyntheticPair, make_pair, pixel_points
 from tests.t65_api.conftest import register
@@ -230,6 +233,13 @@ def test_a_constant_image_is_a_no_go_at_rest(role: str, pair: SyntheticPair) -> 
 
 
 # --- masks and sizes --------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_is_for_arrays_only(pair: SyntheticPair, tmp_path: Path) -> None:
+    mask, raster = np.ones((192, 192), bool), from_array(pair.moving, role="moving")
+    for image in (raster, tmp_path / "moving.tif"):
+        with pytest.raises(ConfigError, match="moving_mask goes with arrays; a file or a Raster carries its own"):
+            somareg.register(image, pair.reference, moving_mask=mask, model="orientation")
 
 
 @pytest.mark.parametrize("how", ["mask", "nan", "nodata", "masked array"])

@@ -20,7 +20,7 @@ import rasterio
 
 import somareg
 from somareg.batches import run, work
-from somareg.batches.manifest import FILE_NAME, FileMark, read_manifest
+from somareg.batches.manifest import FILE_NAME, Entry, FileMark, Manifest, read_manifest
 from somareg.batches.pairs import Pair, find_pairs, read_table
 from somareg.batches.summary import BatchResult
 from somareg.errors import ConfigError, InputError, JobError, OutputError, ReadError
@@ -348,7 +348,7 @@ def test_folders_that_are_not_a_batch_are_refused(table: Path, tmp_path: Path) -
     (tmp_path / "out" / "thesis.doc").touch()
     with pytest.raises(OutputError, match="holds no batch"):
         somareg.batch(table, tmp_path / "out", **LIGHT)
-    (tmp_path / "out" / FILE_NAME).write_text('{"somareg_batch": 1}\n{"name": 3')
+    (tmp_path / "out" / FILE_NAME).write_text('{"somareg_batch": 1}\n{"name": 3\n')
     with pytest.raises(InputError, match="damaged"):
         somareg.batch(table, tmp_path / "out", **LIGHT)
     (tmp_path / "out" / FILE_NAME).write_text('{"somareg_batch": 99}\n')
@@ -356,6 +356,24 @@ def test_folders_that_are_not_a_batch_are_refused(table: Path, tmp_path: Path) -
         somareg.batch(table, tmp_path / "out", **LIGHT)
     with folder_lock(tmp_path / "out"), pytest.raises(OutputError, match="another run"):
         somareg.batch(table, tmp_path / "out", overwrite=True, **LIGHT)
+
+
+def test_the_manifest_appends_what_changes_and_drops_half_a_line(tmp_path: Path) -> None:
+    names = [f"päir\u2028{number}" for number in range(3)]
+    manifest = Manifest(tmp_path, {name: Entry(name, "m.tif", "r.tif", "key") for name in names})
+    manifest.write()
+    file = tmp_path / FILE_NAME
+    before = file.read_bytes()
+    for name in names[:2]:
+        manifest.update(name, status="running")
+    manifest.update(names[0], status="done", verdict="go")
+    assert file.read_bytes().startswith(before)  # nothing is written again
+    assert len(file.read_bytes()[len(before) :].splitlines()) == 3
+    assert read_manifest(tmp_path) == manifest.entries
+    whole = file.read_bytes()
+    for cut in (1, 20):  # as a kill leaves it
+        file.write_bytes(whole[:-cut])
+        assert [entry.status for entry in read_manifest(tmp_path).values()] == ["running", "running", "pending"]
 
 
 def test_a_time_series_decodes_its_reference_once(places: list[Files], tmp_path: Path) -> None:

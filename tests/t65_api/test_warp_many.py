@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -217,6 +218,14 @@ def test_points_of_a_registration_lead_back_to_it(scene: Files, out: Path) -> No
     ).correction
     points = pixel_points(REFERENCE.shape)
     assert np.sqrt(((again(points) - points - SHIFT) ** 2).sum(1).mean()) < 1.0
+
+
+def test_points_of_other_images_are_refused() -> None:
+    ties, _ = exact_points(field=False)
+    side = max(REFERENCE.shape)
+    far = dataclasses.replace(ties, reference_xy=ties.reference_xy + np.array([3.0 * side, 0.0]))
+    with pytest.raises(InputError, match=r"the points lie \d+ px from where the georeferences put them"):
+        somareg.estimate_from_points(far, reference=REFERENCE, moving=moving_grid(UTM, 10.0))
 
 
 def test_too_few_points_are_refused() -> None:

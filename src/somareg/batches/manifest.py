@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from somareg.errors import InputError, OutputError
-from somareg.io.atomic import write_text
+from somareg.io.atomic import output_errors, write_text
 from somareg.io.raster import file_sha256
 from somareg.report.record import plain
 from somareg.types import Decision
@@ -104,6 +105,8 @@ def key_of(content: Mapping[str, Any]) -> str:
 class Manifest:
     """The entries of a batch in the order of its list, on disk after every change.
 
+    The file holds a header and entries, one per line; of several with one name the last one counts.
+
     Attributes:
         folder: of the batch.
         entries: by name.
@@ -113,20 +116,29 @@ class Manifest:
     entries: dict[str, Entry] = field(default_factory=dict)
 
     def update(self, name: str, **changes: Any) -> Entry:
-        """Change an entry and write the file."""
+        """Change an entry and append it to the file that `write` made; it is on disk when this returns."""
         self.entries[name] = entry = replace(self.entries[name], **changes)
-        self.write()
+        file = self.folder / FILE_NAME
+        with output_errors(file), file.open("ab") as stream:
+            stream.write(_line(asdict(entry)).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
         return entry
 
     def write(self) -> None:
         """The whole file beside itself, then renamed: a reader sees the old one or the new one."""
-        lines: Iterable[Mapping[str, Any]] = ({"somareg_batch": FORMAT}, *map(asdict, self.entries.values()))
-        text = "".join(json.dumps(plain(line), ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-        write_text(self.folder / FILE_NAME, text, overwrite=True)
+        lines = ({"somareg_batch": FORMAT}, *map(asdict, self.entries.values()))
+        write_text(self.folder / FILE_NAME, "".join(map(_line, lines)), overwrite=True)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_manifest(folder: Path, *, overwrite: bool = False) -> dict[str, Entry]:
     """The entries of an earlier run; none in a new folder or with `overwrite`.
+
+    What a kill left half-written at the end is dropped.
 
     Raises:
         OutputError: the folder holds other things and no manifest, and not `overwrite`.
@@ -140,7 +152,7 @@ def read_manifest(folder: Path, *, overwrite: bool = False) -> dict[str, Entry]:
             raise OutputError(f"output folder {folder} is not empty and holds no batch; give another, or --overwrite")
         return {}
     try:
-        header, *rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+        header, *rows = (json.loads(line) for line in file.read_bytes().split(b"\n")[:-1])
         if header["somareg_batch"] > FORMAT:
             raise InputError(f"{file} was written by a newer somareg; update, or start anew with --overwrite")
         entries = [Entry(**{**row, "files": tuple(FileMark(**mark) for mark in row["files"])}) for row in rows]

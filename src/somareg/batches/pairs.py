@@ -13,13 +13,13 @@ from typing import Any
 
 from somareg.config import RegisterConfig, did_you_mean, make_config
 from somareg.errors import ConfigError, InputError, ReadError
+from somareg.io.source import REMOTE
 
 MAX_TABLE_BYTES = 64 * 1024 * 1024
 SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".bsq", ".bil", ".bip"})
 """What counts as an image in a folder."""
 
 _COLUMNS = ("name", "moving", "reference")
-_REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+://)", re.IGNORECASE)
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
@@ -152,7 +152,7 @@ def _value(column: str, cell: str) -> Any:
 
 def _absolute(text: str, folder: Path) -> str:
     """A path that means the same everywhere; what is no local path stays as it is, for `open_source` to refuse."""
-    if _REMOTE.match(text):
+    if REMOTE.match(text):
         return text
     return os.path.abspath(folder / Path(text).expanduser())  # noqa: PTH100 - links stay links
 

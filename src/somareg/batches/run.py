@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ from somareg.io.atomic import check_writable, output_folder
 from somareg.io.lock import folder_lock
 from somareg.jobs import Outcome, Runner, open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
-from somareg.outputs import OWNED
+from somareg.report import OWNED
+from somareg.types import Progress
 
 log = logging.getLogger("somareg.batch")
-
-Progress = Callable[[str, float], None]
 
 
 def batch(
@@ -183,7 +183,8 @@ def _work(
     finally:
         for name, entry in manifest.entries.items():
             if entry.status == "running":
-                manifest.update(name, status="pending")
+                manifest.entries[name] = replace(entry, status="pending")
+        manifest.write()
 
 
 def _record(manifest: Manifest, name: str, outcome: Outcome[PairDone]) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +13,11 @@ from somareg.config import Resampling
 from somareg.errors import InputError, OutputError
 from somareg.io.atomic import check_folder_writable, make_folder
 from somareg.io.displacement import find_displacement, read_estimate
-from somareg.io.inputs import locate
-from somareg.io.stac import StacAsset
+from somareg.io.inputs import file_of, locate
 from somareg.jobs import Failure, open_runner
-from somareg.types import Estimate, Result
+from somareg.types import Estimate, Progress, Result
 from somareg.warp.engine import apply_to_file
 from somareg.warp.plan import Resolution
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +107,7 @@ def warp_many(
 
 def warp_one(job: WarpJob) -> None:
     """One raster, wherever this runs."""
-    subject: Any = locate(job.raster, "input")
-    path = subject.path if isinstance(subject, StacAsset) else subject
+    path = str(file_of(locate(job.raster, "input")))
     estimate = job.estimate if isinstance(job.estimate, Estimate) else _read(job.estimate)
     apply_to_file(
         path, estimate, job.out, resampling=job.resampling, resolution=job.resolution, overwrite=job.overwrite

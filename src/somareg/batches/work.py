@@ -11,7 +11,7 @@ from typing import Any
 from somareg import api
 from somareg.batches.manifest import FileMark
 from somareg.config import RegisterConfig, make_config
-from somareg.io.inputs import Located, locate, read_image, told_modalities
+from somareg.io.inputs import Located, file_of, locate, read_image, told_modalities
 from somareg.io.source import check_local_file
 from somareg.io.stac import StacAsset
 from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
@@ -51,7 +51,6 @@ class PairDone:
 
 def do_pair(job: PairJob) -> PairDone:
     """Register and save one pair; a reference that the process has just decoded is not decoded again."""
-    make_config(job.options)
     moving, reference = locate(job.moving, "moving"), locate(job.reference, "reference")
     options = {**job.options, **told_modalities(moving, reference, job.options)}
     cfg = make_config(options)
@@ -92,7 +91,7 @@ def shipped_weights() -> str | None:
 
 
 def _path(image: Located) -> Path:
-    return image.path if isinstance(image, StacAsset) else Path(str(image))
+    return Path(str(file_of(image)))
 
 
 class ReferenceCache:

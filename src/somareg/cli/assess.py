@@ -39,25 +39,7 @@ def assess(
     quiet: o.Quiet = False,
 ) -> None:
     """Judge how well MOVING lies on REFERENCE as they stand; nothing is written."""
-    options = o.drop_unset(
-        moving_modality=moving_modality,
-        reference_modality=reference_modality,
-        moving_bands=o.parse_bands("--moving-bands", moving_bands),
-        reference_bands=o.parse_bands("--reference-bands", reference_bands),
-        moving_scale=moving_scale,
-        reference_scale=reference_scale,
-        moving_nodata=moving_nodata,
-        reference_nodata=reference_nodata,
-        assume_crs=assume_crs,
-        preset=preset,
-        search=search,
-        search_radius_px=search_radius,
-        search_radius_m=search_radius_m,
-        model=model,
-        device=device,
-        seed=seed,
-        max_pixels=max_pixels,
-    )
+    options = o.config_options(locals())
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
         from somareg.config import make_config
 

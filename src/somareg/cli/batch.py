@@ -64,28 +64,7 @@ def batch(
     quiet: o.Quiet = False,
 ) -> None:
     """Align many pairs; the same command again goes on where an earlier one ended, however that was."""
-    options = o.drop_unset(
-        moving_modality=moving_modality,
-        reference_modality=reference_modality,
-        moving_bands=o.parse_bands("--moving-bands", moving_bands),
-        reference_bands=o.parse_bands("--reference-bands", reference_bands),
-        moving_scale=moving_scale,
-        reference_scale=reference_scale,
-        moving_nodata=moving_nodata,
-        reference_nodata=reference_nodata,
-        assume_crs=assume_crs,
-        gcp_method=gcp_method,
-        preset=preset,
-        search=search,
-        search_radius_px=search_radius,
-        search_radius_m=search_radius_m,
-        model=model,
-        local=local,
-        resampling=resampling,
-        device=device,
-        seed=seed,
-        max_pixels=max_pixels,
-    )
+    options = o.config_options(locals())
     shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
         from somareg.config import make_config

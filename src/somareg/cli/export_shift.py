@@ -26,8 +26,4 @@ def export_shift(
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
         from somareg.io.shifts import export_shifts
 
-        written = export_shifts(estimate, out, overwrite=overwrite)
-        if as_json:
-            ui.emit({"output": str(written.resolve()), "bytes": written.stat().st_size})
-        elif ui.wants_text:
-            ui.out.print(str(written.resolve()), markup=False, soft_wrap=True)
+        ui.written(export_shifts(estimate, out, overwrite=overwrite))

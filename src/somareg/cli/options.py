@@ -6,7 +6,7 @@ bad value is the same from Python and from the shell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -105,6 +105,12 @@ Overwrite = Annotated[bool, _option("--overwrite", "replace earlier outputs of s
 Force = Annotated[bool, _option("--force", "write aligned.tif even on no-go", _OUTPUT)]
 Stac = Annotated[bool, _option("--stac", "describe the outputs in a STAC Item, item.json", _OUTPUT)]
 DryRun = Annotated[bool, _option("--dry-run", "say what would be done, reading headers only", _OUTPUT)]
+PointsReference = Annotated[
+    str | None, typer.Option("--reference", metavar="FILE", help="reference image of tie points, where they need it")
+]
+PointsMoving = Annotated[
+    str | None, typer.Option("--moving", metavar="FILE", help="moving image of tie points, where they need it")
+]
 Resampling = Annotated[str, _option("--resampling", "nearest, bilinear or cubic", _OUTPUT, "NAME")]
 
 
@@ -137,6 +143,21 @@ def check_choice(flag: str, value: str, choices: Iterable[str]) -> None:
     known = tuple(choices)
     if value not in known:
         raise ConfigError(f"unknown {flag} '{value}'.{did_you_mean(value, known)}")
+
+
+def config_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `RegisterConfig` among a command's parameters, as far as they were given: say `locals()` first.
+
+    Raises:
+        typer.BadParameter: see `parse_bands`.
+    """
+    from somareg.config import RegisterConfig
+
+    fields = {name: given.get(name) for name in RegisterConfig.model_fields}
+    fields["search_radius_px"] = given.get("search_radius")
+    for role in ("moving", "reference"):
+        fields[f"{role}_bands"] = parse_bands(f"--{role}-bands", given.get(f"{role}_bands"))
+    return drop_unset(**fields)
 
 
 def drop_unset(**options: Any) -> dict[str, Any]:

@@ -57,30 +57,7 @@ def register(
     quiet: o.Quiet = False,
 ) -> None:
     """Align MOVING to REFERENCE and write the aligned image, the displacement, a report and a verdict."""
-    options = o.drop_unset(
-        moving_modality=moving_modality,
-        reference_modality=reference_modality,
-        moving_bands=o.parse_bands("--moving-bands", moving_bands),
-        reference_bands=o.parse_bands("--reference-bands", reference_bands),
-        moving_scale=moving_scale,
-        reference_scale=reference_scale,
-        moving_nodata=moving_nodata,
-        reference_nodata=reference_nodata,
-        assume_crs=assume_crs,
-        gcp_method=gcp_method,
-        preset=preset,
-        search=search,
-        search_radius_px=search_radius,
-        search_radius_m=search_radius_m,
-        model=model,
-        tie_points=tie_points,
-        tie_points_use=tie_points_use,
-        local=local,
-        resampling=resampling,
-        device=device,
-        seed=seed,
-        max_pixels=max_pixels,
-    )
+    options = o.config_options(locals())
     if out is None and not dry_run:
         raise UsageError("missing option '-o': say where the outputs go, for example -o aligned")
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
@@ -114,10 +91,12 @@ def is_scene(scene: str, resume: bool, reference: str, options: dict[str, Any]) 
     if "tie_points" in options:
         return False
     from somareg.errors import SomaregError
-    from somareg.io.inputs import locate, longest_side
+    from somareg.io.inputs import file_of, locate
+    from somareg.io.source import open_source
 
     try:
-        return longest_side(locate(reference, "reference"), "reference") > SCENE_PX
+        with open_source(str(file_of(locate(reference, "reference"))), role="reference") as source:
+            return max(source.grid.shape) > SCENE_PX
     except SomaregError:
         return False  # `register` says what is wrong with it
 
@@ -128,10 +107,6 @@ def run_scene(
     """Register a scene into `out`, print the summary or the report's JSON."""
     from somareg.scene.register import register_scene
 
-    if shared["stac"]:
-        from somareg.report.stac import need_pystac
-
-        need_pystac()
     with ui.working():
         result = register_scene(moving, reference, out, progress=ui.progress, **shared, **options)
     show_result(ui, result.folder)

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -52,6 +53,13 @@ class Session:
         from somareg.report.record import plain
 
         print(json.dumps(plain(document), ensure_ascii=False, indent=2, allow_nan=False))
+
+    def written(self, file: Path) -> None:
+        """Say which file was written: its path, or with `--json` also its size."""
+        if self.as_json:
+            self.emit({"output": str(file.resolve()), "bytes": file.stat().st_size})
+        elif self.wants_text:
+            self.out.print(str(file.resolve()), markup=False, soft_wrap=True)
 
     @contextmanager
     def working(self) -> Iterator[None]:

@@ -13,14 +13,7 @@ _FORMATS = ".geojson .gpkg .csv .tsv .points .pts .tif .vrt"
 
 Source = Annotated[str, typer.Argument(metavar="IN", help=f"tie points: {_FORMATS}")]
 Target = Annotated[str, typer.Argument(metavar="OUT", help="file to write; its suffix says the format")]
-Reference = Annotated[
-    str | None, typer.Option("--reference", metavar="FILE", help="reference image, where map coordinates are needed")
-]
-Moving = Annotated[
-    str | None, typer.Option("--moving", metavar="FILE", help="moving image, for .points, .tif and .vrt")
-]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="leave out rows that cannot be read; each is named")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing file")]
 
 tie_points = typer.Typer(help="Tie points of other programs.", no_args_is_help=True)
 
@@ -34,10 +27,10 @@ def _group() -> None:
 def convert(
     source: Source,
     target: Target,
-    reference: Reference = None,
-    moving: Moving = None,
+    reference: o.PointsReference = None,
+    moving: o.PointsMoving = None,
     skip_bad_rows: SkipBadRows = False,
-    overwrite: Overwrite = False,
+    overwrite: o.Overwrite = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,

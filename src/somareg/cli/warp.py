@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -32,8 +32,6 @@ Nearest = Annotated[
     list[str] | None,
     typer.Option("--nearest", metavar="RASTER", help="one more raster, a mask or classes; say it for each of them"),
 ]
-Reference = Annotated[str | None, typer.Option("--reference", metavar="FILE", help="reference image of tie points")]
-Moving = Annotated[str | None, typer.Option("--moving", metavar="FILE", help="moving image of tie points")]
 Out = Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR", help="GeoTIFF to write; folder for several")]
 Resolution = Annotated[
     str,
@@ -46,8 +44,8 @@ def warp(
     out: Out,
     estimate: EstimateFile = None,
     nearest: Nearest = None,
-    reference: Reference = None,
-    moving: Moving = None,
+    reference: o.PointsReference = None,
+    moving: o.PointsMoving = None,
     resampling: o.Resampling = "cubic",
     resolution: Resolution = "reference",
     workers: o.Workers = None,
@@ -112,10 +110,7 @@ def _one(ui: Session, raster: str, known: Estimate | str, target: Path, settings
 
     with ui.working():
         api.warp(raster, known, target, progress=ui.progress, **settings)
-    if ui.as_json:
-        ui.emit({"output": str(target.resolve()), "bytes": target.stat().st_size})
-    elif ui.wants_text:
-        ui.out.print(str(target.resolve()), markup=False, soft_wrap=True)
+    ui.written(target)
 
 
 def _tell(ui: Session, done: list[Warped]) -> None:
@@ -133,5 +128,5 @@ def _tell(ui: Session, done: list[Warped]) -> None:
 def _document(warped: Warped) -> dict[str, Any]:
     if warped.failure is None:
         return {"raster": warped.raster, "output": str(warped.output), "bytes": warped.output.stat().st_size}
-    failure = cast(Any, warped.failure)
+    failure = warped.failure
     return {"raster": warped.raster, "error": {"type": failure.kind, "message": one_line(failure.message)}}

@@ -86,6 +86,9 @@ def output_folder(folder: str | Path, *, overwrite: bool = False, owned: Sequenc
                 _move_into(temporary, final, owned)
             _sync(final.parent)
         made = []
+    except OutputError as error:
+        # The temporary name says nothing to the user.
+        raise OutputError(str(error).replace(str(temporary), str(final))) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in made:

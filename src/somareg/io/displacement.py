@@ -23,6 +23,9 @@ FORMAT = 1
 
 FILE_NAME = "displacement.tif"
 
+STEP_TAG = "SOMAREG_STEP"
+"""Reference pixels per pixel of the file, 1 without the tag."""
+
 _MAX_NODES = 16_000_000
 _ROUNDING_PX = 1e-4  # a residual below this is the rounding of float32, not a local displacement
 
@@ -79,7 +82,7 @@ def estimate_tags(
     if affine_matrix is not None:
         tags["SOMAREG_AFFINE"] = json.dumps(np.asarray(affine_matrix, float).tolist())
     if step > 1:
-        tags["SOMAREG_STEP"] = str(step)
+        tags[STEP_TAG] = str(step)
     return tags
 
 
@@ -129,9 +132,9 @@ def node_step(tags: Mapping[str, str], file: Path) -> int:
     Raises:
         InputError: malformed.
     """
-    text = tags.get("SOMAREG_STEP", "1")
+    text = tags.get(STEP_TAG, "1")
     if not text.isdigit() or not 1 <= int(text) <= 4096:
-        raise InputError(f"{file} has a malformed tag SOMAREG_STEP; write it anew with somareg register")
+        raise InputError(f"{file} has a malformed tag {STEP_TAG}; write it anew with somareg register")
     return int(text)
 
 

@@ -15,7 +15,6 @@ from somareg.config import RegisterConfig
 from somareg.errors import ConfigError
 from somareg.io.dataarray import from_dataarray, is_dataarray
 from somareg.io.raster import from_array, read_raster
-from somareg.io.source import open_source
 from somareg.io.stac import StacAsset, find_asset
 from somareg.types import BoolArray, Raster
 
@@ -44,39 +43,31 @@ def told_modalities(moving: Located, reference: Located, said: Mapping[str, Any]
     return {key: value for key, value in found.items() if value is not None}
 
 
-def longest_side(image: Located, role: str) -> int:
-    """Longer side of an image, pixels; of a file only the header is read.
-
-    Raises:
-        ReadError, UnsupportedError: see `open_source`.
-    """
-    if isinstance(image, Raster):
-        return max(image.grid.shape)
-    if not isinstance(image, str | Path | StacAsset):
-        return max(image.shape[-2:])
-    with open_source(image.path if isinstance(image, StacAsset) else image, role=role) as source:
-        return max(source.grid.shape)
+def file_of(image: Located) -> str | Path | None:
+    """The file of an image, as it was given or as a STAC Item names it; None for one in memory."""
+    if isinstance(image, StacAsset):
+        return image.path
+    return image if isinstance(image, str | Path) else None
 
 
 def read_image(image: Located, role: str, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
     """The image in memory; `role` is "moving" or "reference".
 
     Raises:
-        ConfigError: a mask for a file.
+        ConfigError: a mask for a file or a Raster.
         ReadError, InputError, NoDataError, UnsupportedError: as `read_raster`, `from_array` and `from_dataarray`.
     """
     nodata = cfg.moving_nodata if role == "moving" else cfg.reference_nodata
-    if isinstance(image, Raster):
-        return image
     if isinstance(image, np.ndarray):
         return from_array(image, mask=mask, role=role, nodata=nodata)
     if is_dataarray(image):
         return from_dataarray(image, mask=mask, role=role, nodata=nodata, max_pixels=cfg.max_pixels)
     if mask is not None:
-        raise ConfigError(f"{role}_mask goes with arrays; a file carries its own mask or nodata value")
-    path = image.path if isinstance(image, StacAsset) else image
-    settings: dict[str, Any] = {"nodata": nodata, "max_pixels": cfg.max_pixels, "gcp_method": cfg.gcp_method}
-    raster = read_raster(path, role=role, **settings)  # type: ignore[arg-type]
+        raise ConfigError(f"{role}_mask goes with arrays; a file or a Raster carries its own mask")
+    if isinstance(image, Raster):
+        return image
+    path: Any = file_of(image)
+    raster = read_raster(path, role=role, nodata=nodata, max_pixels=cfg.max_pixels, gcp_method=cfg.gcp_method)
     return with_item(raster, image, role, cfg) if isinstance(image, StacAsset) else raster
 
 

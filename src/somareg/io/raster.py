@@ -52,7 +52,7 @@ def read_raster(
         NoDataError: no valid pixel.
     """
     with open_source(path, role=role, nodata=nodata, expand_palette=True, gcp_method=gcp_method) as source:
-        _check_side(source.name, source.grid.width, source.grid.height)
+        check_side(source.name, source.grid.width, source.grid.height)
         check_size(source, max_pixels)
         data, band_mask = source.read()
         mask: BoolArray = np.asarray(band_mask.all(axis=0))
@@ -126,7 +126,7 @@ def _as_bands(array: ArrayLike, name: str) -> NDArray[Any]:
         raise InputError(f"{name} has shape {data.shape}, bands last; transpose it to (C, H, W): np.moveaxis(a, -1, 0)")
     if bands == 0:
         raise InputError(f"{name} has no band")
-    _check_side(name, width, height)
+    check_side(name, width, height)
     return data
 
 
@@ -137,7 +137,8 @@ def _as_mask(mask: ArrayLike, data: NDArray[Any], name: str) -> BoolArray:
     return np.array(valid, bool)
 
 
-def _check_side(name: str, width: int, height: int) -> None:
+def check_side(name: str, width: int, height: int) -> None:
+    """Raise `InputError` for an image that is too small to be registered."""
     if min(width, height) < MIN_SIDE:
         raise InputError(f"{name} is {width} x {height} px; at least {MIN_SIDE} px a side are needed")
 

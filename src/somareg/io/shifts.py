@@ -13,16 +13,19 @@ the difference of the two pixel sizes, and it rounds the true shifts to whole pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from somareg.errors import InputError
 from somareg.geometry import AffineTransform
 from somareg.geometry.lattice import pixel_centres
 from somareg.io.displacement import (
+    STEP_TAG,
     check_format,
     estimate_tags,
     find_displacement,
@@ -35,14 +38,6 @@ from somareg.io.writer import GeotiffSpec, write_geotiff_blocks
 from somareg.types import Estimate, Grid, Result
 
 _ROWS = 512
-_ESTIMATE_TAGS = (
-    "SOMAREG_FORMAT",
-    "SOMAREG_CONVENTION",
-    "SOMAREG_REFERENCE_GRID",
-    "SOMAREG_MOVING_GRID",
-    "SOMAREG_AFFINE",
-    "SOMAREG_VERDICT",
-)
 
 
 def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
@@ -69,30 +64,33 @@ def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: 
             "SOMAREG_VERDICT": estimate.verdict.decision,
         }
         field = estimate.displacement
-        with write_geotiff_blocks(out, _spec(field.grid, tags), cog=False, overwrite=overwrite) as writer:
-            for block in _strips(field.grid):
-                writer.write(field.array[:, block.y : block.y + block.height], block)
-        return Path(out)
+        return _write(out, field.grid, tags, lambda block: field.array[:, block.y : block.y + block.height], overwrite)
     file = find_displacement(estimate)
     with open_source(file, role="displacement") as source:
         check_format(source, file)
-        if node_step(source.tags, file) > 1:
-            return _at_every_pixel(read_estimate(file), source.tags, out, overwrite=overwrite)
-        kept = {key: source.tags[key] for key in _ESTIMATE_TAGS if key in source.tags}
-        with write_geotiff_blocks(out, _spec(source.grid, kept), cog=False, overwrite=overwrite) as writer:
-            for block in _strips(source.grid):
-                writer.write(source.read(block)[0][:2], block)
-    return Path(out)
+        kept = {key: value for key, value in source.tags.items() if key.startswith("SOMAREG_") and key != STEP_TAG}
+        if node_step(source.tags, file) > 1:  # nodes further apart than the pixels of a shift raster
+            known = read_estimate(file)
+            return _write(out, known.reference, kept, partial(_at_pixels, known), overwrite)
+        return _write(out, source.grid, kept, lambda block: source.read(block)[0][:2], overwrite)
 
 
-def _at_every_pixel(estimate: Estimate, tags: Mapping[str, str], out: str | Path, *, overwrite: bool) -> Path:
-    """The shift raster of an estimate whose file holds nodes further apart."""
-    kept = {key: tags[key] for key in _ESTIMATE_TAGS if key in tags}
-    with write_geotiff_blocks(out, _spec(estimate.reference, kept), cog=False, overwrite=overwrite) as writer:
-        for block in _strips(estimate.reference):
-            points = pixel_centres(*block)
-            shift = estimate.correction(points) - points
-            writer.write(shift.T.reshape(2, block.height, block.width).astype(np.float32), block)
+def _at_pixels(estimate: Estimate, block: Block) -> NDArray[np.float32]:
+    points = pixel_centres(*block)
+    shift = estimate.correction(points) - points
+    return shift.T.reshape(2, block.height, block.width).astype(np.float32)
+
+
+def _write(
+    out: str | Path, grid: Grid, tags: Mapping[str, str], read: Callable[[Block], NDArray[Any]], overwrite: bool
+) -> Path:
+    """Write the shifts (2, h, w) that `read` gives for each block."""
+    both: dict[str, Any] = {"units": ("px", "px"), "descriptions": ("x shift", "y shift")}
+    spec = GeotiffSpec(grid=grid, dtype=np.dtype(np.float32), count=2, tags=tags, **both)
+    with write_geotiff_blocks(out, spec, cog=False, overwrite=overwrite) as writer:
+        for top in range(0, grid.height, _ROWS):
+            block = Block(0, top, grid.width, min(_ROWS, grid.height - top))
+            writer.write(read(block), block)
     return Path(out)
 
 
@@ -119,13 +117,3 @@ def _check_bands(source: RasterSource) -> None:
         raise InputError(
             f"{source.name} has {source.count} bands of {source.dtype}; a shift raster has two numbers, x and y"
         )
-
-
-def _spec(grid: Grid, tags: Mapping[str, str]) -> GeotiffSpec:
-    both: dict[str, Any] = {"units": ("px", "px"), "descriptions": ("x shift", "y shift")}
-    return GeotiffSpec(grid=grid, dtype=np.dtype(np.float32), count=2, tags=tags, **both)
-
-
-def _strips(grid: Grid) -> list[Block]:
-    tops = range(0, grid.height, _ROWS)
-    return [Block(0, top, grid.width, min(_ROWS, grid.height - top)) for top in tops]

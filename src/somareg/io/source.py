@@ -29,7 +29,9 @@ log = logging.getLogger("somareg.io")
 ALLOWED_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "ENVI", "PNG", "JPEG", "HFA")
 """Formats that are opened. VRT and everything that can point elsewhere is left out on purpose."""
 
-_REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+:/)", re.IGNORECASE)
+REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+:/)", re.IGNORECASE)
+"""URLs, also those that a `Path` has shortened, and GDAL's virtual files."""
+
 _RGBA = ("red", "green", "blue", "alpha")
 
 
@@ -169,7 +171,7 @@ def check_local_file(path: str | Path, role: str) -> Path:
         ReadError: missing, a folder, or empty.
     """
     text = str(path)
-    if _REMOTE.match(text):
+    if REMOTE.match(text):
         raise UnsupportedError(f"{role} image {text} is not a local file; download it first and give its path")
     local = Path(path)
     try:

@@ -124,15 +124,37 @@ def align(
     progress("local flow", 0.65)
     flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     progress("evidence", 0.85)
-    estimate = compose(affine, flow.field) if flow else affine
-    judge = matcher if network is None else Matcher(pair, channels)
-    evidence, ties = gather(judge, estimate, starts[0])
-    if network is None:
-        backward = forward_backward(Matcher(pair.swapped(), features, reuse), affine, pair.shape)
+    return examine(matcher, channels, (affine, matches), near[-1], (starts[0], start.score), flow)
+
+
+def examine(
+    matcher: Matcher,
+    channels: OrientationFeatures,
+    found: tuple[AffineTransform, WindowMatches],
+    step: StepCfg,
+    begun: tuple[AffineTransform, float],
+    flow: Flow | None = None,
+) -> Alignment:
+    """What was found, with the figures that the calibration of its engine weighs.
+
+    Args:
+        matcher: that refined the affine; without a network its features are `channels`.
+        channels: that the evidence is read from.
+        found: the affine (reference pixels -> moving pixels) and the matches of its last step.
+        step: that last step.
+        begun: what was known before, and the support for the start of the refinement.
+        flow: local flow beyond the affine.
+    """
+    (affine, matches), pair = found, matcher.pair
+    learned = matcher.describe is not channels
+    judge = Matcher(pair, channels) if learned else matcher
+    evidence, ties = gather(judge, compose(affine, flow.field) if flow else affine, begun[0])
+    if learned:
+        backward = back_again(matcher, affine, step, 120)
     else:
-        backward = back_again(matcher, affine, near[-1], 120)
+        backward = forward_backward(Matcher(pair.swapped(), channels), affine, pair.shape)
     halves = split_half(matches, pair.shape, 0.4)
-    return Alignment(affine, flow, ties, evidence, backward, halves, support=start.score)
+    return Alignment(affine, flow, ties, evidence, backward, halves, support=begun[1])
 
 
 def _halvings(factor: int) -> list[int]:

@@ -83,7 +83,7 @@ def prepare(
     up = AffineTransform.reduction(factor)
     if reference.grid.is_georeferenced:
         pad = math.ceil(radius_px / factor) + 8
-        grid = _reduced_grid(reference.grid, factor, reference_mask.shape)
+        grid = reduced_grid(reference.grid, factor, reference_mask.shape)
         at_working = compose(georef, up)
         moving_data, moving_mask = to_reference_grid(moving, grid, at_working, pad=pad, bands=moving_bands)
         shift = AffineTransform.from_parameters(shift=(-pad, -pad))
@@ -150,7 +150,8 @@ def _normalised(
     return image
 
 
-def _reduced_grid(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
+def reduced_grid(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
+    """The place of an image averaged over `factor` x `factor` pixels; ground control points stay with the full grid."""
     a, b, c, d, e, f = grid.transform
     return Grid(shape[1], shape[0], (a * factor, b * factor, c, d * factor, e * factor, f), grid.crs)
 

@@ -51,6 +51,7 @@ def measure(given: Measured, calibration: Calibration) -> Quality:
     local = 0.0 if field is None else float(np.sqrt((field.array**2).sum(0).mean()))
     folding = 0.0 if field is None else float((field.jacobian_determinant() <= 0).mean())
     inlier = ties.inlier
+    predicted = calibration.predict_rmse(given.alignment, given.factor)
     return Quality(
         n_points=len(ties),
         inlier_ratio=float(inlier.mean()) if len(ties) else 0.0,
@@ -65,19 +66,19 @@ def measure(given: Measured, calibration: Calibration) -> Quality:
         similarity_after=evidence.correlation,
         overlap=float(given.covered.mean()),
         folding=folding,
-        shift_before_px=_rms_over(relative, given.shape, local),
+        shift_before_px=rms_over(relative, given.shape, local),
         rotation_deg=parameters["rotation_deg"],
         scale=math.sqrt(abs(scale_x * scale_y)),
         shear_deg=parameters["shear_deg"],
         shift_px=parameters["shift"],
         local_rms_px=local,
-        predicted_rmse_px=calibration.predict_rmse(given.alignment, given.factor),
-        predicted_ce90_px=calibration.predict_rmse(given.alignment, given.factor) * calibration.ce90_per_rmse,
+        predicted_rmse_px=predicted,
+        predicted_ce90_px=predicted * calibration.ce90_per_rmse,
         metres_per_pixel=given.metres_per_pixel,
     )
 
 
-def _rms_over(transform: AffineTransform, shape: tuple[int, int], local: float) -> float:
+def rms_over(transform: AffineTransform, shape: tuple[int, int], local: float) -> float:
     """RMS displacement of an affine over the image, with the local part added in quadrature."""
     y, x = np.mgrid[0 : shape[0] - 1 : 9j, 0 : shape[1] - 1 : 9j]
     points: FloatArray = np.stack([x.ravel(), y.ravel()], axis=-1)

@@ -49,7 +49,8 @@ def _reasons(decision: Decision, quality: Quality, probability: float) -> list[s
     )
     halves = f"Two halves of the tie points agree to {quality.split_half_px:.1f} px"
     ways = f"matching backwards agrees to {quality.forward_backward_px:.1f} px"
-    chance = f"The chance that the error is below 2 px is {probability:.0%}."
+    share = "above 99 %" if probability >= 0.995 else f"{100 * probability:.0f} %"  # never certain
+    chance = f"The chance that the error is below 2 px is {share}."
     if decision == "go":
         return [strength, f"{halves}, {ways}.", chance]
     if quality.peak_zscore < 2.0:

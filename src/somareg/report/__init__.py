@@ -7,10 +7,21 @@ from pathlib import Path
 
 from somareg.errors import OutputError
 from somareg.report.html import render_report
+from somareg.report.names import ALIGNED, OUTPUTS, OWNED
 from somareg.report.record import Report, build_record, load_report
 from somareg.types import Result
 
-__all__ = ["Report", "build_record", "load_report", "render_report", "write_report"]
+__all__ = [
+    "ALIGNED",
+    "OUTPUTS",
+    "OWNED",
+    "Report",
+    "build_record",
+    "load_report",
+    "render_report",
+    "write_pages",
+    "write_report",
+]
 
 
 def write_report(result: Result, folder: Path, outputs: Mapping[str, Path]) -> None:
@@ -26,7 +37,15 @@ def write_report(result: Result, folder: Path, outputs: Mapping[str, Path]) -> N
         ReadError: an output cannot be read to hash it.
     """
     record = build_record(result, outputs)
-    page = render_report(result, record)
+    write_pages(folder, record, render_report(result, record))
+
+
+def write_pages(folder: Path, record: Report, page: str) -> None:
+    """Write the record and the page (HTML) of a result into a folder that nobody else sees yet.
+
+    Raises:
+        OutputError: one cannot be written (read-only, disk full).
+    """
     for name, text in (("report.json", record.to_json()), ("report.html", page)):
         try:
             (folder / name).write_text(text, encoding="utf-8", newline="\n")

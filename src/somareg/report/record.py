@@ -289,6 +289,7 @@ def _input_record(raster: Raster) -> InputRecord:
 
 
 def _output_record(path: Path) -> OutputRecord:
+
     try:
         return OutputRecord(sha256=file_sha256(path), bytes=path.stat().st_size)
     except OSError as error:

@@ -5,10 +5,11 @@ pystac is the extra `stac`; importing this module does not need it.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,12 @@ from rasterio.crs import CRS
 from somareg import __version__
 from somareg.errors import OutputError, UnsupportedError
 from somareg.io.georef import lonlat_bounds, to_lonlat
+from somareg.report.names import ITEM_NAME
 from somareg.types import Grid, Raster, Result, StacOrigin
 
 if TYPE_CHECKING:
     import pystac
 
-ITEM_NAME = "item.json"
 INSTALL = "pip install 'somareg[stac]'"
 
 ACCURACY = "https://stac-extensions.github.io/accuracy/v1.0.0-beta.1/schema.json"
@@ -80,26 +81,22 @@ def to_stac_item(result: Result, folder: str | Path, *, acquired: datetime | Non
         UnsupportedError: pystac is not installed.
     """
     place = Path(folder)
-    present = [name for name in _ASSETS if (place / name).is_file()]
-    return _build(result, present, place, acquired)
+    return _build(result, _present(place), place, acquired)
 
 
-def write_stac_item(result: Result, place: Path, folder: Path, names: Iterable[str]) -> Path:
+def write_stac_item(result: Result, place: Path, folder: Path) -> Path:
     """Write `item.json` into `place`, a private folder that the caller renames to `folder`.
 
     Args:
         result: from `register`.
-        place: where the files lie now.
+        place: where the files that the Item describes lie now.
         folder: where they will lie, from which links to the inputs start.
-        names: of the files that the Item describes.
 
     Raises:
         UnsupportedError: pystac is not installed.
         OutputError: it cannot be written.
     """
-    import json
-
-    item = _build(result, names, folder, None)
+    item = _build(result, _present(place), folder, None)
     text = json.dumps(item.to_dict(include_self_link=False), indent=2, allow_nan=False, ensure_ascii=False)
     try:
         (place / ITEM_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
@@ -108,11 +105,14 @@ def write_stac_item(result: Result, place: Path, folder: Path, names: Iterable[s
     return place / ITEM_NAME
 
 
-def _build(result: Result, names: Iterable[str], folder: Path, acquired: datetime | None) -> pystac.Item:
+def _present(place: Path) -> list[str]:
+    return [name for name in _ASSETS if (place / name).is_file()]
+
+
+def _build(result: Result, present: list[str], folder: Path, acquired: datetime | None) -> pystac.Item:
     need_pystac()
     import pystac
 
-    present = [name for name in _ASSETS if name in set(names)]
     geometry, bbox = _footprint(result.reference.grid)
     when, span, properties = _dates(result.moving, acquired)
     item = pystac.Item(

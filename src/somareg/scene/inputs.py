@@ -12,10 +12,10 @@ import numpy as np
 import rasterio
 
 from somareg.config import RegisterConfig
-from somareg.errors import InputError, UnsupportedError
+from somareg.errors import UnsupportedError
 from somareg.io import assume_crs, check_overlap, georeference
-from somareg.io.inputs import Located, with_item
-from somareg.io.raster import MIN_SIDE
+from somareg.io.inputs import Located, file_of, with_item
+from somareg.io.raster import check_side
 from somareg.io.source import RasterSource, check_size, open_source
 from somareg.io.stac import StacAsset
 from somareg.types import Raster, Transform
@@ -63,13 +63,12 @@ def path_of(image: Located, role: str) -> Path:
     Raises:
         UnsupportedError: an image in memory.
     """
-    if isinstance(image, StacAsset):
-        return Path(image.path)
-    if isinstance(image, str | Path):
-        return Path(image)
-    raise UnsupportedError(
-        f"the {role} image is in memory; a scene is read window by window from a file. Use somareg.register instead"
-    )
+    file = file_of(image)
+    if file is None:
+        raise UnsupportedError(
+            f"the {role} image is in memory; a scene is read window by window from a file. Use somareg.register instead"
+        )
+    return Path(file)
 
 
 @contextmanager
@@ -82,8 +81,8 @@ def open_pair(moving: Located, reference: Located, cfg: RegisterConfig) -> Itera
     files = path_of(moving, "moving"), path_of(reference, "reference")
     with (
         bounded_cache(),
-        open_source(files[0], role="moving", nodata=cfg.moving_nodata, **_reading(cfg)) as moved,
-        open_source(files[1], role="reference", nodata=cfg.reference_nodata, **_reading(cfg)) as fixed,
+        open_source(files[0], **reading(cfg, "moving")) as moved,
+        open_source(files[1], **reading(cfg, "reference")) as fixed,
     ):
         images = [
             SceneImage(path, source, _header(source, path, located, role, cfg))
@@ -99,14 +98,15 @@ def open_pair(moving: Located, reference: Located, cfg: RegisterConfig) -> Itera
         yield ScenePair(images[0], images[1], georef)
 
 
-def _reading(cfg: RegisterConfig) -> dict[str, Any]:
-    return {"expand_palette": True, "gcp_method": cfg.gcp_method}
+def reading(cfg: RegisterConfig, role: str) -> dict[str, Any]:
+    """How `open_source` opens the image of a role."""
+    nodata = cfg.moving_nodata if role == "moving" else cfg.reference_nodata
+    return {"role": role, "nodata": nodata, "expand_palette": True, "gcp_method": cfg.gcp_method}
 
 
 def _header(source: RasterSource, path: Path, located: Located, role: str, cfg: RegisterConfig) -> Raster:
     width, height = source.grid.width, source.grid.height
-    if min(width, height) < MIN_SIDE:
-        raise InputError(f"{source.name} is {width} x {height} px; at least {MIN_SIDE} px a side are needed")
+    check_side(source.name, width, height)
     check_size(source, cfg.max_pixels)
     raster = Raster(
         data=np.broadcast_to(np.zeros((), source.dtype), (source.count, height, width)),

@@ -38,26 +38,36 @@ class Journal:
         with output_errors(path):
             records, length = _read(path) if path.exists() else ([], 0)
             self._stream = path.open("r+b" if path.exists() else "w+b")
-            self._stream.truncate(length)
-            self._stream.seek(length)
-        wanted = {"format": FORMAT, **json.loads(json.dumps(binding))}
-        bound = records[0].get("binding") or {} if records else {}
-        if not records:
-            self._append({"binding": wanted})
-        elif changed := _changes(bound, wanted):
-            self.close()
-            raise OutputError(
-                f"{path.parent.parent} holds an unfinished run of something else ({changed} changed); start again with "
-                "--overwrite or give another folder"
-            )
         self.facts: dict[str, Any] = {}
         self.tiles: dict[int, TileResult] = {}
-        for record in records[1:]:
-            if "tile" in record:
-                tile = _from_json(record["tile"])
-                self.tiles[tile.index] = tile
-            else:
-                self.facts |= record.get("fact", {})
+        try:
+            with output_errors(path):
+                self._stream.truncate(length)
+                self._stream.seek(length)
+            self._bind(binding, records[0] if records else None)
+            for record in records[1:]:
+                self._take(record)
+        except BaseException:
+            self.close()
+            raise
+
+    def _bind(self, binding: Mapping[str, Any], first: Mapping[str, Any] | None) -> None:
+        """Make sure that the file is about `binding`; a new one is from now on."""
+        wanted = {"format": FORMAT, **json.loads(json.dumps(binding))}
+        if first is None:
+            self._append({"binding": wanted})
+        elif changed := _changes(first.get("binding") or {}, wanted):
+            raise OutputError(
+                f"{self.path.parent.parent} holds an unfinished run of something else ({changed} changed); start again "
+                "with --overwrite or give another folder"
+            )
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        if "tile" in record:
+            tile = _from_json(record["tile"])
+            self.tiles[tile.index] = tile
+        else:
+            self.facts |= record.get("fact", {})
 
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON-ready fact about the whole scene."""

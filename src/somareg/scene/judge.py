@@ -14,6 +14,7 @@ import numpy as np
 
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.quality.calibration import Calibration
+from somareg.quality.measure import rms_over
 from somareg.quality.verdict import MAX_FOLDING, MIN_OVERLAP
 from somareg.scene.model import SceneModel
 from somareg.scene.tile import TileResult
@@ -103,7 +104,7 @@ def measure_scene(
         similarity_after=_mean(figures, "correlation", 0.0),
         overlap=overlap,
         folding=float((field.jacobian_determinant() <= 0).mean()),
-        shift_before_px=_rms_over(relative, shape, local),
+        shift_before_px=rms_over(relative, shape, local),
         rotation_deg=parameters["rotation_deg"],
         scale=math.sqrt(abs(parameters["scale"][0] * parameters["scale"][1])),
         shear_deg=parameters["shear_deg"],
@@ -171,10 +172,3 @@ def _mean(tiles: Sequence[TileResult], name: str, default: float) -> float:
 def _median(tiles: Sequence[TileResult], name: str) -> float:
     values = _values(tiles, name)
     return float(np.median(values)) if len(values) else math.inf
-
-
-def _rms_over(transform: AffineTransform, shape: tuple[int, int], local: float) -> float:
-    """RMS displacement of an affine over the image, with the local part added in quadrature."""
-    y, x = np.mgrid[0 : shape[0] - 1 : 9j, 0 : shape[1] - 1 : 9j]
-    points: FloatArray = np.stack([x.ravel(), y.ravel()], axis=-1)
-    return float(math.hypot(math.sqrt(((transform(points) - points) ** 2).sum(1).mean()), local))

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from somareg.errors import OutputError
 from somareg.io import write_displacement, write_geojson, write_qgis_points
 from somareg.io.atomic import output_folder
-from somareg.report import build_record, render_report
+from somareg.report import ALIGNED, OWNED, build_record, render_report, write_pages
 from somareg.report.stac import write_stac_item
-from somareg.types import Result, TiePoints
+from somareg.types import Progress, Result, TiePoints
 from somareg.warp.engine import apply_to_file
 
-ALIGNED = "aligned.tif"
-OWNED = (ALIGNED, "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html", "item.json")
 QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
-
-Progress = Callable[[str, float], None]
 
 
 def write_outputs(
@@ -26,34 +21,32 @@ def write_outputs(
     valid_shares: Mapping[str, float],
     folder: Path,
     step: int,
-    options: Mapping[str, bool],
     progress: Progress,
+    *,
+    force: bool,
+    stac: bool,
 ) -> None:
-    """Write every file of a scene into `folder`; the same names and formats as `Result.save`.
+    """Write every file of a scene into `folder`, over earlier ones; the same names and formats as `Result.save`.
 
     Args:
         result: with the displacement at nodes `step` pixels apart.
         valid_shares: of the pixels of "moving" and "reference", 0-1.
         folder: for the outputs.
         step: reference pixels per node.
-        options: "overwrite", "force" and "stac" as in `Result.save`.
         progress: called with the stage and the share of this work done.
+        force, stac: as in `Result.save`.
     """
-    with output_folder(folder, overwrite=options["overwrite"], owned=OWNED) as place:
-        try:
-            outputs = _write_rasters(result, place, step, force=options["force"], progress=progress)
-            grid, moving = result.reference.grid, result.moving.grid
-            progress("writing tie points", 0.92)
-            outputs["tie_points.geojson"] = write_geojson(place / "tie_points.geojson", result.tie_points, grid)
-            few = thin_out(result.tie_points, QGIS_POINTS)
-            outputs["gcps.points"] = write_qgis_points(place / "gcps.points", few, grid, moving)
-            progress("writing report", 0.95)
-            _write_report(result, valid_shares, place, outputs)
-            if options["stac"]:
-                write_stac_item(result, place, folder, [path.name for path in place.iterdir()])
-        except OutputError as error:
-            # The temporary name says nothing to the user.
-            raise OutputError(str(error).replace(str(place), str(folder))) from error
+    with output_folder(folder, overwrite=True, owned=OWNED) as place:
+        outputs = _write_rasters(result, place, step, force=force, progress=progress)
+        grid, moving = result.reference.grid, result.moving.grid
+        progress("writing tie points", 0.92)
+        outputs["tie_points.geojson"] = write_geojson(place / "tie_points.geojson", result.tie_points, grid)
+        few = thin_out(result.tie_points, QGIS_POINTS)
+        outputs["gcps.points"] = write_qgis_points(place / "gcps.points", few, grid, moving)
+        progress("writing report", 0.95)
+        _write_report(result, valid_shares, place, outputs)
+        if stac:
+            write_stac_item(result, place, folder)
 
 
 def thin_out(ties: TiePoints, limit: int) -> TiePoints:
@@ -90,5 +83,4 @@ def _write_report(result: Result, shares: Mapping[str, float], place: Path, outp
     record = record.model_copy(update=inputs)
     # The page reads coordinates by the thousand at most.
     page = render_report(replace(result, tie_points=thin_out(result.tie_points, 8000)), record)
-    for name, text in (("report.json", record.to_json()), ("report.html", page)):
-        (place / name).write_text(text, encoding="utf-8", newline="\n")
+    write_pages(place, record, page)

@@ -19,7 +19,7 @@ from somareg.geometry.lattice import jacobian_at, source_window
 from somareg.io.source import Block, RasterSource
 from somareg.matching.engine import align
 from somareg.preprocess.normalise import choose_bands
-from somareg.preprocess.prepare import prepare, reduce_blocks
+from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
 from somareg.preprocess.sar import detect_scale
 from somareg.types import BoolArray, FloatArray, Grid, Modality, Raster, SarScale, Transform
 
@@ -56,7 +56,7 @@ class GlobalMatch:
         affine: reference pixels -> the coordinates in which corrections speak, see `Result.correction`.
         expected: the same before anything was matched.
         failure: why nothing could be matched, "" otherwise.
-        notes: decisions taken.
+        notes: why another engine than the tiles' matched them.
     """
 
     affine: AffineTransform
@@ -125,7 +125,7 @@ def read_overview(
         scale, reason = _judge_scale(samples)
         notes.append(f"{source.name}: SAR values taken as {scale} ({reason})")
     image, mask = np.concatenate(images, axis=1), np.concatenate(masks)
-    raster = Raster(image, mask, _reduced(grid, factor, mask.shape), name=source.name)
+    raster = Raster(image, mask, reduced_grid(grid, factor, mask.shape), name=source.name)
     to_full = AffineTransform.from_parameters(shift=(part.x, part.y)).after(AffineTransform.reduction(factor))
     return Overview(raster, to_full, bands, scale, valid / (part.width * part.height), tuple(notes))
 
@@ -182,26 +182,20 @@ def match_overviews(
     longest = max(reference.raster.grid.shape)
     small = prepare(moving.raster, reference.raster, between, settled, longest=longest, radius_px=radius / factor)
     engine, device = chosen
-    engine = engine.on(small.reference_mask.shape, small.moving_mask.shape)
+    picked = engine.on(small.reference_mask.shape, small.moving_mask.shape)
     settings = replace(engine_settings(cfg, grid, radius), flow=None)
     torch.manual_seed(cfg.seed)
     pair = pair_tensors(small, device, (cfg.reference_modality, cfg.moving_modality))
-    found = align(pair, small.starts, settings, progress, engine.network)
+    found = align(pair, small.starts, settings, progress, picked.network)
     # Georeferenced, both ends of a correction are reference pixels; else it leads to moving pixels.
     away = reference.to_full if grid.is_georeferenced else moving.to_full
     affine, expected = (
         away.after(small.affine_of(one)).after(reference.to_full.inverse) for one in (found.affine, small.starts[0])
     )
-    return GlobalMatch(affine, expected, found.failure, engine.notes)
+    return GlobalMatch(affine, expected, found.failure, () if picked is engine else picked.notes)
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:
     data = np.concatenate([part for part, _ in samples], axis=1)
     mask = np.concatenate([part for _, part in samples])
     return detect_scale(data, mask) if mask.any() else ("amplitude", "no valid value in the sample")
-
-
-def _reduced(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
-    """The reference's place at low resolution; ground control points are left to the full grid."""
-    a, b, c, d, e, f = grid.transform
-    return Grid(shape[1], shape[0], (a * factor, b * factor, c, d * factor, e * factor, f), grid.crs)

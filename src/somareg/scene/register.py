@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 
 from somareg import __version__
 from somareg.choices import Chosen, choose_device, choose_model, engine_settings, search_radius
+from somareg.clock import Clock
 from somareg.config import RegisterConfig, make_config, to_mapping
 from somareg.errors import EstimationError, OutputError, UnsupportedError
 from somareg.io.atomic import check_free_space, check_writable, make_folder, remove_leftovers
@@ -23,18 +22,19 @@ from somareg.io.source import open_source
 from somareg.jobs import Outcome, Runner, open_runner
 from somareg.matching.weights import resolve
 from somareg.quality.calibration import load_calibration
+from somareg.report import OWNED
+from somareg.report.stac import need_pystac
 from somareg.scene.inputs import ScenePair, open_pair, path_of
 from somareg.scene.journal import Journal
 from somareg.scene.layout import Layout, SceneCfg, lay_tiles
 from somareg.scene.model import collect, fit_scene
-from somareg.scene.outputs import OWNED, write_outputs
+from somareg.scene.outputs import write_outputs
 from somareg.scene.overview import GlobalMatch, Overview, match_overviews, moving_part, read_overview
 from somareg.scene.result import Found, SceneResult, assemble_scene
 from somareg.scene.tile import TileJob, TileResult, TileSettings, match_tile
+from somareg.types import Progress
 
 __all__ = ["SceneResult", "plan_scene", "register_scene"]
-
-Progress = Callable[[str, float], None]
 
 WORK = ".somareg-scene"
 JOURNAL = "journal"
@@ -78,17 +78,19 @@ def register_scene(
 
     Raises:
         OutputError: another run is at work in the folder, it holds something else, or it cannot be written.
-        UnsupportedError: an image in memory, or tie points.
+        UnsupportedError: an image in memory, tie points, or `stac` without pystac.
         ConfigError, WeightsError, ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, ClusterError:
             see `somareg.errors`.
     """
     if options.get("tie_points") is not None:
         raise UnsupportedError("tie points are not taken for scenes yet; use somareg.register (--scene never)")
+    if stac:
+        need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
     cfg = make_config({**options, **told_modalities(*images, options)})
     sizes, folder = scene or SceneCfg(), Path(out)
     tell = progress or (lambda stage, share: None)
-    clock = _Clock()
+    clock = Clock()
     device = choose_device(cfg.device)
     chosen = choose_model(cfg, device)
     with open_pair(*images, cfg) as pair:
@@ -116,8 +118,8 @@ def register_scene(
             clock.lap("judge")
             result = dataclasses.replace(result, timings=clock.laps)
             shares = {"reference": overviews[0].valid_share, "moving": overviews[1].valid_share}
-            choices = {"overwrite": True, "force": force, "stac": stac}  # the folder was looked at above
-            write_outputs(result, shares, folder, sizes.step_px, choices, _within(tell, OUTPUTS, 1.0))
+            part = _within(tell, OUTPUTS, 1.0)
+            write_outputs(result, shares, folder, sizes.step_px, part, force=force, stac=stac)
             clock.lap("write")
             shutil.rmtree(folder / WORK, ignore_errors=True)
     tell("done", 1.0)
@@ -317,16 +319,3 @@ def _expected_bytes(pair: ScenePair) -> int:
 def _within(tell: Progress, start: float, end: float) -> Progress:
     """Progress of a part as progress of the whole."""
     return lambda stage, share: tell(stage, start + (end - start) * share)
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps = {**self.laps, name: round(now - self._last, 4)}
-        self._last = now

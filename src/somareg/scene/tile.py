@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from somareg.choices import to_pair
 from somareg.config import RegisterConfig
 from somareg.errors import EstimationError, InputError
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import pixel_centres, source_window
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
-from somareg.matching.engine import Alignment, EngineCfg
-from somareg.matching.evidence import back_again, gather, split_half
+from somareg.matching.engine import Alignment, EngineCfg, examine
 from somareg.matching.matcher import Matcher
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
@@ -30,8 +30,8 @@ from somareg.matching.windows import WindowCfg, roomy
 from somareg.preprocess.grid import to_reference_grid
 from somareg.preprocess.normalise import normalise
 from somareg.quality.calibration import Engine, load_calibration
-from somareg.scene.inputs import bounded_cache
-from somareg.types import BoolArray, Grid, Raster, Transform
+from somareg.scene.inputs import bounded_cache, reading
+from somareg.types import Grid, Raster, Transform
 
 ROOM_PX = 32  # moving pixels kept beyond what is searched: windows have margins
 MIN_VALID_SHARE = 0.1  # of a tile that must be valid in both images
@@ -159,10 +159,6 @@ def match_windows(
     matcher = Matcher(pair, features, reuse)
     begun = find_start(matcher, (start,), _near_search(settings.radius_px / max(pair.shape)))
     affine, matches = refine_affine(matcher, begun.affine, steps, engine.windows)
-    judge = matcher if network is None else Matcher(pair, channels)
-    evidence, _ = gather(judge, affine, start)
-    halves = split_half(matches, pair.shape, 0.4)
-    backward = back_again(matcher, affine, steps[-1], 120)
     windows = matcher.correlate(affine, roomy(TIES, matcher.cells()))
     if not len(windows.surfaces):
         raise EstimationError("no window of the tile holds enough that is valid and not flat")
@@ -171,12 +167,8 @@ def match_windows(
     side = 2 * windows.margin + 1
     best = windows.surfaces.flatten(1).argmax(1)
     away = torch.hypot((best % side - windows.margin).float(), (best // side - windows.margin).float())
-    return (
-        affine,
-        ties,
-        (away <= 2.0).double().numpy(),
-        Alignment(affine, None, None, evidence, backward, halves, support=begun.score),
-    )
+    alignment = examine(matcher, channels, (affine, matches), steps[-1], (start, begun.score))
+    return affine, ties, (away <= 2.0).double().numpy(), alignment
 
 
 def _near_search(radius: float) -> SearchCfg:
@@ -207,13 +199,7 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         The pair and the affine from the tile's pixels to those of the moving patch; or why there is nothing to match.
     """
     settings, cfg, block = job.settings, job.settings.cfg, job.block
-    with open_source(
-        settings.reference,
-        role="reference",
-        nodata=cfg.reference_nodata,
-        expand_palette=True,
-        gcp_method=cfg.gcp_method,
-    ) as source:
+    with open_source(settings.reference, **reading(cfg, "reference")) as source:
         data, seen = source.read(block)
     picked = [band - 1 for band in settings.reference_bands]
     reference, reference_mask = data[picked], np.asarray(seen.all(axis=0))
@@ -221,9 +207,7 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         return "hardly any valid pixel in the reference"
     pad = math.ceil(settings.radius_px) + ROOM_PX
     grid = Grid(block.width, block.height)
-    with open_source(
-        settings.moving, role="moving", nodata=cfg.moving_nodata, expand_palette=True, gcp_method=cfg.gcp_method
-    ) as source:
+    with open_source(settings.moving, **reading(cfg, "moving")) as source:
         patch = _moving_patch(source, job, pad)
     if patch is None:
         return "outside the moving image"
@@ -233,7 +217,8 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         return "hardly any valid pixel in common"
     reference, _ = normalise(reference, reference_mask, cfg.reference_modality, cfg.reference_scale)
     warped, _ = normalise(warped, warped_mask, cfg.moving_modality, cfg.moving_scale)
-    pair = _tensors(settings, reference, reference_mask, warped, warped_mask)
+    modalities = cfg.reference_modality, cfg.moving_modality
+    pair = to_pair(reference, reference_mask, warped, warped_mask, torch.device(settings.device), modalities)
     return pair, AffineTransform.from_parameters(shift=(pad, pad))
 
 
@@ -256,17 +241,3 @@ def _moving_patch(source: RasterSource, job: TileJob, pad: int) -> tuple[Raster,
     data, seen = source.read(Block(*window))
     raster = Raster(data, np.asarray(seen.all(axis=0)), Grid(window[2], window[3]), name=source.name)
     return raster, compose(AffineTransform.from_parameters(shift=(-window[0], -window[1])), whole)
-
-
-def _tensors(
-    settings: TileSettings,
-    reference: NDArray[np.float32],
-    reference_mask: BoolArray,
-    moving: NDArray[np.float32],
-    moving_mask: BoolArray,
-) -> Pair:
-    def tensor(array: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(torch.device(settings.device))[None]
-
-    modalities = settings.cfg.reference_modality, settings.cfg.moving_modality
-    return Pair(tensor(reference), tensor(reference_mask[None]), tensor(moving), tensor(moving_mask[None]), modalities)

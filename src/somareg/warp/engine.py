@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,12 @@ from somareg.geometry.lattice import source_window
 from somareg.geometry.resample import Kernel, resample
 from somareg.io.source import Block
 from somareg.io.writer import write_geotiff_blocks
-from somareg.types import BoolArray, Estimate, Raster
+from somareg.types import BoolArray, Estimate, Progress, Raster
 from somareg.warp.plan import Resolution, WarpPlan, make_plan
 from somareg.warp.subject import Subject, open_subject
 
 if TYPE_CHECKING:
     import xarray
-
-Progress = Callable[[str, float], None]
 
 _MAX_WINDOW_VALUES = 48_000_000  # values read at a time; a block that needs more is split
 _READ_CACHE_MB = 512  # holds the strips of a striped file that lie under one row of blocks

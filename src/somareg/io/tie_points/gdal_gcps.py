@@ -85,11 +85,11 @@ def write_geotiff(path: Path, pairs: PointPairs, images: Images, *, overwrite: b
     moving = _moving_file(path, images)
     xy, map_xy, crs, _ = _placed(pairs, images, path)
     options = {"TILED": "YES", "COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER"}
-    with atomic_path(path, overwrite=overwrite) as temporary, _gdal_errors(path):
-        with open_source(moving, role="moving") as source:
-            rasterio.shutil.copy(source.dataset, temporary, driver="GTiff", **options)
-        with rasterio.open(temporary, "r+", driver="GTiff") as dataset:
-            dataset.gcps = (gdal_points(xy, map_xy), parse_crs(crs))
+    with (
+        _copied(moving, path, overwrite, driver="GTiff", **options) as temporary,
+        rasterio.open(temporary, "r+", driver="GTiff") as dataset,
+    ):
+        dataset.gcps = (gdal_points(xy, map_xy), parse_crs(crs))
     return len(xy)
 
 
@@ -102,9 +102,7 @@ def write_vrt(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool)
     """
     moving = _moving_file(path, images)
     xy, map_xy, crs, good = _placed(pairs, images, path)
-    with atomic_path(path, overwrite=overwrite) as temporary, _gdal_errors(path):
-        with open_source(moving, role="moving") as source:
-            rasterio.shutil.copy(source.dataset, temporary, driver="VRT")
+    with _copied(moving, path, overwrite, driver="VRT") as temporary:
         tree = ElementTree.fromstring(temporary.read_text(encoding="utf-8"))  # noqa: S314  (GDAL just wrote it)
         for name in ("SRS", "GeoTransform", "GCPList"):
             for element in tree.findall(name):
@@ -171,11 +169,17 @@ def _from_folder(file: Path, folder: Path) -> tuple[str, bool]:
 
 
 @contextmanager
-def _gdal_errors(path: Path) -> Iterator[None]:
-    """GDAL's refusals to write as `OutputError`, and no warning that a copy has no geotransform."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            yield
-    except (RasterioError, CPLE_BaseError) as error:
-        raise OutputError(f"writing {path} failed: {gdal_cause(error)}; make room and retry") from error
+def _copied(moving: Path, path: Path, overwrite: bool, **creation: str) -> Iterator[Path]:
+    """A copy of the moving image under a temporary name that becomes `path`.
+
+    GDAL's refusals to write become `OutputError`, and nothing warns that a copy has no geotransform.
+    """
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with open_source(moving, role="moving") as source:
+                    rasterio.shutil.copy(source.dataset, temporary, **creation)
+                yield temporary
+        except (RasterioError, CPLE_BaseError) as error:
+            raise OutputError(f"writing {path} failed: {gdal_cause(error)}; make room and retry") from error

@@ -18,10 +18,10 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from somareg.errors import InputError, ReadError
+from somareg.errors import InputError, OutputError, ReadError
 from somareg.io.atomic import atomic_path
 from somareg.io.tie_points.images import Images
-from somareg.io.tie_points.pairs import PointPairs, parse_crs, to_tie_points
+from somareg.io.tie_points.pairs import PointPairs, on_layer, parse_crs, to_tie_points
 from somareg.io.tie_points.records import (
     COLUMNS,
     LONLAT,
@@ -33,7 +33,7 @@ from somareg.io.tie_points.records import (
     record_of,
     vertices_of,
 )
-from somareg.types import FloatArray, Grid, TiePoints
+from somareg.types import Grid, TiePoints
 
 LAYER = "tie_points"
 _APPLICATION_ID, _VERSION = 0x47504B47, 10300  # "GPKG", 1.3
@@ -67,6 +67,8 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         # Names come from the file: quoted as identifiers, they cannot become statements.
         cursor = database.execute(f"SELECT * FROM {_quoted(layer)}")  # noqa: S608
         names = [entry[0] for entry in cursor.description]
+        if column not in names:
+            raise InputError(f"{path}: layer '{layer}' has no column '{column}', where its geometries should be")
         geometry = names.index(column)
 
         def opened(row: tuple[Any, ...]) -> tuple[Record, Geometry]:
@@ -81,7 +83,7 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
     points = to_tie_points(pairs, images.reference, images.moving, str(path))
     lines = _lines(points, images.reference)
     srs = _srs(images.reference)
-    with atomic_path(path, overwrite=overwrite) as temporary, closing(sqlite3.connect(temporary)) as database:
+    with atomic_path(path, overwrite=overwrite) as temporary, _created(temporary, path) as database:
         # The file appears whole or not at all by its name; a journal beside it would only be left over by a kill.
         database.execute("PRAGMA journal_mode = MEMORY")
         database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -107,6 +109,16 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             yield database
     except (sqlite3.Error, OverflowError) as error:
         raise ReadError(f"tie points {path} are not a GeoPackage that can be read: {error}") from error
+
+
+@contextmanager
+def _created(temporary: Path, path: Path) -> Iterator[sqlite3.Connection]:
+    """A new database, closed in the end; SQLite's refusals to write it as `OutputError`."""
+    try:
+        with closing(sqlite3.connect(temporary)) as database:
+            yield database
+    except sqlite3.Error as error:
+        raise OutputError(f"writing {path} failed: {error}; make room and retry") from error
 
 
 def _layer(database: sqlite3.Connection, path: Path) -> tuple[str, str, int]:
@@ -140,14 +152,8 @@ def _lines(points: TiePoints, grid: Grid | None) -> list[Geometry]:
     """From where the moving image claims to be to where it is, in the reference's map or plane."""
     known = np.isfinite(points.displacement).all(1, keepdims=True)
     claimed = np.where(known, points.reference_xy + points.displacement, points.reference_xy)
-    ends = [_on_plane(xy, grid) for xy in (claimed, points.reference_xy)]
+    ends = [on_layer(grid, xy) for xy in (claimed, points.reference_xy)]
     return [vertices_of(line) for line in np.stack(ends, axis=1)]
-
-
-def _on_plane(xy: FloatArray, grid: Grid | None) -> FloatArray:
-    if grid is not None and grid.is_georeferenced:
-        return grid.to_map(xy)
-    return (np.asarray(xy, float) + 0.5) * (1.0, -1.0)
 
 
 def _srs(grid: Grid | None) -> _Srs:

@@ -107,6 +107,13 @@ class PointPairs:
         )
 
 
+def on_layer(grid: Grid | None, xy: FloatArray) -> FloatArray:
+    """Where QGIS shows the pixel centres: in the CRS, or as column and minus row of an image without one."""
+    if grid is not None and grid.is_georeferenced:
+        return grid.to_map(xy)
+    return (np.asarray(xy, float) + 0.5) * (1.0, -1.0)
+
+
 def make_pairs(
     reference: Places, moving: Places, lines: NDArray[np.int64] | None = None, **known: FloatArray | BoolArray | None
 ) -> PointPairs:

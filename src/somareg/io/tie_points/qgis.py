@@ -16,7 +16,7 @@ import numpy as np
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
 from somareg.io.tie_points.images import Images
-from somareg.io.tie_points.pairs import Places, PointPairs, make_pairs, parse_crs
+from somareg.io.tie_points.pairs import Places, PointPairs, make_pairs, on_layer, parse_crs
 from somareg.io.tie_points.rows import columns, flag, number, optional_number, parse_rows, read_lines
 from somareg.types import BoolArray, FloatArray, Grid
 
@@ -63,7 +63,7 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
     An image that is not known, or has no CRS, is written in its pixels.
     """
     target, crs = _target(pairs, images, path)
-    source = _layer_coordinates(images.moving, pairs.moving.pixels(images.moving, "moving", str(path)))
+    source = on_layer(images.moving, pairs.moving.pixels(images.moving, "moving", str(path)))
     lines = [f"#CRS: {' '.join(crs.split())}"] if crs else []
     lines.append(_HEADER)
     usable = np.flatnonzero(np.isfinite(target).all(axis=1) & np.isfinite(source).all(axis=1))
@@ -95,14 +95,7 @@ def _target(pairs: PointPairs, images: Images, path: Path) -> tuple[FloatArray, 
         return pairs.reference.xy, pairs.reference.crs
     grid = images.reference
     here = pairs.reference.pixels(grid, "reference", str(path))
-    return _layer_coordinates(grid, here), (grid.crs if grid else None) or ""
-
-
-def _layer_coordinates(grid: Grid | None, xy: FloatArray) -> FloatArray:
-    """Where QGIS shows the pixel centres: in the CRS, or as column and minus row of an image without one."""
-    if grid is not None and grid.is_georeferenced:
-        return grid.to_map(xy)
-    return (np.asarray(xy, float) + 0.5) * (1.0, -1.0)
+    return on_layer(grid, here), (grid.crs if grid else None) or ""
 
 
 def _source_pixels(source: FloatArray, moving: Grid, path: Path) -> FloatArray:
