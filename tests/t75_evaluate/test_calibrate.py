@@ -139,3 +139,12 @@ def test_an_unknown_model_is_one_line(tmp_path, capsys):
     assert main(["--data", "pairs", "--out", str(tmp_path / "out"), "--model", "orientaton"]) == 2
     assert "Did you mean 'orientation'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_places_are_told_apart_by_group_but_for_the_set_whose_group_is_its_source():
+    def shown(set_name: str, name: str, group: str) -> tuple[str, str]:
+        return calibrate.place(Sample(PairEntry(set_name, name, "val", group, 90, 90, (0, 0)), "m", 0, 8, (0, 0), None))
+
+    assert shown("ombria", "1", "Flood_before") == shown("ombria", "2", "flood_AFTER".lower())
+    assert shown("ombria", "1", "lake") != shown("ombria", "1", "hill")
+    assert shown("vhr", "pair001", "srif") != shown("vhr", "pair007", "srif")

@@ -160,8 +160,12 @@ def _elsewhere(every: list[Sample], first: Sample, k: int, apart: int) -> Sample
 
 
 def place(sample: Sample) -> tuple[str, str]:
-    """Set and place of a sample; names that differ in "before" and "after" alone show one place."""
-    return sample.pair.set, re.sub("before|after", "", sample.pair.group.lower())
+    """Set and place of a sample; names that differ in "before" and "after" alone show one place.
+
+    The groups of `vhr` tell where its pairs were published, and every pair shows a place of its own.
+    """
+    shown = sample.pair.name if sample.pair.set == "vhr" else sample.pair.group
+    return sample.pair.set, re.sub("before|after", "", shown.lower())
 
 
 def fit(rows: list[dict[str, Any]]) -> Calibration:
