@@ -23,8 +23,9 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/somareg demo -o somareg-demo
 
+# Two processes of one thread each: tests are many and small. A file stays in one process, with what its tests share.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
