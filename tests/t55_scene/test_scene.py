@@ -275,6 +275,6 @@ def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair)
     images = found[0]
     with torch.inference_mode():
         swapped = Matcher(images.swapped(), OrientationFeatures(engine.features))
-        expected, _ = forward_backward(swapped, affine, images.shape)
+        expected = forward_backward(swapped, affine, images.shape)
     assert alignment.forward_backward_px == pytest.approx(expected, rel=1e-6)
     assert match_tile(job).figures["forward_backward"] == alignment.forward_backward_px

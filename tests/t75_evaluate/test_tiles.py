@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somareg.errors import ConfigError, InputError, OutputError, ReadError
@@ -181,6 +181,7 @@ def test_bad_corrections_are_refused(tmp_path):
             read_corrections(path)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 90).flatmap(
         lambda size: st.tuples(st.just(size), st.integers(0, size - 1), st.integers(size, 700), st.integers(size, 700))

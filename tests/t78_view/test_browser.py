@@ -60,8 +60,15 @@ def stage(page: Browser) -> tuple[int, int, int, int]:
 
 
 def look(page: Browser) -> np.ndarray:
+    """The map once it holds still: tiles come one after another."""
     left, top, right, bottom = stage(page)
-    return page.picture()[top:bottom, left:right].astype(int)
+    seen, deadline = None, time.monotonic() + 20
+    while True:
+        picture = page.picture()[top:bottom, left:right].astype(int)
+        if seen is not None and (np.array_equal(seen, picture) or time.monotonic() > deadline):
+            return picture
+        seen = picture
+        page.run("new Promise((done) => setTimeout(done, 300))")
 
 
 def differs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -133,16 +140,10 @@ def test_other_images_can_be_chosen_and_swapped(page: Browser) -> None:
     pick = "s.value = 'before'; s.dispatchEvent(new Event('change'))"
     choose = f"(() => {{const s = document.getElementById('first'); {pick}}})()"
     page.settle(lambda: page.run(choose))
-    half = first.shape[1] // 2
-
-    def as_chosen() -> bool:
-        changed = differs(first, look(page))
-        return bool(changed[: half - 5].mean() > 0.1 and changed[half + 25 :].max() < 0.02)
-
-    deadline = time.monotonic() + 20  # tiles of the other image are still arriving
-    while not as_chosen():
-        assert time.monotonic() < deadline
-        page.run("new Promise((done) => setTimeout(done, 300))")
+    divider = float(page.run("parseFloat(document.getElementById('divider').style.left) / 100"))
+    half = round(first.shape[1] * divider)
+    changed = differs(first, look(page))
+    assert changed[: half - 5].mean() > 0.1 and changed[half + 25 :].max() < 0.02
     page.settle(lambda: page.run("document.getElementById('swap').click()"))
     assert page.run("document.getElementById('first').value") == "after"
 

@@ -70,7 +70,7 @@ def test_what_the_wheel_says_of_itself(wheel: Path) -> None:
         licences = [name for name in archive.namelist() if name.startswith(f"{info}/licenses/")]
     assert "somareg = somareg.cli.main:main" in said["entry_points.txt"]
     assert "License-Expression: Apache-2.0" in said["METADATA"]
-    assert {Path(name).name for name in licences} == {"LICENSE", "ATTRIBUTION.txt"}
+    assert {Path(name).name for name in licences} == {"LICENSE", "ATTRIBUTION.txt", "LICENSE.md", "THIRD-PARTY.txt"}
 
 
 def test_assets_of_the_viewer_are_not_ignored(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from pydantic_core import from_json
 
 from somareg import __version__
 from somareg.errors import InputError, ReadError, UnsupportedError
-from somareg.io.raster import file_sha256
 from somareg.types import Decision, Raster, Result
 
 SCHEMA_VERSION = "1.0"
@@ -289,6 +288,7 @@ def _input_record(raster: Raster) -> InputRecord:
 
 
 def _output_record(path: Path) -> OutputRecord:
+    from somareg.io.raster import file_sha256  # brings GDAL, which reading a report does not need
 
     try:
         return OutputRecord(sha256=file_sha256(path), bytes=path.stat().st_size)

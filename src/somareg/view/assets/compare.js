@@ -93,18 +93,21 @@ export class Compare {
     context.save();
     const scale = event.frameState.pixelRatio / event.frameState.viewState.resolution;
     context.imageSmoothingEnabled = scale < MAGNIFIED;
-    if (name !== this.pair[1] || this.pair[0] === this.pair[1]) return;
+    if (this.pair[0] === this.pair[1]) return;
+    // Each keeps to its own part: where one shows nothing, the other must not shine through.
+    const second = name === this.pair[1];
     const [width, height] = this.map.getSize();
     context.beginPath();
     if (this.mode === "swipe") {
       const x = this.dials.swipe / 100 * width;
-      rectangle(event, x, 0, width - x, height);
+      rectangle(event, second ? x : 0, 0, second ? width - x : x, height);
     } else if (this.mode === "checker") {
       const tile = 16 + this.dials.checker / 100 * 184;
       for (let row = 0; row * tile < height; row++) {
-        for (let column = row % 2; column * tile < width; column += 2) rectangle(event, column * tile, row * tile, tile, tile);
+        const start = second ? row % 2 : 1 - row % 2;
+        for (let column = start; column * tile < width; column += 2) rectangle(event, column * tile, row * tile, tile, tile);
       }
-    } else if (this.mode === "mix" || this.showSecond) {
+    } else if (this.mode === "mix" || this.showSecond === second) {
       rectangle(event, 0, 0, width, height);
     }
     context.clip();
