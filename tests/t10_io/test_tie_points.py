@@ -87,7 +87,9 @@ def test_tables_hold_everything(tmp_path_factory, data, pair, suffix, n):
     path = tmp_path_factory.mktemp("t") / f"points.{suffix}"
     assert write_tie_points(path, points, **images) == path
     equal(read_tie_points(path), points, atol=EVERYTHING[suffix])
-    equal(read_tie_points(path, reference=reference, moving=moving), points, atol=max(1e-4, EVERYTHING[suffix]))
+    # A displacement read again through two grids is the difference of two rounded positions.
+    again = read_tie_points(path, reference=reference, moving=moving)
+    equal(again, points, atol=max(2e-4, 4 * EVERYTHING[suffix]))
 
 
 @given(st.floats(-1e7, 1e7), st.floats(-1e7, 1e7), st.floats(1e-9, 1e6))
