@@ -7,7 +7,6 @@ features and coarse matches, by the same window correlation and fits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -28,9 +27,7 @@ from somareg.matching.posterior import WindowMatches
 from somareg.matching.refine import NEAR, SHAPE, StepCfg, refine_affine, rescale
 from somareg.matching.start import SearchCfg, find_start, reduction
 from somareg.matching.windows import WindowCfg
-
-Progress = Callable[[str, float], None]
-
+from somareg.types import Progress
 
 COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 

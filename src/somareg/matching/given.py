@@ -7,7 +7,6 @@ process as the local flow, where its marginal likelihood asks for one: points th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -24,8 +23,7 @@ from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.process import Process, lattice
-
-Progress = Callable[[str, float], None]
+from somareg.types import Progress
 
 
 @torch.inference_mode()

@@ -17,11 +17,10 @@ from somareg.lab.train.guard import StopSignals
 from somareg.lab.train.judge import Validator, rank_of, write_diagnosis
 from somareg.lab.train.logs import Mean, RunLog
 from somareg.lab.train.task import RegistrationTask, now
+from somareg.types import Progress
 
 LAST, BEST, DIAGNOSIS = "last.ckpt", "best.ckpt", "diagnosis"
 _FAR = 2**40
-
-Progress = Callable[[str, float], None]
 
 
 class Meter:

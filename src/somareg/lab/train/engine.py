@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from somareg.config import to_mapping
 from somareg.errors import ConfigError, OutputError, ReadError
 from somareg.lab.train._lightning import L, MisconfigurationException
-from somareg.lab.train.callbacks import BEST, DIAGNOSIS, LAST, Keeper, Progress
+from somareg.lab.train.callbacks import BEST, DIAGNOSIS, LAST, Keeper
 from somareg.lab.train.config import TrainCfg, save_config
 from somareg.lab.train.export import read_checkpoint
 from somareg.lab.train.guard import AtomicCheckpointIO, StopSignals
@@ -27,6 +27,7 @@ from somareg.lab.train.judge import ProtocolValidator, Validator
 from somareg.lab.train.logs import EVENTS, PICTURES, TABLES
 from somareg.lab.train.sources import Source, Ticks, open_source
 from somareg.lab.train.task import Objective, RegistrationTask
+from somareg.types import Progress
 
 CONFIG = "config.yaml"
 _FOLDERS = (EVENTS, PICTURES, DIAGNOSIS)
