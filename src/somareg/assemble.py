@@ -128,9 +128,8 @@ def _certainty_field(alignment: Alignment, prepared: Prepared) -> FieldTransform
 def _seen(points: FloatArray, moving: Raster) -> NDArray[np.bool_]:
     """Whether each point (N, 2) falls on a valid pixel of the moving image."""
     height, width = moving.grid.shape
-    finite = np.asarray(np.isfinite(points).all(1))
-    column, row = np.where(finite[:, None], np.rint(points), -1).astype(np.int64).T
-    inside = np.asarray((column >= 0) & (column < width) & (row >= 0) & (row < height))
+    x, y = np.rint(points.T)
+    inside = np.asarray((x >= 0) & (x < width) & (y >= 0) & (y < height))  # never true of NaN
     seen = np.zeros(len(points), bool)
-    seen[inside] = moving.mask[row[inside], column[inside]]
+    seen[inside] = moving.mask[y[inside].astype(np.intp), x[inside].astype(np.intp)]
     return seen

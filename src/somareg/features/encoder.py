@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from somareg.errors import ConfigError
 from somareg.features.dinov2 import Dinov2Cfg, FrozenDinov2
 from somareg.features.fge import FeatureGradientEnhancer, FgeCfg
+from somareg.features.pooling import block_mean, box_mean
 from somareg.features.pyramid import STRIDES, CompactPyramid, FeaturePyramid, PyramidCfg, pad_to_multiple
 from somareg.features.resnet import ResNetCfg, ResNetPyramid
 from somareg.types import Modality
@@ -96,13 +97,14 @@ class Encoder(nn.Module):
         if self._dinov2 is not None:
             self.coarse = nn.Conv2d(self._dinov2.channels, cfg.coarse_channels, 1)
 
-    def forward(self, image: Tensor, mask: Tensor, modality: Modality) -> Encoded:
+    def forward(self, image: Tensor, mask: Tensor, modality: Modality, strides: tuple[int, ...] = STRIDES) -> Encoded:
         """Features of images of any size from 64 px on.
 
         Args:
             image: (B, C, H, W) float32, each band with mean 0 and deviation 1 (see `preprocess`).
             mask: (B, 1, H, W) 1 valid, 0 not.
             modality: "sar", "optical" or "other".
+            strides: of the levels that are wanted.
 
         Raises:
             ConfigError: an image smaller than 64 px.
@@ -115,22 +117,21 @@ class Encoder(nn.Module):
         pyramid, before, after, reconstruction = branch(padded, seen)
         if self._dinov2 is not None:
             pyramid[16] = self.coarse(self._dinov2(image, mask))
-        cut = {stride: level[..., : height // stride, : width // stride] for stride, level in pyramid.items()}
-        valid = {stride: (nn.functional.avg_pool2d(mask, stride) > 0.5).to(mask.dtype) for stride in sorted(pyramid)}
+        cut = {
+            stride: level[..., : height // stride, : width // stride]
+            for stride, level in pyramid.items()
+            if stride in strides
+        }
+        valid = {stride: (block_mean(mask, stride) > 0.5).to(mask.dtype) for stride in cut}
         if self.cfg.detail is not None and not self.training:
-            cut |= {stride: detail(cut[stride], valid[stride], self.cfg.detail) for stride in STRIDES[:-1]}
+            fine = set(cut) - {STRIDES[-1]}
+            cut |= {stride: detail(cut[stride], valid[stride], self.cfg.detail) for stride in fine}
         return Encoded(cut, valid, before, after, reconstruction)
 
 
 def detail(features: Tensor, valid: Tensor, side: int) -> Tensor:
     """Features (B, K, h, w) minus their mean over the valid cells around, `side` x `side`; 0 where not valid."""
-    half = side // 2
-
-    def mean(x: Tensor) -> Tensor:
-        rows = nn.functional.avg_pool2d(x, (side, 1), 1, (half, 0))
-        return nn.functional.avg_pool2d(rows, (1, side), 1, (0, half))
-
-    return (features - mean(features * valid) / mean(valid).clamp_min(1e-3)) * valid
+    return (features - box_mean(features * valid, side) / box_mean(valid, side).clamp_min(1e-3)) * valid
 
 
 class _Branch(nn.Module):

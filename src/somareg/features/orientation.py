@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from somareg.features.pooling import block_mean
+
 STRIP = 16  # rows of cells
 
 
@@ -116,7 +118,7 @@ def _responses(gx: Tensor, gy: Tensor, cos: Tensor, sin: Tensor, stride: int) ->
     """
     if torch.compiler.is_compiling():  # a loop would fix the number of bands
         steered = F.conv2d(torch.stack([gx, gy], dim=2).flatten(0, 1), torch.cat([cos, sin]).transpose(0, 1))
-        cells = F.avg_pool2d(steered.abs(), stride)
+        cells = block_mean(steered.abs(), stride)
         return cells.view(*gx.shape[:2], *cells.shape[1:]).sum(1)
     height, width = (side // stride for side in gx.shape[-2:])
     cells = gx.new_empty(gx.shape[0], cos.shape[1], height, width)
@@ -127,7 +129,7 @@ def _responses(gx: Tensor, gy: Tensor, cos: Tensor, sin: Tensor, stride: int) ->
         for band in range(gx.shape[1]):
             x, y = gx[:, band : band + 1, rows], gy[:, band : band + 1, rows]
             response = response + (x * cos).addcmul_(y, sin).abs_()
-        cells[:, :, first : first + STRIP] = F.avg_pool2d(response, stride)
+        cells[:, :, first : first + STRIP] = block_mean(response, stride)
     return cells
 
 
@@ -147,7 +149,7 @@ def orientation_channels(image: Tensor, mask: Tensor, cfg: OrientationCfg) -> tu
     """
     theta = torch.arange(cfg.directions, device=image.device) * (torch.pi / cfg.directions)
     cos, sin = torch.cos(theta).view(1, -1, 1, 1), torch.sin(theta).view(1, -1, 1, 1)
-    valid = (F.avg_pool2d(mask, cfg.stride) > 0.5).to(image.dtype)
+    valid = (block_mean(mask, cfg.stride) > 0.5).to(image.dtype)
     count = valid.sum((-2, -1), keepdim=True).clamp_min(1.0)
     channels = []
     for sigma_gradient, sigma_pool in cfg.scales:

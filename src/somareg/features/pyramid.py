@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from somareg.errors import ConfigError
 from somareg.features.norms import group_norm
 from somareg.features.orientation import OrientationCfg, orientation_channels
+from somareg.features.pooling import BlockMean, block_mean
 
 FeaturePyramid = dict[int, Tensor]
 STRIDES = (2, 4, 8, 16)
@@ -133,7 +134,7 @@ class CompactPyramid(nn.Module):
         widths = cfg.widths
         self.stem = BandStem(cfg)
         self.down = nn.ModuleList(
-            nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(a, b, 1, bias=False), group_norm(b)) for a, b in pairwise(widths)
+            nn.Sequential(BlockMean(2), nn.Conv2d(a, b, 1, bias=False), group_norm(b)) for a, b in pairwise(widths)
         )
         self.blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
@@ -182,7 +183,7 @@ class CompactPyramid(nn.Module):
     @staticmethod
     def _add(features: Tensor, oriented: Tensor, stride: int) -> Tensor:
         """Orientation channels (stride 2), averaged to `stride`, on top of the first features."""
-        coarse = F.avg_pool2d(oriented, stride // 2) if stride > 2 else oriented
+        coarse = block_mean(oriented, stride // 2) if stride > 2 else oriented
         return features + F.pad(coarse, (0, 0, 0, 0, 0, features.shape[1] - coarse.shape[1]))
 
 

@@ -51,18 +51,24 @@ class OrientationFeatures:
 
 
 class LearnedFeatures:
-    """The network's encoder with its FGE, at every stride that its matcher has a stage for."""
+    """The network's encoder with its FGE.
 
-    def __init__(self, network: Soma) -> None:
+    Args:
+        network: the network.
+        strides: that are asked for beside the finest; None for every one that its matcher has a stage for.
+    """
+
+    def __init__(self, network: Soma, strides: frozenset[int] | None = None) -> None:
         self.network = network
-        self._strides = tuple(sorted({stage.stride for stage in network.cfg.glam.stages}))
+        trained = {stage.stride for stage in network.cfg.glam.stages}
+        self._strides = tuple(sorted(trained if strides is None else {min(trained)} | trained & strides))
 
     @property
     def strides(self) -> tuple[int, ...]:
         return self._strides
 
     def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
-        encoded = self.network.encode(image, mask, modality)
+        encoded = self.network.encode(image, mask, modality, self._strides)
         return {s: (encoded.pyramid[s].float() * encoded.valid[s], encoded.valid[s]) for s in self._strides}
 
     def temperature(self, stride: int) -> float | None:

@@ -16,9 +16,18 @@ from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, compose
 from somareg.matching.affine import to_transform
+from somareg.matching.ahead import ahead
 from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
-from somareg.matching.evidence import NO_EVIDENCE, Evidence, back_again, forward_backward, gather, split_half
+from somareg.matching.evidence import (
+    NO_EVIDENCE,
+    Evidence,
+    back_again,
+    forward_backward,
+    gather,
+    similarity,
+    split_half,
+)
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
 from somareg.matching.matcher import Matcher
 from somareg.matching.network import Soma
@@ -59,6 +68,11 @@ class EngineCfg:
     windows: int = 140
     reuse_px: float = 6.0
 
+    @property
+    def strides(self) -> frozenset[int]:
+        """Of the learned features that the steps look at; search and flow take the finest."""
+        return frozenset(step.stride for step in self.learned_near if step.stride)
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
@@ -75,11 +89,11 @@ class Alignment:
     """
 
     affine: AffineTransform
-    flow: Flow | None
-    ties: WindowMatches | None
-    evidence: Evidence
-    forward_backward_px: float
-    split_half_px: float
+    flow: Flow | None = None
+    ties: WindowMatches | None = None
+    evidence: Evidence = NO_EVIDENCE
+    forward_backward_px: float = math.inf
+    split_half_px: float = math.inf
     failure: str = ""
     support: float = 0.0
 
@@ -103,55 +117,59 @@ def align(
             orientation channels in both cases: they know nothing of what the network was trained for.
     """
     channels = OrientationFeatures(cfg.features)
-    features: Describe = channels if network is None else LearnedFeatures(network)
+    features: Describe = channels if network is None else LearnedFeatures(network, cfg.strides)
     near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_near, cfg.reuse_px)
     try:
         progress("search", 0.05)
-        matcher = Matcher(pair, features, reuse)
-        start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search)
+        with ahead(pair.reference.device) as later:
+            matcher = Matcher(pair, features, reuse, later)
+            reduced = [(f, matcher.reduced(f, later)) for f in _halvings(reduction(pair, cfg.search.fine_px))]
+            judge = matcher if network is None else Matcher(pair, channels, later=later)
+            before = later(lambda: similarity(judge, starts[0]))
+            start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search)
         affine = start.affine
         progress("coarse affine", 0.3)
-        for factor in _halvings(reduction(pair, cfg.search.fine_px)):
-            smaller = matcher.reduced(factor)
-            affine = rescale(refine_affine(smaller, rescale(affine, 1, factor), near, cfg.windows)[0], factor, 1)
+        for factor, smaller in reduced:
+            affine = rescale(
+                refine_affine(smaller, rescale(affine, 1, factor), _roughly(near), cfg.windows)[0], factor, 1
+            )
         progress("affine", 0.5)
-        affine, matches = refine_affine(matcher, affine, near, cfg.windows)
+        affine, matches = refine_affine(matcher, affine, near[1:] if reduced else near, cfg.windows)
     except EstimationError as error:
-        return Alignment(starts[0], None, None, NO_EVIDENCE, math.inf, math.inf, failure=str(error))
+        return Alignment(starts[0], failure=str(error))
     progress("local flow", 0.65)
     flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     progress("evidence", 0.85)
-    return examine(matcher, channels, (affine, matches), near[-1], (starts[0], start.score), flow)
+    found = Alignment(affine, flow, support=start.score)
+    return examine(found, matches, matcher, judge, before(), near[-1])
 
 
 def examine(
-    matcher: Matcher,
-    channels: OrientationFeatures,
-    found: tuple[AffineTransform, WindowMatches],
-    step: StepCfg,
-    begun: tuple[AffineTransform, float],
-    flow: Flow | None = None,
+    found: Alignment, matches: WindowMatches, matcher: Matcher, judge: Matcher, before: float, step: StepCfg
 ) -> Alignment:
     """What was found, with the figures that the calibration of its engine weighs.
 
     Args:
-        matcher: that refined the affine; without a network its features are `channels`.
-        channels: that the evidence is read from.
-        found: the affine (reference pixels -> moving pixels) and the matches of its last step.
+        found: affine, flow and support.
+        matches: of the last step that refined the affine.
+        matcher: that refined it.
+        judge: on the orientation channels, which the evidence is read from; `matcher` itself without a network.
+        before: `similarity` of the images by what was known before.
         step: that last step.
-        begun: what was known before, and the support for the start of the refinement.
-        flow: local flow beyond the affine.
     """
-    (affine, matches), pair = found, matcher.pair
-    learned = matcher.describe is not channels
-    judge = Matcher(pair, channels) if learned else matcher
-    evidence, ties = gather(judge, compose(affine, flow.field) if flow else affine, begun[0])
-    if learned:
-        backward = back_again(matcher, affine, step, 120)
+    affine, shape = found.affine, matcher.pair.shape
+    evidence, ties = gather(judge, compose(affine, found.flow.field) if found.flow else affine, before)
+    if judge is matcher:
+        backward = forward_backward(Matcher(matcher.pair.swapped(), judge.describe), affine, shape)
     else:
-        backward = forward_backward(Matcher(pair.swapped(), channels), affine, pair.shape)
-    halves = split_half(matches, pair.shape, 0.4)
-    return Alignment(affine, flow, ties, evidence, backward, halves, support=begun[1])
+        backward = back_again(matcher, affine, step, 120)
+    halves = split_half(matches, shape, 0.4)
+    return replace(found, ties=ties, evidence=evidence, forward_backward_px=backward, split_half_px=halves)
+
+
+def _roughly(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
+    """The same on features that may be resampled: reduced images only lead to the full ones."""
+    return tuple(replace(step, reuse_px=None) for step in steps)
 
 
 def _halvings(factor: int) -> list[int]:
@@ -199,4 +217,4 @@ def preset(name: str) -> EngineCfg:
 
 def _hasty(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
     """The first step and the last, on features that are resampled instead of computed anew."""
-    return steps[0], replace(steps[-1], reuse_px=None)
+    return _roughly((steps[0], steps[-1]))

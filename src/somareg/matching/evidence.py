@@ -50,15 +50,29 @@ class Evidence:
 NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, math.nan)
 
 
-def gather(
-    matcher: Matcher, estimate: Transform, start: Transform | None = None
-) -> tuple[Evidence, WindowMatches | None]:
-    """Evidence for `estimate` (reference pixels -> moving pixels); `start` what was known before.
+def similarity(matcher: Matcher, transform: Transform) -> float:
+    """Mean correlation coefficient under a map (reference pixels -> moving pixels); nan when it shows too little."""
+    window = _window(matcher)
+    surfaces = matcher.correlate(transform, WindowCfg(window.size, 1, 2 * window.stride)).surfaces
+    return float(surfaces[:, 1, 1].mean()) if len(surfaces) else math.nan
+
+
+def _window(matcher: Matcher) -> WindowCfg:
+    return thinned(roomy(WINDOW, matcher.cells()), matcher.cells(), 130)
+
+
+def gather(matcher: Matcher, estimate: Transform, before: float) -> tuple[Evidence, WindowMatches | None]:
+    """Evidence for an estimate.
+
+    Args:
+        matcher: of the pair.
+        estimate: reference pixels -> moving pixels.
+        before: `similarity` under what was known before.
 
     Returns:
         The evidence, and each window's own match (displacement relative to the estimate), None without windows.
     """
-    window = thinned(roomy(WINDOW, matcher.cells()), matcher.cells(), 130)
+    window = _window(matcher)
     windows = matcher.correlate(estimate, window)
     if len(windows.surfaces) == 0:
         return NO_EVIDENCE, None
@@ -72,7 +86,6 @@ def gather(
     hits = distance.flatten()[highest] <= 2.0
     centre = float(mean[m - 1 : m + 2, m - 1 : m + 2].max())
     elsewhere = float(mean[distance > 3.5].max())
-    before = matcher.correlate(start, WindowCfg(window.size, 1, 2 * window.stride)).surfaces if start else None
     possible = max(1, matcher.window_count(window))
     cell = float(matcher.finest)
     offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
@@ -83,7 +96,7 @@ def gather(
         sharpness=1.0 - elsewhere / max(centre, 1e-6) if centre > 0 else 0.0,
         hit_ratio=float(hits.float().mean()),
         correlation=float(windows.surfaces[:, m, m].mean()),
-        correlation_before=float(before[:, 1, 1].mean()) if before is not None and len(before) else math.nan,
+        correlation_before=before,
         coverage=len(z) / possible,
         peak_offset_px=float(distance.flatten()[peak]) * cell,
     )

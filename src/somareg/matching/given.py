@@ -16,7 +16,7 @@ from torch import Tensor
 from somareg.geometry import AffineTransform, compose
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import Alignment, EngineCfg
-from somareg.matching.evidence import forward_backward, gather, split_half
+from somareg.matching.evidence import forward_backward, gather, similarity, split_half
 from somareg.matching.flow import Flow
 from somareg.matching.given_fit import GivenFit, GivenPoints, fit_given, fit_smooth, spacing_px, step_px
 from somareg.matching.matcher import Matcher
@@ -54,7 +54,8 @@ def align_given(
     progress("evidence", 0.6)
     estimate = compose(fit.affine, flow.field)
     features = OrientationFeatures(cfg.features)
-    evidence, _ = gather(Matcher(pair, features), estimate, start)
+    judge = Matcher(pair, features)
+    evidence, _ = gather(judge, estimate, similarity(judge, start))
     backward = forward_backward(Matcher(pair.swapped(), features), fit.affine, pair.shape)
     halves = split_half(flow.matches, pair.shape, 0.4)
     return Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)

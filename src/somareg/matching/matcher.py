@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform
+from somareg.matching.ahead import Later, at_once
 from somareg.matching.describe import Describe, Levels
 from somareg.matching.pair import Pair
 from somareg.matching.warping import cell_grid, map_grid, sample_cells, warp_to_reference
@@ -44,16 +45,22 @@ class Matcher:
         describe: their features.
         reuse_px: moving features that were computed under another affine are resampled instead of computed anew while
             the two affines differ by less than this on the reference; 0 computes them every time.
+        later: when the reference's features are computed.
     """
 
-    def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0) -> None:
+    def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0, later: Later = at_once) -> None:
         self.pair, self.describe, self.reuse_px = pair, describe, reuse_px
-        self.fixed = describe(pair.reference, pair.reference_mask, pair.modalities[0])
+        self._fixed = later(lambda: describe(pair.reference, pair.reference_mask, pair.modalities[0]))
         self._kept: _Kept | None = None
 
-    def reduced(self, factor: int) -> Matcher:
+    def reduced(self, factor: int, later: Later = at_once) -> Matcher:
         """The same for both images averaged over `factor` x `factor` pixels; itself for 1."""
-        return self if factor == 1 else Matcher(self.pair.reduced(factor), self.describe, self.reuse_px)
+        return self if factor == 1 else Matcher(self.pair.reduced(factor), self.describe, self.reuse_px, later)
+
+    @property
+    def fixed(self) -> Levels:
+        """Features of the reference."""
+        return self._fixed()
 
     @property
     def finest(self) -> int:
@@ -150,7 +157,7 @@ class Matcher:
         pad = self._whole(max(pad, ROOM_PX if self.reuse_px else 0))
         image, seen = warp_to_reference(self.pair.moving, self.pair.moving_mask, transform, self.pair.shape, pad)
         new = _Kept(transform, pad, self.describe(image, seen, self.pair.modalities[1]))
-        if isinstance(transform, AffineTransform):
+        if self.reuse_px and isinstance(transform, AffineTransform):
             self._kept = new
         return new
 

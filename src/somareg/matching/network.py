@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from somareg.features.encoder import Encoded, Encoder, EncoderCfg
+from somareg.features.pyramid import STRIDES
 from somareg.matching.affine_flow import AffineFlowStage, warp_features
 from somareg.matching.glam import Glam, GlamCfg, GlamOutput
 from somareg.types import Modality
@@ -44,9 +45,9 @@ class Soma(nn.Module):
         """Trained numbers."""
         return sum(p.numel() for p in self.parameters())
 
-    def encode(self, image: Tensor, mask: Tensor, modality: Modality) -> Encoded:
+    def encode(self, image: Tensor, mask: Tensor, modality: Modality, strides: tuple[int, ...] = STRIDES) -> Encoded:
         """Features of a batch of images, see `Encoder.forward`."""
-        encoded: Encoded = self.encoder(image, mask, modality)
+        encoded: Encoded = self.encoder(image, mask, modality, strides)
         return encoded
 
     def forward(

@@ -11,6 +11,8 @@ from somareg.geometry.lattice import jacobian_at, on_lattice
 from somareg.geometry.resample import footprint_of, resample
 from somareg.types import BoolArray, FloatArray, Modality, Previews, Raster, Transform
 
+TELLING = 50_000  # pixels that black and white points are read from, evenly taken
+
 
 def make_previews(
     reference: Raster,
@@ -65,12 +67,10 @@ def _shown(raster: Raster) -> NDArray[Any]:
 
 
 def _side(moving: Raster, transform: Transform, points: FloatArray, step: float) -> tuple[NDArray[Any], BoolArray]:
-    flat = points.reshape(-1, 2)
-    bounds = (*flat.min(0), *flat.max(0))
-    fast = on_lattice(transform, (float(bounds[0]), float(bounds[1]), float(bounds[2]), float(bounds[3])))
-    middle = flat.mean(0)
-    footprint = footprint_of(jacobian_at(transform, (float(middle[0]), float(middle[1]))) * step)
-    where = fast(flat).reshape(points.shape)
+    (left, top), (right, bottom) = points[0, 0].tolist(), points[-1, -1].tolist()
+    fast = on_lattice(transform, (left, top, right, bottom))
+    footprint = footprint_of(jacobian_at(transform, ((left + right) / 2, (top + bottom) / 2)) * step)
+    where = fast(points.reshape(-1, 2)).reshape(points.shape)
     return resample(_shown(moving), moving.mask, where, kernel="bilinear", footprint=footprint, out_dtype=np.float32)
 
 
@@ -79,13 +79,14 @@ def limits_of(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatA
     valid = data[:, mask]
     if valid.size == 0 or not np.isfinite(valid).any():
         return np.tile([0.0, 1.0], (len(data), 1))
-    low, high = np.nanpercentile(valid, [1, 98.5 if modality == "sar" else 99.5], axis=1)
+    few = valid[:, :: max(1, valid.shape[1] // TELLING)]
+    low, high = np.nanpercentile(few, [1, 98.5 if modality == "sar" else 99.5], axis=1)
     return np.stack([low, np.where(high > low, high, low + 1)], axis=-1)
 
 
 def picture_of(data: NDArray[Any], mask: BoolArray, limits: FloatArray) -> NDArray[np.uint8]:
     """(h, w) of one band or (h, w, 3) uint8, black where invalid."""
-    low, high = limits[:, 0, None, None], limits[:, 1, None, None]
+    low, high = limits.astype(np.float32)[:, :, None, None].swapaxes(0, 1)
     stretched = np.clip((np.nan_to_num(data) - low) / (high - low), 0, 1) ** 0.8
     picture = np.where(mask, 255 * stretched + 0.5, 0).astype(np.uint8)
     return picture[0] if len(picture) == 1 else np.moveaxis(picture, 0, -1)

@@ -18,6 +18,7 @@ from somareg.geometry.lattice import pixel_centres, source_window
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.engine import Alignment, EngineCfg, examine
+from somareg.matching.evidence import similarity
 from somareg.matching.matcher import Matcher
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
@@ -154,7 +155,7 @@ def match_windows(
     """
     engine = settings.engine
     channels = OrientationFeatures(engine.features)
-    features: Describe = channels if network is None else LearnedFeatures(network)
+    features: Describe = channels if network is None else LearnedFeatures(network, engine.strides)
     steps, reuse = (engine.near[1:], 0.0) if network is None else (engine.learned_near, engine.reuse_px)
     matcher = Matcher(pair, features, reuse)
     begun = find_start(matcher, (start,), _near_search(settings.radius_px / max(pair.shape)))
@@ -167,7 +168,9 @@ def match_windows(
     side = 2 * windows.margin + 1
     best = windows.surfaces.flatten(1).argmax(1)
     away = torch.hypot((best % side - windows.margin).float(), (best // side - windows.margin).float())
-    alignment = examine(matcher, channels, (affine, matches), steps[-1], (start, begun.score))
+    judge = matcher if network is None else Matcher(pair, channels)
+    found = Alignment(affine, support=begun.score)
+    alignment = examine(found, matches, matcher, judge, similarity(judge, start), steps[-1])
     return affine, ties, (away <= 2.0).double().numpy(), alignment
 
 
