@@ -65,7 +65,7 @@ def resample(
     out_mask = np.zeros((count if per_band else 1, x.size), bool)
     x, y = _tame(x), _tame(y)
     offsets = _sub_samples(footprint, kernel)
-    if len(offsets) == 1 and not (np.any(x % 1) or np.any(y % 1)):
+    if len(offsets) == 1 and _are_whole(x) and _are_whole(y):
         kernel = "nearest"
     if per_band:
         assert mask is not None
@@ -108,6 +108,10 @@ def _tame(values: FloatArray) -> FloatArray:
     np.rint(flat, out=flat)
     flat /= _SNAP
     return flat
+
+
+def _are_whole(values: FloatArray) -> bool:
+    return not np.any(values[:64] % 1) and not np.any(values % 1)
 
 
 def _sub_samples(footprint: Sequence[float], kernel: Kernel) -> list[tuple[float, float]]:

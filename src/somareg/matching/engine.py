@@ -137,34 +137,38 @@ def align(
         affine, matches = refine_affine(matcher, affine, near[1:] if reduced else near, cfg.windows)
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
-    progress("local flow", 0.65)
-    flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
-    progress("evidence", 0.85)
-    found = Alignment(affine, flow, support=start.score)
-    return examine(found, matches, matcher, judge, before(), near[-1])
+    progress("local flow and evidence", 0.65)
+    with ahead(pair.reference.device) as later:
+        judged = later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
+        flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
+    found = replace(judged(), flow=flow, support=start.score)
+    if flow is None or not flow.field.array.any():
+        return found
+    evidence, ties = gather(judge, compose(affine, flow.field), before())
+    return replace(found, evidence=evidence, ties=ties)
 
 
 def examine(
-    found: Alignment, matches: WindowMatches, matcher: Matcher, judge: Matcher, before: float, step: StepCfg
+    affine: AffineTransform, matches: WindowMatches, matcher: Matcher, judge: Matcher, before: float, step: StepCfg
 ) -> Alignment:
-    """What was found, with the figures that the calibration of its engine weighs.
+    """An affine with the figures that the calibration of its engine weighs.
 
     Args:
-        found: affine, flow and support.
-        matches: of the last step that refined the affine.
+        affine: reference pixels -> moving pixels.
+        matches: of the last step that refined it.
         matcher: that refined it.
         judge: on the orientation channels, which the evidence is read from; `matcher` itself without a network.
         before: `similarity` of the images by what was known before.
         step: that last step.
     """
-    affine, shape = found.affine, matcher.pair.shape
-    evidence, ties = gather(judge, compose(affine, found.flow.field) if found.flow else affine, before)
+    shape = matcher.pair.shape
+    evidence, ties = gather(judge, affine, before)
     if judge is matcher:
         backward = forward_backward(Matcher(matcher.pair.swapped(), judge.describe), affine, shape)
     else:
         backward = back_again(matcher, affine, step, 120)
     halves = split_half(matches, shape, 0.4)
-    return replace(found, ties=ties, evidence=evidence, forward_backward_px=backward, split_half_px=halves)
+    return Alignment(affine, None, ties, evidence, backward, halves)
 
 
 def _roughly(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:

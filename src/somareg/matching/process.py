@@ -40,6 +40,8 @@ class Process:
 
     def uncertainty(self, where: Tensor, variance: float) -> Tensor:
         """Posterior variance (M,) of a displacement of the given variance before the values were known."""
+        if variance == 0:
+            return where.new_zeros(len(where))
         return process_variance(self.points, self.noise, self.length, variance, where)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -169,8 +169,8 @@ def match_windows(
     best = windows.surfaces.flatten(1).argmax(1)
     away = torch.hypot((best % side - windows.margin).float(), (best // side - windows.margin).float())
     judge = matcher if network is None else Matcher(pair, channels)
-    found = Alignment(affine, support=begun.score)
-    alignment = examine(found, matches, matcher, judge, similarity(judge, start), steps[-1])
+    alignment = examine(affine, matches, matcher, judge, similarity(judge, start), steps[-1])
+    alignment = replace(alignment, support=begun.score)
     return affine, ties, (away <= 2.0).double().numpy(), alignment
 
 
