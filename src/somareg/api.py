@@ -17,7 +17,6 @@ from somareg.choices import (
     choose_device,
     choose_model,
     engine_settings,
-    few_threads,
     load_model,
     pair_tensors,
     search_radius,
@@ -37,6 +36,7 @@ from somareg.io.inputs import Image, Located, file_of, locate, read_image, told_
 from somareg.io.source import open_source
 from somareg.matching.engine import align
 from somareg.matching.given import align_given
+from somareg.matching.threads import few_threads
 from somareg.preprocess.prepare import prepare
 from somareg.report import OUTPUTS
 from somareg.types import (
@@ -145,11 +145,11 @@ def register(
     pair = pair_tensors(prepared, where, (cfg.reference_modality, cfg.moving_modality))
     chosen = chosen.on(prepared.reference_mask.shape, prepared.moving_mask.shape)
     engine = engine_settings(cfg, fixed.grid, radius)
-    with few_threads(prepared):
+    with few_threads(max(prepared.reference_mask.shape)) as cores:
         if given and cfg.tie_points_use == "replace":
             alignment = align_given(pair, prepared.starts[0], given.at_work(prepared), engine, tell)
         else:
-            alignment = align(pair, prepared.starts, engine, tell, chosen.network)
+            alignment = align(pair, prepared.starts, engine, tell, chosen.network, cores)
     clock.lap("match")
     tell("judging", 0.92)
     result = build_result(cfg, fixed, moved, georef, prepared, alignment, chosen.engine)

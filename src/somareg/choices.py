@@ -6,8 +6,6 @@ Which engine runs is said by `choose_model`, and once the images' working sizes 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,6 @@ from somareg.types import BoolArray, Grid, Modality
 AUTO = "auto"
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
-SMALL_PX = 300  # longer side up to which one thread is as fast as two
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,20 +151,6 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device '{name}' is not available; use cpu, or auto to choose") from error
     return device
-
-
-@contextmanager
-def few_threads(prepared: Prepared) -> Iterator[None]:
-    """One thread for small images, then as before: more gain nothing there, and on a busy computer the threads that
-    spin while they wait for each other take many times longer.
-    """
-    before = torch.get_num_threads()
-    if max(prepared.reference_mask.shape) <= SMALL_PX:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def search_radius(cfg: RegisterConfig, grid: Grid) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from somareg.cli.failures import UsageError, report_failure
-from somareg.cli.memory import keep_freed_memory
+from somareg.cli.process import keep_freed_memory, wait_politely
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,6 +85,7 @@ def session(*, as_json: bool, verbose: bool, quiet: bool) -> Iterator[Session]:
         raise UsageError("use -v or -q, not both")
     ui = Session(as_json=as_json, verbose=verbose, quiet=quiet)
     keep_freed_memory()
+    wait_politely()
     try:
         with _logging(ui):
             yield ui

@@ -16,7 +16,6 @@ from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, compose
 from somareg.matching.affine import to_transform
-from somareg.matching.ahead import ahead
 from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.evidence import (
@@ -35,6 +34,7 @@ from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.refine import NEAR, SHAPE, StepCfg, refine_affine, rescale
 from somareg.matching.start import SearchCfg, find_start, reduction
+from somareg.matching.threads import helper
 from somareg.matching.windows import WindowCfg
 from somareg.types import Progress
 
@@ -105,6 +105,7 @@ def align(
     cfg: EngineCfg,
     progress: Progress = lambda stage, share: None,
     network: Soma | None = None,
+    cores: int | None = None,
 ) -> Alignment:
     """Align a pair.
 
@@ -115,18 +116,21 @@ def align(
         progress: called with a stage's name and the share of the work done.
         network: learned features and coarse matches; None for the weight-free engine. The evidence is read from the
             orientation channels in both cases: they know nothing of what the network was trained for.
+        cores: that may be used; None for as many as torch has threads.
     """
+    device, cores = pair.reference.device, cores or torch.get_num_threads()
     channels = OrientationFeatures(cfg.features)
     features: Describe = channels if network is None else LearnedFeatures(network, cfg.strides)
     near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_near, cfg.reuse_px)
     try:
         progress("search", 0.05)
-        with ahead(pair.reference.device) as later:
+        with helper(device, cores) as beside:
+            later = beside.later
             matcher = Matcher(pair, features, reuse, later)
             reduced = [(f, matcher.reduced(f, later)) for f in _halvings(reduction(pair, cfg.search.fine_px))]
             judge = matcher if network is None else Matcher(pair, channels, later=later)
             before = later(lambda: similarity(judge, starts[0]))
-            start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search)
+            start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, beside.over)
         affine = start.affine
         progress("coarse affine", 0.3)
         for factor, smaller in reduced:
@@ -138,8 +142,8 @@ def align(
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
     progress("local flow and evidence", 0.65)
-    with ahead(pair.reference.device) as later:
-        judged = later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
+    with helper(device, cores) as beside:
+        judged = beside.later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     found = replace(judged(), flow=flow, support=start.score)
     if flow is None or not flow.field.array.any():

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform
-from somareg.matching.ahead import Later, at_once
 from somareg.matching.describe import Describe, Levels
 from somareg.matching.pair import Pair
+from somareg.matching.threads import Later, at_once
 from somareg.matching.warping import cell_grid, map_grid, sample_cells, warp_to_reference
 from somareg.matching.windows import (
     MIN_COVERAGE,

@@ -15,6 +15,7 @@ from somareg.geometry import AffineTransform
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.refine import rescale
+from somareg.matching.threads import Over, one_by_one
 from somareg.matching.vote import VoteCfg, vote
 from somareg.matching.windows import WindowCfg
 
@@ -81,13 +82,14 @@ class Start:
     score: float
 
 
-def find_start(full: Matcher, starts: tuple[AffineTransform, ...], cfg: SearchCfg) -> Start:
+def find_start(full: Matcher, starts: tuple[AffineTransform, ...], cfg: SearchCfg, over: Over = one_by_one) -> Start:
     """The similarity that the windows support most.
 
     Args:
         full: matcher of the two images as they are.
         starts: what is expected (reference pixels -> moving pixels), at least one.
         cfg: what is searched.
+        over: applies the votes to the guesses.
 
     Raises:
         EstimationError: no window could be matched anywhere.
@@ -96,13 +98,13 @@ def find_start(full: Matcher, starts: tuple[AffineTransform, ...], cfg: SearchCf
     matcher = full.reduced(factor)
     radius = cfg.radius * max(matcher.pair.shape)
     near = [rescale(start, 1, factor) for start in starts]
-    found = vote(matcher, near, radius, cfg.fine)
+    found = vote(matcher, near, radius, cfg.fine, over)
     best = max(found, key=lambda elected: elected.score, default=None)
     if cfg.is_wide and (best is None or best.score < cfg.settled):
         coarse = reduction(full.pair, cfg.coarse_px)
-        guesses = _guesses(full.reduced(coarse), starts, coarse, cfg)
+        guesses = _guesses(full.reduced(coarse), starts, coarse, cfg, over)
         # The vote at low resolution is right within a cell or two.
-        again = vote(matcher, [rescale(g, coarse, factor) for g in guesses], 8.0 * coarse / factor, cfg.fine)
+        again = vote(matcher, [rescale(g, coarse, factor) for g in guesses], 8.0 * coarse / factor, cfg.fine, over)
         best = max([*found, *again], key=lambda elected: elected.score, default=None)
     if best is None:
         raise EstimationError("no window could be matched: the images hold too little that is valid and not flat")
@@ -118,7 +120,7 @@ def reduction(pair: Pair, side_px: float) -> int:
 
 
 def _guesses(
-    matcher: Matcher, starts: tuple[AffineTransform, ...], factor: int, cfg: SearchCfg
+    matcher: Matcher, starts: tuple[AffineTransform, ...], factor: int, cfg: SearchCfg, over: Over
 ) -> list[AffineTransform]:
     """The guesses with the best votes at low resolution, in its pixels; `factor` is the reduction there."""
     height, width = matcher.pair.shape
@@ -128,5 +130,5 @@ def _guesses(
         for start in starts
         for turn, scale in cfg.hypotheses()
     ]
-    elected = vote(matcher, turned, cfg.radius * max(height, width), cfg.coarse)
+    elected = vote(matcher, turned, cfg.radius * max(height, width), cfg.coarse, over)
     return [one.transform for one in sorted(elected, key=lambda one: -one.score)[: cfg.keep]]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from somareg.geometry import AffineTransform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import log_likelihood
+from somareg.matching.threads import Over, one_by_one
 from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinned
 
 TOGETHER = 5  # guesses whose features are computed together
@@ -65,6 +66,7 @@ def vote(
     guesses: Sequence[AffineTransform],
     radius_px: float,
     cfg: VoteCfg,
+    over: Over = one_by_one,
 ) -> list[Elected]:
     """The similarity around each guess that the windows support most; guesses that show no window are left out.
 
@@ -73,20 +75,25 @@ def vote(
         guesses: reference pixels -> moving pixels.
         radius_px: how far the image's centre may lie from the guess, pixels.
         cfg: settings.
+        over: applies a function to groups of guesses.
     """
     cell = float(matcher.finest)
     shape = matcher.cells()
     reach = max(shape) / 2 * math.hypot(math.radians(cfg.rotation_deg), cfg.scale)
     base = thinned(roomy(cfg.window, shape), shape, cfg.windows)
     window = WindowCfg(base.size, math.ceil(radius_px / cell + reach), base.stride, min_seen=0.3)
-    elected = []
-    for first in range(0, len(guesses), TOGETHER):
-        group = guesses[first : first + TOGETHER]
+
+    def vote_of(group: Sequence[AffineTransform]) -> list[Elected]:
+        elected = []
         for guess, found in zip(group, matcher.correlate_all(group, window), strict=True):
             if len(found.surfaces):
                 residual, score = elect(found, cell, shape, radius_px, cfg)
                 elected.append(Elected(guess.after(residual), score))
-    return elected
+        return elected
+
+    size = min(TOGETHER, max(1, math.ceil(len(guesses) / 2)))  # at least two groups, for two threads
+    groups = [guesses[first : first + size] for first in range(0, len(guesses), size)]
+    return [one for group in over(vote_of, groups) for one in group]
 
 
 def elect(
