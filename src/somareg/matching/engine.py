@@ -135,7 +135,7 @@ def align(
         progress("coarse affine", 0.3)
         for factor, smaller in reduced:
             affine = rescale(
-                refine_affine(smaller, rescale(affine, 1, factor), _roughly(near), cfg.windows)[0], factor, 1
+                refine_affine(smaller, rescale(affine, 1, factor), _roughly(near[:-1]), cfg.windows)[0], factor, 1
             )
         progress("affine", 0.5)
         affine, matches = refine_affine(matcher, affine, near[1:] if reduced else near, cfg.windows)
