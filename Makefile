@@ -59,6 +59,7 @@ rehearsal: $(VENV)/.train
 # How the weights that ship were made, from the pairs in DATA to the file: docs/weights.md. configs/compact.yaml names
 # the tiles and the samples.
 SHIP := runs/compact
+MINUTES ?= 80
 weights: $(VENV)/.train
 	$(call folder,$(SHIP)/raw/places,$(PACK) --sets ombria sen12scenes sen12patches --roles train)
 	$(call folder,$(SHIP)/raw/unaligned,$(PACK) --sets sen12scenes sen12patches --roles train-unaligned)
@@ -67,7 +68,7 @@ weights: $(VENV)/.train
 	$(call folder,$(SHIP)/tiles/unaligned,$(CLEAN) --tiles $(SHIP)/raw/unaligned --drop)
 	$(call folder,$(SHIP)/tiles/volkov,$(CLEAN) --tiles $(SHIP)/raw/volkov --by tile --drop)
 	test -f $(SHIP)/val.safetensors || $(BIN)/python -m somareg.lab.data.samples --data $(DATA) --limit 100 --out $(SHIP)/val.safetensors
-	$(BIN)/somareg train --config configs/compact.yaml -o $(SHIP)/run --max-minutes 80 \
+	$(BIN)/somareg train --config configs/compact.yaml -o $(SHIP)/run --max-minutes $(MINUTES) \
 		$$(test -f $(SHIP)/run/last.ckpt && echo --resume)
 	$(BIN)/somareg export $(SHIP)/run/last.ckpt -o $(SHIP)/compact.safetensors --validation $(SHIP)/val.safetensors --overwrite
 

@@ -360,6 +360,22 @@ def test_temperatures_by_stride() -> None:
         network.temperature(16)
 
 
+@pytest.mark.parametrize(("wanted", "given"), [(None, (2, 4, 8)), ({4}, (2, 4)), (set(), (2,)), ({2, 16}, (2,))])
+def test_only_the_strides_that_are_asked_for_are_described(wanted: set[int] | None, given: tuple[int, ...]) -> None:
+    """And the finest; they are those of the whole pyramid."""
+    network = Soma(NetworkCfg(EncoderCfg(detail=7))).eval()
+    image, mask = torch.randn(1, 2, 80, 96), torch.ones(1, 1, 80, 96)
+    mask[..., :20] = 0
+    describe = LearnedFeatures(network, None if wanted is None else frozenset(wanted))
+    assert describe.strides == given
+    with torch.inference_mode():
+        whole, some = network.encode(image, mask, "sar"), describe(image, mask, "sar")
+    assert tuple(some) == given
+    for stride, (features, valid) in some.items():
+        torch.testing.assert_close(features, whole.pyramid[stride] * whole.valid[stride], rtol=0, atol=0)
+        torch.testing.assert_close(valid, whole.valid[stride], rtol=0, atol=0)
+
+
 def test_the_coarse_affine_of_a_pair() -> None:
     image = reference_view(SIZE)
     seen = torch.ones_like(image)
