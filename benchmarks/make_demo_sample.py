@@ -37,10 +37,11 @@ Contains modified Copernicus Sentinel data 2020.
   optical.tif  Sentinel-2 L1C, true colour, {optical}
                sensed {optical_date} (day.month.year)
 
-Processed to 10 m display-scaled 8-bit images in EPSG:3395 (World Mercator) by the author of the dataset
-"Optical-SAR-dataset" (github.com/VolkovVl/Optical-SAR-dataset), fragment {fragment}, whose page says that the dataset
-is free to distribute and modify. Cropped here to {size} x {size} px from pixel {origin} of the fragment, without
-resampling, and written as GeoTIFF. The misregistration between the two images is that of the source.
+Processed to display-scaled 8-bit images in EPSG:3395 (World Mercator) with pixels of 10 map metres, which are 8.3 m on
+the ground there, by the author of the dataset "Optical-SAR-dataset" (github.com/VolkovVl/Optical-SAR-dataset), fragment
+{fragment}, whose page says that the dataset is free to distribute and modify. Cropped here to {size} x {size} px from
+pixel {origin} of the fragment, without resampling, and written as GeoTIFF. The misregistration between the two images
+is that of the source.
 
 Copernicus Sentinel data are available under free, full and open terms (Commission Delegated Regulation (EU)
 No 1159/2013): use, copies and changes are allowed when the origin is named as in the first line.

@@ -29,21 +29,22 @@ OUTSIDE = (
     "benchmarks/calibration.md",
     "configs/README.md",
 )
-COMMANDS = "commands.md"
+COMMANDS = "<!-- commands -->"
 OPTIONS = "<!-- options of register -->"
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages from outside docs/ and the generated one."""
+    """Add the pages from outside docs/."""
     for path in OUTSIDE:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
-    files.append(File.generated(config, COMMANDS, content=commands_page()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links at the site's layout, and put the table of options in its place."""
+    """Point links at the site's layout, and put the commands and the table of options in their places."""
+    if COMMANDS in markdown:
+        markdown = markdown.replace(COMMANDS, commands_list())
     if OPTIONS in markdown:
         markdown = markdown.replace(OPTIONS, options_table())
     return rewrite_links(markdown, page.file.src_uri)
@@ -72,12 +73,12 @@ def rewrite_links(markdown: str, site_path: str) -> str:
     return _LINK.sub(rewritten, markdown)
 
 
-def commands_page() -> str:
+def commands_list() -> str:
     """The command line as Markdown, read from the program itself."""
     from somareg.cli.main import EPILOG, app
 
     root = typer.main.get_command(app)
-    lines = ["# Commands", "", "What `somareg COMMAND --help` says. " + EPILOG, ""]
+    lines = [EPILOG, ""]
     for name, command in _walk(root, "somareg"):
         lines += [f"## {name}", "", (command.help or "").strip(), "", f"```text\n{_usage(name, command)}\n```", ""]
         lines += ["| option | meaning | default |", "|---|---|---|"]

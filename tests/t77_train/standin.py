@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +21,7 @@ from somareg.lab.train.engine import Parts, TrainResult, train
 from somareg.lab.train.sources import generator_for
 
 SIDE = 8
+WORKER = Path(__file__).with_name("worker.py")
 
 
 class TinyNet(nn.Module):
@@ -100,3 +106,22 @@ def run(cfg: TrainCfg, out: Path, **options: Any) -> TrainResult:
 def read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
+
+
+def spawn(out: Path, options: dict[str, Any]) -> subprocess.Popen[str]:
+    """A run in a process of its own; `options` are those of `worker.py`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(WORKER), str(out), json.dumps(options)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def rows(folder: Path, *columns: str, table: str = "train.csv") -> list[tuple[str, ...]]:
+    """Columns of what a run logged."""
+    with (folder / table).open(newline="") as file:
+        return [tuple(row[name] for name in columns) for row in csv.DictReader(file)]
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -30,13 +30,7 @@ SMALL = (
     *("data.synthetic_size=160", "data.draw.crop=96", "run.batch=2"),
 )
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the table ------------------------------------------------------------------------------------------------------

@@ -128,6 +128,7 @@ def test_demo_uses_the_sample_inside_the_package(cli: Cli, fake_api: FakeApi, tm
         done = cli("demo", "-o", tmp_path / "demo")
         assert done.code == 0
     assert "Contains modified Copernicus Sentinel data 2020" in done.out
+    assert "pixels of 8.3 m" in done.out
     assert str(tmp_path / "demo" / "report.html") in done.out
     moving, reference = fake_api.calls[0][1]["args"]
     assert moving.name == "sar.tif"

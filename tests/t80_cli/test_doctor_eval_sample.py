@@ -10,6 +10,7 @@ import pytest
 import rasterio
 
 from somareg.cli import sample
+from somareg.io import metres_per_pixel, read_raster
 from somareg.matching.weights import read_card, store
 from tests.small_network import save_network, small_network
 from tests.t80_cli.conftest import Cli, FakeApi
@@ -72,6 +73,8 @@ def test_demo_sample_is_a_proper_pair() -> None:
             assert file.tags()["SENSING_DATE"].startswith("2020-")
             assert "Copernicus" in file.tags()["TIFFTAG_COPYRIGHT"]
     assert moving.stat().st_size + reference.stat().st_size <= 2_000_000
+    # what `somareg demo` says: World Mercator stretches 8.3 m on the ground to 10
+    assert metres_per_pixel(read_raster(reference, role="reference").grid) == pytest.approx(8.33, abs=0.005)
 
 
 def test_eval_passes_names_on_and_prints_the_table(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

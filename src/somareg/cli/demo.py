@@ -30,7 +30,7 @@ def demo(
 
         moving, reference = sample_pair()
         if ui.wants_text:
-            ui.out.print("Sentinel-1 VH onto Sentinel-2, Irvine, California, 10 m pixels")
+            ui.out.print("Sentinel-1 VH onto Sentinel-2, Irvine, California, pixels of 8.3 m")
             ui.out.print("Contains modified Copernicus Sentinel data 2020", style="dim")
         # A second demo replaces the first; files that are not somareg's are left alone.
         options = {"preset": preset, "model": model, "device": device}

@@ -49,7 +49,7 @@ def _reasons(decision: Decision, quality: Quality, probability: float) -> list[s
     )
     halves = f"Two halves of the tie points agree to {quality.split_half_px:.1f} px"
     ways = f"matching backwards agrees to {quality.forward_backward_px:.1f} px"
-    chance = f"The chance that the error is below 2 px is {percent(probability)}."
+    chance = f"The chance that the error is below 2 px is {chance_in_words(probability)}."
     if decision == "go":
         return [strength, f"{halves}, {ways}.", chance]
     if quality.peak_zscore < 2.0:
@@ -57,8 +57,8 @@ def _reasons(decision: Decision, quality: Quality, probability: float) -> list[s
     return [chance, strength, f"{halves}, {ways}."]
 
 
-def percent(share: float) -> str:
-    """A chance of 0-1 as in "97 %"; never rounds up to certainty nor down to none."""
-    if share >= 0.995:
+def chance_in_words(probability: float) -> str:
+    """A chance of 0-1 as in "97 %" or "above 99 %": never said to be certain, nor to be none."""
+    if probability >= 0.995:
         return "above 99 %"
-    return "below 1 %" if share < 0.005 else f"{100 * share:.0f} %"
+    return "below 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"

@@ -15,7 +15,7 @@ import numpy as np
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.quality.calibration import Calibration
 from somareg.quality.measure import rms_over
-from somareg.quality.verdict import MAX_FOLDING, MIN_OVERLAP, percent
+from somareg.quality.verdict import MAX_FOLDING, MIN_OVERLAP, chance_in_words
 from somareg.scene.model import SceneModel
 from somareg.scene.tile import TileResult
 from somareg.types import Decision, FloatArray, Quality, TiePoints, Verdict
@@ -138,7 +138,7 @@ def judge_scene(votes: Votes, quality: Quality, calibration: Calibration, failur
         f"lie within {AGREE_PX:g} px of a model that was fitted without them."
     )
     apart = f"Tiles and models fitted without them differ by {votes.held_out_px:.2f} px RMS."
-    chance = f"The chance that the error is below 2 px is {percent(votes.probability)}."
+    chance = f"The chance that the error is below 2 px is {chance_in_words(votes.probability)}."
     return Verdict(
         decision, (*doubts, told, *([apart] if math.isfinite(votes.held_out_px) else []), chance), votes.probability
     )
