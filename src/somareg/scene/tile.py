@@ -202,7 +202,7 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         The pair and the affine from the tile's pixels to those of the moving patch; or why there is nothing to match.
     """
     settings, cfg, block = job.settings, job.settings.cfg, job.block
-    with open_source(settings.reference, **reading(cfg, "reference")) as source:
+    with open_source(settings.reference, **reading(cfg, "reference"), tell=False) as source:
         data, seen = source.read(block)
     picked = [band - 1 for band in settings.reference_bands]
     reference, reference_mask = data[picked], np.asarray(seen.all(axis=0))
@@ -210,7 +210,7 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         return "hardly any valid pixel in the reference"
     pad = math.ceil(settings.radius_px) + ROOM_PX
     grid = Grid(block.width, block.height)
-    with open_source(settings.moving, **reading(cfg, "moving")) as source:
+    with open_source(settings.moving, **reading(cfg, "moving"), tell=False) as source:
         patch = _moving_patch(source, job, pad)
     if patch is None:
         return "outside the moving image"
