@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,30 +119,31 @@ def small_result(small: Pair, tmp_path_factory: pytest.TempPathFactory) -> Scene
     return run(small.moving, small.reference, tmp_path_factory.mktemp("result") / "out")
 
 
-@pytest.fixture
-def geo(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """Writes a georeferenced pair whose georeferences are (3.4, -5.2) reference pixels apart, pixels of 10 and 12 m."""
+def make_geo_pair(folder: Path, side: int = 640, seed: int = 9) -> tuple[Path, Path]:
+    """A georeferenced pair whose georeferences are (3.4, -5.2) reference pixels apart, pixels of 10 and 12 m."""
+    labels = ground(side + 160, seed)
+    reference = np.rint(paint(labels, seed + 1)[80:-80, 80:-80] * 200).astype(np.uint8)
+    count = int((side + 100) / 1.2)
+    axis = (np.arange(count) + 0.5) * 1.2 - 0.5 - 50  # reference pixels where the moving image claims to be
+    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2) - (3.4, -5.2)
+    image = sample(paint(labels, seed + 2), points + 80, (count, count))
+    x, y = 500000.0, 4650000.0
+    there, here = Affine(12.0, 0, x - 500, 0, -12.0, y + 500), Affine(10.0, 0, x, 0, -10.0, y)
+    return (
+        save(folder / "sar_geo.tif", speckle(image, seed)[None], crs="EPSG:32633", transform=there),
+        save(folder / "optical_geo.tif", reference[None], crs="EPSG:32633", transform=here),
+    )
 
-    def write(side: int = 640, seed: int = 9) -> tuple[Path, Path]:
-        labels = ground(side + 160, seed)
-        reference = np.rint(paint(labels, seed + 1)[80:-80, 80:-80] * 200).astype(np.uint8)
-        count = int((side + 100) / 1.2)
-        axis = (np.arange(count) + 0.5) * 1.2 - 0.5 - 50  # reference pixels where the moving image claims to be
-        points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2) - (3.4, -5.2)
-        image = sample(paint(labels, seed + 2), points + 80, (count, count))
-        utm = {"crs": "EPSG:32633"}
-        x, y = 500000.0, 4650000.0
-        return (
-            save(
-                tmp_path / "sar_geo.tif",
-                speckle(image, seed)[None],
-                transform=Affine(12.0, 0, x - 500, 0, -12.0, y + 500),
-                **utm,
-            ),
-            save(tmp_path / "optical_geo.tif", reference[None], transform=Affine(10.0, 0, x, 0, -10.0, y), **utm),
-        )
 
-    return write
+@pytest.fixture(scope="session")
+def geo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_geo_pair(tmp_path_factory.mktemp("geo"))
+
+
+@pytest.fixture(scope="session")
+def geo_result(geo: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> SceneResult:
+    """With a STAC Item."""
+    return run(*geo, tmp_path_factory.mktemp("result") / "out", stac=True)
 
 
 @pytest.fixture

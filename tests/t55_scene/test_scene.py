@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from somareg.scene.inputs import open_pair
 from somareg.scene.overview import GlobalMatch
 from somareg.scene.tile import TileJob, TileResult, TileSettings, match_tile
 from tests.small_network import save_network, small_network
-from tests.t55_scene.conftest import SIDE, SIZES, Pair, ground, paint, run, save, speckle, warp
+from tests.t55_scene.conftest import SIDE, SIZES, Pair, ground, make_geo_pair, paint, run, save, speckle, warp
 
 
 def test_finds_affine_and_smooth_warp(pair: Pair, result: SceneResult) -> None:
@@ -109,24 +108,6 @@ def test_estimate_is_read_back_and_applied(pair: Pair, result: SceneResult) -> N
     assert (warped == aligned).mean() > 0.999
 
 
-def test_georeferenced(geo: Callable[..., tuple[Path, Path]], tmp_path: Path) -> None:
-    moving, reference = geo()
-    found = run(moving, reference, tmp_path / "out")
-    points = np.random.default_rng(0).uniform(40, 600, (500, 2))
-    errors = np.hypot(*(found.correction(points) - points - (3.4, -5.2)).T)
-    assert np.sqrt((errors**2).mean()) < 0.5
-    assert found.verdict.decision == "go"
-    with rasterio.open(tmp_path / "out" / "displacement.tif") as file, rasterio.open(reference) as like:
-        assert (file.width, file.height) == (40, 40)
-        assert file.transform.a == 16 * like.transform.a
-        assert (file.transform.c, file.transform.f) == (like.transform.c, like.transform.f)
-        assert file.crs == like.crs
-    # Tie points lead from reference pixels to pixels of the moving file, through both georeferences.
-    ties, seen = found.tie_points, found.tie_points.inlier
-    expected = (ties.reference_xy + (3.4, -5.2) + 50 + 0.5) / 1.2 - 0.5
-    assert np.median(np.hypot(*(ties.moving_xy - expected)[seen].T)) < 0.7
-
-
 @pytest.mark.usefixtures("no_page")
 def test_reads_windows_only(small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks: list[Block] = []
@@ -198,9 +179,9 @@ def test_folder_with_something_in_it(small: Pair, tmp_path: Path) -> None:
         run(small.moving, small.reference, tmp_path)
 
 
-def test_tile_is_the_same_in_another_process(geo: Callable[..., tuple[Path, Path]]) -> None:
+def test_tile_is_the_same_in_another_process(tmp_path: Path) -> None:
     """A job and its result are pickled; between different CRSs the georeference is a program, not a matrix."""
-    moving, reference = geo()
+    moving, reference = make_geo_pair(tmp_path)
     cfg = make_config({"model": "orientation", "reference_scale": "dB", "moving_scale": "amplitude"})
     with rasterio.open(moving, "r+") as file:
         file.crs = "EPSG:25833"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,13 @@ import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform as reproject_points
 
 from somareg import api
+from somareg.geometry import AffineTransform
+from somareg.geometry.ground_control import GroundControl, place_by_control
+from somareg.io.ground_control import gdal_points
 from somareg.matching.weights import store
 from somareg.types import Grid, Result
 from tests.small_network import save_network, small_network
@@ -110,6 +115,23 @@ def write_pair(
     power = scene.backscatter(ground, moving.shape, pixel=gsd_m / 10.0)
     write(files.moving, convert(speckled(power, 4.0, rng)[None]), moving, **more)
     return files
+
+
+def swath(reference: Grid = REFERENCE, size: int = 280) -> Grid:
+    """A grid in radar geometry around the reference: mirrored, turned, bent by six pixels."""
+    x, y = np.meshgrid(np.linspace(0, size, 9) - 0.5, np.linspace(0, size, 8) - 0.5)
+    xy = np.stack([x.ravel(), y.ravel()], -1)
+    u, v = (xy / size - 0.5).T
+    there = AffineTransform.from_parameters(rotation_deg=9, scale=(1.0, -1.0))(xy - size / 2) + reference.width / 2
+    there += np.stack([24 * u * u + 3 * np.sin(5 * v), 16 * u * v], -1)
+    control, _ = place_by_control(xy, reference.to_map(there), (-0.5, -0.5, size - 0.5, size - 0.5))
+    return Grid(size, size, control.transform, reference.crs, control)
+
+
+def place_by_points(path: Path, control: GroundControl) -> None:
+    """Take the geotransform from a file and give it control points."""
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(path, "r+") as file:
+        file.gcps = (gdal_points(control.xy, control.map_xy), rasterio.CRS.from_string(UTM))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,22 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 
 import somareg
 from somareg import api
 from somareg.errors import ConfigError, InputError
-from somareg.geometry import AffineTransform
-from somareg.geometry.ground_control import GroundControl, place_by_control
-from somareg.io.ground_control import gdal_points
-from somareg.types import Grid, TiePoints
+from somareg.types import TiePoints
 from tests.synthetic import SyntheticPair, make_pair
-from tests.t65_api.conftest import REFERENCE, SIDE, UTM, Files, moving_grid, register, write_pair
+from tests.t65_api.conftest import (
+    SIDE,
+    UTM,
+    Files,
+    moving_grid,
+    place_by_points,
+    register,
+    swath,
+    write_pair,
+)
 
 Array = NDArray[Any]
 
@@ -191,24 +195,6 @@ def test_options_of_tie_points(pair: SyntheticPair, tmp_path: Path, files: Files
 
 
 # --- images that only ground control points place ------------------------------------------------------------------
-
-
-def swath(reference: Grid = REFERENCE) -> Grid:
-    """A grid in radar geometry around the reference: mirrored, turned, bent by six pixels."""
-    size = 280
-    x, y = np.meshgrid(np.linspace(0, size, 9) - 0.5, np.linspace(0, size, 8) - 0.5)
-    xy = np.stack([x.ravel(), y.ravel()], -1)
-    u, v = (xy / size - 0.5).T
-    there = AffineTransform.from_parameters(rotation_deg=9, scale=(1.0, -1.0))(xy - size / 2) + SIDE / 2
-    there += np.stack([24 * u * u + 3 * np.sin(5 * v), 16 * u * v], -1)
-    control, _ = place_by_control(xy, reference.to_map(there), (-0.5, -0.5, size - 0.5, size - 0.5))
-    return Grid(size, size, control.transform, reference.crs, control)
-
-
-def place_by_points(path: Path, control: GroundControl) -> None:
-    """Take the geotransform from a file and give it control points."""
-    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(path, "r+") as file:
-        file.gcps = (gdal_points(control.xy, control.map_xy), rasterio.CRS.from_string(UTM))
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def is_scene(scene: str, resume: bool, reference: str, options: dict[str, Any]) 
     from somareg.io.source import open_source
 
     try:
-        with open_source(str(file_of(locate(reference, "reference"))), role="reference") as source:
+        with open_source(str(file_of(locate(reference, "reference"))), role="reference", tell=False) as source:
             return max(source.grid.shape) > SCENE_PX
     except SomaregError:
         return False  # `register` says what is wrong with it

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STYLES = {"go": "bold green", "review": "bold yellow", "no-go": "bold red"}
 FILES = {
     "aligned.tif": "the moving image on the reference grid",
-    "displacement.tif": "dx, dy, certainty per reference pixel",
+    "displacement.tif": "dx, dy in reference pixels, and certainty",
     "tie_points.geojson": "the matched points",
     "gcps.points": "the same for the QGIS Georeferencer",
     "report.json": "every figure, setting and checksum",

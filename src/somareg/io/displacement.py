@@ -113,7 +113,7 @@ def read_estimate(path: str | Path) -> Estimate:
         UnsupportedError: written by a newer format.
     """
     file = find_displacement(path)
-    with open_source(file, role="displacement") as source:
+    with open_source(file, role="displacement", tell=False) as source:
         tags = source.tags
         check_format(source, file)
         reference = _grid(tags, "SOMAREG_REFERENCE_GRID", file)

@@ -66,7 +66,7 @@ def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: 
         field = estimate.displacement
         return _write(out, field.grid, tags, lambda block: field.array[:, block.y : block.y + block.height], overwrite)
     file = find_displacement(estimate)
-    with open_source(file, role="displacement") as source:
+    with open_source(file, role="displacement", tell=False) as source:
         check_format(source, file)
         kept = {key: value for key, value in source.tags.items() if key.startswith("SOMAREG_") and key != STEP_TAG}
         if node_step(source.tags, file) > 1:  # nodes further apart than the pixels of a shift raster

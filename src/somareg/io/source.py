@@ -131,6 +131,7 @@ def open_source(
     nodata: float | None = None,
     expand_palette: bool = False,
     gcp_method: GcpMethod = "auto",
+    tell: bool = True,
 ) -> Iterator[RasterSource]:
     """Open a local raster file of an allowed format.
 
@@ -140,6 +141,7 @@ def open_source(
         nodata: overrides the declared nodata value.
         expand_palette: turn a palette image into red, green and blue bands.
         gcp_method: the curve through ground control points where no geotransform places the image.
+        tell: log what was decided. Who opens a file again, as every tile of a scene does, leaves it to the notes.
 
     Raises:
         UnsupportedError: a URL or GDAL virtual path.
@@ -149,7 +151,7 @@ def open_source(
     local = check_local_file(path, role)
     name = f"{role} image {path}"
     with rasterio.Env(), _open(local, name) as dataset:
-        yield _describe(dataset, name, nodata, expand_palette, gcp_method)
+        yield _describe(dataset, name, nodata, expand_palette, gcp_method, tell)
 
 
 def _open(path: Path, name: str) -> Any:
@@ -203,10 +205,10 @@ def check_size(source: RasterSource, max_pixels: float) -> None:
 
 
 def _describe(
-    dataset: Any, name: str, nodata: float | None, expand_palette: bool, gcp_method: GcpMethod
+    dataset: Any, name: str, nodata: float | None, expand_palette: bool, gcp_method: GcpMethod, tell: bool
 ) -> RasterSource:
     notes: list[str] = []
-    grid = _grid(dataset, name, notes, gcp_method)
+    grid = _grid(dataset, name, notes, gcp_method, logging.WARNING if tell else logging.DEBUG)
     interp = dataset.colorinterp
     colours = [i for i in dataset.indexes if interp[i - 1] != ColorInterp.alpha]
     bands = tuple(colours or dataset.indexes)
@@ -220,7 +222,7 @@ def _describe(
         notes.append(f"{name}: scale and offset tags kept, raw values used")
     dtypes = {dataset.dtypes[i - 1] for i in bands}
     for note in notes:
-        log.info(note)
+        log.log(logging.INFO if tell else logging.DEBUG, note)
     return RasterSource(
         name=name,
         grid=grid,
@@ -276,19 +278,19 @@ def _palette(
     return table, colours
 
 
-def _grid(dataset: Any, name: str, notes: list[str], gcp_method: GcpMethod) -> Grid:
+def _grid(dataset: Any, name: str, notes: list[str], gcp_method: GcpMethod, level: int) -> Grid:
     coefficients = tuple(float(v) for v in dataset.transform[:6])
     crs = dataset.crs
     points, points_crs = dataset.gcps
     if coefficients == IDENTITY and len(points) >= 3 and points_crs:
         grid, note = control_grid((dataset.width, dataset.height), points, points_crs, name, gcp_method)
-        log.warning(note)
+        log.log(level, note)
         notes.append(note)
         return grid
     if coefficients == IDENTITY and points:
         notes.append(f"{name}: its {len(points)} ground control points are too few or have no CRS, and are ignored")
     elif coefficients == IDENTITY and crs:
-        log.warning("%s names a CRS but has no geotransform; it is used as not georeferenced", name)
+        log.log(level, "%s names a CRS but has no geotransform; it is used as not georeferenced", name)
         notes.append(f"{name}: a CRS without geotransform is ignored")
         crs = None
     try:

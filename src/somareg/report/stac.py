@@ -35,7 +35,7 @@ PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ASSETS: Mapping[str, tuple[str, str, str, list[str]]] = {
     "aligned.tif": ("aligned", "the moving image on the reference grid", _COG, ["data"]),
-    "displacement.tif": ("displacement", "dx, dy (pixels) and certainty per reference pixel", _COG, ["displacement"]),
+    "displacement.tif": ("displacement", "dx, dy (reference pixels) and certainty", _COG, ["displacement"]),
     "tie_points.geojson": ("tie_points", "the matched points", "application/geo+json", ["tie-points"]),
     "gcps.points": ("gcps", "the matched points for the QGIS Georeferencer", "text/csv", ["tie-points"]),
     "report.json": ("report", "every figure, setting and checksum", "application/json", ["metadata"]),
@@ -130,7 +130,7 @@ def _build(result: Result, present: list[str], folder: Path, acquired: datetime 
         item.stac_extensions.append(ACCURACY)
     for name in present:
         key, title, kind, roles = _ASSETS[name]
-        item.add_asset(key, pystac.Asset(f"./{name}", title, None, kind, roles, _bands(result, name)))
+        item.add_asset(key, pystac.Asset(f"./{name}", title, None, kind, roles, _own_fields(result, name)))
     for role in ("moving", "reference"):
         link = _source(getattr(result, role), folder)
         if link is not None:
@@ -241,11 +241,12 @@ def _box(west: float, south: float, east: float, north: float) -> list[list[floa
     return [[west, south], [east, south], [east, north], [west, north], [west, south]]
 
 
-def _bands(result: Result, name: str) -> dict[str, Any]:
-    """The field `bands` of an image."""
+def _own_fields(result: Result, name: str) -> dict[str, Any]:
+    """What an image has of its own: `bands`, and its grid where that is not the reference's."""
     if name == "displacement.tif":
         units = {"dx": "px", "dy": "px", "certainty": "1"}
-        return {"bands": [{"name": k, "data_type": "float32", "unit": unit} for k, unit in units.items()]}
+        bands = [{"name": k, "data_type": "float32", "unit": unit} for k, unit in units.items()]
+        return {"bands": bands, **_nodes(result.displacement.grid, result.reference.grid)}
     if name != "aligned.tif":
         return {}
     moving = result.moving
@@ -259,6 +260,14 @@ def _bands(result: Result, name: str) -> dict[str, Any]:
             for number, text in enumerate(described, 1)
         ]
     }
+
+
+def _nodes(grid: Grid, reference: Grid) -> dict[str, Any]:
+    """Shape and transform of a scene's displacement, one pixel of which covers many of the reference."""
+    if grid.shape == reference.shape:
+        return {}
+    shape = {"proj:shape": [grid.height, grid.width]}
+    return shape if grid.control is not None else {**shape, "proj:transform": list(grid.transform)}
 
 
 def _source(raster: Raster, folder: Path) -> tuple[str, str | None] | None:

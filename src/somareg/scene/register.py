@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from somareg import __version__
-from somareg.choices import Chosen, choose_device, choose_model, engine_settings, search_radius
+from somareg.choices import Chosen, choose_device, choose_model, search_radius
 from somareg.clock import Clock
 from somareg.config import RegisterConfig, make_config, to_mapping
 from somareg.errors import EstimationError, OutputError, UnsupportedError
@@ -20,7 +20,6 @@ from somareg.io.lock import folder_lock
 from somareg.io.raster import file_sha256
 from somareg.io.source import open_source
 from somareg.jobs import Outcome, Runner, open_runner
-from somareg.matching.weights import resolve
 from somareg.quality.calibration import load_calibration
 from somareg.report import OWNED
 from somareg.report.stac import need_pystac
@@ -31,7 +30,7 @@ from somareg.scene.model import collect, fit_scene
 from somareg.scene.outputs import write_outputs
 from somareg.scene.overview import GlobalMatch, Overview, match_overviews, moving_part, read_overview
 from somareg.scene.result import Found, SceneResult, assemble_scene
-from somareg.scene.tile import TileJob, TileResult, TileSettings, match_tile
+from somareg.scene.tile import TileJob, TileResult, TileSettings, match_tile, tile_settings
 from somareg.types import Progress
 
 __all__ = ["SceneResult", "plan_scene", "register_scene"]
@@ -106,7 +105,7 @@ def register_scene(
                 overviews, start = _look(pair, cfg, sizes, (chosen, device), journal, tell)
                 clock.lap("overview")
                 layout = lay_tiles(pair.reference.header.grid.shape, sizes, sizes.tiles[cfg.preset])
-                settings = _tile_settings(pair, overviews, start, cfg, sizes, chosen, device)
+                settings = tile_settings(pair, overviews, start, cfg, sizes, chosen, device)
                 with open_runner(workers, dask) as runner:
                     tiles = _match_tiles(layout, settings, journal, runner, tell)
                 clock.lap("tiles")
@@ -183,33 +182,6 @@ def _look(
         )
         journal.note("global", found.as_json())
     return (fixed, moved), GlobalMatch.from_json(journal.facts["global"])
-
-
-def _tile_settings(
-    pair: ScenePair,
-    overviews: tuple[Overview, Overview],
-    start: GlobalMatch,
-    cfg: RegisterConfig,
-    sizes: SceneCfg,
-    chosen: Chosen,
-    device: torch.device,
-) -> TileSettings:
-    grid = pair.reference.header.grid
-    reference, moving = overviews
-    # Absolute, for a worker may run elsewhere.
-    return TileSettings(
-        moving=pair.moving.path.absolute(),
-        reference=pair.reference.path.absolute(),
-        moving_bands=moving.bands,
-        reference_bands=reference.bands,
-        cfg=cfg.model_copy(update={"moving_scale": moving.scale, "reference_scale": reference.scale}),
-        georef=pair.georef,
-        start=start.affine,
-        radius_px=sizes.search_px(int(reference.to_full.matrix[0, 0])),
-        engine=engine_settings(cfg, grid, search_radius(cfg, grid)),
-        model=None if chosen.network is None else resolve(chosen.name),
-        device=str(device),
-    )
 
 
 def _match_tiles(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from somareg.choices import to_pair
+from somareg.choices import Chosen, engine_settings, search_radius, to_pair
 from somareg.config import RegisterConfig
 from somareg.errors import EstimationError, InputError
 from somareg.geometry import AffineTransform, compose
@@ -26,12 +26,14 @@ from somareg.matching.posterior import WindowMatches, read_windows
 from somareg.matching.refine import refine_affine
 from somareg.matching.start import SearchCfg, find_start
 from somareg.matching.vote import VoteCfg
-from somareg.matching.weights import load_network
+from somareg.matching.weights import load_network, resolve
 from somareg.matching.windows import WindowCfg, roomy
 from somareg.preprocess.grid import to_reference_grid
 from somareg.preprocess.normalise import normalise
 from somareg.quality.calibration import Engine, load_calibration
-from somareg.scene.inputs import bounded_cache, reading
+from somareg.scene.inputs import ScenePair, bounded_cache, reading
+from somareg.scene.layout import SceneCfg
+from somareg.scene.overview import GlobalMatch, Overview
 from somareg.types import Grid, Raster, Transform
 
 ROOM_PX = 32  # moving pixels kept beyond what is searched: windows have margins
@@ -109,6 +111,41 @@ class TileResult:
     precision: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     hit: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     figures: dict[str, float] = field(default_factory=dict)
+
+
+def tile_settings(
+    pair: ScenePair,
+    overviews: tuple[Overview, Overview],
+    start: GlobalMatch,
+    cfg: RegisterConfig,
+    sizes: SceneCfg,
+    chosen: Chosen,
+    device: torch.device,
+) -> TileSettings:
+    """What is known of a scene when its tiles begin.
+
+    Args:
+        pair, overviews: of the images, reference and moving.
+        start: of the overviews.
+        cfg, sizes: as asked for.
+        chosen, device: what runs.
+    """
+    grid = pair.reference.header.grid
+    reference, moving = overviews
+    # Absolute, for a worker may run elsewhere.
+    return TileSettings(
+        moving=pair.moving.path.absolute(),
+        reference=pair.reference.path.absolute(),
+        moving_bands=moving.bands,
+        reference_bands=reference.bands,
+        cfg=cfg.model_copy(update={"moving_scale": moving.scale, "reference_scale": reference.scale}),
+        georef=pair.georef,
+        start=start.affine,
+        radius_px=sizes.search_px(int(reference.to_full.matrix[0, 0])),
+        engine=engine_settings(cfg, grid, search_radius(cfg, grid)),
+        model=None if chosen.network is None else resolve(chosen.name),
+        device=str(device),
+    )
 
 
 def match_tile(job: TileJob) -> TileResult:
@@ -202,7 +239,7 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         The pair and the affine from the tile's pixels to those of the moving patch; or why there is nothing to match.
     """
     settings, cfg, block = job.settings, job.settings.cfg, job.block
-    with open_source(settings.reference, **reading(cfg, "reference")) as source:
+    with open_source(settings.reference, **reading(cfg, "reference"), tell=False) as source:
         data, seen = source.read(block)
     picked = [band - 1 for band in settings.reference_bands]
     reference, reference_mask = data[picked], np.asarray(seen.all(axis=0))
@@ -210,7 +247,7 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         return "hardly any valid pixel in the reference"
     pad = math.ceil(settings.radius_px) + ROOM_PX
     grid = Grid(block.width, block.height)
-    with open_source(settings.moving, **reading(cfg, "moving")) as source:
+    with open_source(settings.moving, **reading(cfg, "moving"), tell=False) as source:
         patch = _moving_patch(source, job, pad)
     if patch is None:
         return "outside the moving image"

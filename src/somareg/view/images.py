@@ -95,7 +95,8 @@ class SceneImage:
         self, path: Path, role: str, nodata: float | None = None, bands: tuple[int, ...] | None = None
     ) -> None:
         self._stack = ExitStack()
-        self._source = self._stack.enter_context(open_source(path, role=role, nodata=nodata, expand_palette=True))
+        source = open_source(path, role=role, nodata=nodata, expand_palette=True, tell=False)  # the report has it all
+        self._source = self._stack.enter_context(source)
         self._lock, self._base_lock = threading.Lock(), threading.Lock()
         self._palette = self._source.palette
         self._bands = bands or self._source.bands[: shown_bands(len(self._source.bands))]

@@ -163,7 +163,7 @@ class Scene:
     def _open_layers(self) -> None:
         folder = self.folder
         affine = _affine(folder.record.affine.matrix)
-        with open_source(folder.displacement, role="displacement") as source:
+        with open_source(folder.displacement, role="displacement", tell=False) as source:
             step, has_certainty = node_step(source.tags, folder.displacement), source.count == 3
         self.arrows = Arrows(folder.estimate, affine, folder.record.figures.metres_per_pixel, self._certainty)
         if has_certainty:

@@ -1,0 +1,54 @@
+"""The tiles of a scene on two processes: the same figures as in one, also when one of them is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from somareg import cluster
+from tests.t55_scene.conftest import Pair, run
+
+pytest.importorskip("distributed")
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[cluster.Dask]:
+    with cluster.local_cluster(2) as runner:
+        yield runner
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the workers have; more of them add in another order, which shows in the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("no_page", "one_thread")
+def test_same_files_with_a_worker_killed_in_the_middle(dask: cluster.Dask, small: Pair, tmp_path: Path) -> None:
+    serial = run(small.moving, small.reference, tmp_path / "serial")
+    before = set(dask.client.run(os.getpid).values())
+    victim, told = min(before), []
+
+    def kill_one(stage: str, share: float) -> None:
+        told.append(stage)
+        if stage == "tile 2/9":  # the other seven are given out already
+            os.kill(victim, signal.SIGKILL)
+
+    found = run(small.moving, small.reference, tmp_path / "dask", dask=dask.client, progress=kill_one)
+    assert len(before) == 2
+    assert "tile 2/9" in told
+    assert victim not in dask.client.run(os.getpid).values()
+    assert {tile.status for tile in found.tiles} == {"matched"}
+    assert found.quality == serial.quality
+    assert found.verdict == serial.verdict
+    for name in ("tie_points.geojson", "gcps.points", "displacement.tif", "aligned.tif"):
+        assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "serial" / name).read_bytes(), name
