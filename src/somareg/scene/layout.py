@@ -27,7 +27,7 @@ class SceneCfg:
     tile_px: int = 512
     overlap_px: int = 64
     tiles: Mapping[str, int] = field(default_factory=lambda: dict(PRESET_TILES))
-    overview_px: int = 1536
+    overview_px: int = 1280
     radius_px: float = 16.0
     step_px: int = 16
 

@@ -26,6 +26,7 @@ from somareg.report.stac import need_pystac
 from somareg.scene.inputs import ScenePair, open_pair, path_of
 from somareg.scene.journal import Journal
 from somareg.scene.layout import Layout, SceneCfg, lay_tiles
+from somareg.scene.memory import release
 from somareg.scene.model import collect, fit_scene
 from somareg.scene.outputs import write_outputs
 from somareg.scene.overview import GlobalMatch, Overview, match_overviews, moving_part, read_overview
@@ -104,13 +105,16 @@ def register_scene(
                 clock.lap("checksums")
                 overviews, start = _look(pair, cfg, sizes, (chosen, device), journal, tell)
                 clock.lap("overview")
+                release()
                 layout = lay_tiles(pair.reference.header.grid.shape, sizes, sizes.tiles[cfg.preset])
                 settings = tile_settings(pair, overviews, start, cfg, sizes, chosen, device)
                 with open_runner(workers, dask) as runner:
                     tiles = _match_tiles(layout, settings, journal, runner, tell)
                 clock.lap("tiles")
+                release()
             found = _fit(pair, overviews, start, tiles, layout, cfg, tell)
             clock.lap("model")
+            release()
             told = _told(found, cfg, chosen, device, layout)
             modalities = cfg.moving_modality, cfg.reference_modality
             result = assemble_scene(found, sizes.step_px, load_calibration(chosen.engine), modalities, told)
