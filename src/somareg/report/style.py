@@ -21,7 +21,7 @@ DPI = 144
 SMALL, NORMAL = 9.5, 10.5
 
 # Margins of a map in inches. Fixed boxes and not a layout engine: maps line up side by side, and draw twice as fast.
-LEFT, RIGHT, TOP, TICKS, BAND = 0.68, 0.1, 0.1, 0.55, 0.66
+LEFT, RIGHT, TOP, TICKS, BAND = 0.68, 0.2, 0.1, 0.55, 0.66
 MAP_HEIGHT = (1.6, 6.2)
 
 
