@@ -260,7 +260,8 @@ def test_weights_of_zero_leave_their_loss_out() -> None:
             total, own = evaluate(network, batch, ObjectiveCfg(weights=only))
         torch.testing.assert_close(total, own[item.name].float())
         if item.name != "affine":
-            torch.testing.assert_close(own[item.name].float(), logs[item.name].float())
+            # Without gradients means are added up in another order.
+            torch.testing.assert_close(own[item.name].float(), logs[item.name].float(), rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match=r"objective\.weights\.flow is negative"):
         ObjectiveCfg(weights=WeightsCfg(flow=-1.0))
 
