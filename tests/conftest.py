@@ -5,5 +5,19 @@ time, small tensors then take twenty times longer. Set before torch is imported,
 """
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small networks are quicker on one thread, and sums are the same in every run and in every process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

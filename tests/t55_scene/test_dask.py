@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from somareg import cluster
 from tests.t55_scene.conftest import Pair, run
@@ -23,15 +22,7 @@ def dask() -> Iterator[cluster.Dask]:
         yield runner
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As the workers have; more of them add in another order, which shows in the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
+# Workers have one thread; more of them add in another order, which shows in the last bits.
 @pytest.mark.usefixtures("no_page", "one_thread")
 def test_same_files_with_a_worker_killed_in_the_middle(dask: cluster.Dask, small: Pair, tmp_path: Path) -> None:
     serial = run(small.moving, small.reference, tmp_path / "serial")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from somareg.lab.data.samples import ProtocolSamples
 from somareg.lab.evaluate.protocol import SetInfo
@@ -67,12 +65,3 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of validation samples: three moderate shifts along x, two of level H."""
     made = ProtocolSamples((stack("m", [2.0, 3.0, 0.0]), stack("H", [9.0, 4.0])))
     return made.save(tmp_path_factory.mktemp("samples") / "val.safetensors")
-
-
-@pytest.fixture
-def one_thread() -> Any:
-    """Networks this small are quicker on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

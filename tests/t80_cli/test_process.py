@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from somareg import memory
 from somareg.cli import process
 
 
@@ -19,13 +20,13 @@ def asked(monkeypatch: pytest.MonkeyPatch, library: Any) -> list[tuple[int, int]
     if library == "gnu":
         library = SimpleNamespace(mallopt=lambda option, value: calls.append((option, value)) or 1)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    process.keep_freed_memory()
+    memory.keep()
     return calls
 
 
 def test_the_gnu_library_is_asked_to_keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    assert (-1, process.KEEP_BYTES) in asked(monkeypatch, "gnu")
+    assert (-1, memory.KEEP_BYTES) in asked(monkeypatch, "gnu")
 
 
 def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +37,16 @@ def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> N
 def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     assert asked(monkeypatch, SimpleNamespace()) == []
+
+
+def test_what_was_freed_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=calls.append))
+    memory.release()
+    assert calls == [0]
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    memory.release()
+    assert calls == [0]
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, process.SPINS), ({"GOMP_SPINCOUNT": "77"}, "77")])

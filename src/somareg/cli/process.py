@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of the GNU C library
-KEEP_BYTES = 256 << 20
 SPINS = "1000"
-
-
-def keep_freed_memory() -> None:
-    """Ask the C library to keep up to `KEEP_BYTES` of freed memory; nothing happens where it is not the GNU one.
-
-    Otherwise it gives large blocks back to the system when they are freed, and every tensor of a few megabytes costs
-    page faults again: a fifth of the time of a registration. The environment (`MALLOC_TRIM_THRESHOLD_`) has the last
-    word.
-    """
-    if "MALLOC_TRIM_THRESHOLD_" in os.environ:
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that is allowed
-    mallopt(_M_TRIM_THRESHOLD, KEEP_BYTES)
-    mallopt(_M_TOP_PAD, 64 << 20)
 
 
 def wait_politely() -> None:

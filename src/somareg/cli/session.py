@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from somareg import memory
 from somareg.cli.failures import UsageError, report_failure
-from somareg.cli.process import keep_freed_memory, wait_politely
+from somareg.cli.process import wait_politely
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,7 +85,7 @@ def session(*, as_json: bool, verbose: bool, quiet: bool) -> Iterator[Session]:
     if verbose and quiet:
         raise UsageError("use -v or -q, not both")
     ui = Session(as_json=as_json, verbose=verbose, quiet=quiet)
-    keep_freed_memory()
+    memory.keep()
     wait_politely()
     try:
         with _logging(ui):

@@ -134,11 +134,10 @@ def align(
         affine = start.affine
         progress("coarse affine", 0.3)
         for factor, smaller in reduced:
-            affine = rescale(
-                refine_affine(smaller, rescale(affine, 1, factor), _roughly(near[:-1]), cfg.windows)[0], factor, 1
-            )
+            there, _ = refine_affine(smaller, rescale(affine, 1, factor), _roughly(near[:-1] or near), cfg.windows)
+            affine = rescale(there, factor, 1)
         progress("affine", 0.5)
-        affine, matches = refine_affine(matcher, affine, near[1:] if reduced else near, cfg.windows)
+        affine, matches = refine_affine(matcher, affine, (reduced and near[1:]) or near, cfg.windows)
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
     progress("local flow and evidence", 0.65)
@@ -146,7 +145,7 @@ def align(
         judged = beside.later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     found = replace(judged(), flow=flow, support=start.score)
-    if flow is None or not flow.field.array.any():
+    if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
     evidence, ties = gather(judge, compose(affine, flow.field), before())
     return replace(found, evidence=evidence, ties=ties)

@@ -77,16 +77,16 @@ def _side(moving: Raster, transform: Transform, points: FloatArray, step: float)
 def limits_of(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArray:
     """Black and white points (C, 2) of an image (C, h, w); SAR gets a darker white point than reflectances."""
     valid = data[:, mask]
+    valid = valid[:, :: max(1, valid.shape[1] // TELLING)]
     if valid.size == 0 or not np.isfinite(valid).any():
         return np.tile([0.0, 1.0], (len(data), 1))
-    few = valid[:, :: max(1, valid.shape[1] // TELLING)]
-    low, high = np.nanpercentile(few, [1, 98.5 if modality == "sar" else 99.5], axis=1)
+    low, high = np.nanpercentile(valid, [1, 98.5 if modality == "sar" else 99.5], axis=1)
     return np.stack([low, np.where(high > low, high, low + 1)], axis=-1)
 
 
 def picture_of(data: NDArray[Any], mask: BoolArray, limits: FloatArray) -> NDArray[np.uint8]:
     """(h, w) of one band or (h, w, 3) uint8, black where invalid."""
-    low, high = limits.astype(np.float32)[:, :, None, None].swapaxes(0, 1)
+    low, high = limits.astype(np.float32).T[..., None, None]
     stretched = np.clip((np.nan_to_num(data) - low) / (high - low), 0, 1) ** 0.8
     picture = np.where(mask, 255 * stretched + 0.5, 0).astype(np.uint8)
     return picture[0] if len(picture) == 1 else np.moveaxis(picture, 0, -1)

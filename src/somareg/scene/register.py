@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from somareg import __version__
+from somareg import __version__, memory
 from somareg.choices import Chosen, choose_device, choose_model, search_radius
 from somareg.clock import Clock
 from somareg.config import RegisterConfig, make_config, to_mapping
@@ -26,7 +26,6 @@ from somareg.report.stac import need_pystac
 from somareg.scene.inputs import ScenePair, open_pair, path_of
 from somareg.scene.journal import Journal
 from somareg.scene.layout import Layout, SceneCfg, lay_tiles
-from somareg.scene.memory import release
 from somareg.scene.model import collect, fit_scene
 from somareg.scene.outputs import write_outputs
 from somareg.scene.overview import GlobalMatch, Overview, match_overviews, moving_part, read_overview
@@ -105,16 +104,16 @@ def register_scene(
                 clock.lap("checksums")
                 overviews, start = _look(pair, cfg, sizes, (chosen, device), journal, tell)
                 clock.lap("overview")
-                release()
+                memory.release()
                 layout = lay_tiles(pair.reference.header.grid.shape, sizes, sizes.tiles[cfg.preset])
                 settings = tile_settings(pair, overviews, start, cfg, sizes, chosen, device)
                 with open_runner(workers, dask) as runner:
                     tiles = _match_tiles(layout, settings, journal, runner, tell)
                 clock.lap("tiles")
-                release()
+                memory.release()
             found = _fit(pair, overviews, start, tiles, layout, cfg, tell)
             clock.lap("model")
-            release()
+            memory.release()
             told = _told(found, cfg, chosen, device, layout)
             modalities = cfg.moving_modality, cfg.reference_modality
             result = assemble_scene(found, sizes.step_px, load_calibration(chosen.engine), modalities, told)

@@ -1,0 +1,44 @@
+"""What the GNU C library does with memory that was freed; nothing happens where another one is at work."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+KEEP_BYTES = 256 << 20
+
+
+def keep() -> None:
+    """Let the process keep up to `KEEP_BYTES` of what was freed.
+
+    Otherwise large blocks go back to the system at once, and every tensor of a few megabytes costs page faults again: a
+    fifth of the time of a registration. This acts on the whole process: for commands, which own theirs, not for a
+    library inside somebody else's. The environment (`MALLOC_TRIM_THRESHOLD_`) has the last word.
+    """
+    mallopt = _function("mallopt")
+    if mallopt is None or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        return
+    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that is allowed
+    mallopt(_M_TRIM_THRESHOLD, KEEP_BYTES)
+    mallopt(_M_TOP_PAD, 64 << 20)
+
+
+def release() -> None:
+    """Give back what was freed.
+
+    A long run in stages calls this between them: freed blocks below others stay with the process by themselves, and the
+    most that one stage needed would add up with what the next ones need.
+    """
+    trim = _function("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _function(name: str) -> Any:
+    """A function of the C library, None where it has none of that name."""
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError, TypeError):
+        return None
