@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from somareg.preprocess.normalise import choose_bands, normalise
+from somareg.preprocess.normalise import TELLING, choose_bands, normalise, telling
 from somareg.preprocess.sar import detect_scale, to_log
 from tests.synthetic import make_pair
 
@@ -118,6 +118,36 @@ def test_a_constant_band_and_an_empty_mask_are_zero() -> None:
     assert not image[0].any()
     assert image[1].std() == pytest.approx(1, abs=1e-3)
     assert not normalise(data, np.zeros((80, 80), bool), "optical")[0].any()
+
+
+def test_all_valid_values_of_a_small_image_tell() -> None:
+    data = np.arange(2 * 20 * 30).reshape(2, 20, 30)
+    mask = np.random.default_rng(0).random((20, 30)) < 0.6
+    np.testing.assert_array_equal(telling(data, mask), data[:, mask])
+    np.testing.assert_array_equal(telling(data, np.ones_like(mask)), data.reshape(2, -1))
+    assert telling(data, np.zeros_like(mask)).shape == (2, 0)
+
+
+@pytest.mark.parametrize("side", [256, 317, 512, 700, 1024])
+@pytest.mark.parametrize("share", [1.0, 0.7])
+def test_of_a_large_image_every_column_tells(side: int, share: float) -> None:
+    """A stride that divides the width would see a few columns of a striped sensor."""
+    data = np.broadcast_to(np.arange(float(side)), (1, side, side))
+    mask = np.random.default_rng(0).random((side, side)) < share
+    values = telling(data, mask)
+    assert min(TELLING, int(mask.sum())) <= values.shape[1] <= 2.1 * TELLING
+    np.testing.assert_array_equal(np.unique(values), np.arange(side))
+
+
+def test_a_large_image_is_normalised_as_if_all_its_values_told() -> None:
+    image = np.random.default_rng(0).gamma(2.0, 30.0, (1, 600, 600)).astype(np.float32)
+    mask = np.ones((600, 600), bool)
+    normal, _ = normalise(image, mask, "optical")
+    low, high = np.percentile(image, [1, 99])
+    root = np.sqrt(np.clip((image - low) / (high - low), 0, 1) + 0.05)
+    expected = (root - root.mean()) / root.std()
+    assert float(np.abs(normal - expected).max()) < 0.05
+    assert float(np.sqrt(np.mean((normal - expected) ** 2))) < 0.01
 
 
 def test_a_few_outliers_do_not_flatten_the_picture() -> None:

@@ -364,3 +364,7 @@ def test_the_fastest_way_is_chosen_and_one_with_gradients_where_they_are_needed(
     assert [chosen(grid, gradients=False) for grid in (many, wide)] == ["by_bands", "by_fft"]
     with torch.no_grad():
         assert chosen(many, gradients=True) == "by_bands"
+    # Of small images the many calls for the product maps take longer than the products.
+    small = WindowGrid(*[(0, 4, 8, 12, 16, 20, 22)] * 2, (14, 14), 9)
+    reference, moving = torch.zeros(1, 16, 36, 36), torch.zeros(1, 16, 54, 54)
+    assert correlation._fastest(reference, moving, small).__name__ == "by_bands"

@@ -20,7 +20,8 @@ from somareg.matching.describe import Levels, OrientationFeatures
 from somareg.matching.engine import _halvings
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.start import SearchCfg, Start, find_start, reduction
+from somareg.matching.start import SearchCfg, Start, distinct, find_start, reduction
+from somareg.matching.vote import Elected
 from somareg.types import Modality
 from tests.synthetic import SyntheticPair, make_pair, pixel_points
 from tests.t40_matching.conftest import as_pair
@@ -200,25 +201,81 @@ def looked_at(pair: Pair, cfg: SearchCfg, *starts: AffineTransform) -> Counting:
 
 
 def test_support_for_what_is_expected_ends_the_search() -> None:
-    """One reference and one moving image per start are described."""
+    """At each of two resolutions one reference and one moving image per start are described."""
     pair = as_pair(make_pair(0, 256, rotation_deg=2, shift=(5.0, -3.0)))
-    assert looked_at(pair, SearchCfg()).images == 2
-    several = looked_at(pair, SearchCfg(), STILL, AffineTransform.from_parameters(shift=(9.0, 9.0)))
-    assert [count for count, _ in several.asked] == [1, 1, 1]
+    small, large = 256 // reduction(pair, SearchCfg().coarse_px), 256 // reduction(pair, SearchCfg().fine_px)
+    one = looked_at(pair, SearchCfg())
+    assert [count for count, _ in one.asked] == [1, 1, 1, 1]
+    assert {small, large} < {side for _, side in one.asked}
+    several = looked_at(pair, SearchCfg(), STILL, AffineTransform.from_parameters(shift=(40.0, 40.0)))
+    assert several.images == one.images + 1  # both small, the one with support finer
 
 
 def test_without_support_all_guesses_are_looked_at_small_and_the_best_again() -> None:
     pair = as_pair(make_pair(0, 256, rotation_deg=2, shift=(5.0, -3.0)))
-    never = replace(SearchCfg(), settled=math.inf)
+    never = replace(SearchCfg(), settled=math.inf, apart_px=0.0, share=0.0)
     seen = looked_at(pair, never)
     small, large = reduction(pair, never.coarse_px), reduction(pair, never.fine_px)
     assert small > large
     references = [side for count, side in seen.asked if side in (256 // small, 256 // large)]
     assert sorted(references) == [256 // small, 256 // large]
-    # 9 guesses in two groups, and two times the finer one: what is expected, and the 3 best guesses.
-    assert [count for count, _ in seen.asked] == [1, 1, 1, 5, 4, 2, 1]
-    more = looked_at(pair, replace(never, keep=4))
-    assert more.images == seen.images + 1
+    # What is expected, small and finer; then the 8 other guesses in two groups, and the best of all 9 finer, but for
+    # what was looked at already.
+    assert sum(count for count, _ in seen.asked) == 2 + 9 + never.keep
+    assert looked_at(pair, replace(never, keep=4)).images == seen.images + 1
+
+
+def test_guesses_that_lead_to_the_same_place_are_looked_at_once() -> None:
+    pair = as_pair(make_pair(0, 256, rotation_deg=2, shift=(5.0, -3.0)))
+    never = replace(SearchCfg(), settled=math.inf, keep=9, share=0.0)
+    all_of_them, distinct_ones = (looked_at(pair, replace(never, apart_px=px)).images for px in (0.0, 6.0))
+    assert all_of_them == 2 + 9 + 9
+    assert distinct_ones < all_of_them
+
+
+def test_what_is_expected_waits_for_the_others_without_support_at_low_resolution() -> None:
+    pair = as_pair(make_pair(0, 256, rotation_deg=2, shift=(5.0, -3.0)))
+    doubting = replace(SearchCfg(), doubtful=1e9, settled=0.0)
+    sizes = [count for count, _ in looked_at(pair, doubting).asked]
+    assert sum(sizes[:5]) == 2 + 1 + 8  # two references, and all guesses small before any is looked at again
+
+
+def test_doubt_calls_for_wide_votes_and_never_loses_support() -> None:
+    """The low resolution may lead astray by more than the close votes reach."""
+    pair = make_pair(0, 192, rotation_deg=12, shift=(5.0, -3.0))
+    sure, doubting = (find(as_pair(pair), cfg=replace(SearchCfg(), doubtful=d)) for d in (0.0, math.inf))
+    assert doubting.score >= sure.score
+    assert error(doubting.affine, pair) < 4
+    blind = replace(SearchCfg(), close=replace(SearchCfg().close, rotation_deg=0.0, scale=0.0), close_px=0.0)
+    assert error(find(as_pair(pair), cfg=replace(blind, doubtful=math.inf)).affine, pair) < 4
+
+
+def elected(score: float, shift: tuple[float, float]) -> Elected:
+    return Elected(AffineTransform.from_parameters(shift=shift), score)
+
+
+def test_distinct_keeps_the_best_of_neighbours_and_what_has_enough_support() -> None:
+    shape, cfg = (80, 100), SearchCfg(keep=3, apart_px=6.0, share=0.7)
+    best, near = elected(2.0, shift=(1.0, 0.0)), elected(1.9, shift=(6.0, 0.0))
+    far, poor = elected(1.5, shift=(9.0, 0.0)), elected(1.3, shift=(-20.0, 0.0))
+    assert distinct([poor, near, far, best], shape, cfg) == [best.transform, far.transform]
+    assert distinct([near, best], shape, replace(cfg, apart_px=4.0)) == [best.transform, near.transform]
+    assert distinct([far, near, best, poor], shape, replace(cfg, share=0.0)) == [
+        best.transform,
+        far.transform,
+        poor.transform,
+    ]
+    assert distinct([far, near, best, poor], shape, replace(cfg, keep=1)) == [best.transform]
+    assert distinct([], shape, cfg) == []
+
+
+def test_distance_is_that_of_the_corners() -> None:
+    """A rotation about the middle moves them most."""
+    cfg = SearchCfg(keep=2, apart_px=6.0)
+    still = elected(2.0, (0.0, 0.0))
+    turned = Elected(AffineTransform.from_parameters(rotation_deg=4.0, centre=(49.5, 39.5)), 1.9)
+    assert len(distinct([still, turned], (80, 100), cfg)) == 1  # by 3.5 px
+    assert len(distinct([still, turned], (80, 100), replace(cfg, apart_px=3.0))) == 2
 
 
 def test_a_narrow_range_is_never_left() -> None:

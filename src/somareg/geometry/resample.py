@@ -111,7 +111,7 @@ def _tame(values: FloatArray) -> FloatArray:
 
 
 def _are_whole(values: FloatArray) -> bool:
-    return not np.any(values[:64] % 1) and not np.any(values % 1)
+    return all(np.array_equal(part, np.rint(part)) for part in (values[:64], values))
 
 
 def _sub_samples(footprint: Sequence[float], kernel: Kernel) -> list[tuple[float, float]]:

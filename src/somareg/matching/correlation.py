@@ -21,6 +21,7 @@ CHUNK_ELEMENTS = 24_000_000  # bounds the memory of one batch of windows (about 
 # What a multiplication takes against one in the product maps, measured on a CPU.
 FFT_COST = 20.0  # per cell of a window's search area
 BAND_COST, BAND_CALL = 0.1, 1000.0  # in a matrix product, and each call of one
+MAP_CALL = 1900.0  # the calls for one product map
 
 
 def correlate_grid(
@@ -61,7 +62,7 @@ def _fastest(reference: Tensor, moving: Tensor, grid: WindowGrid) -> Callable[..
     side = 2 * grid.margin + 1
     area = (grid.size[0] + 2 * grid.margin) * (grid.size[1] + 2 * grid.margin)
     costs: dict[Callable[..., Parts], float] = {
-        by_products: height * width * side**2,
+        by_products: (height * width + MAP_CALL / len(reference)) * side**2,
         by_fft: FFT_COST * len(grid.rows) * len(grid.columns) * area,
     }
     if not (torch.is_grad_enabled() and (reference.requires_grad or moving.requires_grad)):

@@ -38,6 +38,7 @@ from somareg.matching.threads import helper
 from somareg.matching.windows import WindowCfg
 from somareg.types import Progress
 
+ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
 COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
 LEARNED_NEAR = (
@@ -126,16 +127,17 @@ def align(
         progress("search", 0.05)
         with helper(device, cores) as beside:
             later = beside.later
+            factors = _halvings(reduction(pair, cfg.search.fine_px))
+            reduced = [(factor, Matcher(pair.reduced(factor), features, reuse, later)) for factor in factors]
             matcher = Matcher(pair, features, reuse, later)
-            reduced = [(f, matcher.reduced(f, later)) for f in _halvings(reduction(pair, cfg.search.fine_px))]
+            start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, beside.over)
             judge = matcher if network is None else Matcher(pair, channels, later=later)
             before = later(lambda: similarity(judge, starts[0]))
-            start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, beside.over)
-        affine = start.affine
-        progress("coarse affine", 0.3)
-        for factor, smaller in reduced:
-            there, _ = refine_affine(smaller, rescale(affine, 1, factor), _roughly(near[:-1] or near), cfg.windows)
-            affine = rescale(there, factor, 1)
+            affine, left = start.affine, reduced
+            progress("coarse affine", 0.3)
+            if beside.busy:  # otherwise all cores do it
+                affine, left = _approach(affine, reduced, near, cfg.windows), []
+        affine = _approach(affine, left, near, cfg.windows)
         progress("affine", 0.5)
         affine, matches = refine_affine(matcher, affine, (reduced and near[1:]) or near, cfg.windows)
     except EstimationError as error:
@@ -174,9 +176,26 @@ def examine(
     return Alignment(affine, None, ties, evidence, backward, halves)
 
 
+def _approach(
+    start: AffineTransform, reduced: list[tuple[int, Matcher]], steps: tuple[StepCfg, ...], limit: int
+) -> AffineTransform:
+    """The affine that reduced images lead to, from the smallest to the largest; all but the last step are for them.
+
+    Args:
+        start: reference pixels -> moving pixels of the full images.
+        reduced: reductions, and the pair at each.
+        steps, limit: see `refine_affine`.
+    """
+    affine = start
+    for factor, smaller in reduced:
+        there, _ = refine_affine(smaller, rescale(affine, 1, factor), _roughly(steps[:-1] or steps), limit)
+        affine = rescale(there, factor, 1)
+    return affine
+
+
 def _roughly(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
     """The same on features that may be resampled: reduced images only lead to the full ones."""
-    return tuple(replace(step, reuse_px=None) for step in steps)
+    return tuple(replace(step, reuse_px=ROUGHLY_PX) for step in steps)
 
 
 def _halvings(factor: int) -> list[int]:
@@ -224,4 +243,4 @@ def preset(name: str) -> EngineCfg:
 
 def _hasty(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
     """The first step and the last, on features that are resampled instead of computed anew."""
-    return _roughly((steps[0], steps[-1]))
+    return tuple(replace(step, reuse_px=None) for step in (steps[0], steps[-1]))

@@ -53,9 +53,9 @@ class Matcher:
         self._fixed = later(lambda: describe(pair.reference, pair.reference_mask, pair.modalities[0]))
         self._kept: _Kept | None = None
 
-    def reduced(self, factor: int, later: Later = at_once) -> Matcher:
+    def reduced(self, factor: int) -> Matcher:
         """The same for both images averaged over `factor` x `factor` pixels; itself for 1."""
-        return self if factor == 1 else Matcher(self.pair.reduced(factor), self.describe, self.reuse_px, later)
+        return self if factor == 1 else Matcher(self.pair.reduced(factor), self.describe, self.reuse_px)
 
     @property
     def fixed(self) -> Levels:

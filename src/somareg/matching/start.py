@@ -1,13 +1,16 @@
 """Where to start when little is known: votes around what is expected, then around it turned and scaled, coarse to fine.
 
 One vote covers a few degrees and percent and any shift. Larger ranges are covered by votes at low resolution, whose
-small windows bear more, around guesses 16 degrees and 18 % apart; the best of them vote again at a finer one.
+small windows bear more, around guesses 16 degrees and 18 % apart; around the best of them a finer one is voted on. What
+is expected comes first: if it has support, the other guesses are not looked at.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from somareg.errors import EstimationError
 from somareg.features.encoder import MIN_SIDE
@@ -16,7 +19,7 @@ from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.refine import rescale
 from somareg.matching.threads import Over, one_by_one
-from somareg.matching.vote import VoteCfg, vote
+from somareg.matching.vote import Elected, VoteCfg, vote
 from somareg.matching.windows import WindowCfg
 
 
@@ -30,10 +33,16 @@ class SearchCfg:
         scale: (smallest, largest) scale of the moving image against the reference.
         scale_step: ratio between neighbouring guesses.
         radius: translation radius as a share of the reference's longer side.
-        keep: best guesses of the low resolution that are looked at again.
-        settled: support (see `vote.Elected`) from which nothing else is tried; unrelated images hardly pass 1.2.
+        keep: guesses of the low resolution that are looked at again, at most.
+        apart_px: those nearer to a better one, pixels of the low resolution, are not: its finer vote covers them.
+        share: nor are those with less than this share of the best one's support.
+        settled: support (see `vote.Elected`) by the finer resolution from which nothing else is tried.
+        doubtful: support by the low resolution without which what is expected waits for the other guesses, and by the
+            finer one up to which wide votes there are asked as well, around what is expected and what was found.
         coarse_px, fine_px: longer side of the image at the two resolutions.
-        coarse, fine: votes there.
+        coarse: votes at the low one.
+        close, close_px: votes at the finer one around what they found, which is right within so many pixels there.
+        fine: wide ones.
     """
 
     rotation_deg: float = 22.0
@@ -42,10 +51,15 @@ class SearchCfg:
     scale_step: float = 1.185
     radius: float = 0.14
     keep: int = 3
-    settled: float = 2.2
+    apart_px: float = 6.0
+    share: float = 0.7
+    settled: float = 2.0
+    doubtful: float = 1.3
     coarse_px: float = 80.0
     fine_px: float = 140.0
     coarse: VoteCfg = field(default_factory=lambda: VoteCfg(WindowCfg(14, 4, 4), 8.0, 0.085, 1.5))
+    close: VoteCfg = field(default_factory=lambda: VoteCfg(rotation_deg=2.5, scale=0.025))
+    close_px: float = 5.0
     fine: VoteCfg = field(default_factory=VoteCfg)
 
     @property
@@ -96,19 +110,64 @@ def find_start(full: Matcher, starts: tuple[AffineTransform, ...], cfg: SearchCf
     """
     factor = reduction(full.pair, cfg.fine_px)
     matcher = full.reduced(factor)
-    radius = cfg.radius * max(matcher.pair.shape)
-    near = [rescale(start, 1, factor) for start in starts]
-    found = vote(matcher, near, radius, cfg.fine, over)
-    best = max(found, key=lambda elected: elected.score, default=None)
-    if cfg.is_wide and (best is None or best.score < cfg.settled):
-        coarse = reduction(full.pair, cfg.coarse_px)
-        guesses = _guesses(full.reduced(coarse), starts, coarse, cfg, over)
-        # The vote at low resolution is right within a cell or two.
-        again = vote(matcher, [rescale(g, coarse, factor) for g in guesses], 8.0 * coarse / factor, cfg.fine, over)
-        best = max([*found, *again], key=lambda elected: elected.score, default=None)
-    if best is None:
+    around = [rescale(start, 1, factor) for start in starts]
+    found: list[Elected] = []
+    if cfg.is_wide:
+        found, likely = _search(full, matcher, factor, starts, cfg, over)
+        around += likely
+    if not found or best_score(found) < cfg.doubtful:
+        found += vote(matcher, around, cfg.radius * max(matcher.pair.shape), cfg.fine, over)
+    if not found:
         raise EstimationError("no window could be matched: the images hold too little that is valid and not flat")
+    best = max(found, key=lambda elected: elected.score)
     return Start(rescale(best.transform, factor, 1), best.score)
+
+
+def _search(
+    full: Matcher, matcher: Matcher, factor: int, starts: tuple[AffineTransform, ...], cfg: SearchCfg, over: Over
+) -> tuple[list[Elected], list[AffineTransform]]:
+    """Votes at low resolution, then at the finer one around the best of them: what is expected first, then all.
+
+    Args:
+        full: matcher of the two images as they are.
+        matcher: that at the finer resolution.
+        factor: the reduction there.
+        starts, cfg, over: see `find_start`.
+
+    Returns:
+        What was elected at the finer resolution, and what the low one led to, both in the finer one's pixels.
+    """
+    coarse = reduction(full.pair, cfg.coarse_px)
+    small = full.reduced(coarse)
+    shape = small.pair.shape
+    centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    low: list[Elected] = []
+    high: list[Elected] = []
+    likely: list[AffineTransform] = []
+    first, *others = sorted(cfg.hypotheses(), key=lambda one: one != (0.0, 1.0))
+    for turns, enough in (([first], cfg.doubtful), (others, 0.0)):
+        guesses = [
+            rescale(start, 1, coarse).after(
+                AffineTransform.from_parameters(rotation_deg=turn, scale=scale, centre=centre)
+            )
+            for start in starts
+            for turn, scale in turns
+        ]
+        low += vote(small, guesses, cfg.radius * max(shape), cfg.coarse, over)
+        if best_score(low) < enough:
+            continue
+        new = [guess for guess in distinct(low, shape, cfg) if guess not in likely]
+        likely += new
+        closer = [rescale(guess, coarse, factor) for guess in new]
+        high += vote(matcher, closer, cfg.close_px * coarse / factor, cfg.close, over)
+        if best_score(high) >= cfg.settled:
+            break
+    return high, [rescale(guess, coarse, factor) for guess in likely]
+
+
+def best_score(elected: list[Elected]) -> float:
+    """The largest support, 0 where there is none."""
+    return max((one.score for one in elected), default=0.0)
 
 
 def reduction(pair: Pair, side_px: float) -> int:
@@ -119,16 +178,21 @@ def reduction(pair: Pair, side_px: float) -> int:
     return factor
 
 
-def _guesses(
-    matcher: Matcher, starts: tuple[AffineTransform, ...], factor: int, cfg: SearchCfg, over: Over
-) -> list[AffineTransform]:
-    """The guesses with the best votes at low resolution, in its pixels; `factor` is the reduction there."""
-    height, width = matcher.pair.shape
-    centre = ((width - 1) / 2, (height - 1) / 2)
-    turned = [
-        rescale(start, 1, factor).after(AffineTransform.from_parameters(rotation_deg=turn, scale=scale, centre=centre))
-        for start in starts
-        for turn, scale in cfg.hypotheses()
-    ]
-    elected = vote(matcher, turned, cfg.radius * max(height, width), cfg.coarse, over)
-    return [one.transform for one in sorted(elected, key=lambda one: -one.score)[: cfg.keep]]
+def distinct(elected: list[Elected], shape: tuple[int, int], cfg: SearchCfg) -> list[AffineTransform]:
+    """The best that lead to different places: neighbouring guesses often find the same.
+
+    Args:
+        elected: what was found around each guess, in any order.
+        shape: (height, width) of the reference they are about, its pixels.
+        cfg: how many, how far apart, how good.
+    """
+    corners = np.array([(x, y) for x in (0.0, shape[1] - 1.0) for y in (0.0, shape[0] - 1.0)])
+    kept: list[AffineTransform] = []
+    ranked = sorted(elected, key=lambda one: -one.score)
+    for one in ranked:
+        if len(kept) == cfg.keep or one.score < cfg.share * ranked[0].score:
+            break
+        there = one.transform(corners)
+        if all(np.abs(there - better(corners)).max() >= cfg.apart_px for better in kept):
+            kept.append(one.transform)
+    return kept
