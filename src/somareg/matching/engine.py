@@ -86,7 +86,7 @@ class Alignment:
         evidence: support by the images.
         forward_backward_px, split_half_px: see `somareg.types.Quality`.
         failure: why no transform could be estimated, "" otherwise; the affine is then the start.
-        support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.7-1.2 by chance.
+        support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.9-1.4 by chance.
     """
 
     affine: AffineTransform

@@ -27,7 +27,7 @@ def choose_bands(count: int, wanted: tuple[int, ...] | None, descriptions: tuple
 
 
 def telling(data: NDArray[Any], mask: BoolArray) -> NDArray[Any]:
-    """Values (C, N) of a (C, H, W) image at its valid pixels; of many about `TELLING` to twice as many, evenly taken."""
+    """Values (C, N) of a (C, H, W) image at its valid pixels; of many, one or two `TELLING`, evenly taken."""
     flat, valid = data.reshape(len(data), -1), mask.ravel()
     count = np.count_nonzero(valid)
     # An odd step passes through all columns of an image whose width is even.
