@@ -5,7 +5,7 @@ import pytest
 
 from somareg.errors import ConfigError, InputError, OutputError, ReadError
 from somareg.lab.evaluate.peers.base import Prediction, affine_displacement
-from somareg.lab.evaluate.run import evaluate
+from somareg.lab.evaluate.run import by_lines, evaluate
 from somareg.lab.evaluate.sampling import make_list
 from somareg.lab.evaluate.table import COLUMNS, load_results, rich_table, table
 
@@ -51,6 +51,20 @@ def test_a_rerun_gives_the_same_numbers(data_dir, lists, tmp_path):
     run(data_dir, lists, tmp_path / "b", methods)
     for name in methods:
         assert stripped(tmp_path / "a" / f"{name}.json") == stripped(tmp_path / "b" / f"{name}.json")
+
+
+def test_a_file_has_one_record_per_line_and_can_be_read_back(data_dir, lists, tmp_path):
+    run(data_dir, lists, tmp_path)
+    text = (tmp_path / "identity.json").read_text()
+    content = json.loads(text)
+    assert by_lines(content) == text
+    records = [json.dumps(record) for cell in content["cells"] for record in cell["records"]]
+    assert records
+    assert [line.rstrip(",") for line in text.splitlines() if line.startswith('{"index"')] == records
+    empty = {"method": "none", "cells": [{"set": "a", "records": []}]}
+    assert json.loads(by_lines(empty)) == empty
+    with pytest.raises(ValueError, match="JSON"):
+        by_lines({"method": "none", "cells": [{"set": "a", "records": [{"rmse_px": float("inf")}]}]})
 
 
 def test_the_cheater_scores_exactly_like_identity(data_dir, lists, tmp_path):

@@ -242,7 +242,24 @@ def _write(path: Path, method: Method, seed: int, cell: dict[str, Any]) -> None:
         "machine": machine(),
         "cells": [*cells, cell],
     }
-    write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n", overwrite=True)
+    write_text(path, by_lines(plain(content)), overwrite=True)
+
+
+def by_lines(content: dict[str, Any]) -> str:
+    """JSON with a pair's record per line: thousands of them stay small, and a comparison shows which changed."""
+    cells = [
+        _text({key: value for key, value in cell.items() if key != "records"})[:-1]
+        + ', "records": [\n'
+        + ",\n".join(_text(record) for record in cell["records"])
+        + "\n]}"
+        for cell in content["cells"]
+    ]
+    head = json.dumps({key: value for key, value in content.items() if key != "cells"}, indent=1, allow_nan=False)
+    return head.removesuffix("\n}") + ',\n "cells": [\n' + ",\n".join(cells) + "\n]}\n"
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, allow_nan=False)
 
 
 def _earlier_cells(path: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
