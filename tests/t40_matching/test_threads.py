@@ -43,21 +43,6 @@ def test_later_runs_beside_the_caller_in_order() -> None:
     assert done == ["first", "second"]
 
 
-def test_the_helper_tells_whether_it_is_busy() -> None:
-    go_on = threading.Event()
-    with helper(CPU, 2) as beside:
-        assert not beside.busy
-        first, last = beside.later(lambda: 1), beside.later(lambda: go_on.wait(5))
-        assert first() == 1
-        assert beside.busy  # the last is not done
-        go_on.set()
-        assert last()
-        assert not beside.busy
-    alone = Helper(None)
-    alone.later(lambda: 1)
-    assert not alone.busy
-
-
 def test_leaving_waits_for_what_was_started() -> None:
     finished = []
     with helper(CPU, 2) as beside:

@@ -133,11 +133,8 @@ def align(
             start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, beside.over)
             judge = matcher if network is None else Matcher(pair, channels, later=later)
             before = later(lambda: similarity(judge, starts[0]))
-            affine, left = start.affine, reduced
             progress("coarse affine", 0.3)
-            if beside.busy:  # otherwise all cores do it
-                affine, left = _approach(affine, reduced, near, cfg.windows), []
-        affine = _approach(affine, left, near, cfg.windows)
+            affine = _approach(start.affine, reduced, near, cfg.windows)
         progress("affine", 0.5)
         affine, matches = refine_affine(matcher, affine, (reduced and near[1:]) or near, cfg.windows)
     except EstimationError as error:

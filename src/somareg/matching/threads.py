@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -50,19 +50,12 @@ class Helper:
 
     def __init__(self, executor: Executor | None) -> None:
         self.executor = executor
-        self._last: Future[Any] | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether the second thread still works on what was started."""
-        return self._last is not None and not self._last.done()
 
     def later(self, work: Callable[[], T]) -> Callable[[], T]:
         """Start work, after what was started before; the call that is returned waits for its result."""
         if self.executor is None:
             return cache(work)
-        self._last = future = self.executor.submit(torch.inference_mode()(work))
-        return future.result
+        return self.executor.submit(torch.inference_mode()(work)).result
 
     def over(self, function: Callable[[A], B], things: Sequence[A]) -> list[B]:
         """Apply a function to each thing; the helper takes some of them if it has nothing else to do."""

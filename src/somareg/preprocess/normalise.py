@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.preprocess.sar import detect_scale, to_log
+from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray, Modality, SarScale
 
 MAX_BANDS = 4
-TELLING = 50_000  # pixels that black and white points are read from
 
 
 def choose_bands(count: int, wanted: tuple[int, ...] | None, descriptions: tuple[str, ...]) -> tuple[int, ...]:
@@ -24,17 +24,6 @@ def choose_bands(count: int, wanted: tuple[int, ...] | None, descriptions: tuple
         i for i, text in enumerate(descriptions, start=1) if text.upper().replace("0", "") in {"B2", "B3", "B4", "B8"}
     ]
     return tuple(named) if len(named) == MAX_BANDS else tuple(range(1, MAX_BANDS + 1))
-
-
-def telling(data: NDArray[Any], mask: BoolArray) -> NDArray[Any]:
-    """Values (C, N) of a (C, H, W) image at its valid pixels; of many, one or two `TELLING`, evenly taken."""
-    flat, valid = data.reshape(len(data), -1), mask.ravel()
-    count = np.count_nonzero(valid)
-    # An odd step passes through all columns of an image whose width is even.
-    step = max(1, (count // TELLING - 1) | 1)
-    if count == valid.size:
-        return flat[:, ::step]
-    return flat[:, np.flatnonzero(valid)[::step]]
 
 
 def normalise(
@@ -64,7 +53,7 @@ def normalise(
     out = np.zeros(image.shape, np.float32)
     if not mask.any():
         return out, note
-    limits = np.percentile(telling(image, mask), [1, 99], axis=1).T
+    limits = np.percentile(subsample(image, mask), [1, 99], axis=1).T
     for band, target, (low, high) in zip(image, out, limits, strict=True):
         if high <= low:
             low, high = float(band[mask].min()), float(band[mask].max())

@@ -128,11 +128,7 @@ def _scale(raster: Raster, bands: tuple[int, ...], modality: Modality, wanted: S
     """
     if modality != "sar" or wanted != "auto":
         return wanted, "as given"
-    step = max(1, max(raster.mask.shape) // 256)  # as many values as a guess needs
-    mask = raster.mask[::step, ::step]
-    if not mask.any():
-        step, mask = 1, raster.mask
-    return detect_scale(raster.data[[b - 1 for b in bands], ::step, ::step], mask)
+    return detect_scale(raster.data[[b - 1 for b in bands]], raster.mask)
 
 
 def _normalised(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray, SarScale
 
 
@@ -23,7 +24,7 @@ def detect_scale(data: NDArray[Any], mask: BoolArray) -> tuple[SarScale, str]:
     """
     if np.iscomplexobj(data):
         return "complex", "complex values: their modulus is used"
-    values = data[:, mask].astype(np.float64)
+    values = subsample(data, mask).astype(np.float64)
     negative = float((values < 0).mean())
     if negative > 0.05:
         return "dB", f"{negative:.0%} of the values are negative"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from somareg.geometry.lattice import jacobian_at, on_lattice
 from somareg.geometry.resample import footprint_of, resample
-from somareg.preprocess.normalise import telling
+from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray, FloatArray, Modality, Previews, Raster, Transform
 
 
@@ -75,7 +75,7 @@ def _side(moving: Raster, transform: Transform, points: FloatArray, step: float)
 
 def limits_of(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArray:
     """Black and white points (C, 2) of an image (C, h, w); SAR gets a darker white point than reflectances."""
-    valid = telling(data, mask)
+    valid = subsample(data, mask)
     if valid.size == 0 or not np.isfinite(valid).any():
         return np.tile([0.0, 1.0], (len(data), 1))
     low, high = np.nanpercentile(valid, [1, 98.5 if modality == "sar" else 99.5], axis=1)

@@ -1,0 +1,22 @@
+"""Some values of an image that stand for all of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.types import BoolArray
+
+ENOUGH = 50_000  # pixels
+
+
+def subsample(data: NDArray[Any], mask: BoolArray) -> NDArray[Any]:
+    """Values (C, N) of a (C, H, W) image at its valid pixels: all of them, or of many about `ENOUGH`, evenly taken."""
+    step = max(1, int(np.count_nonzero(mask)) // ENOUGH)
+    # Without a divisor in common with the width the step passes through all columns: sensors have stripes.
+    while math.gcd(step, mask.shape[1]) > 1:
+        step += 1
+    return data.reshape(len(data), -1)[:, ::step][:, mask.ravel()[::step]]
