@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import struct
-import time
 
 import numpy as np
 import pytest
@@ -353,10 +352,8 @@ def test_views_that_never_end_are_not_asked(tmp_path):
             "CREATE VIEW drawn AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
             "SELECT i, NULL AS shape FROM n"
         )
-    start = time.monotonic()
     with pytest.raises(InputError, match="no layer"):
-        read_tie_points(path)
-    assert time.monotonic() - start < 5
+        read_tie_points(path)  # asked, the view would never end, nor would this
 
 
 @pytest.mark.parametrize(

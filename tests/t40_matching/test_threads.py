@@ -52,7 +52,7 @@ def test_leaving_waits_for_what_was_started() -> None:
 
 def test_over_keeps_the_order_and_does_each_once() -> None:
     seen: list[int] = []
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def double(number: int) -> int:
         if number < 2:  # passes only if two threads are at work
@@ -68,7 +68,7 @@ def test_over_keeps_the_order_and_does_each_once() -> None:
 def test_a_helper_that_is_busy_is_not_waited_for() -> None:
     release = threading.Event()
     with helper(CPU, 2) as beside:
-        busy = beside.later(lambda: release.wait(10))
+        busy = beside.later(lambda: release.wait(60))
         assert beside.over(lambda i: i + 1, [1, 2, 3]) == [2, 3, 4]
         release.set()
         assert busy()

@@ -122,7 +122,7 @@ def test_a_step_is_what_the_settings_say(tmp_path: Path) -> None:
 def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
     cfg = {"devices": 2, "strategy": "ddp", "max_steps": 4, "checkpoint_minutes": 0.0}
     process = spawn(tmp_path / "run", {"cfg": cfg})
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     checkpoint = read(tmp_path / "run" / "last.ckpt")
     assert (checkpoint["global_step"], checkpoint["somareg"]["processes"]) == (4, 2)

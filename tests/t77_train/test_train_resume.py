@@ -81,7 +81,7 @@ def test_kill_and_resume(tmp_path: Path) -> None:
     cfg = {"checkpoint_minutes": 0.0, "max_steps": 400, "optimiser": {"total_steps": 40}}
     killed, last = tmp_path / "killed", tmp_path / "killed" / "last.ckpt"
     process = spawn(killed, {"cfg": cfg, "pause": 0.02})
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 300
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

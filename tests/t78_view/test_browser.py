@@ -62,7 +62,7 @@ def stage(page: Browser) -> tuple[int, int, int, int]:
 def look(page: Browser) -> np.ndarray:
     """The map once it holds still: tiles come one after another."""
     left, top, right, bottom = stage(page)
-    seen, deadline = None, time.monotonic() + 20
+    seen, deadline = None, time.monotonic() + 60
     while True:
         picture = page.picture()[top:bottom, left:right].astype(int)
         if seen is not None and (np.array_equal(seen, picture) or time.monotonic() > deadline):
