@@ -20,7 +20,7 @@ from somareg.matching.describe import Levels, OrientationFeatures
 from somareg.matching.engine import _halvings
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.start import SearchCfg, Start, distinct, find_start, reduction
+from somareg.matching.start import SearchCfg, Start, around, distinct, find_start, reduction, seen
 from somareg.matching.vote import Elected
 from somareg.types import Modality
 from tests.synthetic import SyntheticPair, make_pair, pixel_points
@@ -189,6 +189,66 @@ def test_the_radius_is_a_share_of_the_reference_around_what_is_expected() -> Non
     assert error(find(as_pair(pair), near, cfg=replace(LOCAL, radius=0.06)).affine, pair) < 4
 
 
+# --- strips -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pair", "factor"),
+    [
+        (blank(100, 2048), 3),  # 33 px are enough where it would stay longer than 512 px
+        (blank(128, 2048), 4),
+        (blank(2048, 2048, (2048, 100)), 3),
+        (blank(128, 1024), 2),  # 64 x 512 px
+        (blank(100, 1024), 2),  # 50 x 512 px: no narrower than it must be
+        (blank(100, 512), 1),  # short already
+        (blank(40, 2000), 1),  # too narrow for anything
+    ],
+)
+def test_a_strip_that_stays_long_is_reduced_to_half_of_what_a_network_takes(pair: Pair, factor: int) -> None:
+    assert reduction(pair, 140.0, 512.0) == factor
+
+
+def test_a_turned_strip_is_not_looked_at_where_it_shows_no_strip() -> None:
+    turns = SearchCfg().hypotheses()
+    assert len(around(STILL, turns, blank(2048, 2048), 0.25)) == len(turns)
+    kept = around(STILL, turns, blank(100, 2048), 0.25)
+    assert {round(one.parameters()["rotation_deg"]) for one in kept} == {0}
+    assert len(kept) == 3  # the scales
+    # The moving strip lies across the reference's, so what is expected shows little itself, and nothing is left out.
+    all_around = SearchCfg(rotation_deg=180.0, scale=(1.0, 1.0)).hypotheses()
+    centred = AffineTransform.from_parameters(shift=(-960.0, 960.0))
+    across = around(centred, all_around, blank(128, 2048, (2048, 128)), 0.25)
+    assert len(across) == len(all_around)
+
+
+def test_the_share_that_is_seen() -> None:
+    pair = blank(40, 80)
+    assert seen(STILL, pair) == 1.0
+    assert seen(AffineTransform.from_parameters(shift=(40.0, 0.0)), pair) == pytest.approx(0.5, abs=0.02)
+    assert seen(AffineTransform.from_parameters(shift=(0.0, 50.0)), pair) == 0.0
+    assert seen(STILL, blank(40, 80, (20, 80))) == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_strip_is_found_where_votes_look_at_32_of_its_pixels(turned: bool) -> None:
+    made = make_pair(3, 512, rotation_deg=1.0, scale=1.02, shift=(9.0, -4.0))
+    whole = as_pair(made)
+    rows = slice(224, 288)
+    strip = Pair(
+        *(part[..., rows, :] for part in (whole.reference, whole.reference_mask, whole.moving, whole.moving_mask))
+    )
+    if turned:
+        strip = Pair(*(part.mT for part in (strip.reference, strip.reference_mask, strip.moving, strip.moving_mask)))
+    cfg = SearchCfg(strip_px=300.0)
+    assert reduction(strip, cfg.fine_px, cfg.strip_px) == 2
+    found = find(strip, cfg=cfg)
+    points = np.array([(x, y) for x in range(0, 512, 16) for y in range(224, 288, 16)], float)
+    truth = made.to_moving(points) - (0.0, 224.0)
+    local = points - (0.0, 224.0)
+    there = found.affine(local[:, ::-1])[:, ::-1] if turned else found.affine(local)
+    assert np.sqrt(((there - truth) ** 2).sum(1).mean()) < 4
+
+
 # --- how much is looked at --------------------------------------------------------------------------------------------
 
 
@@ -214,15 +274,15 @@ def test_support_for_what_is_expected_ends_the_search() -> None:
 def test_without_support_all_guesses_are_looked_at_small_and_the_best_again() -> None:
     pair = as_pair(make_pair(0, 256, rotation_deg=2, shift=(5.0, -3.0)))
     never = replace(SearchCfg(), settled=math.inf, apart_px=0.0, share=0.0)
-    seen = looked_at(pair, never)
+    looks = looked_at(pair, never)
     small, large = reduction(pair, never.coarse_px), reduction(pair, never.fine_px)
     assert small > large
-    references = [side for count, side in seen.asked if side in (256 // small, 256 // large)]
+    references = [side for count, side in looks.asked if side in (256 // small, 256 // large)]
     assert sorted(references) == [256 // small, 256 // large]
     # What is expected, small and finer; then the 8 other guesses in two groups, and the best of all 9 finer, but for
     # what was looked at already.
-    assert sum(count for count, _ in seen.asked) == 2 + 9 + never.keep
-    assert looked_at(pair, replace(never, keep=4)).images == seen.images + 1
+    assert sum(count for count, _ in looks.asked) == 2 + 9 + never.keep
+    assert looked_at(pair, replace(never, keep=4)).images == looks.images + 1
 
 
 def test_guesses_that_lead_to_the_same_place_are_looked_at_once() -> None:

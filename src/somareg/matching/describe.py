@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from torch import Tensor
+from torch.nn import functional as F
 
+from somareg.features.encoder import MIN_SIDE
 from somareg.features.orientation import OrientationCfg, orientation_channels
 from somareg.matching.network import Soma
 from somareg.types import Modality
@@ -68,8 +70,17 @@ class LearnedFeatures:
         return self._strides
 
     def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
-        encoded = self.network.encode(image, mask, modality, self._strides)
-        return {s: (encoded.pyramid[s].float() * encoded.valid[s], encoded.valid[s]) for s in self._strides}
+        height, width = image.shape[-2:]
+        # A strip is narrow where votes look at it reduced: the network gets its size in pixels that it knows are none.
+        room = [0, max(0, MIN_SIDE - width), 0, max(0, MIN_SIDE - height)]
+        encoded = self.network.encode(F.pad(image, room), F.pad(mask, room), modality, self._strides)
+        levels = {}
+        for s in self._strides:
+            features, valid = (
+                each[..., : height // s, : width // s] for each in (encoded.pyramid[s], encoded.valid[s])
+            )
+            levels[s] = features.float() * valid, valid
+        return levels
 
     def temperature(self, stride: int) -> float | None:
         return self.network.temperature(stride)

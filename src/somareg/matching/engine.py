@@ -127,7 +127,7 @@ def align(
         progress("search", 0.05)
         with helper(device, cores) as beside:
             later = beside.later
-            factors = _halvings(reduction(pair, cfg.search.fine_px))
+            factors = _halvings(reduction(pair, cfg.search.fine_px, cfg.search.strip_px))
             reduced = [(factor, Matcher(pair.reduced(factor), features, reuse, later)) for factor in factors]
             matcher = Matcher(pair, features, reuse, later)
             start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, beside.over)

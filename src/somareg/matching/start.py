@@ -32,6 +32,8 @@ class SearchCfg:
         rotation_step_deg: distance between neighbouring guesses.
         scale: (smallest, largest) scale of the moving image against the reference.
         scale_step: ratio between neighbouring guesses.
+        seen: guesses that show less than this share of what the expected one shows of the reference are not looked at:
+            a strip hardly meets another one that is turned.
         radius: translation radius as a share of the reference's longer side.
         keep: guesses of the low resolution that are looked at again, at most.
         apart_px: those nearer to a better one, pixels of the low resolution, are not: its finer vote covers them.
@@ -40,6 +42,7 @@ class SearchCfg:
         doubtful: support by the low resolution without which what is expected waits for the other guesses, and by the
             finer one up to which wide votes there are asked as well, around what is expected and what was found.
         coarse_px, fine_px: longer side of the image at the two resolutions.
+        strip_px: longer side up to which a strip is reduced at both, as far as its shorter one bears.
         coarse: votes at the low one.
         close, close_px: votes at the finer one around what they found, which is right within so many pixels there.
         fine: wide ones.
@@ -49,6 +52,7 @@ class SearchCfg:
     rotation_step_deg: float = 16.0
     scale: tuple[float, float] = (0.78, 1.28)
     scale_step: float = 1.185
+    seen: float = 0.25
     radius: float = 0.14
     keep: int = 3
     apart_px: float = 6.0
@@ -57,6 +61,7 @@ class SearchCfg:
     doubtful: float = 1.3
     coarse_px: float = 80.0
     fine_px: float = 140.0
+    strip_px: float = 512.0
     coarse: VoteCfg = field(default_factory=lambda: VoteCfg(WindowCfg(14, 4, 4), 8.0, 0.085, 1.5))
     close: VoteCfg = field(default_factory=lambda: VoteCfg(rotation_deg=2.5, scale=0.025))
     close_px: float = 5.0
@@ -108,15 +113,15 @@ def find_start(full: Matcher, starts: tuple[AffineTransform, ...], cfg: SearchCf
     Raises:
         EstimationError: no window could be matched anywhere.
     """
-    factor = reduction(full.pair, cfg.fine_px)
+    factor = reduction(full.pair, cfg.fine_px, cfg.strip_px)
     matcher = full.reduced(factor)
-    around = [rescale(start, 1, factor) for start in starts]
+    guesses = [rescale(start, 1, factor) for start in starts]
     found: list[Elected] = []
     if cfg.is_wide:
         found, likely = _search(full, matcher, factor, starts, cfg, over)
-        around += likely
+        guesses += likely
     if not found or best_score(found) < cfg.doubtful:
-        found += vote(matcher, around, cfg.radius * max(matcher.pair.shape), cfg.fine, over)
+        found += vote(matcher, guesses, cfg.radius * max(matcher.pair.shape), cfg.fine, over)
     if not found:
         raise EstimationError("no window could be matched: the images hold too little that is valid and not flat")
     best = max(found, key=lambda elected: elected.score)
@@ -137,21 +142,16 @@ def _search(
     Returns:
         What was elected at the finer resolution, and what the low one led to, both in the finer one's pixels.
     """
-    coarse = reduction(full.pair, cfg.coarse_px)
+    coarse = reduction(full.pair, cfg.coarse_px, cfg.strip_px)
     small = full.reduced(coarse)
     shape = small.pair.shape
-    centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
     low: list[Elected] = []
     high: list[Elected] = []
     likely: list[AffineTransform] = []
     first, *others = sorted(cfg.hypotheses(), key=lambda one: one != (0.0, 1.0))
     for turns, enough in (([first], cfg.doubtful), (others, 0.0)):
         guesses = [
-            rescale(start, 1, coarse).after(
-                AffineTransform.from_parameters(rotation_deg=turn, scale=scale, centre=centre)
-            )
-            for start in starts
-            for turn, scale in turns
+            guess for start in starts for guess in around(rescale(start, 1, coarse), turns, small.pair, cfg.seen)
         ]
         low += vote(small, guesses, cfg.radius * max(shape), cfg.coarse, over)
         if best_score(low) < enough:
@@ -165,15 +165,53 @@ def _search(
     return high, [rescale(guess, coarse, factor) for guess in likely]
 
 
+def around(
+    expected: AffineTransform, turns: list[tuple[float, float]], pair: Pair, share: float
+) -> list[AffineTransform]:
+    """What is expected, turned and scaled about the reference's centre, as far as it still shows the reference.
+
+    Args:
+        expected: reference pixels -> moving pixels.
+        turns: (rotation in degrees, scale) of each.
+        pair: the images.
+        share: of what is seen of the reference as expected; those that show less are left out.
+    """
+    centre = ((pair.shape[1] - 1) / 2, (pair.shape[0] - 1) / 2)
+    turned = [
+        expected.after(AffineTransform.from_parameters(rotation_deg=turn, scale=scale, centre=centre))
+        for turn, scale in turns
+    ]
+    enough = share * seen(expected, pair)
+    return [one for one in turned if seen(one, pair) >= enough]
+
+
+def seen(transform: AffineTransform, pair: Pair) -> float:
+    """Share of the reference that lies in the moving image's frame under a transform, 0-1."""
+    height, width = pair.shape
+    x, y = np.meshgrid(np.linspace(0, width - 1, 33), np.linspace(0, height - 1, 33))
+    there = transform(np.stack([x.ravel(), y.ravel()], axis=-1))
+    last = np.array(pair.moving.shape[:-3:-1]) - 1
+    return float(((there >= 0) & (there <= last)).all(axis=-1).mean())
+
+
 def best_score(elected: list[Elected]) -> float:
     """The largest support, 0 where there is none."""
     return max((one.score for one in elected), default=0.0)
 
 
-def reduction(pair: Pair, side_px: float) -> int:
-    """The factor that brings the reference's longer side to about `side_px`, while enough is left of every side."""
-    factor = max(1, math.ceil(max(pair.shape) / side_px - 0.2))
-    while factor > 1 and min(*pair.shape, *pair.moving.shape[-2:]) // factor < MIN_SIDE:
+def reduction(pair: Pair, side_px: float, strip_px: float = math.inf) -> int:
+    """The factor that brings the reference's longer side to about `side_px`, while enough is left of every side.
+
+    Args:
+        pair: the images.
+        side_px: longer side that is asked for.
+        strip_px: longer side from which half of what a network needs is enough of the shorter one.
+    """
+    length, narrowest = max(pair.shape), min(*pair.shape, *pair.moving.shape[-2:])
+    factor = max(1, math.ceil(length / side_px - 0.2))
+    while factor > 1 and narrowest // factor < MIN_SIDE:
+        if narrowest // factor >= MIN_SIDE // 2 and length / (factor - 1) > strip_px:
+            break
         factor -= 1
     return factor
 
