@@ -211,6 +211,8 @@ def test_a_strip_that_stays_long_is_reduced_to_half_of_what_a_network_takes(pair
 def test_a_turned_strip_is_not_looked_at_where_it_shows_no_strip() -> None:
     turns = SearchCfg().hypotheses()
     assert len(around(STILL, turns, blank(2048, 2048), 0.25)) == len(turns)
+    large = [(turn, scale) for turn in (-16.0, 0.0, 16.0) for scale in (0.4, 2.5)]
+    assert len(around(STILL, large, blank(512, 512), 0.25)) == len(large)  # a small part of the reference, by right
     kept = around(STILL, turns, blank(100, 2048), 0.25)
     assert {round(one.parameters()["rotation_deg"]) for one in kept} == {0}
     assert len(kept) == 3  # the scales

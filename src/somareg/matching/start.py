@@ -32,8 +32,8 @@ class SearchCfg:
         rotation_step_deg: distance between neighbouring guesses.
         scale: (smallest, largest) scale of the moving image against the reference.
         scale_step: ratio between neighbouring guesses.
-        seen: guesses that show less than this share of what the expected one shows of the reference are not looked at:
-            a strip hardly meets another one that is turned.
+        seen: turned guesses that show less than this share of what they show of the reference when not turned are not
+            looked at: a strip hardly meets another one across it.
         radius: translation radius as a share of the reference's longer side.
         keep: guesses of the low resolution that are looked at again, at most.
         apart_px: those nearer to a better one, pixels of the low resolution, are not: its finer vote covers them.
@@ -168,21 +168,20 @@ def _search(
 def around(
     expected: AffineTransform, turns: list[tuple[float, float]], pair: Pair, share: float
 ) -> list[AffineTransform]:
-    """What is expected, turned and scaled about the reference's centre, as far as it still shows the reference.
+    """What is expected, scaled and turned about the reference's centre, but for turns that show hardly any of it.
 
     Args:
         expected: reference pixels -> moving pixels.
         turns: (rotation in degrees, scale) of each.
         pair: the images.
-        share: of what is seen of the reference as expected; those that show less are left out.
+        share: of what is seen of the reference with the same scale, not turned; those that show less are left out.
     """
     centre = ((pair.shape[1] - 1) / 2, (pair.shape[0] - 1) / 2)
-    turned = [
-        expected.after(AffineTransform.from_parameters(rotation_deg=turn, scale=scale, centre=centre))
-        for turn, scale in turns
-    ]
-    enough = share * seen(expected, pair)
-    return [one for one in turned if seen(one, pair) >= enough]
+
+    def guess(turn: float, scale: float) -> AffineTransform:
+        return expected.after(AffineTransform.from_parameters(rotation_deg=turn, scale=scale, centre=centre))
+
+    return [guess(*one) for one in turns if seen(guess(*one), pair) >= share * seen(guess(0.0, one[1]), pair)]
 
 
 def seen(transform: AffineTransform, pair: Pair) -> float:
