@@ -93,6 +93,17 @@ def test_clear_differences_are_named() -> None:
     assert "no full row" in update_page(None, rows[1:], SETTING)
 
 
+def test_what_one_part_is_worth_without_another_is_told() -> None:
+    good, bad = (0.5,) * 6, (3.0,) * 6
+    rows = [row(FULL, good, good), row("orientation-off", good, bad), row("orientation-off_fge-off", bad, bad)]
+    said = (
+        "- Registration, neither orientation channels nor FGE against no orientation channels, better : worse (z): "
+        "**0 : 6 (-2.0)**."
+    )
+    assert said in update_page(None, rows, SETTING)
+    assert "against" not in update_page(None, rows[:2], SETTING)
+
+
 def test_no_threshold_below_the_labels_is_quoted() -> None:
     text = update_page(None, [row(FULL, (0.5,), (0.5,), quoted=2.0)], SETTING)
     assert cells(text, "full")[0][:4] == ["–", "100", "100", "100"]

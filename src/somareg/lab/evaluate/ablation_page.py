@@ -30,6 +30,7 @@ LABELS = {
     "weight-free": "weight-free engine",
     "identity": "identity",
 }
+ALSO_COMPARED = (("orientation-off_fge-off", "orientation-off"),)  # what FGE is worth without a head start
 BEGIN = "<!-- written by python -m somareg.lab.evaluate.ablate: what is changed here is lost -->"
 END = "<!-- end of what the command writes -->"
 
@@ -257,7 +258,18 @@ def _differences(rows: Sequence[Row]) -> str:
             lines.append(f"- {title}, {said}: {_listed(names)}")
         if LABELS[ANOTHER_SEED] in clear:
             lines.append(f"- {title}: another seed alone makes a clear difference, so these may be chance in training.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_other_differences({row.name: row for row in rows})])
+
+
+def _other_differences(rows: dict[str, Row]) -> list[str]:
+    """Of rows that differ from each other by one thing, and from the full row by more; one line per part."""
+    return [
+        f"- {title}, {_label(rows[less])} against {_label(rows[more])}, better : worse (z): "
+        f"{_verdict(rows[less], rows[more], part)}."
+        for less, more in ALSO_COMPARED
+        if less in rows and more in rows
+        for title, part in PARTS.items()
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:
