@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 DATA   := data
 RUN    := runs/rehearsal
 
-.PHONY: help demo test lint smoke docs rehearsal weights clean
+.PHONY: help demo test lint smoke docs rehearsal tiles weights gpu-pack clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs   build the documentation site into build/site"
 	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
 	@echo "make weights DATA=DIR     train the weights that ship again, 80 minutes on one core, into runs/compact"
+	@echo "make gpu-pack DATA=DIR    one file of at most 55 MB from which tools/gpu_hour.py trains, into runs/gpu"
 	@echo "make clean  remove .venv, caches and the demo's outputs"
 
 demo: $(VENV)/.demo
@@ -56,21 +57,34 @@ rehearsal: $(VENV)/.train
 	$(BIN)/somareg export $(RUN)/tiny/best.ckpt -o $(RUN)/tiny.safetensors --overwrite
 	$(BIN)/somareg demo --model $(RUN)/tiny.safetensors -o $(RUN)/demo || test $$? -eq 3
 
-# How the weights that ship were made, from the pairs in DATA to the file: docs/weights.md. configs/compact.yaml names
-# the tiles and the samples.
+# Tiles with labels measured again, from all pairs in DATA that may be learned from: docs/data.md.
 SHIP := runs/compact
-MINUTES ?= 80
-weights: $(VENV)/.train
-	$(call folder,$(SHIP)/raw/places,$(PACK) --sets ombria sen12scenes sen12patches --roles train)
+tiles: $(VENV)/.train
+	$(call folder,$(SHIP)/raw/ombria,$(PACK) --sets ombria --roles train)
+	$(call folder,$(SHIP)/raw/places,$(PACK) --sets sen12scenes sen12patches --roles train)
 	$(call folder,$(SHIP)/raw/unaligned,$(PACK) --sets sen12scenes sen12patches --roles train-unaligned)
 	$(call folder,$(SHIP)/raw/volkov,$(PACK) --sets volkov --roles train-unaligned --max-residual 1.4)
+	$(call folder,$(SHIP)/tiles/ombria,$(CLEAN) --tiles $(SHIP)/raw/ombria --by pair)
 	$(call folder,$(SHIP)/tiles/places,$(CLEAN) --tiles $(SHIP)/raw/places)
 	$(call folder,$(SHIP)/tiles/unaligned,$(CLEAN) --tiles $(SHIP)/raw/unaligned --drop)
 	$(call folder,$(SHIP)/tiles/volkov,$(CLEAN) --tiles $(SHIP)/raw/volkov --by tile --drop)
+
+# How the weights that ship were made, from the pairs in DATA to the file: docs/weights.md. configs/compact.yaml names
+# the tiles and the samples.
+MINUTES ?= 80
+weights: tiles
 	test -f $(SHIP)/val.safetensors || $(BIN)/python -m somareg.lab.data.samples --data $(DATA) --limit 100 --out $(SHIP)/val.safetensors
 	$(BIN)/somareg train --config configs/compact.yaml -o $(SHIP)/run --max-minutes $(MINUTES) \
 		$$(test -f $(SHIP)/run/last.ckpt && echo --resume)
 	$(BIN)/somareg export $(SHIP)/run/last.ckpt -o $(SHIP)/compact.safetensors --validation $(SHIP)/val.safetensors --overwrite
+
+# Everything that a machine with a GPU needs, in one file: docs/training.md, "An hour of GPU".
+GPU := runs/gpu
+gpu-pack: tiles
+	test -f $(GPU)/val.safetensors || $(BIN)/python -m somareg.lab.data.samples --data $(DATA) --levels m H A --limit 60 \
+		--hold-out sen12patches --out $(GPU)/val.safetensors
+	test -f $(GPU)/pack.safetensors || $(BIN)/python -m somareg.lab.data.bundle --tiles $(SHIP)/tiles/* \
+		--samples $(GPU)/val.safetensors --out $(GPU)/pack.safetensors
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -226,7 +226,7 @@ def test_every_limit_counts() -> None:
 
 
 def test_an_unknown_unit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--by is 'scene'; give group or tile"):
+    with pytest.raises(ConfigError, match="--by is 'scene'; give group, pair, tile"):
         CleanCfg(by="scene")
 
 

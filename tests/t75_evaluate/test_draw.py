@@ -267,3 +267,43 @@ def test_bad_settings_and_small_tiles_are_refused() -> None:
         DrawCfg(near_share=1.5)
     with pytest.raises(InputError, match="larger tiles"):
         draw(ramps(LABEL)[0], replace(FAR, crop=300))
+
+
+def shape_of(truth: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Aspect and slope of the y axis of every affine (B, 2, 3)."""
+    found = [AffineTransform(matrix.double().numpy()).parameters() for matrix in truth]
+    scale = np.array([p["scale"] for p in found])
+    return scale[:, 0] / scale[:, 1], np.tan(np.deg2rad([p["shear_deg"] for p in found]))
+
+
+def test_full_affines_fill_their_ranges_and_similarities_keep_their_shape() -> None:
+    tile = tiles(torch.rand(320, 320) * 255, torch.rand(3, 320, 320) * 255)
+    wide = replace(FAR, aspect=(0.75, 1.33), shear_deg=math.degrees(math.atan(0.1)), scale=(1.0, 1.3), shift=0.02)
+    aspect, lean = shape_of(draw(tile, wide, count=300).truth)
+    assert aspect.min() >= 0.75 - 1e-4 and aspect.max() <= 1.33 + 1e-4
+    assert np.ptp(aspect) > 0.9 * 0.58 and np.ptp(lean) > 0.18 and np.abs(lean).max() <= 0.1 + 1e-4
+    similar = draw(tile, replace(wide, similar_share=1.0), count=40).truth
+    aspect, lean = shape_of(similar)
+    assert np.abs(aspect - 1).max() < 1e-4 and np.abs(lean).max() < 1e-4
+    aspect, _ = shape_of(draw(tile, replace(wide, similar_share=0.5), count=200).truth)
+    assert 0.35 < (np.abs(aspect - 1) < 1e-4).mean() < 0.65
+
+
+def test_a_stretched_pair_shows_what_its_truth_says() -> None:
+    stretched = replace(FAR, aspect=(0.75, 1.33), shear_deg=5.0)
+    for of_axis, ramp in enumerate(ramps(LABEL)):
+        batch = draw(ramp, stretched, seed=4)
+        assert batch.moving_mask.mean() > 0.99
+        scale = np.array([AffineTransform(m.double().numpy()).parameters()["scale"] for m in batch.truth])
+        assert np.abs(np.log(scale[:, 0] / scale[:, 1])).max() > 0.15
+        # the optical ramps tell where each reference pixel lies in the tile; the label says where SAR shows that
+        seen = batch.reference[:, :2].double().permute(0, 2, 3, 1) @ LABEL[:, :2].double().T + LABEL[:, 2].double()
+        y, x = torch.meshgrid(torch.arange(float(CROP)), torch.arange(float(CROP)), indexing="ij")
+        places = (
+            torch.stack([x, y], dim=-1).double() @ batch.truth[:, None, :, :2].double().mT
+            + batch.truth[:, None, None, :, 2]
+        )
+        grid = (places + 0.5) * 2 / CROP - 1
+        inside = ((places > 2) & (places < CROP - 3)).all(-1)
+        found = F.grid_sample(batch.moving.double(), grid, align_corners=False)[:, 0]
+        assert (found - seen[..., of_axis])[inside].abs().max() < 1.5  # 8-bit ramps on both sides

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -41,15 +42,17 @@ def test_drawn_affines_keep_the_levels_ranges(name):
     scale = np.array([p["scale"] for p in drawn])
     shift = np.array([p["shift"] for p in drawn])
     assert 0.9 * level.rotation_deg < np.abs(rotation).max() <= level.rotation_deg + 1e-3
-    assert np.abs(scale[:, 0] - scale[:, 1]).max() < 1e-5
-    assert level.scale[0] - 1e-5 <= scale.min() and scale.max() <= level.scale[1] + 1e-5
-    assert np.ptp(scale) > 0.9 * (level.scale[1] - level.scale[0])
+    aspect, size = scale[:, 0] / scale[:, 1], np.sqrt(scale.prod(axis=1))
+    lean = np.tan(np.deg2rad([p["shear_deg"] for p in drawn]))
+    for values, (low, high) in ((size, level.scale), (aspect, level.aspect), (lean, (-level.shear, level.shear))):
+        assert low - 1e-5 <= values.min() and values.max() <= high + 1e-5
+        assert np.ptp(values) >= 0.9 * (high - low)
     assert 0.9 * level.shift * crop < np.abs(shift).max() <= level.shift * crop + 1e-3
 
 
 def test_pixels_of_a_sample_are_those_of_the_true_scene(data_dir, info, truth):
     rows, cols = np.mgrid[: info.crop, : info.crop].astype(float)
-    for level in ("m", "H", "R"):
+    for level in ("m", "H", "R", "A"):
         for sample in make_list(data_dir, info, "test", levels=[level], count=4).samples[level]:
             phase = float(sample.pair.name[1])
             loaded = load_sample(data_dir, sample)
@@ -92,7 +95,10 @@ def test_committed_samples_are_border_free_and_within_their_level(name, split):
             assert corners.min() >= 2 and (corners.max(axis=0) <= (sample.pair.width - 3, sample.pair.height - 3)).all()
             drawn = AffineTransform(sample.matrix).parameters((middle, middle))
             assert abs(drawn["rotation_deg"]) <= LEVELS[level].rotation_deg + 1e-3
-            assert LEVELS[level].scale[0] - 1e-5 <= drawn["scale"][0] <= LEVELS[level].scale[1] + 1e-5
+            (wide, high), of_level = drawn["scale"], LEVELS[level]
+            assert of_level.scale[0] - 1e-5 <= math.sqrt(wide * high) <= of_level.scale[1] + 1e-5
+            assert of_level.aspect[0] - 1e-5 <= wide / high <= of_level.aspect[1] + 1e-5
+            assert abs(math.tan(math.radians(drawn["shear_deg"]))) <= of_level.shear + 1e-5
     assert list(made.samples) == list(LEVELS)
     assert all(made.rejected[level].keys() == {"size", "nodata"} for level in LEVELS)
 

@@ -146,7 +146,7 @@ def test_ema_swaps_in_and_out() -> None:
     initial = network.first.weight.detach().clone()
     with torch.no_grad():
         network.first.weight.add_(1.0)
-    ema.update(0)  # decay 0.1
+    ema.update(0, torch.tensor(True))  # decay 0.1
     torch.testing.assert_close(ema.average["first.weight"], initial + 0.9)
     own = network.first.weight.detach().clone()
     with pytest.raises(KeyError), ema.swapped_in():

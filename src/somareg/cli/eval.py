@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of the pairs (benchmarks/README.md)")]
 Sets = Annotated[str, typer.Option("--sets", metavar="A,B", help="sets of pairs")]
-Levels = Annotated[str, typer.Option("--levels", metavar="A,B", help="difficulty: E, m, M, H, R")]
+Levels = Annotated[str, typer.Option("--levels", metavar="A,B", help="difficulty: E, m, M, H, R, A")]
 Methods = Annotated[
     str, typer.Option("--methods", metavar="A,B", help="methods to measure; a model is FILE.safetensors or NAME=FILE")
 ]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from somareg.features.masks import is_whole
 from somareg.features.pooling import block_mean
 
 STRIP = 16  # rows of cells
@@ -100,8 +101,7 @@ def gradients(image: Tensor, mask: Tensor, sigma: float) -> tuple[Tensor, Tensor
         (gx, gy), each (B, C, H, W), zero where nothing is known.
     """
     kernel, slope = gaussian_taps(sigma)
-    # A graph (torch.export, torch.compile) cannot choose by values: it takes the long way, which gives the same.
-    if not torch.compiler.is_compiling() and bool((mask > 0).all()):
+    if is_whole(mask):
         return _separable(image, slope, kernel), _separable(image, kernel, slope)
     mean = (image * mask).sum((-2, -1), keepdim=True) / mask.sum((-2, -1), keepdim=True).clamp_min(1.0)
     weight = smooth(mask, 2 * sigma)

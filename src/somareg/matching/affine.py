@@ -21,7 +21,7 @@ class AffineFit:
 
     Attributes:
         matrix: (B, 2, 3) float64, the identity where refused.
-        condition: (B,) condition number of the normal matrix.
+        condition: (B,) condition number of the normal matrix, see `condition_number`.
         refused: (B,) bool: fewer than three weighted points, points on a line or in one spot, or not finite.
     """
 
@@ -104,15 +104,39 @@ def fit_affine_batch(
         normal, right = _joint_normal(design, d, share, pull, length, shape)
     unit = torch.eye(normal.shape[-1], dtype=p.dtype, device=p.device)
     hopeless = too_few | ~torch.isfinite(torch.cat([normal, right], dim=-1)).all(-1).all(-1)
-    condition = torch.linalg.cond(torch.where(hopeless[:, None, None], unit, normal).detach())
+    condition = condition_number(torch.where(hopeless[:, None, None], unit, normal).detach())
     refused = hopeless | ~(condition <= MAX_CONDITION)
-    solution = torch.linalg.solve(torch.where(refused[:, None, None], unit, normal), right)
+    solution = solve(torch.where(refused[:, None, None], unit, normal), right)
     rows = solution.mT if by_axis else solution.reshape(-1, 2, 3)
     linear = identity + rows[..., :2] / length
     shift = rows[..., 2:] - (linear - identity) @ centre.mT
     still = torch.eye(2, 3, dtype=p.dtype, device=p.device)
     matrix = torch.where(refused[:, None, None], still, torch.cat([linear, shift], dim=-1))
     return AffineFit(matrix, torch.where(hopeless, torch.inf, condition), refused)
+
+
+def condition_number(matrix: Tensor) -> Tensor:
+    """Condition numbers (B,) of symmetric (B, n, n) matrices by Frobenius norms, 1 for the identity; infinite for
+    matrices that are not positive definite.
+
+    Between an n-th of the usual one and that itself, and without a decomposition that the host waits for.
+    """
+    inverse = solve(matrix, torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix))
+    condition = torch.linalg.matrix_norm(matrix) * torch.linalg.matrix_norm(inverse) / matrix.shape[-1]
+    return torch.where(torch.isfinite(condition), condition, torch.inf)
+
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """`matrix^-1 right` for symmetric positive definite matrices (..., n, n), NaN for others; no host waits to hear it.
+
+    By Cholesky factors. Batches of LU factors come out wrong on a CPU once another thread has factorised (oneMKL 2024.2
+    in torch 2.13), and these matrices need no pivots.
+    """
+    root, failed = torch.linalg.cholesky_ex((matrix + matrix.mT) / 2)  # its gradient takes both triangles
+    solution: Tensor = torch.linalg.solve_triangular(
+        root.mT, torch.linalg.solve_triangular(root, right, upper=False), upper=True
+    )
+    return torch.where((failed == 0)[..., None, None], solution, torch.nan)
 
 
 def _joint_normal(

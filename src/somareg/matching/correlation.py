@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from somareg.features.masks import is_whole
 from somareg.matching.bands import BLOCK, band_sums
 from somareg.matching.layout import WindowGrid
 
@@ -134,7 +135,7 @@ def by_bands(
     moving_energy = moving.square().sum(1, keepdim=True)
     covariance = band_sums(reference, moving, grid)
     fixed, moved = [reference_valid], [moving_energy]
-    if whole := bool((moving_valid > 0).all()):
+    if whole := is_whole(moving_valid):
         seen = count[..., None, None].expand_as(covariance)
         window_energy = grid.sums(reference_energy[:, 0])[..., None, None]
     else:
@@ -155,7 +156,7 @@ def by_products(
     moving_energy = moving.square().sum(1, keepdim=True)
     covariance = grid.sums(_products(reference, moving, side))
     energy = grid.sums(_products(reference_valid, moving_energy, side))
-    if bool((moving_valid > 0).all()):
+    if is_whole(moving_valid):
         energy = energy * grid.sums(reference_energy)
         seen = count[:, None].expand_as(energy)
     else:
@@ -208,7 +209,7 @@ def correlate_areas(
     mask_spectrum = spectrum(window_valid[:, 0]).conj()
     covariance = correlation((spectrum(window).conj() * spectrum(area)).sum(1))
     area_energy = correlation(mask_spectrum * spectrum(area.square().sum(1))).clamp_min(0.0)
-    if bool((area_valid > 0).all()):
+    if is_whole(area_valid):
         window_energy = window.square().sum((1, 2, 3))[:, None, None]
         seen = window_valid.sum((1, 2, 3))[:, None, None].expand_as(covariance)
     else:

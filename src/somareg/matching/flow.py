@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform, FieldTransform, compose
-from somareg.matching.affine import fade
+from somareg.matching.affine import fade, solve
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
 from somareg.matching.process import Process, kernel, lattice, overlap_noise, profiled_likelihood
@@ -117,7 +117,7 @@ def _fit_process(
         noise = _relative_noise(points, precision * factor, side)
         length, ratio = _choose(points, values, noise, side, cfg)
         covariance = ratio * kernel(points, points, length) + noise
-        kappa = float((values * torch.linalg.solve(covariance, values)).sum() / values.numel())
+        kappa = float((values * solve(covariance, values)).sum() / values.numel())
         process = Process(points, values, kappa * noise, length, ratio * kappa)
         residual = (values - process.predict(points)).norm(dim=1)
         scale = 2.0 * float(_weighted_median(residual, precision)) + 0.2

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from somareg.geometry import FieldTransform
+from somareg.matching.affine import solve
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def process_mean(
         (..., M, 2).
     """
     covariance = variance * kernel(points, points, length) + noise
-    mean: Tensor = variance * kernel(where, points, length) @ torch.linalg.solve(covariance, values)
+    mean: Tensor = variance * kernel(where, points, length) @ solve(covariance, values)
     return mean
 
 
@@ -95,7 +96,7 @@ def process_variance(points: Tensor, noise: Tensor, length: float, variance: flo
     """Posterior variance (..., M) of the same process."""
     cross = variance * kernel(where, points, length)
     covariance = variance * kernel(points, points, length) + noise
-    removed: Tensor = (cross * torch.linalg.solve(covariance, cross.mT).mT).sum(-1)
+    removed: Tensor = (cross * solve(covariance, cross.mT).mT).sum(-1)
     return (variance - removed).clamp(0.0, variance)
 
 

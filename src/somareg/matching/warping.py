@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from somareg.features.masks import is_whole
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import apply_affine_batch
 from somareg.types import Transform
@@ -45,7 +46,7 @@ def sample(image: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
     normalised = ((points + 0.5) * 2 / size - 1).to(image.dtype)[None]
     values = F.grid_sample(image, normalised, mode="bilinear", padding_mode="border", align_corners=False)
     inside = ((points >= 0) & (points <= size - 1)).all(-1).to(image.dtype)[None, None]
-    if bool((mask > 0).all()):
+    if is_whole(mask):
         return values, inside
     seen = F.grid_sample(mask, normalised, mode="bilinear", padding_mode="border", align_corners=False)
     return values, inside * (seen > 0.999)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -144,12 +145,17 @@ class AugmentCfg:
         optical, sar: by modality.
         dropout_share: share of the images that lose one to three rectangles (their mask becomes 0).
         dropout_side: sides of the rectangles as shares of the image's.
+        edge_share: share of the images that end within the crop, as at the edge of a swath: the mask is 0 beyond a
+            straight line of any direction.
+        edge_depth: how far in the line lies at most, as a share of the image's extent across it.
     """
 
     optical: OpticalAugmentCfg = field(default_factory=OpticalAugmentCfg)
     sar: SarAugmentCfg = field(default_factory=SarAugmentCfg)
     dropout_share: float = 0.1
     dropout_side: Range = (0.05, 0.3)
+    edge_share: float = 0.0
+    edge_depth: float = 0.35
 
     def __post_init__(self) -> None:
         _check_shares(self)
@@ -192,23 +198,23 @@ def augment(batch: PairBatch, cfg: AugmentCfg, generator: torch.Generator) -> Pa
         generator: all randomness.
 
     Returns:
-        grey values 0-255; masks are 0 in rectangles that were dropped too.
+        grey values 0-255; masks are also 0 in rectangles that were dropped and beyond edges.
     """
     dice = Dice(generator, batch.reference.device)
     of_reference, of_moving = batch.modalities
     return replace(
         batch,
         reference=_befall(batch.reference, of_reference, cfg, dice),
-        reference_mask=drop_rectangles(batch.reference_mask, cfg.dropout_share, cfg.dropout_side, dice),
+        reference_mask=_with_gaps(batch.reference_mask, cfg, dice),
         moving=_befall(batch.moving, of_moving, cfg, dice),
-        moving_mask=drop_rectangles(batch.moving_mask, cfg.dropout_share, cfg.dropout_side, dice),
+        moving_mask=_with_gaps(batch.moving_mask, cfg, dice),
     )
 
 
 def _befall(image: Tensor, modality: Modality, cfg: AugmentCfg, dice: Dice) -> Tensor:
     """Every step on the images that it was drawn for."""
     steps = cfg.sar.steps() if modality == "sar" else cfg.optical.steps()
-    drawn = dice.unit(len(steps), len(image)).tolist()  # the one transfer from the device: all decisions at once
+    drawn = dice.decide(len(steps), len(image))
     image = image.clone()
     for (share, step), row in zip(steps, drawn, strict=True):
         chosen = [i for i, value in enumerate(row) if value < share]
@@ -216,6 +222,31 @@ def _befall(image: Tensor, modality: Modality, cfg: AugmentCfg, dice: Dice) -> T
             rows = torch.tensor(chosen, device=image.device)
             image[rows] = step(image[rows], dice).clamp(0, 255)
     return image
+
+
+def _with_gaps(mask: Tensor, cfg: AugmentCfg, dice: Dice) -> Tensor:
+    mask = drop_rectangles(mask, cfg.dropout_share, cfg.dropout_side, dice)
+    return cut_edges(mask, cfg.edge_share, cfg.edge_depth, dice) if cfg.edge_share > 0 else mask
+
+
+def cut_edges(mask: Tensor, share: float, depth: float, dice: Dice) -> Tensor:
+    """A mask (B, 1, H, W) that ends at a straight line in a share of the images.
+
+    Args:
+        mask: 1 valid, 0 not.
+        share: of the images.
+        depth: largest share of an image's extent across the line that is lost.
+        dice: randomness and device.
+    """
+    count, _, height, width = mask.shape
+    angle = 2 * math.pi * dice.unit(count, 1, 1, 1)
+    nx, ny = angle.cos(), angle.sin()
+    x = (torch.arange(width, device=mask.device) - (width - 1) / 2) * nx
+    y = (torch.arange(height, device=mask.device)[:, None] - (height - 1) / 2) * ny
+    reach = (nx.abs() * (width - 1) + ny.abs() * (height - 1)) / 2
+    line = reach * (1 - 2 * depth * dice.unit(count, 1, 1, 1))
+    line = torch.where(dice.unit(count, 1, 1, 1) < share, line, torch.inf)
+    return mask * (x + y <= line)
 
 
 def drop_rectangles(mask: Tensor, share: float, side: Range, dice: Dice) -> Tensor:

@@ -33,6 +33,7 @@ from somareg.matching.posterior import standardise as deviations
 from somareg.matching.windows import WindowCfg
 
 QUARTERS = 4
+BY = ("group", "pair", "tile")
 PER_SHARD = 248  # of 256 px: 64 MiB
 _SUMMARY = "Measure the constant shift that is left in the labels of each group of tiles, and take it out."
 
@@ -43,7 +44,7 @@ class CleanCfg:
 
     Attributes:
         window: windows, in cells of the finest features; the margin bounds the shift that can be found.
-        by: what shares one shift: the tiles of a "group" (a place, a scene), or each "tile" by itself.
+        by: what shares one shift: the tiles of a "group" (a place, a scene), of a "pair", or each "tile" by itself.
         precise_px: a shift is taken when its standard error is below this.
         spread_px: ... and when the quarters of the ground differ by less than this (rms) from it: beyond it the shift
             is not constant, for instance because of relief.
@@ -59,8 +60,8 @@ class CleanCfg:
     drop: bool = False
 
     def __post_init__(self) -> None:
-        if self.by not in ("group", "tile"):
-            raise ConfigError(f"--by is '{self.by}'; give group or tile")
+        if self.by not in BY:
+            raise ConfigError(f"--by is '{self.by}'; give {', '.join(BY)}")
 
     def takes(self, shift: Shift | None) -> bool:
         """Whether a shift is measured well enough."""
@@ -172,9 +173,10 @@ def clean(
         progress: called with the number of tiles that are done.
 
     Returns:
-        The tiles (fewer with `cfg.drop`), and what was found by group, or by tile name; None where nothing was.
+        The tiles (fewer with `cfg.drop`), and what was found by the name of what shares it; None where nothing was.
     """
-    names = tiles.group if cfg.by == "group" else tiles.name
+    pairs = tuple(name.rpartition("@")[0] or name for name in tiles.name)
+    names = {"group": tiles.group, "pair": pairs, "tile": tiles.name}[cfg.by]
     votes: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
     for index, name in enumerate(names):
         votes[name].append(quarter_votes(tiles, index, describe, cfg))
@@ -204,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiles", required=True, help="folder of shards")
     parser.add_argument("--out", required=True, help="folder for the new shards")
     parser.add_argument("--model", default="orientation", help="features: orientation, a shipped model, or a file")
-    parser.add_argument("--by", default="group", choices=("group", "tile"), help="what shares one shift")
+    parser.add_argument("--by", default="group", choices=BY, help="what shares one shift")
     parser.add_argument("--precise", type=float, default=CleanCfg.precise_px, help="largest standard error taken, px")
     parser.add_argument("--spread", type=float, default=CleanCfg.spread_px, help="largest spread of quarters taken, px")
     parser.add_argument("--largest", type=float, default=CleanCfg.largest_px, help="longest shift taken, px")

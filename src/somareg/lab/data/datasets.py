@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from somareg.config import did_you_mean
-from somareg.errors import ConfigError
+from somareg.errors import ConfigError, InputError, ReadError
 from somareg.lab.data.labels import read_corrections
 from somareg.lab.data.pair_dataset import PairDataset, PairFiles
 from somareg.lab.data.pairs import PairEntry, find_mask, list_pairs
@@ -41,12 +44,19 @@ def open_dataset(folder: str | Path, kind: str = "auto") -> PairDataset:
 
 
 def read_pairs_csv(folder: Path) -> PairDataset:
-    """A folder with `pairs.csv`, see `somareg.lab.data.pairs`, and `<set>/corrections.csv` where a set has one.
+    """A folder with `pairs.csv`, see `somareg.lab.data.pairs`, and for a set that has them `<set>/corrections.csv` and
+    `<set>_cross.csv`, pairs of one date's SAR image with another date's optical image.
 
     Raises:
-        ReadError, InputError: see `list_pairs` and `read_corrections`.
+        ReadError, InputError: see `list_pairs` and `read_corrections`; a cross pair names an unknown image.
     """
     files = {entry: _files_of(folder, entry) for entry in list_pairs(folder)}
+    for name in dict.fromkeys(entry.set for entry in files):
+        path = folder / f"{name}_cross.csv"
+        if path.exists():
+            files |= _cross_pairs(
+                path, {entry.name: (entry, file) for entry, file in files.items() if entry.set == name}
+            )
     corrections = {}
     for name in dict.fromkeys(entry.set for entry in files):
         path = folder / name / "corrections.csv"
@@ -59,6 +69,32 @@ def _files_of(folder: Path, entry: PairEntry) -> PairFiles:
     place = folder / entry.set
     mask = find_mask(place / "mask", entry.name)
     return PairFiles(place / "sar" / entry.name, place / "optical" / entry.name, mask)
+
+
+def _cross_pairs(path: Path, known: dict[str, tuple[PairEntry, PairFiles]]) -> dict[PairEntry, PairFiles]:
+    """Pairs without pixels of their own, columns sar_name, optical_name, dx, dy; both images are of one place.
+
+    A pair is named `SAR+OPTICAL` and takes the group and the role of its SAR image. Where both images have a mask the
+    optical one is used: no layout has two.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReadError(f"{path} cannot be read ({error})") from error
+    found = {}
+    for row in rows:
+        try:
+            (entry, sar), (other, optical) = known[row["sar_name"]], known[row["optical_name"]]
+            offset = float(row["dx"]), float(row["dy"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: bad row ({error}); it needs sar_name, optical_name of known pairs, dx, dy"
+            ) from error
+        if entry.role != other.role or entry.group != other.group:
+            raise InputError(f"{path}: {entry.name} and {other.name} differ in role or group; pair images of one place")
+        name = f"{Path(entry.name).stem}+{other.name}"
+        found[replace(entry, name=name, offset=offset)] = PairFiles(sar.sar, optical.optical, optical.mask)
+    return found
 
 
 KINDS: dict[str, Callable[[Path], PairDataset]] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +27,19 @@ class Dice:
 
     generator: torch.Generator
     device: torch.device
+
+    def decide(self, *shape: int) -> list[Any]:
+        """Uniform in 0-1 as nested lists, for what the program branches on: the device is not waited for.
+
+        A generator of a GPU has its seed and place on the host: both seed one generator of the CPU.
+        """
+        own = self.generator
+        if own.device.type == "cpu":
+            return torch.rand(shape, generator=own).tolist()
+        place = own.get_offset()
+        own.set_offset(place + 4)
+        seed = np.random.SeedSequence([own.initial_seed() % 2**63, place]).generate_state(1, np.uint64)[0]
+        return torch.rand(shape, generator=torch.Generator().manual_seed(int(seed) >> 1)).tolist()
 
     def unit(self, *shape: int) -> Tensor:
         """Uniform in 0-1."""

@@ -39,9 +39,11 @@ class DrawCfg:
         rotation_deg: uniform in +-this.
         scale: log-uniform between the two; above 1 the moving image shows the ground larger.
         shear_deg: uniform in +-this, the angle by which the y axis leans.
+        aspect: log-uniform between the two, the x axis stretched against the y axis.
         shift: uniform per axis in +-this share of the crop.
         near_share: share of the pairs that use the near ranges instead.
-        near_rotation_deg, near_scale, near_shear_deg, near_shift: the near ranges.
+        near_rotation_deg, near_scale, near_shear_deg, near_aspect, near_shift: the near ranges.
+        similar_share: share of the pairs that keep their shape: neither shear nor aspect, as products of one place do.
         flips, quarter_turns: poses of the tile that the pair is seen in.
         smooth_share: share of the pairs with a smooth displacement on top.
         smooth_px: largest sum of its waves' amplitudes, pixels (wavelengths from 64 px on), at most 4.
@@ -55,12 +57,15 @@ class DrawCfg:
     rotation_deg: float = 22.0
     scale: Range = (0.78, 1.28)
     shear_deg: float = 3.0
+    aspect: Range = (1.0, 1.0)
     shift: float = 0.10
     near_share: float = 0.6
     near_rotation_deg: float = 5.0
     near_scale: Range = (0.95, 1.05)
     near_shear_deg: float = 1.0
+    near_aspect: Range = (1.0, 1.0)
     near_shift: float = 0.06
+    similar_share: float = 0.0
     flips: bool = True
     quarter_turns: bool = True
     smooth_share: float = 0.2
@@ -68,11 +73,11 @@ class DrawCfg:
     swap_share: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("scale", "near_scale"):
+        for name in ("scale", "near_scale", "aspect", "near_aspect"):
             low, high = getattr(self, name)
             if not 0.5 <= low <= high <= 2.0:
                 raise ConfigError(f"draw.{name} is ({low}, {high}); give (low, high) within 0.5 to 2")
-        for name in ("near_share", "smooth_share", "swap_share"):
+        for name in ("near_share", "similar_share", "smooth_share", "swap_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"draw.{name} is {getattr(self, name)}; give a share from 0 to 1")
         if not 0.0 <= self.smooth_px <= LARGEST_PX:
@@ -102,7 +107,7 @@ def draw_pairs(tiles: TileSet, index: Tensor, cfg: DrawCfg, generator: torch.Gen
         raise InputError(f"tiles are {tiles.size} px and the crop is {cfg.crop} px; use larger tiles or a smaller crop")
     dice = Dice(generator, tiles.sar.device)
     index = index.to(dice.device)
-    swapped = cfg.swap_share > 0 and float(dice.unit(1)) < cfg.swap_share
+    swapped = cfg.swap_share > 0 and dice.decide(1)[0] < cfg.swap_share
     sar, optical, label = tiles.sar[index, None], tiles.optical[index], tiles.label[index].double()
     reference, moving = (sar, optical) if swapped else (optical, sar)
     valid = tiles.valid[index, None]
@@ -172,13 +177,22 @@ def _candidates(count: int, cfg: DrawCfg, dice: Dice) -> tuple[Tensor, Tensor]:
     rotation = spread(_CANDIDATES, far=math.radians(cfg.rotation_deg), close=math.radians(cfg.near_rotation_deg))
     lean = spread(_CANDIDATES, far=math.radians(cfg.shear_deg), close=math.radians(cfg.near_shear_deg)).tan()
     shift = cfg.crop * spread(_CANDIDATES, 2, far=cfg.shift, close=cfg.near_shift)
-    low, high = (
-        math.log(s) + (math.log(n) - math.log(s)) * near for s, n in zip(cfg.scale, cfg.near_scale, strict=True)
-    )
-    scale = dice.uniform((count, _CANDIDATES), low, high).exp()
-    cos, sin = scale * rotation.cos(), scale * rotation.sin()
+
+    def stretch(far: Range, close: Range) -> Tensor:
+        if far == close == (1.0, 1.0):
+            return torch.zeros_like(rotation)
+        low, high = (math.log(s) + (math.log(n) - math.log(s)) * near for s, n in zip(far, close, strict=True))
+        return dice.uniform((count, _CANDIDATES), low, high)
+
+    scale = stretch(cfg.scale, cfg.near_scale).exp()
+    half = stretch(cfg.aspect, cfg.near_aspect) / 2
+    if cfg.similar_share > 0:
+        shaped = dice.unit(count, 1) >= cfg.similar_share
+        lean, half = lean * shaped, half * shaped
+    cos, sin, wide, high = rotation.cos(), rotation.sin(), scale * half.exp(), scale * (-half).exp()
     # rotation ∘ shear ∘ scale, the order of geometry.AffineTransform.from_parameters
-    linear = torch.stack([cos, cos * lean - sin, sin, sin * lean + cos], dim=-1).view(count, -1, 2, 2)
+    entries = [cos * wide, (cos * lean - sin) * high, sin * wide, (sin * lean + cos) * high]
+    linear = torch.stack(entries, dim=-1).view(count, -1, 2, 2)
     left = torch.tensor(_TOWARDS_IDENTITY, dtype=linear.dtype, device=linear.device)[:, None, None]
     one = torch.eye(2, dtype=linear.dtype, device=linear.device)
     linear = torch.cat([linear, one + left * (linear[:, :1] - one)], dim=1)
@@ -210,7 +224,8 @@ def _room(label: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 def _draw_waves(count: int, cfg: DrawCfg, dice: Dice) -> tuple[Waves | None, Tensor]:
     """Smooth displacements and the pairs that have one, (n,) int64."""
-    waving = (dice.unit(count) < cfg.smooth_share * (cfg.smooth_px > 0)).nonzero().flatten()
+    chosen = [i for i, value in enumerate(dice.decide(count)) if value < cfg.smooth_share * (cfg.smooth_px > 0)]
+    waving = torch.tensor(chosen, dtype=torch.long, device=dice.device)
     return (draw_waves(len(waving), cfg.crop, cfg.smooth_px, dice) if len(waving) else None), waving
 
 

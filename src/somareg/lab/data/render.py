@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from somareg.features.masks import is_whole
+
 KERNEL_MARGIN_PX = 3.0  # two of the cubic kernel and one of the anti-aliasing
 
 
@@ -25,7 +27,7 @@ def interpolate(tile: Tensor, valid: Tensor, x: Tensor, y: Tensor, truth: Tensor
     size = tile.shape[-1]
     values = _cubic(_smooth_where_shrunk(tile.float(), truth), x, y).clamp_(0, 255)
     inside = ((x >= 1) & (x <= size - 2) & (y >= 1) & (y <= size - 2))[:, None].float()
-    if bool(valid.all()):
+    if is_whole(valid):
         return values, inside
     reach = int(KERNEL_MARGIN_PX)
     hole = (~valid).float()

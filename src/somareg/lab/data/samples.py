@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,21 @@ from torch import Tensor
 
 from somareg.errors import ConfigError, InputError, ReadError, SomaregError
 from somareg.lab.data.batch import PairBatch
-from somareg.lab.data.pairs import Pair, PairEntry, load_pair
+from somareg.lab.data.pairs import Pair, PairEntry, list_pairs, load_pair
 from somareg.lab.data.standardise import standardise
 from somareg.lab.data.store import read_tensors, write_tensors
-from somareg.lab.evaluate.protocol import LEVELS, LoadedSample, Sample, SampleList, check_names, load_sample
+from somareg.lab.evaluate.protocol import (
+    LEVELS,
+    LoadedSample,
+    Sample,
+    SampleList,
+    SetInfo,
+    check_names,
+    load_sample,
+)
 
 KIND = "somareg.protocol-samples"
+HELD_OUT = 8  # one place in so many is scored where a set has no validation pairs of its own
 TOGETHER = 4  # samples of a batch: enough for a CPU, and 512 px fit everywhere
 
 
@@ -105,6 +115,11 @@ class ProtocolSamples:
 
     def __iter__(self) -> Iterator[SampleStack]:
         return iter(self.stacks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the samples lie."""
+        return self.stacks[0].moving.device if self.stacks else torch.device("cpu")
 
     def to(self, device: torch.device | str) -> ProtocolSamples:
         """The same samples on another device."""
@@ -266,6 +281,29 @@ def _stack(tensors: Mapping[str, Tensor], i: int, text: Mapping[str, Any]) -> Sa
     )
 
 
+def held_out(data_dir: str | Path, name: str, count: int, levels: Collection[str]) -> SampleList:
+    """Validation samples of a set that only trains: of every eighth of its places, chosen by their names.
+
+    Training must leave those places out; `somareg.lab.data.bundle` does.
+
+    Args:
+        data_dir: folder with `pairs.csv`.
+        name: of the set, whose pairs have role "train".
+        count: samples per level.
+        levels: keys of `LEVELS`.
+
+    Raises:
+        ConfigError: no such place, or an unknown level.
+        InputError: see `make_list`.
+    """
+    from somareg.lab.evaluate.sampling import make_list
+
+    groups = {entry.group for entry in list_pairs(data_dir, {name}, {"train"})}
+    chosen = {group for group in groups if zlib.crc32(group.encode()) % HELD_OUT == 0}
+    info = SetInfo(name, 160, "as published", 1.0, {"val": "train"}, {"val": count})
+    return make_list(data_dir, info, "val", levels=levels, groups=chosen)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m somareg.lab.data.samples`: pack the committed lists of a split into one file."""
     from somareg.lab.evaluate.list_file import committed_list
@@ -276,10 +314,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", default=["ombria"])
     parser.add_argument("--levels", nargs="+", default=["m", "H"])
     parser.add_argument("--limit", type=int, help="samples of each set and level at most")
+    parser.add_argument("--hold-out", nargs="+", default=[], help="sets that train, whose every eighth place is scored")
     asked = parser.parse_args(arguments)
     try:
         # Only val: training may look at these every few minutes, test pairs are for final figures.
         lists = [committed_list(name, "val") for name in asked.sets]
+        lists += [held_out(asked.data, name, asked.limit or 100, asked.levels) for name in asked.hold_out]
         packed = pack_samples(lists, asked.data, asked.out, levels=asked.levels, limit=asked.limit)
     except SomaregError as error:
         print(f"error: {error}", file=sys.stderr)

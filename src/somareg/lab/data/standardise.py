@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from somareg.features.masks import is_readable
 from somareg.types import Modality
 
 _BINS = 2048
@@ -37,7 +38,7 @@ def standardise(image: Tensor, mask: Tensor, modality: Modality) -> Tensor:
         # The logarithm is monotone: percentiles pass through it. Bands that are logarithmic already stay as they are.
         linear = counts.has_tail()
         low, high, lowest, highest = (torch.where(linear, (t + floor).log(), t) for t in (low, high, lowest, highest))
-        if bool(linear.any()):
+        if not is_readable(linear) or bool(linear.any()):
             image = torch.where(linear, (image + floor).log(), image)
     flat = high <= low
     low, high = torch.where(flat, lowest, low), torch.where(flat, highest, high)

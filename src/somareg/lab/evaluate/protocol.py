@@ -37,11 +37,15 @@ class Level:
         rotation_deg: uniform in +-this.
         scale: log-uniform between the two; above 1 the moving image shows the ground larger.
         shift: uniform per axis in +-this share of the crop's side.
+        aspect: log-uniform between the two, the x axis stretched against the y axis.
+        shear: uniform in +-this, the slope by which the y axis leans.
     """
 
     rotation_deg: float
     scale: tuple[float, float]
     shift: float
+    aspect: tuple[float, float] = (1.0, 1.0)
+    shear: float = 0.0
 
 
 LEVELS: dict[str, Level] = {
@@ -50,6 +54,7 @@ LEVELS: dict[str, Level] = {
     "M": Level(5.0, (0.8, 1.2), 0.06),
     "H": Level(20.0, (0.8, 1.25), 0.10),
     "R": Level(180.0, (0.7, 1.4), 0.10),
+    "A": Level(5.0, (0.95, 1.05), 0.06, aspect=(0.8, 1.25), shear=0.08),
 }
 
 

@@ -43,9 +43,17 @@ def draw_affine(level: Level, crop: int, rng: np.random.Generator) -> NDArray[np
     scale = math.exp(rng.uniform(math.log(level.scale[0]), math.log(level.scale[1])))
     rotation = rng.uniform(-level.rotation_deg, level.rotation_deg)
     shift = rng.uniform(-level.shift, level.shift, 2) * crop
+    half, lean = 0.0, 0.0
+    if level.aspect != (1.0, 1.0) or level.shear:  # the other levels keep the draws of their lists
+        half = rng.uniform(math.log(level.aspect[0]), math.log(level.aspect[1])) / 2
+        lean = math.degrees(math.atan(rng.uniform(-level.shear, level.shear)))
     middle = (crop - 1) / 2
     drawn = AffineTransform.from_parameters(
-        rotation_deg=rotation, scale=scale, shift=(float(shift[0]), float(shift[1])), centre=(middle, middle)
+        rotation_deg=rotation,
+        scale=(scale * math.exp(half), scale * math.exp(-half)),
+        shear_deg=lean,
+        shift=(float(shift[0]), float(shift[1])),
+        centre=(middle, middle),
     )
     return np.round(drawn.matrix, 6)
 
@@ -58,6 +66,7 @@ def make_list(
     count: int | None = None,
     levels: Collection[str] = tuple(LEVELS),
     seed: int = 0,
+    groups: Collection[str] | None = None,
 ) -> SampleList:
     """Draw the samples of one set and split.
 
@@ -68,13 +77,15 @@ def make_list(
         count: samples per level (None: the set's own number).
         levels: keys of `LEVELS`.
         seed: the same seed and data give the same list.
+        groups: places that may be used; None for all.
 
     Raises:
-        ConfigError: the set has no pairs for this split, or a level is unknown.
+        ConfigError: the set has no pairs for this split (and groups), or a level is unknown.
         InputError: no pair of the set can hold the crops.
     """
     role = info.roles.get(split)
     pairs = list_pairs(data_dir, {info.name}, {role}) if role else []
+    pairs = [pair for pair in pairs if groups is None or pair.group in groups]
     if role is None or not pairs:
         raise ConfigError(f"set '{info.name}' has no pairs for split '{split}' in {data_dir}")
     number = count or info.count[split]

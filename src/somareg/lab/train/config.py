@@ -99,6 +99,8 @@ class RunCfg:
         checkpoint_minutes: between two `last.ckpt`.
         val_every_minutes: between two validations.
         log_every_steps: between two rows of the log.
+        judge: what validation measures: "registration", the engine with the network's features, as users get it; or
+            "forward", the network alone in batches on the device, in seconds.
         pictures: validation samples drawn into the log.
         accelerator: "auto" (CUDA, then the CPU), "cpu" or "cuda".
         devices: how many, or which.
@@ -115,6 +117,7 @@ class RunCfg:
     max_steps: int | None = None
     checkpoint_minutes: float = 5.0
     val_every_minutes: float = 10.0
+    judge: Literal["registration", "forward"] = "registration"
     log_every_steps: int = 20
     pictures: int = 4
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"

@@ -28,11 +28,13 @@ class Ema:
         self.average = {name: t.detach().float().clone() for name, t in self._live.items()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after step number `step` (from 0)."""
+    def update(self, step: int, kept: Tensor) -> None:
+        """Take in the weights after step number `step` (from 0), where `kept` (a scalar) is 1; 0 changes nothing."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        live = [tensor.float() for tensor in self._live.values()]
-        torch._foreach_lerp_(list(self.average.values()), live, weight)
+        average = list(self.average.values())
+        apart = torch._foreach_sub([tensor.float() for tensor in self._live.values()], average)
+        torch._foreach_mul_(apart, kept.float())
+        torch._foreach_add_(average, apart, alpha=weight)
 
     def load(self, average: Mapping[str, Tensor]) -> None:
         """Take over a saved average.

@@ -23,7 +23,7 @@ from somareg.lab.train.callbacks import BEST, DIAGNOSIS, LAST, Keeper
 from somareg.lab.train.config import TrainCfg, save_config
 from somareg.lab.train.export import read_checkpoint
 from somareg.lab.train.guard import AtomicCheckpointIO, StopSignals
-from somareg.lab.train.judge import ProtocolValidator, Validator
+from somareg.lab.train.judge import ForwardValidator, ProtocolValidator, Validator
 from somareg.lab.train.logs import EVENTS, PICTURES, TABLES
 from somareg.lab.train.sources import Source, Ticks, open_source
 from somareg.lab.train.task import Objective, RegistrationTask
@@ -89,8 +89,11 @@ def own_parts() -> Parts:
         return open_source(cfg.data, batch=cfg.run.batch, seed=cfg.seed, rank=rank, device=device)
 
     def validator(cfg: TrainCfg) -> Validator | None:
-        path = cfg.data.validation
-        return None if path is None else ProtocolValidator(path, cfg.data.validation_limit, cfg.run.pictures)
+        path, limit, pictures = cfg.data.validation, cfg.data.validation_limit, cfg.run.pictures
+        if path is None:
+            return None
+        judge = ForwardValidator if cfg.run.judge == "forward" else ProtocolValidator
+        return judge(path, limit, pictures)
 
     return Parts(lambda cfg: Soma(cfg.network), objective, source, validator)
 

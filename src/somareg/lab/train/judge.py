@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from somareg.lab.data.batch import PairBatch
+from somareg.lab.data.bundle_read import is_bundle, read_bundle_samples
 from somareg.lab.data.samples import ProtocolSamples, batches
 from somareg.lab.train.logs import before_after
 
@@ -31,7 +32,7 @@ class ProtocolValidator:
     """Validation on samples of the protocol.
 
     Args:
-        path: file of `ProtocolSamples`.
+        path: file of `ProtocolSamples`, or a bundle that holds some.
         limit: samples used, None for all.
         count: samples of each set and level that are drawn.
 
@@ -40,7 +41,7 @@ class ProtocolValidator:
     """
 
     def __init__(self, path: str, limit: int | None, count: int) -> None:
-        self.samples = ProtocolSamples.load(path)
+        self.samples = read_bundle_samples(path) if is_bundle(path) else ProtocolSamples.load(path)
         self.limit, self.count = limit, count
 
     def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:
@@ -67,6 +68,19 @@ class ProtocolValidator:
     def batches(self, device: torch.device) -> Iterator[PairBatch]:
         """The samples as batches, normalised as registration normalises them."""
         return batches(self.samples, device, self.limit)
+
+
+class ForwardValidator(ProtocolValidator):
+    """The same samples through the network alone, in batches on its device: a few seconds between two steps."""
+
+    def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:
+        """CMR and median error of the network's affine and the share of its windows, see `validate_forward`."""
+        from somareg.lab.train.forward import validate_forward
+
+        if self.samples.device != device:
+            self.samples = self.samples.to(device)
+        found: dict[str, float] = validate_forward(network, self.samples, self.limit, device)
+        return found
 
 
 def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], folder: Path) -> tuple[str, ...]:

@@ -78,6 +78,8 @@ class ObjectiveCfg:
         reach: how far off a stage starts, share of its search margin.
         turned: pairs whose truth turns or scales by more than about this (radians, or relative) train the coarse
             matcher only: later stages see images that have been warped by the coarse affine.
+        stretched: aspect and shear that do not count as turning (relative): features bear them better than a turn, and
+            no search takes them out before the stages.
         sharpen_from: share of the schedule from which `weights.sharpen` holds.
 
     Raises:
@@ -89,6 +91,7 @@ class ObjectiveCfg:
     teacher: float = 0.5
     reach: float = 0.7
     turned: float = 0.15
+    stretched: float = 0.0
     sharpen_from: float = 0.7
 
     def __post_init__(self) -> None:
@@ -117,7 +120,7 @@ def objective(
     moved = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
     starts = _Starts(batch, cfg)
     output: GlamOutput = network.glam(fixed, moved, starts=starts)
-    straight = _straight(batch.truth, cfg.turned)
+    straight = _straight(batch.truth, cfg.turned, cfg.stretched)
     size = (batch.reference.shape[-2], batch.reference.shape[-1])
     weights = cfg.weights
     losses: dict[str, Tensor] = {}
@@ -179,11 +182,14 @@ def _perturbation(count: int, margin: float, size: int, device: torch.device) ->
     return torch.cat([identity + linear, offset[..., None]], dim=-1)
 
 
-def _straight(truth: Tensor, turned: float) -> Tensor:
-    """(B,) 1 for pairs that hardly turn or scale, 0 for those that do."""
-    linear = truth[:, :, :2] - torch.eye(2, dtype=truth.dtype, device=truth.device)
-    size: Tensor = torch.linalg.matrix_norm(linear, ord=2)
-    return (size < turned).float()
+def _straight(truth: Tensor, turned: float, stretched: float) -> Tensor:
+    """(B,) 1 for pairs that hardly turn, scale or change shape, 0 for those that do.
+
+    A linear map less the identity is a similarity and a change of shape; its largest singular value is the sum of both.
+    """
+    a, b, c, d = (truth[:, 0, 0] - 1, truth[:, 0, 1], truth[:, 1, 0], truth[:, 1, 1] - 1)
+    similar, shape = torch.hypot(a + d, c - b) / 2, torch.hypot(a - d, b + c) / 2
+    return (similar + (shape - stretched).clamp_min(0) < turned).float()
 
 
 def _coarse_losses(coarse: CoarseMatches, valid: Tensor, batch: PairBatch, size: tuple[int, int]) -> dict[str, Tensor]:

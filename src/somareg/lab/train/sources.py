@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset
 from somareg.errors import ConfigError
 from somareg.lab.data.augment import make_batch
 from somareg.lab.data.batch import PairBatch
+from somareg.lab.data.bundle_read import is_bundle, read_bundle_tiles
 from somareg.lab.data.synthetic.generator import SyntheticSource
 from somareg.lab.data.tiles import TileSet
 from somareg.lab.train.config import DataCfg
@@ -178,7 +179,7 @@ def load_tiles(patterns: Iterable[str]) -> list[TileSet]:
     """All tiles that the patterns name, one set per tile size, on the CPU.
 
     Args:
-        patterns: files, folders of shards, or glob patterns.
+        patterns: shards, bundles (`somareg.lab.data.bundle`), folders of shards, or glob patterns.
 
     Raises:
         ConfigError: a pattern matches nothing.
@@ -186,8 +187,8 @@ def load_tiles(patterns: Iterable[str]) -> list[TileSet]:
     """
     by_size: dict[int, list[TileSet]] = defaultdict(list)
     for path in _paths(patterns):
-        loaded = TileSet.load(path)
-        by_size[loaded.size].append(loaded)
+        for loaded in read_bundle_tiles(path) if is_bundle(path) else (TileSet.load(path),):
+            by_size[loaded.size].append(loaded)
     return [TileSet.concat(by_size[size]) for size in sorted(by_size)]
 
 

@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 import somareg
 from somareg.config import to_mapping
 from somareg.errors import EstimationError
+from somareg.features.masks import is_readable
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.train._lightning import L
 from somareg.lab.train.config import OptimiserCfg, TrainCfg
@@ -97,8 +98,8 @@ class RegistrationTask(L.LightningModule):
         self._open_source = open_source
         self.minutes_before = 0.0  # trained by earlier calls
         self.minutes = 0.0  # trained by all calls; the clock of `callbacks` moves it
-        self.skipped = 0
-        self.bad_in_a_row = 0
+        # Steps without effect, in all and in a row. Counted where training runs: reading them makes the host wait.
+        self._bad = torch.zeros(2, dtype=torch.long)
         self.scores: dict[str, float] = {}
         self.best_score: list[float] | None = None
         self.figures: dict[str, Tensor] = {}  # of the last step
@@ -127,7 +128,23 @@ class RegistrationTask(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.cfg.optimiser.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return AdamW([group for group in groups if group["params"]], lr=self.cfg.optimiser.lr)
+        chosen = [group for group in groups if group["params"]]
+        return AdamW(chosen, lr=self.cfg.optimiser.lr, fused=self._drops_itself)
+
+    @property
+    def _drops_itself(self) -> bool:
+        """Whether the optimiser drops a bad step without asking the host; the scaler of float16 brings its own way."""
+        return self.cfg.run.precision != "16-mixed"
+
+    @property
+    def skipped(self) -> int:
+        """Steps without effect because loss or gradient was not finite."""
+        return int(self._bad[0])
+
+    @property
+    def bad_in_a_row(self) -> int:
+        """The latest of them that followed each other."""
+        return int(self._bad[1])
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
@@ -161,19 +178,22 @@ class RegistrationTask(L.LightningModule):
         """Clip the norm of the whole gradient; drop a gradient that is not finite.
 
         Raises:
-            EstimationError: too many such steps in a row.
+            EstimationError: too many such steps in a row; on a GPU it is told at the next row of the log.
         """
         clip = self.cfg.optimiser.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.figures["gradient"] = norm.detach()
-        if bool(torch.isfinite(norm)):
-            self.bad_in_a_row = 0
-            return
-        # Without a gradient AdamW leaves parameters and moments alone; the scaler of float16 lowers its scale.
-        optimizer.zero_grad(set_to_none=True)
-        self.skipped += 1
-        self.bad_in_a_row += 1
-        if self.bad_in_a_row >= MOST_BAD_STEPS:
+        bad = ~torch.isfinite(norm.detach())
+        count = self._bad.to(norm.device)
+        self._bad = torch.stack([count[0] + bad, (count[1] + 1) * bad])
+        self._kept = ~bad
+        if self._drops_itself:
+            # What a scaler of gradients would set: AdamW then leaves parameters and moments alone.
+            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        elif bool(bad):
+            # Without a gradient AdamW leaves them alone too, and the scaler of float16 lowers its scale.
+            optimizer.zero_grad(set_to_none=True)
+        if (is_readable(norm) or self.is_timed) and self.bad_in_a_row >= MOST_BAD_STEPS:
             raise EstimationError(
                 f"training diverged: loss or gradient not finite in {MOST_BAD_STEPS} steps in a row up to step "
                 f"{self.global_step}; lower optimiser.lr, or train with run.precision 32-true"
@@ -182,8 +202,7 @@ class RegistrationTask(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then take the new weights into the average."""
         super().optimizer_step(*args, **kwargs)
-        if self.bad_in_a_row == 0:
-            self.ema.update(self.global_step)
+        self.ema.update(self.global_step, self._kept)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -197,7 +216,7 @@ class RegistrationTask(L.LightningModule):
         record = checkpoint["somareg"]
         self._saved_average = checkpoint["ema"]
         self.minutes = self.minutes_before = float(record["minutes"])
-        self.skipped, self.bad_in_a_row = int(record["skipped"]), int(record["bad_in_a_row"])
+        self._bad = torch.tensor([int(record["skipped"]), int(record["bad_in_a_row"])])
         self.scores, self.best_score = dict(record["scores"]), record["best_score"]
 
     def record(self) -> dict[str, Any]:

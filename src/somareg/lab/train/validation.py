@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,12 +43,7 @@ def validate_samples(
             found = align(_pair(stack, i, device), (AffineTransform.identity(),), cfg, network=network)
             error = float("inf") if found.failure else _rmse(found.affine, stack, i)
             errors.setdefault(f"{stack.set}_{stack.level}", []).append(error)
-    if not errors:
-        return {}
-    scores = _figures(np.array([error for part in errors.values() for error in part]))
-    for name, part in errors.items():
-        scores |= {f"{name}/{key}": value for key, value in _figures(np.array(part)).items()}
-    return scores
+    return figures(errors)
 
 
 def _pair(stack: SampleStack, i: int, device: torch.device) -> Pair:
@@ -62,6 +58,17 @@ def _rmse(affine: AffineTransform, stack: SampleStack, i: int) -> float:
     displacement = (affine(points) - points).T.reshape(2, side, side).astype(np.float32)
     truth = stack.matrix[i].double().numpy()
     return metrics.rmse(metrics.point_errors(displacement, truth, (side, side)))
+
+
+def figures(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """CMR, AUC and median error (px) over everything, and of each part as "part/figure"; empty without errors."""
+    everything = [error for part in errors.values() for error in part]
+    if not everything:
+        return {}
+    scores = _figures(np.array(everything))
+    for name, part in errors.items():
+        scores |= {f"{name}/{key}": value for key, value in _figures(np.array(part)).items()}
+    return scores
 
 
 def _figures(errors: np.ndarray) -> dict[str, float]:
