@@ -7,6 +7,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from somareg.runtime.version import __version__
+
 if TYPE_CHECKING:
     from somareg.api import assess, load_model, register, warp
     from somareg.batches.run import batch
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from somareg.scene.register import SceneResult, register_scene
     from somareg.types import Assessment, Result, TiePoints
 
-__version__ = "0.1.0"
 __all__ = [
     "Assessment",
     "Result",

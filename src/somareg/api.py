@@ -21,7 +21,6 @@ from somareg.choices import (
     pair_tensors,
     search_radius,
 )
-from somareg.clock import Clock
 from somareg.config import RegisterConfig, Resampling, make_config
 from somareg.given import check_use, name_of, reach_px, take_points
 from somareg.io import (
@@ -36,9 +35,10 @@ from somareg.io.inputs import Image, Located, file_of, locate, read_image, told_
 from somareg.io.source import open_source
 from somareg.matching.engine import align
 from somareg.matching.given import align_given
-from somareg.matching.threads import few_threads
 from somareg.preprocess.prepare import prepare
 from somareg.report import OUTPUTS
+from somareg.runtime.clock import Clock
+from somareg.runtime.threads import few_threads
 from somareg.types import (
     Assessment,
     BoolArray,

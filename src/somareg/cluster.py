@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from somareg import __version__
 from somareg.errors import ClusterError, UnsupportedError
 from somareg.jobs import Failure, Outcome, do
+from somareg.runtime.version import __version__
 
 log = logging.getLogger("somareg.cluster")
 

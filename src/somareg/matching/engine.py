@@ -34,8 +34,8 @@ from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.refine import NEAR, SHAPE, StepCfg, refine_affine, rescale
 from somareg.matching.start import SearchCfg, find_start, reduction
-from somareg.matching.threads import helper
 from somareg.matching.windows import WindowCfg
+from somareg.runtime.threads import helper
 from somareg.types import Progress
 
 ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled

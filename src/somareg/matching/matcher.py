@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from somareg.geometry import AffineTransform
 from somareg.matching.describe import Describe, Levels
 from somareg.matching.pair import Pair
-from somareg.matching.threads import Later, at_once
 from somareg.matching.warping import cell_grid, map_grid, sample_cells, warp_to_reference
 from somareg.matching.windows import (
     MIN_COVERAGE,
@@ -23,6 +22,7 @@ from somareg.matching.windows import (
     coverage,
     window_grid,
 )
+from somareg.runtime.threads import Later, at_once
 from somareg.types import Transform
 
 ROOM_PX = 32  # features that are kept reach at least so far beyond the reference, so that wider margins find them too

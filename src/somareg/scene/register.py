@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from somareg import __version__, memory
 from somareg.choices import Chosen, choose_device, choose_model, search_radius
-from somareg.clock import Clock
 from somareg.config import RegisterConfig, make_config, to_mapping
 from somareg.errors import EstimationError, OutputError, UnsupportedError
 from somareg.io.atomic import check_free_space, check_writable, make_folder, remove_leftovers
@@ -23,6 +21,9 @@ from somareg.jobs import Outcome, Runner, open_runner
 from somareg.quality.calibration import load_calibration
 from somareg.report import OWNED
 from somareg.report.stac import need_pystac
+from somareg.runtime import memory
+from somareg.runtime.clock import Clock
+from somareg.runtime.version import __version__
 from somareg.scene.inputs import ScenePair, open_pair, path_of
 from somareg.scene.journal import Journal
 from somareg.scene.layout import Layout, SceneCfg, lay_tiles

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-import somareg
 from somareg.errors import ConfigError
 from somareg.io.atomic import make_folder, write_text
 from somareg.lab.data.pairs import Pair, load_pair
@@ -32,6 +31,7 @@ from somareg.lab.evaluate.protocol import (
     load_sample,
 )
 from somareg.report.record import plain
+from somareg.runtime.version import __version__
 from somareg.types import FloatArray
 
 Record = dict[str, Any]
@@ -236,7 +236,7 @@ def _write(path: Path, method: Method, seed: int, cell: dict[str, Any]) -> None:
     cells = [old for old in _earlier_cells(path, head) if _key(old) != _key(cell)]
     content = {
         **head,
-        "somareg": somareg.__version__,
+        "somareg": __version__,
         "preset": getattr(method, "preset", None),
         "parameters": getattr(method, "parameters", 0),
         "machine": machine(),

@@ -1,21 +1,28 @@
-"""How two cores share the work: the many small steps of a search leave a second one idle."""
+"""How the cores share the work, and how their threads wait for each other.
+
+The many small steps of a search leave a second core idle; a helper beside the caller uses it. This module is imported
+before torch, which reads once how its threads are to wait.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
 
 SMALL_PX = 300  # longer side up to which one thread per operation is fastest
+SPINS = "1000"
 
 
 class Later(Protocol):
@@ -55,7 +62,7 @@ class Helper:
         """Start work, after what was started before; the call that is returned waits for its result."""
         if self.executor is None:
             return cache(work)
-        return self.executor.submit(torch.inference_mode()(work)).result
+        return self.executor.submit(_without_gradients(work)).result
 
     def over(self, function: Callable[[A], B], things: Sequence[A]) -> list[B]:
         """Apply a function to each thing; the helper takes some of them if it has nothing else to do."""
@@ -71,7 +78,7 @@ class Helper:
                     return
                 results[index] = function(thing)
 
-        helped = self.executor.submit(torch.inference_mode()(work))
+        helped = self.executor.submit(_without_gradients(work))
         try:
             work()
         finally:
@@ -89,6 +96,8 @@ def helper(device: torch.device, cores: int) -> Iterator[Helper]:
         device: where the work is done; beside a graphics card there is nothing to share.
         cores: that may be used.
     """
+    import torch
+
     threads = torch.get_num_threads()
     if cores < 2 or device.type != "cpu":
         yield Helper(None)
@@ -113,6 +122,8 @@ def few_threads(longest: int) -> Iterator[int]:
     Yields:
         The cores that may be used.
     """
+    import torch
+
     before = torch.get_num_threads()
     if longest <= SMALL_PX:
         torch.set_num_threads(1)
@@ -120,3 +131,22 @@ def few_threads(longest: int) -> Iterator[int]:
         yield before
     finally:
         torch.set_num_threads(before)
+
+
+def wait_politely() -> None:
+    """Let OpenMP's threads fall asleep soon while they wait for each other; to be called before torch is imported.
+
+    By default those of the GNU library spin for about a millisecond. On a computer that is busy otherwise the thread
+    they wait for may not even have a core, and a registration took three times as long and more; on an idle one the
+    difference is small. This acts on the whole process: for commands, which own theirs, not for a library inside
+    somebody else's. The environment (`GOMP_SPINCOUNT`, `OMP_WAIT_POLICY`) has the last word.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def _without_gradients(work: Callable[[], T]) -> Callable[[], T]:
+    """Work for another thread: whether gradients are kept is a setting of each thread."""
+    import torch
+
+    return torch.inference_mode()(work)

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from somareg import memory
-from somareg.cli import process
+from somareg.runtime import memory, threads
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, library: Any) -> list[tuple[int, int]]:
@@ -49,7 +48,7 @@ def test_what_was_freed_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [0]
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, process.SPINS), ({"GOMP_SPINCOUNT": "77"}, "77")])
+@pytest.mark.parametrize(("given", "expected"), [({}, threads.SPINS), ({"GOMP_SPINCOUNT": "77"}, "77")])
 def test_threads_are_told_before_torch_is_imported(given: dict[str, str], expected: str) -> None:
     """The OpenMP library says itself what it was told, when torch loads it."""
     names = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
@@ -72,5 +71,5 @@ def test_threads_are_told_before_torch_is_imported(given: dict[str, str], expect
 def test_a_wait_policy_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    process.wait_politely()
+    threads.wait_politely()
     assert "GOMP_SPINCOUNT" not in os.environ

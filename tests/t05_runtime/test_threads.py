@@ -9,11 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from somareg.geometry import AffineTransform
-from somareg.matching.engine import EngineCfg, align
-from somareg.matching.threads import SMALL_PX, Helper, few_threads, helper, one_by_one
-from tests.synthetic import make_pair
-from tests.t40_matching.conftest import as_pair
+from somareg.runtime.threads import SMALL_PX, Helper, few_threads, helper, one_by_one
 
 CPU = torch.device("cpu")
 
@@ -131,14 +127,3 @@ def test_small_images_take_one_thread_per_operation_and_leave_the_cores() -> Non
     with few_threads(SMALL_PX + 1) as cores:
         assert (torch.get_num_threads(), cores) == (2, 2)
     assert torch.get_num_threads() == 2
-
-
-@pytest.mark.parametrize("side", [144, 352])
-def test_an_alignment_is_the_same_with_and_without_a_helper(side: int) -> None:
-    pair = as_pair(make_pair(3, side, rotation_deg=3, scale=1.03, shift=(6.0, -4.0)))
-    torch.set_num_threads(1)
-    alone, shared = (align(pair, (AffineTransform.identity(),), EngineCfg(), cores=cores) for cores in (1, 2))
-    assert shared.affine.matrix.tolist() == alone.affine.matrix.tolist()
-    assert shared.evidence == alone.evidence
-    assert (shared.support, shared.split_half_px) == (alone.support, alone.split_half_px)
-    assert shared.forward_backward_px == alone.forward_backward_px
