@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from somareg import cluster
+from somareg.jobs import dask as cluster
 from tests.t55_scene.conftest import Pair, run
 
 pytest.importorskip("distributed")

@@ -7,7 +7,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,18 +205,22 @@ def _named(pairs: Iterable[Pair]) -> list[Pair]:
         if pair.name.casefold() in taken:
             raise InputError(f"two pairs are called '{pair.name}'; give each its own name")
         taken.add(pair.name.casefold())
-    named = []
-    for pair in pairs:
-        name = pair.name
-        if not name:
-            stem = file_stem(pair.moving)
-            name, number = f"{stem}_pair" if _own(stem) else stem, 1
-            while name.casefold() in taken:
-                number += 1
-                name = f"{stem}-{number}"
-            taken.add(name.casefold())
-        named.append(Pair(name, pair.moving, pair.reference, pair.options))
-    return named
+    return [pair if pair.name else replace(pair, name=unused_name(_folder_name(pair.moving), taken)) for pair in pairs]
+
+
+def _folder_name(image: str) -> str:
+    stem = file_stem(image)
+    return f"{stem}_pair" if _own(stem) else stem
+
+
+def unused_name(stem: str, taken: set[str]) -> str:
+    """`stem`, numbered if it is in `taken`, whatever the file system thinks of case; it is taken from now on."""
+    name, number = stem, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.casefold())
+    return name
 
 
 def file_stem(image: str) -> str:

@@ -19,7 +19,8 @@ from somareg.errors import SomaregError
 from somareg.given import check_use
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.lock import folder_lock
-from somareg.jobs import Outcome, Runner, open_runner
+from somareg.jobs.one import Outcome, Runner
+from somareg.jobs.runner import open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
 from somareg.report import OWNED
 from somareg.types import Progress

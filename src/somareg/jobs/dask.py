@@ -1,4 +1,4 @@
-"""The runner of `somareg.jobs` on a Dask cluster: workers may die, and no way leads into waiting for ever."""
+"""The runner on a Dask cluster: workers may die, and no way leads into waiting for ever."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from somareg.errors import ClusterError, UnsupportedError
-from somareg.jobs import Failure, Outcome, do
+from somareg.jobs.one import Failure, Outcome, do
 from somareg.runtime.version import __version__
 
-log = logging.getLogger("somareg.cluster")
+log = logging.getLogger("somareg.jobs")
 
 J = TypeVar("J")
 V = TypeVar("V")
@@ -46,7 +46,7 @@ class Dask:
     ahead: int = 4
 
     def run(self, function: Callable[[J], V], jobs: Iterable[J]) -> Iterator[tuple[int, Outcome[V]]]:
-        """See `somareg.jobs.Runner.run`."""
+        """See `somareg.jobs.one.Runner.run`."""
         waiting = enumerate(jobs)
         killed: list[tuple[int, J]] = []
         given: dict[Any, tuple[int, J]] = {}

@@ -23,9 +23,8 @@ from somareg.batches import run, work
 from somareg.batches.manifest import FILE_NAME, Entry, FileMark, Manifest, read_manifest
 from somareg.batches.pairs import Pair, find_pairs, read_table
 from somareg.batches.summary import BatchResult
-from somareg.errors import ConfigError, InputError, JobError, OutputError, ReadError
-from somareg.io.lock import LOCK_NAME, folder_lock
-from somareg.jobs import Serial, open_runner
+from somareg.errors import ConfigError, InputError, OutputError, ReadError
+from somareg.io.lock import folder_lock
 from tests.small_network import save_network, small_network
 from tests.t65_api.conftest import UTM, Files, moving_grid, register, write_pair
 
@@ -100,58 +99,6 @@ def statuses(out: Path) -> dict[str, str]:
 
 def text(out: Path) -> tuple[str, str]:
     return (out / "summary.csv").read_text(), (out / "summary.json").read_text()
-
-
-# --- jobs -------------------------------------------------------------------------------------------------------------
-
-
-def reciprocal(x: float) -> float:
-    return 1 / x
-
-
-def refuse(x: float) -> float:
-    raise ReadError(f"{x}: damaged")
-
-
-def test_serial_runner_records_what_a_job_raises_and_goes_on() -> None:
-    drawn: list[float] = []
-
-    def jobs() -> Any:
-        for x in (2.0, 0.0, 4.0):
-            drawn.append(x)
-            yield x
-
-    outcomes = {}
-    for index, outcome in Serial().run(reciprocal, jobs()):
-        assert len(drawn) == index + 1  # a job is drawn when it starts
-        outcomes[index] = outcome
-    assert [outcomes[0].result(), outcomes[2].result()] == [0.5, 0.25]
-    assert outcomes[1].failure is not None
-    assert outcomes[1].failure.kind == "ZeroDivisionError"
-    assert "reciprocal" in outcomes[1].failure.trace
-    with pytest.raises(JobError, match=r"ZeroDivisionError: .*division by zero"):
-        outcomes[1].result()
-    [(_, refused)] = Serial().run(refuse, [1.0])
-    with pytest.raises(ReadError, match=r"1\.0: damaged"):
-        refused.result()
-
-
-def test_runner_options_contradict() -> None:
-    with pytest.raises(ConfigError, match="one of them"), open_runner(2, "tcp://a:1"):
-        pass
-    with pytest.raises(ConfigError, match="1 or more"), open_runner(0):
-        pass
-    with open_runner(1) as runner:
-        assert isinstance(runner, Serial)
-
-
-def test_lock_keeps_a_second_run_out_and_leaves_nothing(tmp_path: Path) -> None:
-    busy = pytest.raises(OutputError, match=f"in use by another run .process {os.getpid()} ")
-    with folder_lock(tmp_path / "out"), busy, folder_lock(tmp_path / "out"):
-        pass
-    with folder_lock(tmp_path / "out"):
-        assert [p.name for p in (tmp_path / "out").iterdir()] == [LOCK_NAME]
-    assert not any((tmp_path / "out").iterdir())
 
 
 # --- lists of pairs ---------------------------------------------------------------------------------------------------

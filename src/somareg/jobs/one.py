@@ -1,4 +1,4 @@
-"""Many independent jobs, here or on a Dask cluster: one protocol, two runners, the same figures.
+"""Many independent jobs: the protocol of a runner, how a job ends, and the runner that does one after the other.
 
 A runner never lets one job end the others: what a job raises becomes its recorded `Failure`. Functions and jobs must be
 picklable, and doing a job twice must be as good as doing it once, for a worker may die after the work and before the
@@ -13,12 +13,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from somareg import errors
-from somareg.errors import ConfigError, JobError
+from somareg.errors import JobError
 
 J = TypeVar("J")
 V = TypeVar("V")
@@ -109,29 +108,3 @@ def do(function: Callable[[J], V], job: J) -> Outcome[V]:
             failure = Failure(type(error).__name__, str(error) or "no message", traceback.format_exc())
             return Outcome(failure=failure, seconds=time.perf_counter() - begin)
         return Outcome(value, seconds=time.perf_counter() - begin)
-
-
-@contextmanager
-def open_runner(workers: int | None = None, dask: Any = None) -> Iterator[Runner]:
-    """The runner that the two options ask for; what was started for it ends with the context.
-
-    Args:
-        workers: processes of one thread each on this machine (extra `dask`); None or 1 without `dask` is this process.
-        dask: address of a Dask scheduler ("tcp://host:8786"), or a `distributed.Client` of yours, which stays open.
-
-    Raises:
-        ConfigError: both, or fewer than one worker.
-        UnsupportedError: `distributed` is not installed.
-        ClusterError: nobody answers at the address, or its workers lack this version of somareg.
-    """
-    if workers is not None and dask is not None:
-        raise ConfigError("workers and dask are two ways to the same end; give one of them")
-    if workers is not None and workers < 1:
-        raise ConfigError(f"{workers} workers can do nothing; give 1 or more")
-    if dask is None and workers in (None, 1):
-        yield Serial()
-        return
-    from somareg.cluster import connect, local_cluster
-
-    with local_cluster(workers) if workers is not None else connect(dask) as runner:
-        yield runner
