@@ -22,7 +22,6 @@ from somareg.choices import (
     search_radius,
 )
 from somareg.config import RegisterConfig, Resampling, make_config
-from somareg.given import check_use, name_of, reach_px, take_points
 from somareg.io import (
     assume_crs,
     check_overlap,
@@ -34,11 +33,12 @@ from somareg.io.dataarray import is_dataarray, to_dataarray
 from somareg.io.inputs import Image, Located, file_of, locate, read_image, told_modalities
 from somareg.io.source import open_source
 from somareg.matching.engine import align
-from somareg.matching.given import align_given
 from somareg.preprocess.prepare import prepare
 from somareg.report import OUTPUTS
 from somareg.runtime.clock import Clock
 from somareg.runtime.threads import few_threads
+from somareg.tiepoints.align import align_given
+from somareg.tiepoints.use import check_use, name_of, reach_px, take_points
 from somareg.types import (
     Assessment,
     BoolArray,

@@ -16,13 +16,13 @@ from somareg.batches.summary import BatchResult
 from somareg.batches.work import PairDone, PairJob, do_pair, shipped_weights
 from somareg.config import make_config
 from somareg.errors import SomaregError
-from somareg.given import check_use
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.lock import folder_lock
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
 from somareg.report import OWNED
+from somareg.tiepoints.use import check_use
 from somareg.types import Progress
 
 log = logging.getLogger("somareg.batch")

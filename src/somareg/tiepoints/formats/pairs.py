@@ -8,19 +8,36 @@ turn it into pixel centres or map coordinates.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 from somareg.errors import GeoreferenceError, InputError
-from somareg.io.georef import georeference, reproject
-from somareg.types import BoolArray, FloatArray, Grid, TiePoints
+from somareg.io.georef import georeference, parse_crs, reproject
+from somareg.io.source import open_source
+from somareg.types import BoolArray, FloatArray, Grid, Raster, TiePoints
 
 Role = Literal["reference", "moving"]
 Space = Literal["pixel", "map"]
+ImageLike = str | Path | Raster | Grid
+"""A raster file (only its header is read), a raster in memory, or a grid."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The grids of the two images, as far as they are known.
+
+    Attributes:
+        reference, moving: None where not given.
+        reference_file, moving_file: None where the grid came without a file.
+    """
+
+    reference: Grid | None = None
+    moving: Grid | None = None
+    reference_file: Path | None = None
+    moving_file: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +68,7 @@ class Places:
         if grid.crs is None:
             raise GeoreferenceError(f"{file} holds map coordinates, but the {role} image has no CRS (--assume-crs)")
         there = self.xy
-        if self.crs is not None and not same_crs(self.crs, grid.crs):
+        if self.crs is not None and parse_crs(self.crs) != parse_crs(grid.crs):
             there = reproject(there, self.crs, grid.crs)
         return grid.to_pixel(there)
 
@@ -163,24 +180,20 @@ def to_tie_points(pairs: PointPairs, reference: Grid | None, moving: Grid | None
     return TiePoints(here, there, displacement, pairs.sigma_px, pairs.confidence, pairs.inlier, pairs.residual_px)
 
 
-def same_crs(first: str, second: str) -> bool:
-    """Whether two CRSs mean the same.
+def known_images(reference: ImageLike | None, moving: ImageLike | None) -> Images:
+    """Grids and files of the two images.
 
     Raises:
-        GeoreferenceError: one cannot be understood.
+        ReadError, UnsupportedError, GeoreferenceError: a file cannot be opened, see `open_source`.
     """
-    if first == second:
-        return True
-    return bool(parse_crs(first) == parse_crs(second))
+    here, there = _known(reference, "reference"), _known(moving, "moving")
+    return Images(here[0], there[0], here[1], there[1])
 
 
-def parse_crs(text: str, where: str = "a CRS") -> CRS:
-    """A CRS from WKT or `EPSG:N`.
-
-    Raises:
-        GeoreferenceError: it cannot be understood; `where` names it.
-    """
-    try:
-        return CRS.from_user_input(text)
-    except CRSError as error:
-        raise GeoreferenceError(f"{where} cannot be understood: {text[:80]}") from error
+def _known(image: ImageLike | None, role: str) -> tuple[Grid | None, Path | None]:
+    if image is None or isinstance(image, Grid):
+        return image, None
+    if isinstance(image, Raster):
+        return image.grid, image.path
+    with open_source(image, role=role) as source:
+        return source.grid, Path(image)

@@ -10,9 +10,9 @@ import numpy as np
 
 from somareg.errors import InputError, UnsupportedError
 from somareg.io.atomic import write_text
-from somareg.io.tie_points.images import Images
-from somareg.io.tie_points.pairs import Places, PointPairs, make_pairs, parse_crs
-from somareg.io.tie_points.rows import columns, number, parse_rows, read_lines
+from somareg.io.georef import parse_crs
+from somareg.tiepoints.formats.pairs import Images, Places, PointPairs, make_pairs
+from somareg.tiepoints.formats.rows import columns, number, parse_rows, read_lines
 
 log = logging.getLogger("somareg.io")
 

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.warp import transform as reproject
 
 from somareg.errors import ConfigError, GeoreferenceError, InputError, ReadError, SomaregError, UnsupportedError
-from somareg.io import convert_tie_points, read_tie_points
+from somareg.tiepoints.formats import convert_tie_points, read_tie_points
 from somareg.types import Grid
 
 UTM, LONLAT = (rasterio.CRS.from_epsg(code).to_wkt() for code in (32632, 4326))

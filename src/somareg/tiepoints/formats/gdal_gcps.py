@@ -23,11 +23,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from somareg.errors import InputError, OutputError
 from somareg.io.atomic import atomic_path
+from somareg.io.georef import parse_crs
 from somareg.io.ground_control import gdal_arrays, gdal_points
 from somareg.io.source import gdal_cause, open_source
-from somareg.io.tie_points.images import Images
-from somareg.io.tie_points.pairs import Places, PointPairs, make_pairs, parse_crs
-from somareg.io.tie_points.rows import columns, number, optional_number, parse_rows, read_lines
+from somareg.tiepoints.formats.pairs import Images, Places, PointPairs, make_pairs
+from somareg.tiepoints.formats.rows import columns, number, optional_number, parse_rows, read_lines
 from somareg.types import FloatArray
 
 _KNOWN = ("sigma_px", "confidence", "residual_px")

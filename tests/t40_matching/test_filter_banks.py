@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from somareg.features.fge import FgeCfg, GradientBranch
+from somareg.features.filter_banks import FixedFilters, LearnableFilters, oriented_kernels
 from somareg.features.orientation import smooth
-from somareg.features.oriented import FixedFilters, LearnableFilters, oriented_kernels
 from tests.t40_matching.features import DIRECTIONS, SIGMAS, along, texture
 
 

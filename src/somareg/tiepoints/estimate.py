@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from somareg.errors import EstimationError, InputError
 from somareg.geometry import compose
-from somareg.given import checked_fit, name_of, usable_points
-from somareg.io import georeference, read_tie_points
-from somareg.io.tie_points.images import ImageLike, known_images
-from somareg.matching.given_fit import GivenFit, GivenPoints, fit_smooth, step_px
-from somareg.matching.process import lattice
-from somareg.types import Estimate, TiePoints, Transform
+from somareg.io import georeference
+from somareg.tiepoints.fit import field_of, fit_smooth
+from somareg.tiepoints.formats.pairs import ImageLike, known_images
+from somareg.tiepoints.use import name_of, take_points
+from somareg.types import Estimate, TiePoints
 
 
 def estimate_from_points(
@@ -37,24 +35,14 @@ def estimate_from_points(
         ReadError, ConfigError, GeoreferenceError: as `read_tie_points` and `georeference`.
     """
     images = known_images(reference, moving)
-    fixed, moved = images.reference, images.moving
-    if fixed is None or moved is None:
+    here, there = images.reference, images.moving
+    if here is None or there is None:
         raise InputError("tie points need both images that they join; give reference and moving")
-    name = str(name_of(tie_points))
-    given = tie_points if isinstance(tie_points, TiePoints) else read_tie_points(name, reference=fixed, moving=moved)
-    georef = georeference(fixed, moved, ("the reference", "the moving image"))
-    points, _ = usable_points(given, georef.inverse(given.moving_xy))
-    fit = checked_fit(points, fixed, name)
+    given = take_points(tie_points, here, there, georeference(here, there, ("the reference", "the moving image")))
     try:
-        return Estimate(_correction(points, fit, fixed.shape, local), fixed, moved)
+        fit, smooth = fit_smooth(given.points, given.fit)
     except EstimationError as error:
-        raise InputError(f"{name}: {error}") from error
-
-
-def _correction(points: GivenPoints, fit: GivenFit, shape: tuple[int, int], local: bool) -> Transform:
-    fit, smooth = fit_smooth(points, fit)
+        raise InputError(f"{name_of(tie_points)}: {error}") from error
     if not local or smooth.variance == 0:
-        return fit.affine
-    field, where = lattice(shape, step_px(shape))
-    values = smooth.predict(where).T.reshape(field.array.shape).numpy()
-    return compose(fit.affine, replace(field, array=values))
+        return Estimate(fit.affine, here, there)
+    return Estimate(compose(fit.affine, field_of(smooth, here.shape)[0]), here, there)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import sqlite3
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -13,12 +15,12 @@ from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 
 from somareg.errors import ConfigError, InputError, OutputError
-from somareg.io import convert_tie_points, georeference, read_tie_points, write_tie_points
+from somareg.io import georeference
 from somareg.io.georef import to_lonlat
-from somareg.io.tie_points import geopackage
 from somareg.io.writer import write_geotiff
+from somareg.tiepoints.formats import convert_tie_points, geopackage, read_tie_points, write_tie_points
 from somareg.types import Grid, TiePoints
-from tests.t10_io import ogr
+from tests.t45_tiepoints import ogr
 
 UTM, MERCATOR, LONLAT = (rasterio.CRS.from_epsg(code).to_wkt() for code in (32632, 3857, 4326))
 PLACED = Grid(400, 300, (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), UTM)
@@ -371,3 +373,8 @@ def test_geopackage_without_its_geometry_column(tmp_path):
     database.close()
     with pytest.raises(InputError, match=r"points\.gpkg: layer 'tie_points' has no column 'shape'"):
         read_tie_points(path)
+
+
+def test_reading_points_loads_no_torch():
+    code = "import sys, somareg; somareg.read_tie_points; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

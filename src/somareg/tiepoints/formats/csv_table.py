@@ -8,10 +8,9 @@ from pathlib import Path
 
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
-from somareg.io.tie_points.images import Images
-from somareg.io.tie_points.pairs import PointPairs, to_tie_points
-from somareg.io.tie_points.records import COLUMNS, Geometry, Record, Table, finite_or_none, read_records, record_of
-from somareg.io.tie_points.rows import read_lines
+from somareg.tiepoints.formats.pairs import Images, PointPairs, to_tie_points
+from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, Table, finite_or_none, read_records, record_of
+from somareg.tiepoints.formats.rows import read_lines
 
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:

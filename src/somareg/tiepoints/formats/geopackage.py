@@ -20,11 +20,10 @@ from rasterio.errors import CRSError
 
 from somareg.errors import InputError, OutputError, ReadError
 from somareg.io.atomic import atomic_path
-from somareg.io.tie_points.images import Images
-from somareg.io.tie_points.pairs import PointPairs, on_layer, parse_crs, to_tie_points
-from somareg.io.tie_points.records import (
+from somareg.io.georef import LONLAT, parse_crs
+from somareg.tiepoints.formats.pairs import Images, PointPairs, on_layer, to_tie_points
+from somareg.tiepoints.formats.records import (
     COLUMNS,
-    LONLAT,
     Geometry,
     Record,
     Table,

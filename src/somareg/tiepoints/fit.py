@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from somareg.errors import EstimationError
-from somareg.geometry import AffineTransform
+from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.affine import apply_affine_batch, fade, fit_affine, to_transform
 from somareg.matching.coarse import fit_magsac
-from somareg.matching.process import Process, kernel, profiled_likelihood
+from somareg.matching.gaussian_process import GaussianProcess, kernel, lattice, profiled_likelihood
 from somareg.types import FloatArray
 
 MIN_POINTS = 3
@@ -77,9 +77,10 @@ def spacing_px(points: Tensor) -> float:
     return max(1.0, float(apart.amin(1).median()))
 
 
-def step_px(shape: tuple[int, int]) -> float:
-    """Distance of the nodes of a local displacement over (height, width) pixels."""
-    return max(8.0, max(shape) / NODES)
+def field_of(smooth: GaussianProcess, shape: tuple[int, int]) -> tuple[FieldTransform, Tensor]:
+    """A displacement over (height, width) pixels on a lattice, and its nodes (M, 2)."""
+    field, where = lattice(shape, max(8.0, max(shape) / NODES))
+    return replace(field, array=smooth.predict(where).T.reshape(field.array.shape).numpy()), where
 
 
 def fit_given(points: GivenPoints) -> GivenFit:
@@ -108,7 +109,7 @@ def fit_given(points: GivenPoints) -> GivenFit:
     return GivenFit(to_transform(matrix), factor, scale)
 
 
-def fit_smooth(points: GivenPoints, fit: GivenFit) -> tuple[GivenFit, Process]:
+def fit_smooth(points: GivenPoints, fit: GivenFit) -> tuple[GivenFit, GaussianProcess]:
     """What the points say beyond the affine, and the affine that goes with it.
 
     Where the ground itself is displaced, points leave the affine together, and the robust fit takes them for wrong.
@@ -141,7 +142,7 @@ def fit_smooth(points: GivenPoints, fit: GivenFit) -> tuple[GivenFit, Process]:
     return fit, field
 
 
-def _smooth(points: GivenPoints, fit: GivenFit) -> Process:
+def _smooth(points: GivenPoints, fit: GivenFit) -> GaussianProcess:
     """The process of largest marginal likelihood on the good points."""
     xy, beyond = points.beyond(fit.affine)
     good = torch.nonzero(fit.factor > _GOOD)[:, 0]
@@ -150,7 +151,7 @@ def _smooth(points: GivenPoints, fit: GivenFit) -> Process:
     noise = (points.weight * fit.factor)[good].reciprocal()
     noise = noise / noise.mean()
     length, ratio, kappa = _likeliest(here, values, noise.diag())
-    return Process(here, values, (kappa * noise).diag(), length, ratio * kappa)
+    return GaussianProcess(here, values, (kappa * noise).diag(), length, ratio * kappa)
 
 
 def _likeliest(here: Tensor, values: Tensor, noise: Tensor) -> tuple[float, float, float]:

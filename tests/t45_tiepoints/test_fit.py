@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
-from somareg.matching.given_fit import GivenPoints, fit_given, fit_smooth
+from somareg.tiepoints.fit import GivenPoints, fit_given, fit_smooth
 
 SIDE = 600
 AFFINE = AffineTransform.from_parameters(rotation_deg=7, scale=(1.05, 0.93), shear_deg=2, shift=(30, -12))

@@ -10,11 +10,11 @@ import numpy as np
 from somareg.config import RegisterConfig
 from somareg.errors import ConfigError, EstimationError, InputError
 from somareg.geometry import AffineTransform
-from somareg.io.tie_points import read_tie_points
 from somareg.matching.engine import Alignment
-from somareg.matching.given_fit import GivenFit, GivenPoints, fit_given
 from somareg.preprocess.prepare import Prepared
-from somareg.types import BoolArray, FloatArray, Grid, Raster, TiePoints, Transform
+from somareg.tiepoints.fit import GivenFit, GivenPoints, fit_given
+from somareg.tiepoints.formats import read_tie_points
+from somareg.types import BoolArray, Grid, Raster, TiePoints, Transform
 
 IN_MEMORY = "tie points in memory"
 
@@ -25,13 +25,18 @@ class Given:
 
     Attributes:
         points: reference pixels, and where they lie in the coordinates in which `correction` speaks.
-        affine: robust fit: reference pixels -> the same coordinates.
+        fit: the robust affine: reference pixels -> the same coordinates.
         note: what was taken and left out.
     """
 
     points: GivenPoints
-    affine: AffineTransform
+    fit: GivenFit
     note: str
+
+    @property
+    def affine(self) -> AffineTransform:
+        """Of the fit."""
+        return self.fit.affine
 
     def as_start(self, prepared: Prepared) -> Prepared:
         """The pair with the affine among its starts, after what was known without the points."""
@@ -70,12 +75,14 @@ def check_use(cfg: RegisterConfig) -> None:
         raise ConfigError("tie_points_use='replace' needs tie_points; give a file of them")
 
 
-def take_points(source: str | Path | TiePoints, reference: Raster, moving: Raster, georef: Transform) -> Given:
+def take_points(
+    source: str | Path | TiePoints, reference: Raster | Grid, moving: Raster | Grid, georef: Transform
+) -> Given:
     """Read tie points and fit their affine.
 
     Args:
         source: a file that `read_tie_points` knows, or points in pixels of both images.
-        reference, moving: as read.
+        reference, moving: as read, or where their pixels are.
         georef: reference pixels -> moving pixels by the georeferences.
 
     Raises:
@@ -83,27 +90,18 @@ def take_points(source: str | Path | TiePoints, reference: Raster, moving: Raste
         InputError: a bad row; fewer than three usable points, points on a line, or points that contradict the
             georeferences by more than the size of the image.
     """
-    name = name_of(source)
+    name = str(name_of(source))
     given = source if isinstance(source, TiePoints) else read_tie_points(source, reference=reference, moving=moving)
-    points, usable = usable_points(given, georef.inverse(given.moving_xy))
-    fit = checked_fit(points, reference.grid, str(name))
-    return Given(points, fit.affine, _words(str(name), given, usable, fit))
-
-
-def usable_points(given: TiePoints, target: FloatArray) -> tuple[GivenPoints, BoolArray]:
-    """The inliers that have a place in both images, and which of the points they are; `target` (N, 2): see `Given`."""
-    placed = np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1)
-    usable = placed & given.inlier
+    target = georef.inverse(given.moving_xy)
+    usable = given.inlier & np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1)
     chosen = given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable]
-    return GivenPoints(*chosen), usable
+    points = GivenPoints(*chosen)
+    fit = _checked_fit(points, reference.grid if isinstance(reference, Raster) else reference, name)
+    return Given(points, fit, _words(name, given, usable, fit))
 
 
-def checked_fit(points: GivenPoints, reference: Grid, name: str) -> GivenFit:
-    """The robust affine of the points.
-
-    Raises:
-        InputError: there is none, or it contradicts the georeferences by more than the size of the image.
-    """
+def _checked_fit(points: GivenPoints, reference: Grid, name: str) -> GivenFit:
+    """The robust affine of the points; `InputError`: see `take_points`."""
     try:
         fit = fit_given(points)
     except EstimationError as error:

@@ -16,7 +16,7 @@ from somareg.geometry import FieldTransform
 
 
 @dataclass(frozen=True, eq=False)
-class Process:
+class GaussianProcess:
     """A fitted process, float64; a variance of 0 means that there is no displacement.
 
     Attributes:

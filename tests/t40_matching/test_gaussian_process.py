@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from somareg.matching.process import (
-    Process,
+from somareg.matching.gaussian_process import (
+    GaussianProcess,
     kernel,
     lattice,
     overlap_noise,
@@ -204,10 +204,10 @@ def test_it_can_be_trained_through() -> None:
 def test_a_fitted_process_foretells_what_the_formulas_do() -> None:
     points, where = spread_out()[0], spread_out(seed=5)[0]
     values, noise = measured(points), some_noise(points)
-    fitted = Process(points, values, noise, LENGTH, VARIANCE)
+    fitted = GaussianProcess(points, values, noise, LENGTH, VARIANCE)
     torch.testing.assert_close(fitted.predict(where), process_mean(points, values, noise, LENGTH, VARIANCE, where))
     torch.testing.assert_close(fitted.uncertainty(where, 1.0), process_variance(points, noise, LENGTH, 1.0, where))
-    nothing = Process(points, values, noise, LENGTH, 0.0)
+    nothing = GaussianProcess(points, values, noise, LENGTH, 0.0)
     assert float(nothing.predict(where).abs().max()) == 0.0
 
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
-from somareg.io.georef import metres_per_pixel, to_lonlat
-from somareg.io.tie_points.images import Images
-from somareg.io.tie_points.pairs import PointPairs, parse_crs, to_tie_points
-from somareg.io.tie_points.records import COLUMNS, LONLAT, Geometry, Record, Table, read_records, record_of
-from somareg.io.tie_points.rows import number, read_lines
+from somareg.io.georef import LONLAT, metres_per_pixel, parse_crs, to_lonlat
+from somareg.tiepoints.formats.pairs import Images, PointPairs, to_tie_points
+from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, Table, read_records, record_of
+from somareg.tiepoints.formats.rows import number, read_lines
 from somareg.types import FloatArray, TiePoints
 
 _PIXELS = "pixel centres of the reference image, x right, y down; not longitude and latitude"

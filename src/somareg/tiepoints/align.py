@@ -18,11 +18,11 @@ from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import Alignment, EngineCfg
 from somareg.matching.evidence import forward_backward, gather, similarity, split_half
 from somareg.matching.flow import Flow
-from somareg.matching.given_fit import GivenFit, GivenPoints, fit_given, fit_smooth, spacing_px, step_px
+from somareg.matching.gaussian_process import GaussianProcess
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
-from somareg.matching.process import Process, lattice
+from somareg.tiepoints.fit import GivenFit, GivenPoints, field_of, fit_given, fit_smooth, spacing_px
 from somareg.types import Progress
 
 
@@ -61,12 +61,10 @@ def align_given(
     return Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
 
 
-def _flow(points: GivenPoints, fit: GivenFit, smooth: Process, shape: tuple[int, int], follows: bool) -> Flow:
+def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tuple[int, int], follows: bool) -> Flow:
     """The smooth displacement on a lattice (zeros unless `follows`), and how far it can be known."""
-    field, where = lattice(shape, step_px(shape))
+    field, where = field_of(smooth if follows else replace(smooth, variance=0.0), shape)
     size = field.array.shape
-    if follows and smooth.variance > 0:
-        field = replace(field, array=smooth.predict(where).T.reshape(size).numpy())
     # The process foretells without bound in its length; what is further from a point than the next one is not known.
     far = (torch.cdist(where, smooth.points).amin(1) / spacing_px(smooth.points) - 1.0).clamp_min(0.0)
     certainty = (1.0 - smooth.uncertainty(where, 1.0)) * torch.exp(-0.5 * (far / 2.0).square())

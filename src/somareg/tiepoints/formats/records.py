@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from somareg.errors import InputError
-from somareg.io.tie_points.pairs import Places, PointPairs, make_pairs
-from somareg.io.tie_points.rows import columns, flag, optional_number, parse_rows
+from somareg.io.georef import LONLAT
+from somareg.tiepoints.formats.pairs import Places, PointPairs, make_pairs
+from somareg.tiepoints.formats.rows import columns, flag, optional_number, parse_rows
 from somareg.types import FloatArray, TiePoints
 
-LONLAT = "EPSG:4326"
 COLUMNS = ("ref_x", "ref_y", "mov_x", "mov_y", "dx", "dy", "sigma_px", "confidence", "inlier", "residual_px")
 """Pixel centres in both images, then what `TiePoints` knows of each point."""
 

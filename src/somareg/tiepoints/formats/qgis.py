@@ -15,9 +15,9 @@ import numpy as np
 
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
-from somareg.io.tie_points.images import Images
-from somareg.io.tie_points.pairs import Places, PointPairs, make_pairs, on_layer, parse_crs
-from somareg.io.tie_points.rows import columns, flag, number, optional_number, parse_rows, read_lines
+from somareg.io.georef import parse_crs
+from somareg.tiepoints.formats.pairs import Images, Places, PointPairs, make_pairs, on_layer
+from somareg.tiepoints.formats.rows import columns, flag, number, optional_number, parse_rows, read_lines
 from somareg.types import BoolArray, FloatArray, Grid
 
 log = logging.getLogger("somareg.io")
