@@ -21,7 +21,7 @@ import rasterio
 import somareg
 from somareg.batches import run, work
 from somareg.batches.manifest import FILE_NAME, Entry, FileMark, Manifest, read_manifest
-from somareg.batches.pairs import Pair, find_pairs, read_table
+from somareg.batches.pairs import BatchPair, find_pairs, read_table
 from somareg.batches.summary import BatchResult
 from somareg.errors import ConfigError, InputError, OutputError, ReadError
 from somareg.io.lock import folder_lock
@@ -163,7 +163,7 @@ def test_folders_match_by_name_and_tell_who_is_alone(tmp_path: Path, caplog: pyt
 
 
 def test_names_are_unique_and_folders(tmp_path: Path) -> None:
-    pairs = [("x/vv.tif", "r.tif"), ("y/VV.tif", "r.tif"), Pair("vv-2", "z", "r"), ("summary.csv.tif", "r")]
+    pairs = [("x/vv.tif", "r.tif"), ("y/VV.tif", "r.tif"), BatchPair("vv-2", "z", "r"), ("summary.csv.tif", "r")]
     assert [p.name for p in find_pairs(pairs)] == ["vv", "VV-3", "vv-2", "summary.csv_pair"]
 
 

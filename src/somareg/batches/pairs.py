@@ -24,7 +24,7 @@ _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
 @dataclass(frozen=True)
-class Pair:
+class BatchPair:
     """One pair of a batch.
 
     Attributes:
@@ -39,10 +39,10 @@ class Pair:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-Pairs = str | Path | Sequence[Pair | tuple[str | Path, str | Path]]
+Pairs = str | Path | Sequence[BatchPair | tuple[str | Path, str | Path]]
 
 
-def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[Pair]:
+def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[BatchPair]:
     """Every pair with its name.
 
     Args:
@@ -58,7 +58,7 @@ def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[Pair]:
     if not isinstance(pairs, str | Path):
         if reference is not None:
             raise ConfigError("a list of pairs holds the references itself; leave `reference` out")
-        found = [p if isinstance(p, Pair) else _given(*p) for p in pairs]
+        found = [p if isinstance(p, BatchPair) else _given(*p) for p in pairs]
     elif Path(pairs).is_dir():
         if reference is None:
             raise ConfigError(f"{pairs} is a folder; name the references, too: a folder, or one image")
@@ -72,7 +72,7 @@ def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[Pair]:
     return _named(found)
 
 
-def read_table(path: str | Path) -> list[Pair]:
+def read_table(path: str | Path) -> list[BatchPair]:
     """The pairs of a CSV file (comma, semicolon or tab).
 
     Columns are `moving` and `reference`, `name` if you like, and any option of `register`; an empty cell leaves the
@@ -120,7 +120,7 @@ def _check_header(header: list[str], file: Path) -> None:
             raise InputError(f"{file} has the column '{column}' twice")
 
 
-def _pair(header: list[str], row: list[str], file: Path, line: int) -> Pair:
+def _pair(header: list[str], row: list[str], file: Path, line: int) -> BatchPair:
     where = f"{file}, line {line}"
     if len(row) != len(header):
         raise InputError(f"{where} has {len(row)} cells, the first line has {len(header)}")
@@ -138,11 +138,11 @@ def _pair(header: list[str], row: list[str], file: Path, line: int) -> Pair:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     moving, reference = (_absolute(cells[role], file.parent) for role in ("moving", "reference"))
-    return Pair(cells.get("name", ""), moving, reference, options)
+    return BatchPair(cells.get("name", ""), moving, reference, options)
 
 
-def _given(moving: str | Path, reference: str | Path) -> Pair:
-    return Pair("", _absolute(str(moving), Path()), _absolute(str(reference), Path()))
+def _given(moving: str | Path, reference: str | Path) -> BatchPair:
+    return BatchPair("", _absolute(str(moving), Path()), _absolute(str(reference), Path()))
 
 
 def _value(column: str, cell: str) -> Any:
@@ -157,10 +157,10 @@ def _absolute(text: str, folder: Path) -> str:
     return os.path.abspath(folder / Path(text).expanduser())  # noqa: PTH100 - links stay links
 
 
-def _match_folders(moving: Path, reference: Path) -> list[Pair]:
+def _match_folders(moving: Path, reference: Path) -> list[BatchPair]:
     movings = _images(moving)
     if not reference.is_dir():
-        return [Pair("", image, _absolute(str(reference), Path())) for image in movings.values()]
+        return [BatchPair("", image, _absolute(str(reference), Path())) for image in movings.values()]
     references = _images(reference)
     both = [stem for stem in movings if stem in references]
     if not both:
@@ -168,7 +168,7 @@ def _match_folders(moving: Path, reference: Path) -> list[Pair]:
             f"no image in {moving} has the name of one in {reference} ({len(movings)} and {len(references)} images); "
             "give a table with the columns moving and reference"
         )
-    return [Pair("", movings[stem], references[stem]) for stem in both]
+    return [BatchPair("", movings[stem], references[stem]) for stem in both]
 
 
 def unmatched(moving: str | Path, reference: str | Path) -> list[str]:
@@ -193,7 +193,7 @@ def _images(folder: Path) -> dict[str, str]:
     return found
 
 
-def _named(pairs: Iterable[Pair]) -> list[Pair]:
+def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
     """Every pair with a name that is a folder's and no other pair's, whatever the file system thinks of case."""
     pairs = list(pairs)
     taken: set[str] = set()

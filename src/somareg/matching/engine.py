@@ -210,9 +210,9 @@ def _likely_starts(
     if network is None or network.glam.coarse is None:
         return starts
     small = pair.reduced(factor := reduction(pair, COARSE_MATCHING_PX))
-    fixed = network.encode(small.reference, small.reference_mask, small.modalities[0])
-    moved = network.encode(small.moving, small.moving_mask, small.modalities[1])
-    found = coarse_affine(network, fixed, moved)
+    encoded_reference = network.encode(small.reference, small.reference_mask, small.modalities[0])
+    encoded_moving = network.encode(small.moving, small.moving_mask, small.modalities[1])
+    found = coarse_affine(network, encoded_reference, encoded_moving)
     return starts if found is None else (rescale(found, factor, 1), *starts)
 
 

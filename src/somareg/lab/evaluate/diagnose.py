@@ -153,10 +153,13 @@ def _there_and_back(network: Network, forward: GlamOutput, batch: PairBatch) -> 
 
 def _note_similarity(values: Values, network: Network, batch: PairBatch) -> None:
     """Notes cosine similarities before FGE, after it, and of the features that are matched."""
-    fixed = network.encode(batch.reference, batch.reference_mask, batch.modalities[0])
-    moved = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
-    views = {"before FGE": (fixed.before, moved.before), "after FGE": (fixed.after, moved.after)}
-    for view, (a, b) in {**views, "matched": (fixed.pyramid, moved.pyramid)}.items():
+    here = network.encode(batch.reference, batch.reference_mask, batch.modalities[0])
+    there = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
+    views = {
+        "before FGE": (here.before, there.before),
+        "after FGE": (here.after, there.after),
+    }
+    for view, (a, b) in {**views, "matched": (here.pyramid, there.pyramid)}.items():
         for stride in sorted(a):
             pairs = cosine_similarity(
                 *(a, b, batch.truth, stride),

@@ -16,7 +16,7 @@ import numpy as np
 
 from somareg.errors import ConfigError
 from somareg.io.atomic import make_folder, write_text
-from somareg.lab.data.pairs import Pair, load_pair
+from somareg.lab.data.pairs import StoredPair, load_pair
 from somareg.lab.evaluate import metrics
 from somareg.lab.evaluate.list_file import committed_list
 from somareg.lab.evaluate.peers import Method, make_method
@@ -110,7 +110,7 @@ class _Loader:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.last: Pair | None = None
+        self.last: StoredPair | None = None
 
     def __call__(self, sample: Sample) -> LoadedSample:
         if self.last is None or self.last.entry != sample.pair:
