@@ -14,8 +14,9 @@ from typing import Any
 from somareg.config import RegisterConfig, did_you_mean, make_config
 from somareg.errors import ConfigError, InputError, ReadError
 from somareg.io.source import REMOTE
+from somareg.io.text import read_text
 
-MAX_TABLE_BYTES = 64 * 1024 * 1024
+MAX_TABLE_MIB = 64
 SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".bsq", ".bil", ".bip"})
 """What counts as an image in a folder."""
 
@@ -79,29 +80,20 @@ def read_table(path: str | Path) -> list[BatchPair]:
     option to the batch. Relative paths start at the table's folder.
 
     Raises:
-        ReadError: missing or not text.
+        ReadError: missing, too large or not text.
         InputError: no such columns, or a row with too many or too few cells.
         ConfigError: an unknown column or a bad value; file and line are named.
     """
     file = Path(path)
-    rows = csv.reader(io.StringIO(text := _text(file), newline=""), delimiter=_delimiter(text))
+    rows = csv.reader(
+        io.StringIO(text := read_text(file, "table of pairs", MAX_TABLE_MIB), newline=""), delimiter=_delimiter(text)
+    )
     try:
         header = [cell.strip() for cell in next(rows, [])]
         _check_header(header, file)
         return [_pair(header, row, file, rows.line_num) for row in rows if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f"{file}, line {rows.line_num}: {error}") from error
-
-
-def _text(file: Path) -> str:
-    try:
-        if file.stat().st_size > MAX_TABLE_BYTES:
-            raise InputError(f"{file} is larger than any table of pairs; give a CSV with columns moving and reference")
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ReadError(f"{file} is not UTF-8 text; give a CSV with columns moving and reference") from error
-    except OSError as error:
-        raise ReadError(f"table {file} cannot be read: {error.strerror or error}") from error
 
 
 def _delimiter(text: str) -> str:

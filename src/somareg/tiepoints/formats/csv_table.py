@@ -10,12 +10,14 @@ from somareg.errors import InputError
 from somareg.io.atomic import write_text
 from somareg.tiepoints.formats.pairs import Images, PointPairs, to_tie_points
 from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, Table, finite_or_none, read_records, record_of
-from somareg.tiepoints.formats.rows import read_lines
+from somareg.tiepoints.formats.rows import text_of
 
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     """Read a table with a header; comma, semicolon or tab separate, lines that start with # are comments."""
-    lines = [(i, line) for i, line in enumerate(read_lines(path), 1) if line.strip() and not line.startswith("#")]
+    lines = [
+        (i, line) for i, line in enumerate(text_of(path).splitlines(), 1) if line.strip() and not line.startswith("#")
+    ]
     if not lines:
         raise InputError(
             f"{path} holds no header; its first line must name the columns, such as ref_x,ref_y,mov_x,mov_y"

@@ -12,7 +12,7 @@ from somareg.errors import InputError, UnsupportedError
 from somareg.io.atomic import write_text
 from somareg.io.georef import parse_crs
 from somareg.tiepoints.formats.pairs import Images, Places, PointPairs, make_pairs
-from somareg.tiepoints.formats.rows import columns, number, parse_rows, read_lines
+from somareg.tiepoints.formats.rows import number, read_rows, text_of
 
 log = logging.getLogger("somareg.io")
 
@@ -28,7 +28,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         UnsupportedError: map coordinates in a projection that is neither geographic nor UTM on WGS-84, and no
             georeferenced reference says what they are.
     """
-    lines = list(enumerate(read_lines(path), 1))
+    lines = list(enumerate(text_of(path).splitlines(), 1))
     header = "\n".join(line.lstrip("; ") for _, line in lines if line.lstrip().startswith(";"))
     words = header.lower()
     rows = [(i, line) for i, line in lines if line.strip() and not line.lstrip().startswith(";")]
@@ -47,12 +47,11 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         values = [number(cell, f"column {i}") for i, cell in enumerate(cells, 1)]
         return [*values[:2], *values[-2:]]
 
-    read = list(parse_rows(rows, parse, path, "line", skip_bad=skip_bad))
-    values = columns((row for _, row in read), 4)
+    values, numbers = read_rows(rows, parse, path, "line", 4, skip_bad=skip_bad)
     here = Places(values[:, :2] - _TO_CENTRE)
     if to_map:
         here = Places(values[:, :2], "map", _crs_of(header, images, path))
-    return make_pairs(here, Places(values[:, 2:] - _TO_CENTRE), np.array([i for i, _ in read], np.int64))
+    return make_pairs(here, Places(values[:, 2:] - _TO_CENTRE), numbers)
 
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:

@@ -27,7 +27,7 @@ from somareg.io.georef import parse_crs
 from somareg.io.ground_control import gdal_arrays, gdal_points
 from somareg.io.source import gdal_cause, open_source
 from somareg.tiepoints.formats.pairs import Images, Places, PointPairs, make_pairs
-from somareg.tiepoints.formats.rows import columns, number, optional_number, parse_rows, read_lines
+from somareg.tiepoints.formats.rows import number, optional_number, read_rows, text_of
 from somareg.types import FloatArray
 
 _KNOWN = ("sigma_px", "confidence", "residual_px")
@@ -53,7 +53,7 @@ def read_vrt(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     Raises:
         InputError: it is no VRT, has no control points or no CRS for them, or a point is bad.
     """
-    text = "\n".join(read_lines(path))
+    text = text_of(path)
     if "<!" in text.replace("<!--", ""):
         raise InputError(f"{path} declares a document type or entities, which no VRT needs; it is not read")
     try:
@@ -65,14 +65,13 @@ def read_vrt(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     if listed is None or not projection:
         raise InputError(f"{path} has no ground control points with a CRS (GCPList with a Projection)")
     crs = parse_crs(projection, f"the CRS of {path}")
-    read = list(parse_rows(enumerate(listed.findall("GCP"), 1), _values, path, "point", skip_bad=skip_bad))
-    values = columns((row for _, row in read), 4 + len(_KNOWN))
+    points, width = enumerate(listed.findall("GCP"), 1), 4 + len(_KNOWN)
+    values, numbers = read_rows(points, _values, path, "point", width, skip_bad=skip_bad)
     map_xy = values[:, 2:4]
     if _swapped(crs, listed.get("dataAxisToSRSAxisMapping")):
         map_xy = map_xy[:, ::-1]
     known = dict(zip(_KNOWN, values[:, 4:].T, strict=True))
-    lines = np.array([i for i, _ in read], np.int64)
-    return make_pairs(Places(map_xy, "map", crs.to_wkt()), Places(values[:, :2] - 0.5), lines, **known)
+    return make_pairs(Places(map_xy, "map", crs.to_wkt()), Places(values[:, :2] - 0.5), numbers, **known)
 
 
 def write_geotiff(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:

@@ -13,7 +13,7 @@ from somareg.io.atomic import write_text
 from somareg.io.georef import LONLAT, metres_per_pixel, parse_crs, to_lonlat
 from somareg.tiepoints.formats.pairs import Images, PointPairs, to_tie_points
 from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, Table, read_records, record_of
-from somareg.tiepoints.formats.rows import number, read_lines
+from somareg.tiepoints.formats.rows import number, text_of
 from somareg.types import FloatArray, TiePoints
 
 _PIXELS = "pixel centres of the reference image, x right, y down; not longitude and latitude"
@@ -22,7 +22,7 @@ _PIXELS = "pixel centres of the reference image, x right, y down; not longitude 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     """Read a FeatureCollection; see `records.read_records` for what rules."""
     try:
-        collection = json.loads("\n".join(read_lines(path)))
+        collection = json.loads(text_of(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not GeoJSON: {error}") from error
     features = collection.get("features") if isinstance(collection, dict) else None

@@ -17,7 +17,7 @@ from somareg.errors import InputError
 from somareg.io.atomic import write_text
 from somareg.io.georef import parse_crs
 from somareg.tiepoints.formats.pairs import Images, Places, PointPairs, make_pairs, on_layer
-from somareg.tiepoints.formats.rows import columns, flag, number, optional_number, parse_rows, read_lines
+from somareg.tiepoints.formats.rows import flag, number, optional_number, read_rows, text_of
 from somareg.types import BoolArray, FloatArray, Grid
 
 log = logging.getLogger("somareg.io")
@@ -35,15 +35,14 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         raise InputError(
             f"{path} holds coordinates of the moving layer, which only the moving image explains; give it with --moving"
         )
-    lines = list(enumerate(read_lines(path), 1))
+    lines = list(enumerate(text_of(path).splitlines(), 1))
     crs = None
     if lines and lines[0][1].startswith("#CRS:"):
         crs = parse_crs(lines.pop(0)[1].removeprefix("#CRS:").strip(), f"the CRS of {path}").to_wkt()
     if not lines or not lines[0][1].lower().startswith("mapx"):
         raise InputError(f"{path} is no QGIS points file: a line 'mapX,mapY,sourceX,sourceY,...' is missing")
     rows = [(i, line) for i, line in lines[1:] if line.strip()]
-    read = list(parse_rows(rows, _row, path, "line", skip_bad=skip_bad))
-    values = columns((row for _, row in read), 6)
+    values, numbers = read_rows(rows, _row, path, "line", 6, skip_bad=skip_bad)
     reference = images.reference
     target = Places(values[:, :2], "map", crs)
     if crs is None and (reference is None or not reference.is_georeferenced):
@@ -51,7 +50,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     return make_pairs(
         target,
         Places(_source_pixels(values[:, 2:4], images.moving, path)),
-        np.array([i for i, _ in read], np.int64),
+        numbers,
         inlier=values[:, 4] > 0,
         residual_px=values[:, 5],
     )

@@ -13,7 +13,7 @@ import numpy as np
 from somareg.errors import InputError
 from somareg.io.georef import LONLAT
 from somareg.tiepoints.formats.pairs import Places, PointPairs, make_pairs
-from somareg.tiepoints.formats.rows import columns, flag, optional_number, parse_rows
+from somareg.tiepoints.formats.rows import flag, optional_number, read_rows
 from somareg.types import FloatArray, TiePoints
 
 COLUMNS = ("ref_x", "ref_y", "mov_x", "mov_y", "dx", "dy", "sigma_px", "confidence", "inlier", "residual_px")
@@ -82,13 +82,11 @@ def read_records(
         kept = flag(record.get("inlier"), "inlier")
         return [*here, *there, *known, float(kept), optional_number(record.get("residual_px"), "residual_px")]
 
-    read = list(parse_rows(rows, parse, table.file, table.what, skip_bad=skip_bad))
-    values = columns((row for _, row in read), 10)
-    lines = np.array([number for number, _ in read], np.int64)
+    values, numbers = read_rows(rows, parse, table.file, table.what, 10, skip_bad=skip_bad)
     return make_pairs(
         Places(values[:, :2], *place),
         Places(values[:, 2:4]) if moving else Places(values[:, 2:4], "map", table.crs),
-        lines,
+        numbers,
         displacement=values[:, 4:6],
         sigma_px=values[:, 6],
         confidence=values[:, 7],

@@ -4,64 +4,62 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from somareg.errors import InputError, ReadError
+from somareg.errors import InputError
+from somareg.io.text import read_text
 
 log = logging.getLogger("somareg.io")
 
-MAX_BYTES = 512 * 1024 * 1024
-"""Larger text files are no tie points."""
-
+MAX_MIB = 512
 Row = TypeVar("Row")
-Parsed = TypeVar("Parsed")
 _TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, without their ends.
-
-    Raises:
-        ReadError: missing, too large or not text.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ReadError(f"tie points {path} are larger than {MAX_BYTES >> 20} MiB; that is no list of tie points")
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ReadError(f"tie points {path} are not UTF-8 text; save them as such") from error
-    except OSError as error:
-        raise ReadError(f"tie points {path} cannot be read: {error.strerror or error}") from error
-    return text.splitlines()
+def text_of(path: Path) -> str:
+    """The content of a text file of tie points; `ReadError`: see `somareg.io.text.read_text`."""
+    return read_text(path, "list of tie points", MAX_MIB)
 
 
-def parse_rows(
-    rows: Iterable[tuple[int, Row]], parse: Callable[[Row], Parsed], file: Path, what: str, *, skip_bad: bool
-) -> Iterator[tuple[int, Parsed]]:
-    """Each row that can be read, with its number.
+def read_rows(
+    rows: Iterable[tuple[int, Row]],
+    parse: Callable[[Row], Sequence[float]],
+    file: Path,
+    what: str,
+    width: int,
+    *,
+    skip_bad: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The values (N, width) of all rows that can be read, and their numbers (N,).
 
     Args:
         rows: (number, row).
-        parse: raises `ValueError` with the reason for a bad row.
+        parse: the values of a row; raises `ValueError` with the reason for a bad one.
         file: named in messages.
         what: "line", "feature" or "record".
+        width: number of values.
         skip_bad: leave bad rows out with a warning that names each, instead of refusing the file.
 
     Raises:
         InputError: a bad row, naming file and number.
     """
+    numbers, values = [], []
     for number, row in rows:
         try:
-            yield number, parse(row)
+            values.append(parse(row))
         except ValueError as error:
             message = f"{file}, {what} {number}: {error}"
             if not skip_bad:
                 raise InputError(f"{message}; mend it, or leave bad rows out with --skip-bad-rows") from error
             log.warning("%s; left out", message)
+        else:
+            numbers.append(number)
+    return np.array(values, np.float64).reshape(-1, width), np.array(numbers, np.int64)
 
 
 def number(value: Any, name: str) -> float:
@@ -107,11 +105,6 @@ def flag(value: Any, name: str) -> bool:
         return bool(int(float(word)))
     except (ValueError, OverflowError):
         raise ValueError(f"{name} is {_short(value)}, neither yes nor no") from None
-
-
-def columns(table: Iterable[Iterable[float]], width: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(N, width) float64, also of no rows."""
-    return np.array(list(table), np.float64).reshape(-1, width)
 
 
 def _short(value: Any) -> str:
