@@ -14,16 +14,11 @@ import pytest
 
 from somareg.errors import ClusterError, ReadError
 from somareg.jobs import dask as cluster
+from somareg.jobs.dask import Dask
 from somareg.jobs.one import Serial
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
-
-
-@pytest.fixture(scope="module")
-def dask() -> Iterator[cluster.Dask]:
-    with cluster.local_cluster(2) as runner:
-        yield runner
 
 
 def facts(x: int) -> tuple[int, int, str | None]:
@@ -44,7 +39,7 @@ def blame_at_once(dask_scheduler: Any) -> None:
     dask_scheduler.allowed_failures = 0
 
 
-def test_every_job_once_in_processes_of_one_thread(dask: cluster.Dask) -> None:
+def test_every_job_once_in_processes_of_one_thread(dask: Dask) -> None:
     drawn: list[int] = []
 
     def jobs() -> Iterator[int]:
@@ -68,7 +63,7 @@ def test_every_job_once_in_processes_of_one_thread(dask: cluster.Dask) -> None:
     assert os.getpid() not in pids
 
 
-def test_jobs_are_drawn_as_there_is_room(dask: cluster.Dask) -> None:
+def test_jobs_are_drawn_as_there_is_room(dask: Dask) -> None:
     drawn: list[int] = []
     running = dask.run(facts, (drawn.append(x) or x for x in range(1000)))
     next(running)
@@ -76,7 +71,7 @@ def test_jobs_are_drawn_as_there_is_room(dask: cluster.Dask) -> None:
     running.close()  # type: ignore[attr-defined]
 
 
-def test_a_job_that_kills_is_recorded_and_its_neighbours_are_not(dask: cluster.Dask) -> None:
+def test_a_job_that_kills_is_recorded_and_its_neighbours_are_not(dask: Dask) -> None:
     dask.client.run_on_scheduler(blame_at_once)  # whoever lies beside the job that kills; else it takes twice as long
     outcomes = dict(dask.run(kill_if_one, range(6)))
     assert sorted(outcomes) == list(range(6))
@@ -100,7 +95,7 @@ def test_nobody_waits_for_ever() -> None:
             assert outcome.result()[0] == 25
 
 
-def test_another_version_is_refused(dask: cluster.Dask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_is_refused(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "__version__", "0.0.1")
     with pytest.raises(ClusterError, match=r"somareg is 0\.0\.1 here, .* has version "), cluster.connect(dask.client):
         pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,13 @@ import rasterio
 
 import somareg
 from somareg.batches import work
-from somareg.jobs import dask as cluster
+from somareg.jobs.dask import Dask
 from somareg.matching.weights import store
 from somareg.types import Grid
 from tests.small_network import save_network, small_network
 from tests.t65_api.conftest import REFERENCE, UTM, moving_grid, write_pair
 
-pytest.importorskip("distributed")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
-
-
-@pytest.fixture(scope="module")
-def dask() -> Iterator[cluster.Dask]:
-    with cluster.local_cluster(2) as runner:
-        yield runner
 
 
 def used() -> tuple[int, int, int]:
@@ -36,7 +28,7 @@ def used() -> tuple[int, int, int]:
     return info.misses, info.hits, work.REFERENCES.reads
 
 
-def test_batch_with_a_worker_killed_in_the_middle(dask: cluster.Dask, tmp_path: Path) -> None:
+def test_batch_with_a_worker_killed_in_the_middle(dask: Dask, tmp_path: Path) -> None:
     weights = save_network(small_network(), tmp_path / "small.safetensors")
     grid = Grid(128, 128, REFERENCE.transform, REFERENCE.crs)
     for number, shift in enumerate([(3.0, -2.0), (1.5, 2.0), (-2.5, 0.5)]):
