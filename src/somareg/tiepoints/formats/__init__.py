@@ -81,7 +81,7 @@ def read_tie_points(
     file = check_local_file(path, "tie point")
     images = known_images(reference, moving)
     pairs = _function(file, 1)(file, images, skip_bad=skip_bad_rows)
-    return to_tie_points(pairs, images.reference, images.moving, str(path))
+    return to_tie_points(pairs, images, file)
 
 
 def write_tie_points(

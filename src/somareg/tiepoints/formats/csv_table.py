@@ -37,7 +37,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
     """Write all points; what is not known stays empty."""
-    points = to_tie_points(pairs, images.reference, images.moving, str(path))
+    points = to_tie_points(pairs, images, path)
     text = io.StringIO()
     writer = csv.DictWriter(
         text, COLUMNS, lineterminator="\n", delimiter="\t" if path.suffix.lower() == ".tsv" else ","

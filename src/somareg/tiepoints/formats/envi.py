@@ -47,11 +47,11 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         values = [number(cell, f"column {i}") for i, cell in enumerate(cells, 1)]
         return [*values[:2], *values[-2:]]
 
-    values, numbers = read_rows(rows, parse, path, "line", 4, skip_bad=skip_bad)
+    values = read_rows(rows, parse, path, "line", 4, skip_bad=skip_bad)
     here = Places(values[:, :2] - _TO_CENTRE)
     if to_map:
         here = Places(values[:, :2], "map", _crs_of(header, images, path))
-    return make_pairs(here, Places(values[:, 2:] - _TO_CENTRE), numbers)
+    return make_pairs(here, Places(values[:, 2:] - _TO_CENTRE))
 
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:

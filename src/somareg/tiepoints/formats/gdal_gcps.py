@@ -66,12 +66,12 @@ def read_vrt(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         raise InputError(f"{path} has no ground control points with a CRS (GCPList with a Projection)")
     crs = parse_crs(projection, f"the CRS of {path}")
     points, width = enumerate(listed.findall("GCP"), 1), 4 + len(_KNOWN)
-    values, numbers = read_rows(points, _values, path, "point", width, skip_bad=skip_bad)
+    values = read_rows(points, _values, path, "point", width, skip_bad=skip_bad)
     map_xy = values[:, 2:4]
     if _swapped(crs, listed.get("dataAxisToSRSAxisMapping")):
         map_xy = map_xy[:, ::-1]
     known = dict(zip(_KNOWN, values[:, 4:].T, strict=True))
-    return make_pairs(Places(map_xy, "map", crs.to_wkt()), Places(values[:, :2] - 0.5), numbers, **known)
+    return make_pairs(Places(map_xy, "map", crs.to_wkt()), Places(values[:, :2] - 0.5), **known)
 
 
 def write_geotiff(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:

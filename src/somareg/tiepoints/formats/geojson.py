@@ -38,7 +38,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
     """Write all points: longitude and latitude when the reference is known to be georeferenced, else its pixels."""
-    points = to_tie_points(pairs, images.reference, images.moving, str(path))
+    points = to_tie_points(pairs, images, path)
     grid = images.reference
     georeferenced = grid is not None and grid.is_georeferenced
     places = to_lonlat(grid, points.reference_xy) if grid is not None and georeferenced else points.reference_xy

@@ -79,7 +79,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
     """Write all points as lines in the reference's CRS; without one as QGIS shows a plain image, y counted upwards."""
-    points = to_tie_points(pairs, images.reference, images.moving, str(path))
+    points = to_tie_points(pairs, images, path)
     lines = _lines(points, images.reference)
     srs = _srs(images.reference)
     with atomic_path(path, overwrite=overwrite) as temporary, _created(temporary, path) as database:

@@ -7,12 +7,11 @@ turn it into pixel centres or map coordinates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from somareg.errors import GeoreferenceError, InputError
 from somareg.io.georef import georeference, parse_crs, reproject
@@ -96,7 +95,6 @@ class PointPairs:
         reference, moving: where the points lie in each image.
         displacement: (N, 2), sigma_px, confidence, residual_px: (N,), inlier: (N,) bool, as in `TiePoints`; NaN where
             the file does not say, and inlier where it does not say otherwise.
-        lines: (N,) line or record of the file that each point came from, for messages.
     """
 
     reference: Places
@@ -106,7 +104,6 @@ class PointPairs:
     sigma_px: FloatArray
     confidence: FloatArray
     residual_px: FloatArray
-    lines: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.inlier)
@@ -119,7 +116,6 @@ class PointPairs:
             self,
             reference=replace(self.reference, xy=self.reference.xy[chosen]),
             moving=replace(self.moving, xy=self.moving.xy[chosen]),
-            lines=self.lines[chosen] if len(self.lines) else self.lines,
             **some,
         )
 
@@ -131,12 +127,9 @@ def on_layer(grid: Grid | None, xy: FloatArray) -> FloatArray:
     return (np.asarray(xy, float) + 0.5) * (1.0, -1.0)
 
 
-def make_pairs(
-    reference: Places, moving: Places, lines: NDArray[np.int64] | None = None, **known: FloatArray | BoolArray | None
-) -> PointPairs:
+def make_pairs(reference: Places, moving: Places, **known: FloatArray | BoolArray) -> PointPairs:
     """Pairs of which only some attributes are known; the others are NaN, and every point is an inlier."""
     n = len(reference.xy)
-    given = {name: value for name, value in known.items() if value is not None}
     empty = np.full(n, np.nan)
     values: dict[str, Any] = {
         "inlier": np.ones(n, bool),
@@ -144,9 +137,9 @@ def make_pairs(
         "sigma_px": empty,
         "confidence": empty,
         "residual_px": empty,
-        **given,
+        **known,
     }
-    return PointPairs(reference, moving, lines=np.arange(1, n + 1) if lines is None else lines, **values)
+    return PointPairs(reference, moving, **values)
 
 
 def from_tie_points(points: TiePoints) -> PointPairs:
@@ -162,7 +155,7 @@ def from_tie_points(points: TiePoints) -> PointPairs:
     )
 
 
-def to_tie_points(pairs: PointPairs, reference: Grid | None, moving: Grid | None, file: str) -> TiePoints:
+def to_tie_points(pairs: PointPairs, images: Images, file: Path) -> TiePoints:
     """Tie points in pixels of both images.
 
     The displacement follows from the two grids when both are known and can be joined (both have a CRS, or none has).
@@ -172,8 +165,9 @@ def to_tie_points(pairs: PointPairs, reference: Grid | None, moving: Grid | None
         InputError: map coordinates of an image that is not known.
         GeoreferenceError: map coordinates, and the image has no CRS.
     """
-    here = pairs.reference.pixels(reference, "reference", file)
-    there = pairs.moving.pixels(moving, "moving", file)
+    reference, moving = images.reference, images.moving
+    here = pairs.reference.pixels(reference, "reference", str(file))
+    there = pairs.moving.pixels(moving, "moving", str(file))
     displacement = pairs.displacement
     if reference is not None and moving is not None and reference.is_georeferenced == moving.is_georeferenced:
         displacement = georeference(reference, moving).inverse(there) - here

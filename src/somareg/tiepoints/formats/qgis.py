@@ -42,7 +42,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     if not lines or not lines[0][1].lower().startswith("mapx"):
         raise InputError(f"{path} is no QGIS points file: a line 'mapX,mapY,sourceX,sourceY,...' is missing")
     rows = [(i, line) for i, line in lines[1:] if line.strip()]
-    values, numbers = read_rows(rows, _row, path, "line", 6, skip_bad=skip_bad)
+    values = read_rows(rows, _row, path, "line", 6, skip_bad=skip_bad)
     reference = images.reference
     target = Places(values[:, :2], "map", crs)
     if crs is None and (reference is None or not reference.is_georeferenced):
@@ -50,7 +50,6 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     return make_pairs(
         target,
         Places(_source_pixels(values[:, 2:4], images.moving, path)),
-        numbers,
         inlier=values[:, 4] > 0,
         residual_px=values[:, 5],
     )

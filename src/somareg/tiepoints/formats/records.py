@@ -82,11 +82,10 @@ def read_records(
         kept = flag(record.get("inlier"), "inlier")
         return [*here, *there, *known, float(kept), optional_number(record.get("residual_px"), "residual_px")]
 
-    values, numbers = read_rows(rows, parse, table.file, table.what, 10, skip_bad=skip_bad)
+    values = read_rows(rows, parse, table.file, table.what, 10, skip_bad=skip_bad)
     return make_pairs(
         Places(values[:, :2], *place),
         Places(values[:, 2:4]) if moving else Places(values[:, 2:4], "map", table.crs),
-        numbers,
         displacement=values[:, 4:6],
         sigma_px=values[:, 6],
         confidence=values[:, 7],

@@ -34,8 +34,8 @@ def read_rows(
     width: int,
     *,
     skip_bad: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The values (N, width) of all rows that can be read, and their numbers (N,).
+) -> NDArray[np.float64]:
+    """The values (N, width) of all rows that can be read.
 
     Args:
         rows: (number, row).
@@ -48,7 +48,7 @@ def read_rows(
     Raises:
         InputError: a bad row, naming file and number.
     """
-    numbers, values = [], []
+    values = []
     for number, row in rows:
         try:
             values.append(parse(row))
@@ -57,9 +57,7 @@ def read_rows(
             if not skip_bad:
                 raise InputError(f"{message}; mend it, or leave bad rows out with --skip-bad-rows") from error
             log.warning("%s; left out", message)
-        else:
-            numbers.append(number)
-    return np.array(values, np.float64).reshape(-1, width), np.array(numbers, np.int64)
+    return np.array(values, np.float64).reshape(-1, width)
 
 
 def number(value: Any, name: str) -> float:
