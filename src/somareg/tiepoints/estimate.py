@@ -8,7 +8,7 @@ from somareg.errors import EstimationError, InputError
 from somareg.geometry import compose
 from somareg.io import georeference
 from somareg.tiepoints.fit import field_of, fit_smooth
-from somareg.tiepoints.formats.pairs import ImageLike, known_images
+from somareg.tiepoints.formats.point_pairs import ImageLike, known_images
 from somareg.tiepoints.use import name_of, take_points
 from somareg.types import Estimate, TiePoints
 

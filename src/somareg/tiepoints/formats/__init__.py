@@ -20,7 +20,7 @@ from typing import Any
 
 from somareg.errors import ConfigError, OutputError
 from somareg.io.source import check_local_file
-from somareg.tiepoints.formats.pairs import ImageLike, from_tie_points, known_images, to_tie_points
+from somareg.tiepoints.formats.point_pairs import ImageLike, from_tie_points, known_images, to_tie_points
 from somareg.types import TiePoints
 
 __all__ = ["SUFFIXES", "Conversion", "ImageLike", "convert_tie_points", "read_tie_points", "write_tie_points"]

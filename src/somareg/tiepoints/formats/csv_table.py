@@ -8,8 +8,16 @@ from pathlib import Path
 
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
-from somareg.tiepoints.formats.pairs import Images, PointPairs, to_tie_points
-from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, Table, finite_or_none, read_records, record_of
+from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
+from somareg.tiepoints.formats.records import (
+    COLUMNS,
+    Geometry,
+    Record,
+    RecordTable,
+    finite_or_none,
+    read_records,
+    record_of,
+)
 from somareg.tiepoints.formats.rows import text_of
 
 
@@ -32,7 +40,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
             raise ValueError(f"{len(cells)} values for {len(names)} columns")
         return dict(zip(names, cells, strict=True)), ()
 
-    return read_records(Table(path, "line", frozenset(names)), lines[1:], opened, skip_bad=skip_bad)
+    return read_records(RecordTable(path, "line", frozenset(names)), lines[1:], opened, skip_bad=skip_bad)
 
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:

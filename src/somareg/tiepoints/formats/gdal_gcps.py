@@ -26,7 +26,7 @@ from somareg.io.atomic import atomic_path
 from somareg.io.georef import parse_crs
 from somareg.io.ground_control import gdal_arrays, gdal_points
 from somareg.io.source import gdal_cause, open_source
-from somareg.tiepoints.formats.pairs import Images, Places, PointPairs, make_pairs
+from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs
 from somareg.tiepoints.formats.rows import number, optional_number, read_rows, text_of
 from somareg.types import FloatArray
 

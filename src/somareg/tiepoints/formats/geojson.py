@@ -11,8 +11,8 @@ import numpy as np
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
 from somareg.io.georef import LONLAT, metres_per_pixel, parse_crs, to_lonlat
-from somareg.tiepoints.formats.pairs import Images, PointPairs, to_tie_points
-from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, Table, read_records, record_of
+from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
+from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, RecordTable, read_records, record_of
 from somareg.tiepoints.formats.rows import number, text_of
 from somareg.types import FloatArray, TiePoints
 
@@ -32,7 +32,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     names = frozenset(name for table in tables if isinstance(table, dict) for name in table)
     if not features:  # nothing, whatever its columns would have been
         names = frozenset(COLUMNS)
-    table = Table(path, "feature", names, _crs(collection, path))
+    table = RecordTable(path, "feature", names, _crs(collection, path))
     return read_records(table, enumerate(features, 1), _opened, skip_bad=skip_bad)
 
 

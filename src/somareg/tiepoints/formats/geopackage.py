@@ -21,12 +21,12 @@ from rasterio.errors import CRSError
 from somareg.errors import InputError, OutputError, ReadError
 from somareg.io.atomic import atomic_path
 from somareg.io.georef import LONLAT, parse_crs
-from somareg.tiepoints.formats.pairs import Images, PointPairs, on_layer, to_tie_points
+from somareg.tiepoints.formats.point_pairs import Images, PointPairs, on_layer, to_tie_points
 from somareg.tiepoints.formats.records import (
     COLUMNS,
     Geometry,
     Record,
-    Table,
+    RecordTable,
     finite_or_none,
     read_records,
     record_of,
@@ -73,7 +73,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         def opened(row: tuple[Any, ...]) -> tuple[Record, Geometry]:
             return dict(zip(names, row, strict=True)), _vertices(row[geometry])
 
-        table = Table(path, "record", frozenset(names), crs)
+        table = RecordTable(path, "record", frozenset(names), crs)
         return read_records(table, enumerate(cursor, 1), opened, skip_bad=skip_bad)
 
 
@@ -121,7 +121,7 @@ def _created(temporary: Path, path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _layer(database: sqlite3.Connection, path: Path) -> tuple[str, str, int]:
-    """Table, geometry column and srs_id."""
+    """RecordTable, geometry column and srs_id."""
     # A view could compute for ever; only tables are read.
     found = database.execute(
         "SELECT g.table_name, g.column_name, g.srs_id FROM gpkg_geometry_columns g "

@@ -12,7 +12,7 @@ import numpy as np
 
 from somareg.errors import InputError
 from somareg.io.georef import LONLAT
-from somareg.tiepoints.formats.pairs import Places, PointPairs, make_pairs
+from somareg.tiepoints.formats.point_pairs import Places, PointPairs, make_pairs
 from somareg.tiepoints.formats.rows import flag, optional_number, read_rows
 from somareg.types import FloatArray, TiePoints
 
@@ -30,7 +30,7 @@ Geometry = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class RecordTable:
     """Records with their geometries.
 
     Attributes:
@@ -47,7 +47,7 @@ class Table:
 
 
 def read_records(
-    table: Table,
+    table: RecordTable,
     rows: Iterable[tuple[int, Row]],
     opened: Callable[[Row], tuple[Record, Geometry]],
     *,
@@ -119,7 +119,7 @@ def vertices_of(coordinates: FloatArray) -> Geometry:
     return [(float(x), float(y)) for x, y in coordinates] if np.isfinite(coordinates).all() else []
 
 
-def _reference_column(table: Table) -> tuple[tuple[str, str] | None, tuple[Any, ...]]:
+def _reference_column(table: RecordTable) -> tuple[tuple[str, str] | None, tuple[Any, ...]]:
     """Columns of the reference's places, and the arguments of their `Places` after the coordinates."""
     for pair in _REFERENCE:
         if set(pair) <= table.names:
