@@ -121,7 +121,7 @@ def _created(temporary: Path, path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _layer(database: sqlite3.Connection, path: Path) -> tuple[str, str, int]:
-    """RecordTable, geometry column and srs_id."""
+    """Table, geometry column and srs_id."""
     # A view could compute for ever; only tables are read.
     found = database.execute(
         "SELECT g.table_name, g.column_name, g.srs_id FROM gpkg_geometry_columns g "
