@@ -37,10 +37,10 @@ from rasterio.crs import CRS
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.geometry.lattice import pixel_centres
 from somareg.io.displacement import coarser_grid, write_displacement
-from somareg.io.points import write_geojson
 from somareg.io.source import Block
 from somareg.io.writer import GeotiffSpec, write_geotiff_blocks
 from somareg.report.record import Report
+from somareg.tiepoints.formats import write_tie_points
 from somareg.types import Displacement, Estimate, Grid, TiePoints
 from somareg.view import Scene, Server, find_folder
 
@@ -180,7 +180,7 @@ def make_scene(folder: Path, size: int) -> None:
     write_displacement(
         folder / "displacement.tif", Displacement(shifts, certainty, nodes), estimate, affine.matrix, step=STEP
     )
-    write_geojson(folder / "tie_points.geojson", some_points(estimate, 20_000), reference)
+    write_tie_points(folder / "tie_points.geojson", some_points(estimate, 20_000), reference=reference)
     (folder / "report.json").write_text(a_record(files, reference, affine).to_json(), encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ time, small tensors then take twenty times longer. Set before torch is imported,
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,3 +22,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[Any]:
+    """The runner of a Dask cluster of two processes."""
+    pytest.importorskip("distributed")
+    from somareg.jobs.dask import local_cluster
+
+    with local_cluster(2) as runner:
+        yield runner

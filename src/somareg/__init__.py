@@ -7,16 +7,17 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from somareg.runtime.version import __version__
+
 if TYPE_CHECKING:
     from somareg.api import assess, load_model, register, warp
     from somareg.batches.run import batch
     from somareg.batches.warps import warp_many
-    from somareg.from_points import estimate_from_points
-    from somareg.io.tie_points import read_tie_points, write_tie_points
     from somareg.scene.register import SceneResult, register_scene
+    from somareg.tiepoints.estimate import estimate_from_points
+    from somareg.tiepoints.formats import read_tie_points, write_tie_points
     from somareg.types import Assessment, Result, TiePoints
 
-__version__ = "0.1.0"
 __all__ = [
     "Assessment",
     "Result",
@@ -38,10 +39,10 @@ __all__ = [
 _HOME = dict.fromkeys(("assess", "load_model", "register", "warp"), "somareg.api")
 _HOME |= {
     "batch": "somareg.batches.run",
-    "estimate_from_points": "somareg.from_points",
+    "estimate_from_points": "somareg.tiepoints.estimate",
     "warp_many": "somareg.batches.warps",
 }
-_HOME |= dict.fromkeys(("read_tie_points", "write_tie_points"), "somareg.io.tie_points")
+_HOME |= dict.fromkeys(("read_tie_points", "write_tie_points"), "somareg.tiepoints.formats")
 _HOME |= dict.fromkeys(("SceneResult", "register_scene"), "somareg.scene.register")
 _HOME |= dict.fromkeys(("Assessment", "Result", "TiePoints"), "somareg.types")
 

@@ -21,9 +21,7 @@ from somareg.choices import (
     pair_tensors,
     search_radius,
 )
-from somareg.clock import Clock
 from somareg.config import RegisterConfig, Resampling, make_config
-from somareg.given import check_use, name_of, reach_px, take_points
 from somareg.io import (
     assume_crs,
     check_overlap,
@@ -35,10 +33,12 @@ from somareg.io.dataarray import is_dataarray, to_dataarray
 from somareg.io.inputs import Image, Located, file_of, locate, read_image, told_modalities
 from somareg.io.source import open_source
 from somareg.matching.engine import align
-from somareg.matching.given import align_given
-from somareg.matching.threads import few_threads
 from somareg.preprocess.prepare import prepare
 from somareg.report import OUTPUTS
+from somareg.runtime.clock import Clock
+from somareg.runtime.threads import few_threads
+from somareg.tiepoints.align import align_given
+from somareg.tiepoints.use import check_use, name_of, reach_px, take_points
 from somareg.types import (
     Assessment,
     BoolArray,

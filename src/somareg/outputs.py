@@ -12,10 +12,10 @@ from somareg.errors import ConfigError, EstimationError
 from somareg.io.atomic import check_free_space
 from somareg.io.dataarray import need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
-from somareg.io.points import write_geojson, write_qgis_points
 from somareg.io.writer import check_writable, output_folder
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
+from somareg.tiepoints.formats.points import write_geojson, write_qgis_points
 from somareg.types import Raster, Result
 from somareg.warp.engine import apply, apply_to_file
 

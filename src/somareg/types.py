@@ -12,17 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from somareg.geometry.ground_control import GroundControl
-
 Modality = Literal["sar", "optical", "other"]
 SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
 Decision = Literal["go", "review", "no-go"]
+ControlMethod = Literal["polynomial", "tps"]
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of work done, 0-1."""
 
@@ -31,6 +29,30 @@ BoolArray = NDArray[np.bool_]
 Geotransform = tuple[float, float, float, float, float, float]
 
 IDENTITY: Geotransform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+class ControlPoints(Protocol):
+    """Ground control points and the curve through them; see `somareg.geometry.ground_control.GroundControl`."""
+
+    @property
+    def xy(self) -> FloatArray: ...
+
+    @property
+    def map_xy(self) -> FloatArray: ...
+
+    @property
+    def method(self) -> ControlMethod: ...
+
+    @property
+    def is_affine(self) -> bool: ...
+
+    def to_map(self, xy: FloatArray) -> FloatArray: ...
+
+    def to_pixel(self, map_xy: FloatArray) -> FloatArray: ...
+
+    def scaled(self, scale: tuple[float, float]) -> ControlPoints: ...
+
+    def with_method(self, method: ControlMethod) -> ControlPoints: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +72,7 @@ class Grid:
     height: int
     transform: Geotransform = IDENTITY
     crs: str | None = None
-    control: GroundControl | None = None
+    control: ControlPoints | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from somareg.errors import InputError, NoDataError
 from somareg.geometry.ground_control import GroundControl
 from somareg.io import read_raster, write_geotiff
-from somareg.io.dataarray import from_dataarray, lay_out, to_dataarray
+from somareg.io.dataarray import from_dataarray, read_header, to_dataarray
 from somareg.types import Grid, Raster
 
 UTM = "EPSG:32633"
@@ -219,8 +219,8 @@ def test_nothing_is_computed_before_everything_was_checked() -> None:
         read(counted.array, max_pixels=1000)
     with pytest.raises(InputError, match="isel"):
         read(xarray.concat([counted.array] * 2, "time").expand_dims(member=[1, 2]))
-    layout = lay_out(counted.array, "moving")
-    assert layout.grid.width == 192
+    header = read_header(counted.array, "moving")
+    assert header.grid.width == 192
     assert counted.calls == []
     raster = read(counted.array)
     assert sorted(counted.calls) == [(0, row, column) for row in range(2) for column in range(3)]  # each once
@@ -229,7 +229,7 @@ def test_nothing_is_computed_before_everything_was_checked() -> None:
 
 def test_a_block_computes_its_chunks_only() -> None:
     counted = Counted()
-    data, mask = lay_out(counted.array, "moving").read(70, 10, 40, 30)
+    data, mask = read_header(counted.array, "moving").read(70, 10, 40, 30)
     assert counted.calls == [(0, 0, 1)]
     assert data.shape == mask.shape == (1, 30, 40)
     assert (data == 2).all()

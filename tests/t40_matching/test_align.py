@@ -280,3 +280,16 @@ def test_disagreement_is_the_rms_distance() -> None:
     assert disagreement(shift, STILL, (100, 120)) == pytest.approx(5.0)
     bump = FieldTransform(np.zeros((2, 2, 2)), (0, 0), (100, 100))
     assert disagreement(bump, STILL, (100, 120)) == 0
+
+
+@pytest.mark.parametrize("side", [144, 352])
+def test_an_alignment_is_the_same_with_and_without_a_helper(side: int) -> None:
+    pair = as_pair(make_pair(3, side, rotation_deg=3, scale=1.03, shift=(6.0, -4.0)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone, shared = (align(pair, (STILL,), EngineCfg(), cores=cores) for cores in (1, 2))
+    torch.set_num_threads(before)
+    assert shared.affine.matrix.tolist() == alone.affine.matrix.tolist()
+    assert shared.evidence == alone.evidence
+    assert (shared.support, shared.split_half_px) == (alone.support, alone.split_half_px)
+    assert shared.forward_backward_px == alone.forward_backward_px

@@ -11,7 +11,7 @@ from torch import nn
 from somareg.config import from_mapping, to_mapping
 from somareg.errors import ConfigError
 from somareg.features.fge import AttentionMaps, FeatureGradientEnhancer, FgeCfg, GradientBranch
-from somareg.features.oriented import LearnableFilters, PlainConvolutions, make_filters
+from somareg.features.filter_banks import LearnableFilters, PlainConvolutions, make_filters
 from somareg.features.reconstruction import ChannelReconstruction, Decoder, SpatialReconstruction
 from tests.t40_matching.features import DIRECTIONS, SIDE, SIGMAS, along, texture
 

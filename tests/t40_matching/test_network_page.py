@@ -30,7 +30,7 @@ def test_every_fault_is_answered_by_tests_that_exist(page: str) -> None:
 
 
 def test_every_module_that_is_named_exists(page: str) -> None:
-    named = set(re.findall(r"`((?:features|matching|lab|configs)/[\w/-]+\.(?:py|yaml))`", page))
+    named = set(re.findall(r"`((?:features|matching|lab|runtime|configs)/[\w/-]+\.(?:py|yaml))`", page))
     assert len(named) > 12
     for path in named:
         assert (ROOT / path).exists() or (ROOT / "src" / "somareg" / path).exists(), path

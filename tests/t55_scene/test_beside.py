@@ -108,7 +108,7 @@ def test_small_pairs_import_nothing_of_it(tmp_path: Path, small: Pair) -> None:
         "import sys; from typer.testing import CliRunner; from somareg.cli.main import app; "
         "from somareg.cli.register import is_scene; import somareg.api; "
         f"assert not is_scene('auto', False, {str(small.reference)!r}, {{}}); "
-        "found = [m for m in sys.modules if m.startswith(('somareg.scene', 'somareg.cluster', 'distributed'))]; "
+        "found = [m for m in sys.modules if m.startswith(('somareg.scene', 'somareg.jobs.dask', 'distributed'))]; "
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from somareg import cluster
+from somareg.jobs.dask import Dask
 from tests.t55_scene.conftest import Pair, run
 
-pytest.importorskip("distributed")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
-
-
-@pytest.fixture(scope="module")
-def dask() -> Iterator[cluster.Dask]:
-    with cluster.local_cluster(2) as runner:
-        yield runner
 
 
 # Workers have one thread; more of them add in another order, which shows in the last bits.
 @pytest.mark.usefixtures("no_page", "one_thread")
-def test_same_files_with_a_worker_killed_in_the_middle(dask: cluster.Dask, small: Pair, tmp_path: Path) -> None:
+def test_same_files_with_a_worker_killed_in_the_middle(dask: Dask, small: Pair, tmp_path: Path) -> None:
     serial = run(small.moving, small.reference, tmp_path / "serial")
     before = set(dask.client.run(os.getpid).values())
     victim, told = min(before), []

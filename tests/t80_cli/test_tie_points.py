@@ -73,7 +73,7 @@ def test_the_page_names_every_format_and_method() -> None:
     from typing import get_args
 
     from somareg.config import GcpMethod, TiePointsUse
-    from somareg.io.tie_points import SUFFIXES
+    from somareg.tiepoints.formats import SUFFIXES
 
     text = PAGE.read_text(encoding="utf-8")
     for suffix in set(SUFFIXES) - {".json", ".tiff"}:

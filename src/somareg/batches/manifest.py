@@ -59,7 +59,7 @@ class Entry:
     """One pair of the manifest.
 
     Attributes:
-        name, moving, reference: see `Pair`.
+        name, moving, reference: see `BatchPair`.
         key: of the settings and paths; another key is another pair.
         status: "running" may also mean that the run died.
         verdict, probability: of a pair that is done.

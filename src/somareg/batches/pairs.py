@@ -7,15 +7,16 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from somareg.config import RegisterConfig, did_you_mean, make_config
 from somareg.errors import ConfigError, InputError, ReadError
 from somareg.io.source import REMOTE
+from somareg.io.text import read_text
 
-MAX_TABLE_BYTES = 64 * 1024 * 1024
+MAX_TABLE_MIB = 64
 SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".bsq", ".bil", ".bip"})
 """What counts as an image in a folder."""
 
@@ -24,7 +25,7 @@ _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
 
 @dataclass(frozen=True)
-class Pair:
+class BatchPair:
     """One pair of a batch.
 
     Attributes:
@@ -39,10 +40,10 @@ class Pair:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-Pairs = str | Path | Sequence[Pair | tuple[str | Path, str | Path]]
+Pairs = str | Path | Sequence[BatchPair | tuple[str | Path, str | Path]]
 
 
-def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[Pair]:
+def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[BatchPair]:
     """Every pair with its name.
 
     Args:
@@ -58,7 +59,7 @@ def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[Pair]:
     if not isinstance(pairs, str | Path):
         if reference is not None:
             raise ConfigError("a list of pairs holds the references itself; leave `reference` out")
-        found = [p if isinstance(p, Pair) else _given(*p) for p in pairs]
+        found = [p if isinstance(p, BatchPair) else _given(*p) for p in pairs]
     elif Path(pairs).is_dir():
         if reference is None:
             raise ConfigError(f"{pairs} is a folder; name the references, too: a folder, or one image")
@@ -72,36 +73,27 @@ def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[Pair]:
     return _named(found)
 
 
-def read_table(path: str | Path) -> list[Pair]:
+def read_table(path: str | Path) -> list[BatchPair]:
     """The pairs of a CSV file (comma, semicolon or tab).
 
     Columns are `moving` and `reference`, `name` if you like, and any option of `register`; an empty cell leaves the
     option to the batch. Relative paths start at the table's folder.
 
     Raises:
-        ReadError: missing or not text.
+        ReadError: missing, too large or not text.
         InputError: no such columns, or a row with too many or too few cells.
         ConfigError: an unknown column or a bad value; file and line are named.
     """
     file = Path(path)
-    rows = csv.reader(io.StringIO(text := _text(file), newline=""), delimiter=_delimiter(text))
+    rows = csv.reader(
+        io.StringIO(text := read_text(file, "table of pairs", MAX_TABLE_MIB), newline=""), delimiter=_delimiter(text)
+    )
     try:
         header = [cell.strip() for cell in next(rows, [])]
         _check_header(header, file)
         return [_pair(header, row, file, rows.line_num) for row in rows if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f"{file}, line {rows.line_num}: {error}") from error
-
-
-def _text(file: Path) -> str:
-    try:
-        if file.stat().st_size > MAX_TABLE_BYTES:
-            raise InputError(f"{file} is larger than any table of pairs; give a CSV with columns moving and reference")
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ReadError(f"{file} is not UTF-8 text; give a CSV with columns moving and reference") from error
-    except OSError as error:
-        raise ReadError(f"table {file} cannot be read: {error.strerror or error}") from error
 
 
 def _delimiter(text: str) -> str:
@@ -120,7 +112,7 @@ def _check_header(header: list[str], file: Path) -> None:
             raise InputError(f"{file} has the column '{column}' twice")
 
 
-def _pair(header: list[str], row: list[str], file: Path, line: int) -> Pair:
+def _pair(header: list[str], row: list[str], file: Path, line: int) -> BatchPair:
     where = f"{file}, line {line}"
     if len(row) != len(header):
         raise InputError(f"{where} has {len(row)} cells, the first line has {len(header)}")
@@ -138,11 +130,11 @@ def _pair(header: list[str], row: list[str], file: Path, line: int) -> Pair:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     moving, reference = (_absolute(cells[role], file.parent) for role in ("moving", "reference"))
-    return Pair(cells.get("name", ""), moving, reference, options)
+    return BatchPair(cells.get("name", ""), moving, reference, options)
 
 
-def _given(moving: str | Path, reference: str | Path) -> Pair:
-    return Pair("", _absolute(str(moving), Path()), _absolute(str(reference), Path()))
+def _given(moving: str | Path, reference: str | Path) -> BatchPair:
+    return BatchPair("", _absolute(str(moving), Path()), _absolute(str(reference), Path()))
 
 
 def _value(column: str, cell: str) -> Any:
@@ -157,10 +149,10 @@ def _absolute(text: str, folder: Path) -> str:
     return os.path.abspath(folder / Path(text).expanduser())  # noqa: PTH100 - links stay links
 
 
-def _match_folders(moving: Path, reference: Path) -> list[Pair]:
+def _match_folders(moving: Path, reference: Path) -> list[BatchPair]:
     movings = _images(moving)
     if not reference.is_dir():
-        return [Pair("", image, _absolute(str(reference), Path())) for image in movings.values()]
+        return [BatchPair("", image, _absolute(str(reference), Path())) for image in movings.values()]
     references = _images(reference)
     both = [stem for stem in movings if stem in references]
     if not both:
@@ -168,7 +160,7 @@ def _match_folders(moving: Path, reference: Path) -> list[Pair]:
             f"no image in {moving} has the name of one in {reference} ({len(movings)} and {len(references)} images); "
             "give a table with the columns moving and reference"
         )
-    return [Pair("", movings[stem], references[stem]) for stem in both]
+    return [BatchPair("", movings[stem], references[stem]) for stem in both]
 
 
 def unmatched(moving: str | Path, reference: str | Path) -> list[str]:
@@ -193,7 +185,7 @@ def _images(folder: Path) -> dict[str, str]:
     return found
 
 
-def _named(pairs: Iterable[Pair]) -> list[Pair]:
+def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
     """Every pair with a name that is a folder's and no other pair's, whatever the file system thinks of case."""
     pairs = list(pairs)
     taken: set[str] = set()
@@ -205,18 +197,22 @@ def _named(pairs: Iterable[Pair]) -> list[Pair]:
         if pair.name.casefold() in taken:
             raise InputError(f"two pairs are called '{pair.name}'; give each its own name")
         taken.add(pair.name.casefold())
-    named = []
-    for pair in pairs:
-        name = pair.name
-        if not name:
-            stem = file_stem(pair.moving)
-            name, number = f"{stem}_pair" if _own(stem) else stem, 1
-            while name.casefold() in taken:
-                number += 1
-                name = f"{stem}-{number}"
-            taken.add(name.casefold())
-        named.append(Pair(name, pair.moving, pair.reference, pair.options))
-    return named
+    return [pair if pair.name else replace(pair, name=unused_name(_folder_name(pair.moving), taken)) for pair in pairs]
+
+
+def _folder_name(image: str) -> str:
+    stem = file_stem(image)
+    return f"{stem}_pair" if _own(stem) else stem
+
+
+def unused_name(stem: str, taken: set[str]) -> str:
+    """`stem`, numbered if it is in `taken`, whatever the file system thinks of case; it is taken from now on."""
+    name, number = stem, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.casefold())
+    return name
 
 
 def file_stem(image: str) -> str:

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from somareg.batches.manifest import Entry, Manifest, key_of, read_manifest
-from somareg.batches.pairs import Pair, Pairs, find_pairs, unmatched
+from somareg.batches.pairs import BatchPair, Pairs, find_pairs, unmatched
 from somareg.batches.summary import BatchResult
 from somareg.batches.work import PairDone, PairJob, do_pair, shipped_weights
 from somareg.config import make_config
 from somareg.errors import SomaregError
-from somareg.given import check_use
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.lock import folder_lock
-from somareg.jobs import Outcome, Runner, open_runner
+from somareg.jobs.one import Outcome, Runner
+from somareg.jobs.runner import open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
 from somareg.report import OWNED
+from somareg.tiepoints.use import check_use
 from somareg.types import Progress
 
 log = logging.getLogger("somareg.batch")
@@ -111,7 +112,7 @@ def planned(
     return list(_entries(found, jobs, read_manifest(folder, overwrite=overwrite), folder).values())
 
 
-def _job(pair: Pair, folder: Path, options: Mapping[str, Any], *, force: bool, stac: bool) -> PairJob:
+def _job(pair: BatchPair, folder: Path, options: Mapping[str, Any], *, force: bool, stac: bool) -> PairJob:
     both = {**options, **pair.options}
     try:
         check_use(make_config(both))
@@ -121,7 +122,7 @@ def _job(pair: Pair, folder: Path, options: Mapping[str, Any], *, force: bool, s
 
 
 def _entries(
-    pairs: list[Pair], jobs: Mapping[str, PairJob], earlier: Mapping[str, Entry], folder: Path
+    pairs: list[BatchPair], jobs: Mapping[str, PairJob], earlier: Mapping[str, Entry], folder: Path
 ) -> dict[str, Entry]:
     """The entries of this list: as they were where that still holds, else pending."""
     entries, weights = {}, shipped_weights()
@@ -148,7 +149,7 @@ def _key(job: PairJob, weights: str | None) -> str:
     )
 
 
-def _begin(pairs: list[Pair], jobs: Mapping[str, PairJob], earlier: Mapping[str, Entry], folder: Path) -> Manifest:
+def _begin(pairs: list[BatchPair], jobs: Mapping[str, PairJob], earlier: Mapping[str, Entry], folder: Path) -> Manifest:
     gone = [name for name in earlier if name not in jobs]
     if gone:
         log.warning("%d pairs of an earlier run are not in the list any more; their folders stay: %s", len(gone), gone)

@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from somareg.batches.pairs import file_stem
+from somareg.batches.pairs import file_stem, unused_name
 from somareg.config import Resampling
 from somareg.errors import InputError, OutputError
 from somareg.io.atomic import check_folder_writable, make_folder
 from somareg.io.displacement import find_displacement, read_estimate
 from somareg.io.inputs import file_of, locate
-from somareg.jobs import Failure, open_runner
+from somareg.jobs.one import Failure
+from somareg.jobs.runner import open_runner
 from somareg.types import Estimate, Progress, Result
 from somareg.warp.engine import apply_to_file
 from somareg.warp.plan import Resolution
@@ -117,16 +118,7 @@ def warp_one(job: WarpJob) -> None:
 def output_paths(rasters: Sequence[str], folder: Path) -> list[Path]:
     """A GeoTIFF in the folder per raster, called as the raster; namesakes are numbered."""
     taken: set[str] = set()
-    paths = []
-    for raster in rasters:
-        stem = name = file_stem(raster)
-        number = 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        paths.append((folder / f"{name}.tif").absolute())
-    return paths
+    return [(folder / f"{unused_name(file_stem(raster), taken)}.tif").absolute() for raster in rasters]
 
 
 def _known(estimate: Result | Estimate | str | Path) -> Estimate | str:

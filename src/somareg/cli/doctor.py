@@ -13,10 +13,10 @@ from pathlib import Path
 
 import typer
 
-from somareg import __version__
 from somareg.cli import options as o
 from somareg.cli.failures import one_line
 from somareg.cli.session import Session, session
+from somareg.runtime.version import __version__
 
 PACKAGES = (
     *("numpy", "torch", "safetensors", "rasterio", "opencv-python-headless"),

@@ -8,7 +8,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from somareg import __version__
 from somareg.cli.assess import assess
 from somareg.cli.batch import batch
 from somareg.cli.demo import demo
@@ -22,6 +21,7 @@ from somareg.cli.tie_points import tie_points
 from somareg.cli.train import train
 from somareg.cli.view import view
 from somareg.cli.warp import warp
+from somareg.runtime.version import __version__
 
 EPILOG = "Exit codes: 0 go, 3 review, 4 no-go, 2 wrong usage, 1 error, 130 interrupted."
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from somareg import memory
 from somareg.cli.failures import UsageError, report_failure
-from somareg.cli.process import wait_politely
+from somareg.runtime import memory
+from somareg.runtime.threads import wait_politely
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -43,7 +43,7 @@ def print_result(console: Console, record: Report, folder: Path) -> None:
     if verdict.decision == "no-go":
         _print_no_go(console, written="aligned.tif" in record.outputs)
     _print_notes(console, record.notes)
-    _print_outputs(console, record, folder)
+    _print_outputs(console, folder)
 
 
 def print_assessment(console: Console, assessment: Assessment) -> None:
@@ -120,7 +120,7 @@ def _print_notes(console: Console, notes: Iterable[str]) -> None:
             console.print(Text(f"  {line}", style="dim"))
 
 
-def _print_outputs(console: Console, record: Report, folder: Path) -> None:
+def _print_outputs(console: Console, folder: Path) -> None:
     console.print()
     console.print(Text(f"outputs in {one_line(str(folder.resolve()))}"), soft_wrap=True)
     table = Table.grid(padding=(0, 3))

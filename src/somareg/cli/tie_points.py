@@ -37,7 +37,7 @@ def convert(
 ) -> None:
     """Bring tie points from one format to another: GeoJSON, GeoPackage, CSV, QGIS, ENVI, GDAL control points."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        from somareg.io.tie_points import convert_tie_points
+        from somareg.tiepoints.formats import convert_tie_points
 
         images = {"reference": reference, "moving": moving}
         done = convert_tie_points(source, target, **images, skip_bad_rows=skip_bad_rows, overwrite=overwrite)

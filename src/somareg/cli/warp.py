@@ -89,14 +89,14 @@ def _split(inputs: list[str], estimate: str | None, nearest: list[str]) -> tuple
 
 def _estimate(source: str, reference: str | None, moving: str | None) -> Estimate | str:
     """A path, or what tie points tell."""
-    from somareg.io.tie_points import SUFFIXES
+    from somareg.tiepoints.formats import SUFFIXES
 
     points = Path(source).suffix.lower() in SUFFIXES.keys() - {".tif", ".tiff", ".json"}
     if not points and reference is None and moving is None:
         return source
     if reference is None or moving is None:
         raise UsageError(f"'{source}' holds tie points; name the images that they join with --reference and --moving")
-    from somareg.from_points import estimate_from_points
+    from somareg.tiepoints.estimate import estimate_from_points
 
     return estimate_from_points(source, reference=reference, moving=moving)
 

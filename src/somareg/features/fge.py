@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from somareg.errors import ConfigError
+from somareg.features.filter_banks import FilterKind, GaussianPool, make_filters
 from somareg.features.norms import group_norm
-from somareg.features.oriented import FilterKind, GaussianPool, make_filters
 from somareg.features.reconstruction import Decoder, ReconstructionUnit
 
 

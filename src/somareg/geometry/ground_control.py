@@ -20,9 +20,8 @@ from somareg.errors import GeoreferenceError
 from somareg.geometry.affine import AffineTransform
 from somareg.geometry.field import FieldTransform
 from somareg.geometry.lattice import pixel_centres
-from somareg.types import FloatArray, Geotransform
+from somareg.types import ControlMethod, FloatArray, Geotransform
 
-ControlMethod = Literal["polynomial", "tps"]
 Area = tuple[float, float, float, float]
 
 MAX_SPLINE_POINTS = 2000

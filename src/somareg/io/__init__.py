@@ -1,4 +1,4 @@
-"""The only room that touches raster files: reading, georeference, atomic writing, displacement and point files.
+"""The only room that touches raster files: reading, georeference, atomic writing, displacement files.
 
 Names are imported on first use: `somareg.io.atomic` alone then needs no raster library, which a machine that only
 trains may lack.
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
         lonlat_bounds,
         metres_per_pixel,
     )
-    from somareg.io.points import write_geojson, write_qgis_points
     from somareg.io.raster import from_array, read_raster
-    from somareg.io.tie_points import convert_tie_points, read_tie_points, write_tie_points
     from somareg.io.writer import write_geotiff
 
 _HOME = {
@@ -36,8 +34,6 @@ _HOME = {
         "lonlat_bounds",
         "metres_per_pixel",
     ),
-    "points": ("write_geojson", "write_qgis_points"),
-    "tie_points": ("convert_tie_points", "read_tie_points", "write_tie_points"),
     "raster": ("from_array", "read_raster"),
     "writer": ("write_geotiff",),
 }
@@ -54,7 +50,6 @@ __all__ = [
     "assume_crs",
     "check_overlap",
     "check_writable",
-    "convert_tie_points",
     "from_array",
     "georeference",
     "ground_pixel_size",
@@ -63,11 +58,7 @@ __all__ = [
     "output_folder",
     "read_estimate",
     "read_raster",
-    "read_tie_points",
     "write_displacement",
-    "write_geojson",
     "write_geotiff",
-    "write_qgis_points",
     "write_text",
-    "write_tie_points",
 ]

@@ -28,7 +28,7 @@ _UNEVEN = 0.01  # of a pixel's size: coordinates in float32 are no evener
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class ArrayHeader:
     """What is known of a DataArray before any of its pixels is computed.
 
     Attributes:
@@ -97,25 +97,25 @@ def from_dataarray(
             smaller than 64 px a side, or larger than `max_pixels`.
         NoDataError: no valid pixel.
     """
-    layout = lay_out(array, role, nodata)
-    if layout.bands.size > max_pixels:
+    header = read_header(array, role, nodata)
+    if header.bands.size > max_pixels:
         raise InputError(
-            f"{role} DataArray holds {layout.bands.size:.3g} pixel values, more than max_pixels = {max_pixels:.3g}; "
+            f"{role} DataArray holds {header.bands.size:.3g} pixel values, more than max_pixels = {max_pixels:.3g}; "
             "crop it or raise max_pixels"
         )
-    raster = from_array(layout.bands.to_numpy(), mask=mask, role=role, nodata=layout.nodata)
+    raster = from_array(header.bands.to_numpy(), mask=mask, role=role, nodata=header.nodata)
     return replace(
         raster,
-        grid=layout.grid,
+        grid=header.grid,
         name=f"{role} DataArray" + (f" '{array.name}'" if array.name else ""),
-        descriptions=layout.descriptions,
-        tags=layout.tags,
-        notes=(*layout.notes, *raster.notes),
+        descriptions=header.descriptions,
+        tags=header.tags,
+        notes=(*header.notes, *raster.notes),
         origin=array,
     )
 
 
-def lay_out(array: xarray.DataArray, role: str, nodata: float | None = None) -> Layout:
+def read_header(array: xarray.DataArray, role: str, nodata: float | None = None) -> ArrayHeader:
     """Dimensions, georeference and metadata of a DataArray; no pixel is computed. See `from_dataarray`."""
     need_rioxarray()
     name = f"{role} DataArray"
@@ -127,7 +127,7 @@ def lay_out(array: xarray.DataArray, role: str, nodata: float | None = None) -> 
     declared = nodata if nodata is not None else array.rio.nodata
     if (array.attrs.get("scale_factor", 1), array.attrs.get("add_offset", 0)) != (1, 0):
         notes.append(f"{name}: scale_factor and add_offset kept, raw values used")
-    return Layout(
+    return ArrayHeader(
         bands=bands,
         grid=grid,
         nodata=None if declared is None else float(np.real(declared)),

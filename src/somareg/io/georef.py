@@ -18,7 +18,7 @@ from somareg.types import IDENTITY, BoolArray, FloatArray, Grid, Raster, Transfo
 
 log = logging.getLogger("somareg.io")
 
-_LONLAT = "EPSG:4326"
+LONLAT = "EPSG:4326"
 _MAX_PROJ_CALLS = 4000
 _EQUATOR_M, _FLATTENING = 6378137.0, 1 / 298.257223563  # WGS 84
 
@@ -41,7 +41,7 @@ class CrsTransform:
         there = self.source.to_map(xy)
         if self.source.crs != self.target.crs:
             there = reproject(there, self.source.crs, self.target.crs)
-        if _crs(self.target).is_geographic:
+        if parse_crs(self.target.crs).is_geographic:
             there[:, 0] = _near_longitude(there[:, 0], _centre_map(self.target)[0])
         return self.target.to_pixel(there)
 
@@ -79,7 +79,7 @@ def georeference(reference: Grid, moving: Grid, names: tuple[str, str] = ("refer
     for grid, name in zip((reference, moving), names, strict=True):
         _check_geotransform(grid, name)
     straight = all(grid.control is None or grid.control.is_affine for grid in (reference, moving))
-    if straight and _crs(reference) == _crs(moving):
+    if straight and parse_crs(reference.crs) == parse_crs(moving.crs):
         return _between_grids(reference, moving)
     return CrsTransform(reference, moving)
 
@@ -116,7 +116,7 @@ def to_lonlat(grid: Grid, xy: FloatArray) -> FloatArray:
     """
     if grid.crs is None:
         raise GeoreferenceError("an image without a CRS has no longitude and latitude; give one with --assume-crs")
-    return reproject(grid.to_map(xy), grid.crs, _LONLAT)
+    return reproject(grid.to_map(xy), grid.crs, LONLAT)
 
 
 def lonlat_bounds(grid: Grid) -> tuple[float, float, float, float]:
@@ -185,11 +185,16 @@ def metres_per_pixel(grid: Grid) -> float | None:
     return None if sizes is None else float(np.sqrt(sizes[0] * sizes[1]))
 
 
-def _crs(grid: Grid) -> CRS:
+def parse_crs(text: str | None, where: str = "a CRS") -> CRS:
+    """A CRS from WKT or `EPSG:N`.
+
+    Raises:
+        GeoreferenceError: it cannot be understood; `where` names it.
+    """
     try:
-        return CRS.from_user_input(grid.crs)
+        return CRS.from_user_input(text)
     except CRSError as error:
-        raise GeoreferenceError(f"a CRS cannot be understood: {error}") from error
+        raise GeoreferenceError(f"{where} cannot be understood: {str(text)[:80]}") from error
 
 
 def _check_geotransform(grid: Grid, name: str) -> None:
@@ -211,7 +216,7 @@ def _between_grids(reference: Grid, moving: Grid) -> AffineTransform:
         return np.array([grid.transform[2], grid.transform[5]])
 
     apart = origin(reference) - origin(moving)
-    if _crs(reference).is_geographic:
+    if parse_crs(reference.crs).is_geographic:
         gap = _centre_map(moving)[0] - _centre_map(reference)[0]
         apart[0] += 360.0 * np.round(gap / 360.0)
     inverse = np.linalg.inv(linear(moving))

@@ -12,8 +12,8 @@ from rasterio.errors import CRSError
 
 from somareg.config import GcpMethod
 from somareg.errors import GeoreferenceError
-from somareg.geometry.ground_control import ControlMethod, GroundControl, place_by_control
-from somareg.types import FloatArray, Grid
+from somareg.geometry.ground_control import GroundControl, place_by_control
+from somareg.types import ControlMethod, FloatArray, Grid
 
 
 def control_grid(

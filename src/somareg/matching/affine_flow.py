@@ -122,9 +122,9 @@ class AffineFlowStage(nn.Module):
         cfg, shape = self.cfg, (reference.shape[-2], reference.shape[-1])
         cell, margin = float(cfg.stride), cfg.window.margin
         sampled_by = affine if base is None else compose_batch(invert_batch(base), affine)
-        moved, moved_valid = warp_features(moving, moving_valid, sampled_by, shape, margin, cfg.stride)
+        warped, warped_valid = warp_features(moving, moving_valid, sampled_by, shape, margin, cfg.stride)
         grid = window_grid(shape, thinned(roomy(cfg.window, shape), shape, cfg.limit))
-        surfaces, seen = correlate_grid(reference, reference_valid, moved, moved_valid, grid)
+        surfaces, seen = correlate_grid(reference, reference_valid, warped, warped_valid, grid)
         known = coverage(reference_valid, grid)
         seen = seen * known * ((seen >= cfg.window.min_seen) & (known > MIN_COVERAGE))
         points = (grid.centres(reference) * cell + (cell - 1) / 2).expand(len(reference), -1, 2)

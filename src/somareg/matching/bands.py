@@ -29,13 +29,13 @@ def band_sums(reference: Tensor, moving: Tensor, grid: WindowGrid) -> Tensor:
     # Images side by side, padded to whole blocks: what lies between them only meets zeros.
     blocks = -(-wide // BLOCK)
     pitch = blocks * BLOCK
-    fixed = reference.new_zeros(height, channels, batch, pitch)
-    fixed[..., :width] = reference.permute(2, 1, 0, 3)
-    moved = reference.new_zeros(tall, channels, batch * pitch + 2 * grid.margin)
-    moved[..., : batch * pitch].view(tall, channels, batch, pitch)[..., :wide] = moving.permute(2, 1, 0, 3)
+    cells = reference.new_zeros(height, channels, batch, pitch)
+    cells[..., :width] = reference.permute(2, 1, 0, 3)
+    area = reference.new_zeros(tall, channels, batch * pitch + 2 * grid.margin)
+    area[..., : batch * pitch].view(tall, channels, batch, pitch)[..., :wide] = moving.permute(2, 1, 0, 3)
     reach = BLOCK + 2 * grid.margin
-    left = fixed.reshape(height * channels, -1).unfold(-1, BLOCK, BLOCK).permute(1, 2, 0)  # (blocks, BLOCK, rows)
-    right = moved.reshape(tall * channels, -1).unfold(-1, reach, BLOCK).permute(1, 0, 2)  # (blocks, rows, reach)
+    left = cells.reshape(height * channels, -1).unfold(-1, BLOCK, BLOCK).permute(1, 2, 0)  # (blocks, BLOCK, rows)
+    right = area.reshape(tall * channels, -1).unfold(-1, reach, BLOCK).permute(1, 0, 2)  # (blocks, rows, reach)
     over_columns = selection(grid.columns, grid.size[1], width, reference)
     product = reference.new_empty(n, batch * blocks, BLOCK, reach)
     sums = reference.new_empty(batch, len(grid.rows), len(grid.columns), n, n)

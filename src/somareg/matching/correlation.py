@@ -134,13 +134,14 @@ def by_bands(
     reference_energy = reference.square().sum(1, keepdim=True)
     moving_energy = moving.square().sum(1, keepdim=True)
     covariance = band_sums(reference, moving, grid)
-    fixed, moved = [reference_valid], [moving_energy]
+    of_reference, of_moving = [reference_valid], [moving_energy]
     if whole := is_whole(moving_valid):
         seen = count[..., None, None].expand_as(covariance)
         window_energy = grid.sums(reference_energy[:, 0])[..., None, None]
     else:
-        fixed, moved = [*fixed, reference_energy, reference_valid], [*moved, moving_valid, moving_valid]
-    sums = band_sums(torch.cat(fixed), torch.cat(moved), grid).view(len(fixed), *covariance.shape)
+        of_reference += [reference_energy, reference_valid]
+        of_moving += [moving_valid, moving_valid]
+    sums = band_sums(torch.cat(of_reference), torch.cat(of_moving), grid).view(len(of_reference), *covariance.shape)
     if not whole:
         window_energy, seen = sums[1], sums[2].round()
     return covariance, window_energy * sums[0], seen, count

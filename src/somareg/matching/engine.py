@@ -34,8 +34,8 @@ from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.refine import NEAR, SHAPE, StepCfg, refine_affine, rescale
 from somareg.matching.start import SearchCfg, find_start, reduction
-from somareg.matching.threads import helper
 from somareg.matching.windows import WindowCfg
+from somareg.runtime.threads import helper
 from somareg.types import Progress
 
 ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
@@ -210,9 +210,9 @@ def _likely_starts(
     if network is None or network.glam.coarse is None:
         return starts
     small = pair.reduced(factor := reduction(pair, COARSE_MATCHING_PX))
-    fixed = network.encode(small.reference, small.reference_mask, small.modalities[0])
-    moved = network.encode(small.moving, small.moving_mask, small.modalities[1])
-    found = coarse_affine(network, fixed, moved)
+    encoded_reference = network.encode(small.reference, small.reference_mask, small.modalities[0])
+    encoded_moving = network.encode(small.moving, small.moving_mask, small.modalities[1])
+    found = coarse_affine(network, encoded_reference, encoded_moving)
     return starts if found is None else (rescale(found, factor, 1), *starts)
 
 

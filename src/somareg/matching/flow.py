@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.matching.affine import fade, solve
+from somareg.matching.gaussian_process import GaussianProcess, kernel, lattice, overlap_noise, profiled_likelihood
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
-from somareg.matching.process import Process, kernel, lattice, overlap_noise, profiled_likelihood
 from somareg.matching.windows import WindowCfg, WindowCorrelation, thinned
 from somareg.types import FloatArray
 
@@ -100,7 +100,7 @@ def _choose(points: Tensor, values: Tensor, noise: Tensor, side: float, cfg: Flo
 
 def _fit_process(
     points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: FlowCfg
-) -> tuple[Process, Tensor]:
+) -> tuple[GaussianProcess, Tensor]:
     """Gaussian process with windows that disagree with their neighbours fading out (Geman-McClure).
 
     Args:
@@ -118,7 +118,7 @@ def _fit_process(
         length, ratio = _choose(points, values, noise, side, cfg)
         covariance = ratio * kernel(points, points, length) + noise
         kappa = float((values * solve(covariance, values)).sum() / values.numel())
-        process = Process(points, values, kappa * noise, length, ratio * kappa)
+        process = GaussianProcess(points, values, kappa * noise, length, ratio * kappa)
         residual = (values - process.predict(points)).norm(dim=1)
         scale = 2.0 * float(_weighted_median(residual, precision)) + 0.2
         factor = fade(residual.square(), scale**2)

@@ -16,7 +16,7 @@ from somareg.features.encoder import Encoded
 from somareg.matching.affine import apply_affine_batch, invert_batch
 from somareg.matching.affine_flow import AffineFlowStage, StageCfg, StageEstimate, default_stages
 from somareg.matching.coarse import CoarseCfg, CoarseMatcher, CoarseMatches, cell_centres
-from somareg.matching.process import overlap_noise, process_mean, process_variance
+from somareg.matching.gaussian_process import overlap_noise, process_mean, process_variance
 from somareg.matching.windows import roomy
 
 

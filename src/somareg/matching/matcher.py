@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from somareg.geometry import AffineTransform
 from somareg.matching.describe import Describe, Levels
 from somareg.matching.pair import Pair
-from somareg.matching.threads import Later, at_once
 from somareg.matching.warping import cell_grid, map_grid, sample_cells, warp_to_reference
 from somareg.matching.windows import (
     MIN_COVERAGE,
@@ -23,6 +22,7 @@ from somareg.matching.windows import (
     coverage,
     window_grid,
 )
+from somareg.runtime.threads import Later, at_once
 from somareg.types import Transform
 
 ROOM_PX = 32  # features that are kept reach at least so far beyond the reference, so that wider margins find them too
@@ -50,7 +50,7 @@ class Matcher:
 
     def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0, later: Later = at_once) -> None:
         self.pair, self.describe, self.reuse_px = pair, describe, reuse_px
-        self._fixed = later(lambda: describe(pair.reference, pair.reference_mask, pair.modalities[0]))
+        self._reference_levels = later(lambda: describe(pair.reference, pair.reference_mask, pair.modalities[0]))
         self._kept: _Kept | None = None
 
     def reduced(self, factor: int) -> Matcher:
@@ -58,9 +58,9 @@ class Matcher:
         return self if factor == 1 else Matcher(self.pair.reduced(factor), self.describe, self.reuse_px)
 
     @property
-    def fixed(self) -> Levels:
+    def reference_levels(self) -> Levels:
         """Features of the reference."""
-        return self._fixed()
+        return self._reference_levels()
 
     @property
     def finest(self) -> int:
@@ -69,7 +69,7 @@ class Matcher:
 
     def cells(self, stride: int | None = None) -> tuple[int, int]:
         """(height, width) of the reference in cells."""
-        features = self.fixed[stride or self.finest][0]
+        features = self.reference_levels[stride or self.finest][0]
         return features.shape[-2], features.shape[-1]
 
     def correlate(
@@ -84,8 +84,8 @@ class Matcher:
             reuse_px: instead of the matcher's own.
         """
         stride = stride or self.finest
-        moved = self._moved(transform, window.margin, stride, reuse_px)
-        return self._told(correlate_all(*self.fixed[stride], *moved, window), stride)[0]
+        moving = self._moved(transform, window.margin, stride, reuse_px)
+        return self._told(correlate_all(*self.reference_levels[stride], *moving, window), stride)[0]
 
     def correlate_all(
         self, transforms: Sequence[AffineTransform], window: WindowCfg, stride: int | None = None
@@ -99,8 +99,8 @@ class Matcher:
         ]
         images, seen = (torch.cat(part) for part in zip(*warped, strict=True))
         levels = self.describe(images, seen, self.pair.modalities[1])
-        moved = self._inner(levels, pad, window.margin, stride)
-        return self._told(correlate_all(*self.fixed[stride], *moved, window), stride)
+        moving = self._inner(levels, pad, window.margin, stride)
+        return self._told(correlate_all(*self.reference_levels[stride], *moving, window), stride)
 
     def correlate_back(self, transform: Transform, window: WindowCfg, stride: int | None = None) -> WindowCorrelation:
         """The same with windows cut from the warped moving image and sought in the reference.
@@ -108,14 +108,14 @@ class Matcher:
         Displacements are on the reference grid as well, from the moving image's windows to the reference.
         """
         stride = stride or self.finest
-        moved = self._moved(transform, 0, stride)
-        fixed, fixed_valid = (F.pad(part, [window.margin] * 4) for part in self.fixed[stride])
-        return self._told(correlate_all(*moved, fixed, fixed_valid, window), stride)[0]
+        moving = self._moved(transform, 0, stride)
+        reference, reference_valid = (F.pad(part, [window.margin] * 4) for part in self.reference_levels[stride])
+        return self._told(correlate_all(*moving, reference, reference_valid, window), stride)[0]
 
     def window_count(self, window: WindowCfg) -> int:
         """Number of windows of the finest features that the reference alone allows."""
         grid = window_grid(self.cells(), window)
-        return int((coverage(self.fixed[self.finest][1], grid) > MIN_COVERAGE).sum())
+        return int((coverage(self.reference_levels[self.finest][1], grid) > MIN_COVERAGE).sum())
 
     def _told(self, found: list[WindowCorrelation], stride: int) -> list[WindowCorrelation]:
         """Correlations in main memory, with the temperature of their features."""

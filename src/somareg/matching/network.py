@@ -70,15 +70,15 @@ class Soma(nn.Module):
             start: (B, 2, 3) affine known before (reference pixels -> moving pixels); it replaces the coarse fit.
             rewarp: encode the moving image again under the affine that the stages start with.
         """
-        fixed = self.encode(reference, reference_mask, modalities[0])
-        moved = self.encode(moving, moving_mask, modalities[1])
+        encoded_reference = self.encode(reference, reference_mask, modalities[0])
+        encoded_moving = self.encode(moving, moving_mask, modalities[1])
         shape = (reference.shape[-2], reference.shape[-1])
 
         def again(affine: Tensor) -> Encoded:
             image, seen = warp_features(moving, moving_mask, affine, shape, 0, 1)
             return self.encode(image, seen, modalities[1])
 
-        output: GlamOutput = self.glam(fixed, moved, start=start, rewarp=again if rewarp else None)
+        output: GlamOutput = self.glam(encoded_reference, encoded_moving, start=start, rewarp=again if rewarp else None)
         return output
 
     @torch.no_grad()

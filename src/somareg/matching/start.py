@@ -18,9 +18,9 @@ from somareg.geometry import AffineTransform
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.refine import rescale
-from somareg.matching.threads import Over, one_by_one
 from somareg.matching.vote import Elected, VoteCfg, vote
 from somareg.matching.windows import WindowCfg
+from somareg.runtime.threads import Over, one_by_one
 
 
 @dataclass(frozen=True)

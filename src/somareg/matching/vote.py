@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from somareg.geometry import AffineTransform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import log_likelihood
-from somareg.matching.threads import Over, one_by_one
 from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinned
+from somareg.runtime.threads import Over, one_by_one
 
 TOGETHER = 5  # guesses whose features are computed together
 CHUNK = 4_000_000  # votes that are counted together (16 MB)

@@ -108,8 +108,8 @@ def correlate_all(
     """
     grid = window_grid((reference.shape[-2], reference.shape[-1]), cfg)
     known = coverage(reference_valid, grid)[0]
-    fixed = reference.expand(len(moving), -1, -1, -1), reference_valid.expand(len(moving), -1, -1, -1)
-    surfaces, seen = correlate_grid(*fixed, moving, moving_valid, grid)
+    references = reference.expand(len(moving), -1, -1, -1), reference_valid.expand(len(moving), -1, -1, -1)
+    surfaces, seen = correlate_grid(*references, moving, moving_valid, grid)
     kept = (seen >= cfg.min_seen) & (known > MIN_COVERAGE)
     centres, valid = grid.centres(reference), known * seen
     return [WindowCorrelation(surfaces[i, k], centres[k], valid[i, k]) for i, k in enumerate(kept)]

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from somareg import __version__
 from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.runtime.version import __version__
 from somareg.types import Decision, Raster, Result
 
 SCHEMA_VERSION = "1.0"

@@ -18,10 +18,10 @@ from urllib.parse import quote
 import numpy as np
 from rasterio.crs import CRS
 
-from somareg import __version__
 from somareg.errors import OutputError, UnsupportedError
 from somareg.io.georef import lonlat_bounds, to_lonlat
 from somareg.report.names import ITEM_NAME
+from somareg.runtime.version import __version__
 from somareg.types import Grid, Raster, Result, StacOrigin
 
 if TYPE_CHECKING:

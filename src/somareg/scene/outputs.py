@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from somareg.io import write_displacement, write_geojson, write_qgis_points
+from somareg.io import write_displacement
 from somareg.io.atomic import output_folder
 from somareg.report import ALIGNED, OWNED, build_record, render_report, write_pages
 from somareg.report.stac import write_stac_item
+from somareg.tiepoints.formats.points import write_geojson, write_qgis_points
 from somareg.types import Progress, Result, TiePoints
 from somareg.warp.engine import apply_to_file
 

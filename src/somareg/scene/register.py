@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from somareg import __version__, memory
 from somareg.choices import Chosen, choose_device, choose_model, search_radius
-from somareg.clock import Clock
 from somareg.config import RegisterConfig, make_config, to_mapping
 from somareg.errors import EstimationError, OutputError, UnsupportedError
 from somareg.io.atomic import check_free_space, check_writable, make_folder, remove_leftovers
@@ -19,10 +17,14 @@ from somareg.io.inputs import Image, locate, told_modalities
 from somareg.io.lock import folder_lock
 from somareg.io.raster import file_sha256
 from somareg.io.source import open_source
-from somareg.jobs import Outcome, Runner, open_runner
+from somareg.jobs.one import Outcome, Runner
+from somareg.jobs.runner import open_runner
 from somareg.quality.calibration import load_calibration
 from somareg.report import OWNED
 from somareg.report.stac import need_pystac
+from somareg.runtime import memory
+from somareg.runtime.clock import Clock
+from somareg.runtime.version import __version__
 from somareg.scene.inputs import ScenePair, open_pair, path_of
 from somareg.scene.journal import Journal
 from somareg.scene.layout import Layout, SceneCfg, lay_tiles
@@ -67,7 +69,7 @@ def register_scene(
         overwrite: replace earlier outputs; without `resume` also begin an unfinished run anew.
         force: write aligned.tif even on no-go.
         stac: describe the outputs in a STAC Item.
-        workers, dask: who does the tiles, see `somareg.jobs.open_runner`; this process one by one without.
+        workers, dask: who does the tiles, see `somareg.jobs.runner.open_runner`; this process one by one without.
         scene: sizes of tiles, overview and nodes.
         progress: called with a stage's name and the share of work done, 0-1.
         **options: as for `somareg.register`, tie points excepted.

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from somareg.io.tie_points import read_tie_points
 from somareg.report.words import metres, pixels
+from somareg.tiepoints.formats import read_tie_points
 from somareg.types import Estimate, TiePoints
 
 MAX_SHOWN = 3000

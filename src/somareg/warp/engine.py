@@ -10,12 +10,12 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from somareg import __version__
 from somareg.errors import OutputError
 from somareg.geometry.lattice import source_window
 from somareg.geometry.resample import Kernel, resample
 from somareg.io.source import Block
 from somareg.io.writer import write_geotiff_blocks
+from somareg.runtime.version import __version__
 from somareg.types import BoolArray, Estimate, Progress, Raster
 from somareg.warp.plan import Resolution, WarpPlan, make_plan
 from somareg.warp.subject import Subject, open_subject

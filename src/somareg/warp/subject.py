@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.geometry.resample import Kernel
-from somareg.io.dataarray import Layout, is_dataarray, lay_out
+from somareg.io.dataarray import ArrayHeader, is_dataarray, read_header
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.writer import GeotiffSpec, storable_dtype, storable_nodata
 from somareg.types import BoolArray, Grid, Raster
@@ -77,11 +77,11 @@ class Subject:
 
 @contextmanager
 def open_subject(raster: Raster | xarray.DataArray | str | Path, nodata: float | None = None) -> Iterator[Subject]:
-    """A `Subject` of a raster in memory, a DataArray or a file (see `lay_out` and `open_source` for errors)."""
+    """A `Subject` of a raster in memory, a DataArray or a file (see `read_header` and `open_source` for errors)."""
     if isinstance(raster, Raster):
         yield _from_memory(raster, nodata)
     elif is_dataarray(raster):
-        yield _from_dataarray(lay_out(raster, "input", nodata))
+        yield _from_dataarray(read_header(raster, "input", nodata))
     else:
         with open_source(cast(str | Path, raster), role="input", nodata=nodata) as source:
             yield _from_file(source)
@@ -110,23 +110,23 @@ def _from_file(source: RasterSource) -> Subject:
     )
 
 
-def _from_dataarray(layout: Layout) -> Subject:
+def _from_dataarray(header: ArrayHeader) -> Subject:
     """Blocks are computed as they are read."""
-    dtype = layout.bands.dtype
+    dtype = header.bands.dtype
     is_bool = dtype.kind == "b"
     return Subject(
-        name=f"input DataArray {layout.bands.name or ''}".strip(),
-        grid=layout.grid,
+        name=f"input DataArray {header.bands.name or ''}".strip(),
+        grid=header.grid,
         dtype=dtype,
-        count=layout.bands.shape[0],
-        read=lambda block: layout.read(*block),
-        nodata=None if is_bool else storable_nodata(layout.nodata, dtype),
+        count=header.bands.shape[0],
+        read=lambda block: header.read(*block),
+        nodata=None if is_bool else storable_nodata(header.nodata, dtype),
         is_classes=is_bool,
         metadata={
             "has_alpha": False,
-            "descriptions": layout.descriptions,
+            "descriptions": header.descriptions,
             "colorinterp": (),
-            "tags": layout.tags,
+            "tags": header.tags,
         },
     )
 

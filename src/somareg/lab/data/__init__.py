@@ -5,6 +5,6 @@ This package imports no torch; `tiles`, `samples` and `pack` do, and are importe
 
 from somareg.lab.data.datasets import KINDS, open_dataset
 from somareg.lab.data.pair_dataset import PairDataset, PairFiles
-from somareg.lab.data.pairs import Pair, PairEntry, list_pairs, load_pair
+from somareg.lab.data.pairs import PairEntry, StoredPair, list_pairs, load_pair
 
-__all__ = ["KINDS", "Pair", "PairDataset", "PairEntry", "PairFiles", "list_pairs", "load_pair", "open_dataset"]
+__all__ = ["KINDS", "PairDataset", "PairEntry", "PairFiles", "StoredPair", "list_pairs", "load_pair", "open_dataset"]

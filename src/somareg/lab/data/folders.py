@@ -44,23 +44,23 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class FolderTree:
     """How a folder tree is read.
 
     Attributes:
         kind: key of `somareg.lab.data.datasets.KINDS`.
-        tree: the expected tree, one line, for errors.
+        expected: the tree in one line, for errors.
         set_of: set of a pair.
         group_of: place of a pair, or None where the names do not tell; then all pairs of one role are one place.
     """
 
     kind: str
-    tree: str
+    expected: str
     set_of: Callable[[Found], str]
     group_of: Callable[[Found], str | None] = field(default=lambda _: None)
 
 
-def read_layout(folder: Path, layout: Layout) -> PairDataset:
+def read_tree(folder: Path, tree: FolderTree) -> PairDataset:
     """The pairs of a folder tree.
 
     The role is the part of the path that says train, val or test; else the list `train.txt`, `val.txt` or `test.txt`
@@ -69,23 +69,23 @@ def read_layout(folder: Path, layout: Layout) -> PairDataset:
     Raises:
         ReadError: no such folder, no pair in it, or two files claim one place in a pair.
     """
-    found, unpaired = find_pairs(folder, layout.tree)
+    found, unpaired = find_pairs(folder, tree.expected)
     listed = _listed_roles(folder)
     files: dict[PairEntry, PairFiles] = {}
     for pair in found:
         role = role_of(pair.key) or listed.get(PurePosixPath(pair.name).stem, "train")
-        name = layout.set_of(pair)
-        group = layout.group_of(pair)
+        name = tree.set_of(pair)
+        group = tree.group_of(pair)
         place = f"{name}-{role}" if group is None else f"{name}-{group}"
         files[PairEntry(name, pair.name, role, place, 0, 0, (0.0, 0.0))] = pair.files
-    return PairDataset(layout.kind, folder, files, unpaired=unpaired)
+    return PairDataset(tree.kind, folder, files, unpaired=unpaired)
 
 
 def find_pairs(folder: Path, tree: str) -> tuple[list[Found], tuple[str, ...]]:
     """Pairs in the order of their paths, and the images (paths in the folder) that have no partner.
 
     Raises:
-        ReadError: see `read_layout`.
+        ReadError: see `read_tree`.
     """
     if not folder.is_dir():
         raise ReadError(f"{folder} is not a folder; give one laid out as {tree}")

@@ -23,7 +23,7 @@ from somareg.errors import ConfigError, InputError, OutputError, SomaregError
 from somareg.lab.data.datasets import KINDS, open_dataset
 from somareg.lab.data.labels import shift_label
 from somareg.lab.data.pair_dataset import PairDataset
-from somareg.lab.data.pairs import Pair
+from somareg.lab.data.pairs import StoredPair
 from somareg.lab.data.tiles import SHARD_GLOB, TileSet
 
 TRAIN_ROLES = ("train", "train-unaligned")
@@ -171,7 +171,7 @@ def _starts(length: int, size: int, overlap: int) -> list[int]:
     return [i * (length - size) // (count - 1) for i in range(count)]
 
 
-def _cut(pair: Pair, origins: Sequence[tuple[int, int]], size: int, labels: NDArray[np.float64]) -> TileSet:
+def _cut(pair: StoredPair, origins: Sequence[tuple[int, int]], size: int, labels: NDArray[np.float64]) -> TileSet:
     count, entry = len(origins), pair.entry
     sar, optical, valid = (
         torch.from_numpy(np.stack([_window(image, xy, size) for xy in origins]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from somareg.config import did_you_mean
 from somareg.errors import ConfigError
 from somareg.lab.data.labels import Correction
-from somareg.lab.data.pairs import Pair, PairEntry, read_pair
+from somareg.lab.data.pairs import PairEntry, StoredPair, read_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class PairDataset:
         """The smooth correction of a pair, if its set has one for it."""
         return self.corrections.get(entry.set, {}).get(Path(entry.name).stem)
 
-    def load(self, entry: PairEntry) -> Pair:
+    def load(self, entry: PairEntry) -> StoredPair:
         """Read a pair; its entry then states width and height.
 
         Raises:

@@ -48,7 +48,7 @@ class PairEntry:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pair:
+class StoredPair:
     """A pair in memory, as stored (the offset is not applied).
 
     Attributes:
@@ -98,7 +98,7 @@ def _entry(row: dict[str, str], where: str) -> PairEntry:
     return PairEntry(row["set"], row["name"], row["role"], row["group"], *size, offset)
 
 
-def load_pair(data_dir: str | Path, entry: PairEntry) -> Pair:
+def load_pair(data_dir: str | Path, entry: PairEntry) -> StoredPair:
     """Read both images of a pair and find out where they hold imagery.
 
     Raises:
@@ -116,7 +116,7 @@ def find_mask(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{Path(name).stem}.png") if path.exists()), None)
 
 
-def read_pair(entry: PairEntry, sar_path: Path, optical_path: Path, mask_path: Path | None = None) -> Pair:
+def read_pair(entry: PairEntry, sar_path: Path, optical_path: Path, mask_path: Path | None = None) -> StoredPair:
     """Read the files of a pair and find out where they hold imagery.
 
     Args:
@@ -144,7 +144,7 @@ def read_pair(entry: PairEntry, sar_path: Path, optical_path: Path, mask_path: P
         if mask.shape != expected:
             raise InputError(f"{mask_path} is {mask.shape}, {says}")
         valid &= mask > 127
-    return Pair(entry, sar, optical, valid)
+    return StoredPair(entry, sar, optical, valid)
 
 
 def _read(path: Path, flags: int) -> ByteImage:

@@ -16,7 +16,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from somareg.errors import ReadError
-from somareg.lab.data.folders import Found, Layout, image_names, places, read_layout
+from somareg.lab.data.folders import FolderTree, Found, image_names, places, read_tree
 from somareg.lab.data.pair_dataset import PairDataset
 
 _SEN12 = re.compile(r"(?P<roi>ROIs\d+_[a-z]+)_\*_(?P<scene>\d+)_p\d+$", re.IGNORECASE)
@@ -34,10 +34,10 @@ def read_sen12(folder: Path) -> PairDataset:
     one scene of one season's regions of interest (ROIs); its patches overlap by half.
 
     Raises:
-        ReadError: see `read_layout`.
+        ReadError: see `read_tree`.
     """
     tree = "ROIs1158_spring/s1_0/ROIs1158_spring_s1_0_p30.png with s2_0/ROIs1158_spring_s2_0_p30.png"
-    return read_layout(folder, Layout("sen1-2", tree, lambda _: "sen1-2", _sen12_scene))
+    return read_tree(folder, FolderTree("sen1-2", tree, lambda _: "sen1-2", _sen12_scene))
 
 
 def read_osdataset(folder: Path) -> PairDataset:
@@ -47,20 +47,20 @@ def read_osdataset(folder: Path) -> PairDataset:
     Use one: their splits need not agree.
 
     Raises:
-        ReadError: see `read_layout`.
+        ReadError: see `read_tree`.
     """
     tree = "512/train/sar1.png with 512/train/opt1.png, or 512/train/sar/sar1.png with 512/train/opt/opt1.png"
-    return read_layout(folder, Layout("osdataset", tree, _os_set))
+    return read_tree(folder, FolderTree("osdataset", tree, _os_set))
 
 
 def read_gfge_so(folder: Path) -> PairDataset:
     """GFGE_SO: `train/sar/sar1.png` with `train/opt/opt1.png`, or `SAR/1.png` with `RGB/1.png` and `train.txt`.
 
     Raises:
-        ReadError: see `read_layout`.
+        ReadError: see `read_tree`.
     """
     tree = "train/sar/sar1.png with train/opt/opt1.png, or SAR/1.png with RGB/1.png and train.txt, val.txt, test.txt"
-    return read_layout(folder, Layout("gfge_so", tree, lambda _: "gfge_so"))
+    return read_tree(folder, FolderTree("gfge_so", tree, lambda _: "gfge_so"))
 
 
 def read_whu_sen_city(folder: Path) -> PairDataset:
@@ -71,12 +71,12 @@ def read_whu_sen_city(folder: Path) -> PairDataset:
     the optical image: turn them into an image of its size first.
 
     Raises:
-        ReadError: see `read_layout`; or the folder is the raw download.
+        ReadError: see `read_tree`; or the folder is the raw download.
     """
     tree = "train/sar/1.png with train/opt/1.png, or train/<city>/NAME_of_S1.png with NAME_of_S2.png"
     if folder.is_dir() and next(folder.rglob("Amplitude_V[HV].img"), None):
         raise ReadError(f"{folder} holds raw amplitudes (Amplitude_VV.img); export them as images first: {tree}")
-    return read_layout(folder, Layout("whu-sen-city", tree, lambda _: "whu-sen-city", _last_place))
+    return read_tree(folder, FolderTree("whu-sen-city", tree, lambda _: "whu-sen-city", _last_place))
 
 
 def read_sopatch(folder: Path) -> PairDataset:
@@ -85,10 +85,10 @@ def read_sopatch(folder: Path) -> PairDataset:
     Sets are OSdataset, SEN1-2, WHU-SEN-City and GFGE; their names are kept, in lower case, after `sopatch-`.
 
     Raises:
-        ReadError: see `read_layout`.
+        ReadError: see `read_tree`.
     """
     tree = "OSdataset/train/sar/NAME.png with OSdataset/train/opt/NAME.png, likewise SEN1-2, WHU-SEN-City, GFGE"
-    return read_layout(folder, Layout("sopatch", tree, lambda pair: f"sopatch-{_first(pair.name).lower()}"))
+    return read_tree(folder, FolderTree("sopatch", tree, lambda pair: f"sopatch-{_first(pair.name).lower()}"))
 
 
 def read_pair_folders(folder: Path) -> PairDataset:
@@ -99,11 +99,11 @@ def read_pair_folders(folder: Path) -> PairDataset:
     `pairs.csv` to say more.
 
     Raises:
-        ReadError: see `read_layout`.
+        ReadError: see `read_tree`.
     """
     tree = "sar/NAME.png with optical/NAME.png, optionally below <place>/ and train/, val/, test/"
     name = folder.resolve().name.lower() or "pairs"
-    return read_layout(folder, Layout("folders", tree, lambda _: name, _last_place))
+    return read_tree(folder, FolderTree("folders", tree, lambda _: name, _last_place))
 
 
 def detect(folder: Path) -> str:

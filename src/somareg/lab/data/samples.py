@@ -19,7 +19,7 @@ from torch import Tensor
 
 from somareg.errors import ConfigError, InputError, ReadError, SomaregError
 from somareg.lab.data.batch import PairBatch
-from somareg.lab.data.pairs import Pair, PairEntry, list_pairs, load_pair
+from somareg.lab.data.pairs import PairEntry, StoredPair, list_pairs, load_pair
 from somareg.lab.data.standardise import standardise
 from somareg.lab.data.store import read_tensors, write_tensors
 from somareg.lab.evaluate.protocol import (
@@ -243,9 +243,9 @@ class _PairCache:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self._held: tuple[PairEntry, Pair] | None = None
+        self._held: tuple[PairEntry, StoredPair] | None = None
 
-    def __call__(self, entry: PairEntry) -> Pair:
+    def __call__(self, entry: PairEntry) -> StoredPair:
         if self._held is None or self._held[0] != entry:
             self._held = entry, load_pair(self.data_dir, entry)
         return self._held[1]

@@ -97,15 +97,15 @@ def observe(
         device: where it runs.
     """
     cfg = make_config({})
-    fixed, moved = from_array(reference, role="reference"), from_array(moving, role="moving")
-    radius = search_radius(cfg, fixed.grid)
-    prepared = prepare(moved, fixed, AffineTransform.identity(), cfg, longest=LONGEST[cfg.preset], radius_px=radius)
+    here, there = from_array(reference, role="reference"), from_array(moving, role="moving")
+    radius = search_radius(cfg, here.grid)
+    prepared = prepare(there, here, AffineTransform.identity(), cfg, longest=LONGEST[cfg.preset], radius_px=radius)
     pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
-    settings = engine_settings(cfg, fixed.grid, radius)
+    settings = engine_settings(cfg, here.grid, radius)
     found = align(pair, prepared.starts, settings, network=chosen.network)
     error = math.inf
     if truth is not None:
-        height, width = fixed.grid.shape
+        height, width = here.grid.shape
         yy, xx = np.mgrid[0:height, 0:width].astype(float)
         points = np.stack([xx.ravel(), yy.ravel()], axis=-1)
         correction = compose(found.affine, found.flow.field) if found.flow else found.affine

@@ -7,8 +7,10 @@ puts them together for a stream of batches.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from somareg.errors import InputError
 from somareg.features.encoder import Encoded
 from somareg.features.fge import FeatureGradientEnhancer
+from somareg.io.atomic import output_folder
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.evaluate.diagnose_parts import (
     CosinePairs,
@@ -35,7 +38,6 @@ from somareg.lab.evaluate.diagnosis import (
     Spread,
     StageError,
     find_alarms,
-    save_diagnosis,
 )
 from somareg.matching.attention import AttentionBlock
 from somareg.matching.glam import GlamOutput
@@ -151,10 +153,13 @@ def _there_and_back(network: Network, forward: GlamOutput, batch: PairBatch) -> 
 
 def _note_similarity(values: Values, network: Network, batch: PairBatch) -> None:
     """Notes cosine similarities before FGE, after it, and of the features that are matched."""
-    fixed = network.encode(batch.reference, batch.reference_mask, batch.modalities[0])
-    moved = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
-    views = {"before FGE": (fixed.before, moved.before), "after FGE": (fixed.after, moved.after)}
-    for view, (a, b) in {**views, "matched": (fixed.pyramid, moved.pyramid)}.items():
+    here = network.encode(batch.reference, batch.reference_mask, batch.modalities[0])
+    there = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
+    views = {
+        "before FGE": (here.before, there.before),
+        "after FGE": (here.after, there.after),
+    }
+    for view, (a, b) in {**views, "matched": (here.pyramid, there.pyramid)}.items():
         for stride in sorted(a):
             pairs = cosine_similarity(
                 *(a, b, batch.truth, stride),
@@ -227,3 +232,27 @@ def _conclude(notes: dict[str, Values], errors: Tensor, returns: Tensor) -> Diag
         inconsistency_px=tuple(returns.tolist()),
         alarms=find_alarms(stages, attention, affine, similarity),
     )
+
+
+def save_diagnosis(diagnosis: Diagnosis, folder: str | Path) -> list[Path]:
+    """Write `diagnosis.json` and one `diagnosis_*.png` per view; all of them appear, or nothing changes.
+
+    Args:
+        diagnosis: from `diagnose`.
+        folder: made when missing; older diagnoses in it are replaced.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: the folder or a file cannot be written.
+    """
+    from somareg.lab.evaluate.diagnose_figures import diagnosis_figures  # numbers alone need no matplotlib
+
+    text = json.dumps(diagnosis.to_json(), indent=1, allow_nan=False) + "\n"
+    contents = {"diagnosis.json": text.encode()}
+    contents |= {f"diagnosis_{name}.png": image for name, image in diagnosis_figures(diagnosis).items()}
+    with output_folder(folder, overwrite=True) as place:
+        for name, content in contents.items():
+            (place / name).write_bytes(content)
+    return [Path(folder) / name for name in contents]

@@ -1,19 +1,16 @@
-"""What `diagnose` finds: numbers ready for JSON, the alarms that follow from them, and the files they go to."""
+"""What `diagnose` finds: numbers ready for JSON and the alarms that follow from them."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from somareg.io.atomic import output_folder
 from somareg.report.record import plain
 
 MOST_REFUSED = 0.2  # share of refused fits from which it is an alarm
@@ -172,27 +169,3 @@ def find_alarms(
         if s.name.startswith("matched") and s.points and not s.corresponding > s.control + 0.01
     ]
     return tuple(alarms)
-
-
-def save_diagnosis(diagnosis: Diagnosis, folder: str | Path) -> list[Path]:
-    """Write `diagnosis.json` and one `diagnosis_*.png` per view; all of them appear, or nothing changes.
-
-    Args:
-        diagnosis: from `diagnose`.
-        folder: made when missing; older diagnoses in it are replaced.
-
-    Returns:
-        The files written.
-
-    Raises:
-        OutputError: the folder or a file cannot be written.
-    """
-    from somareg.lab.evaluate.diagnose_figures import diagnosis_figures  # numbers alone need no matplotlib
-
-    text = json.dumps(diagnosis.to_json(), indent=1, allow_nan=False) + "\n"
-    contents = {"diagnosis.json": text.encode()}
-    contents |= {f"diagnosis_{name}.png": image for name, image in diagnosis_figures(diagnosis).items()}
-    with output_folder(folder, overwrite=True) as place:
-        for name, content in contents.items():
-            (place / name).write_bytes(content)
-    return [Path(folder) / name for name in contents]

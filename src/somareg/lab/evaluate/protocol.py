@@ -20,7 +20,7 @@ from somareg.config import did_you_mean
 from somareg.errors import ConfigError
 from somareg.geometry import AffineTransform
 from somareg.geometry.resample import resample
-from somareg.lab.data.pairs import ByteImage, Pair, PairEntry, load_pair
+from somareg.lab.data.pairs import ByteImage, PairEntry, StoredPair, load_pair
 from somareg.types import FloatArray
 
 PROTOCOL_VERSION = 1
@@ -184,7 +184,7 @@ def footprint_corners(matrix: NDArray[np.float64], crop: int, offset: tuple[floa
     return scene
 
 
-def load_sample(data_dir: str | Path, sample: Sample, pair: Pair | None = None) -> LoadedSample:
+def load_sample(data_dir: str | Path, sample: Sample, pair: StoredPair | None = None) -> LoadedSample:
     """Cut and resample the two images of a sample.
 
     Args:

@@ -14,10 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-import somareg
 from somareg.errors import ConfigError
 from somareg.io.atomic import make_folder, write_text
-from somareg.lab.data.pairs import Pair, load_pair
+from somareg.lab.data.pairs import StoredPair, load_pair
 from somareg.lab.evaluate import metrics
 from somareg.lab.evaluate.list_file import committed_list
 from somareg.lab.evaluate.peers import Method, make_method
@@ -32,6 +31,7 @@ from somareg.lab.evaluate.protocol import (
     load_sample,
 )
 from somareg.report.record import plain
+from somareg.runtime.version import __version__
 from somareg.types import FloatArray
 
 Record = dict[str, Any]
@@ -110,7 +110,7 @@ class _Loader:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.last: Pair | None = None
+        self.last: StoredPair | None = None
 
     def __call__(self, sample: Sample) -> LoadedSample:
         if self.last is None or self.last.entry != sample.pair:
@@ -236,7 +236,7 @@ def _write(path: Path, method: Method, seed: int, cell: dict[str, Any]) -> None:
     cells = [old for old in _earlier_cells(path, head) if _key(old) != _key(cell)]
     content = {
         **head,
-        "somareg": somareg.__version__,
+        "somareg": __version__,
         "preset": getattr(method, "preset", None),
         "parameters": getattr(method, "parameters", 0),
         "machine": machine(),

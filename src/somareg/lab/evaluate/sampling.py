@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from somareg.errors import ConfigError, InputError
 from somareg.geometry import AffineTransform
-from somareg.lab.data.pairs import Pair, PairEntry, list_pairs, load_pair
+from somareg.lab.data.pairs import PairEntry, StoredPair, list_pairs, load_pair
 from somareg.lab.evaluate.list_file import dump_list
 from somareg.lab.evaluate.protocol import (
     KERNEL_MARGIN_PX,
@@ -163,7 +163,7 @@ class _Maker:
 
     def _valid(self, entry: PairEntry) -> NDArray[np.bool_]:
         if entry.name not in self.valid:
-            pair: Pair = load_pair(self.data_dir, entry)
+            pair: StoredPair = load_pair(self.data_dir, entry)
             self.valid[entry.name] = pair.valid
         return self.valid[entry.name]
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from somareg import __version__
 from somareg.errors import ConfigError, OutputError, UnsupportedError
 from somareg.features.encoder import Encoder
 from somareg.features.pyramid import STRIDES
@@ -25,6 +24,7 @@ from somareg.lab.train.onnx_graph import BRANCHES, LEVELS, VALID, Branch, encode
 from somareg.matching.weights.card import ModelCard, read_card
 from somareg.matching.weights.store import SUFFIX as WEIGHTS_SUFFIX
 from somareg.matching.weights.store import embedded, load_network
+from somareg.runtime.version import __version__
 
 if TYPE_CHECKING:
     import onnx

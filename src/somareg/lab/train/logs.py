@@ -162,14 +162,14 @@ def before_after(reference: Tensor, moving: Tensor, affine: Tensor, squares: int
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     side = max(1, width // squares)
     odd = ((y // side + x // side) % 2).bool()
-    fixed = _shown(reference)
+    shown_reference = _shown(reference)
     boards = []
     for matrix in (torch.eye(2, 3), affine):
         points = torch.stack([x, y, torch.ones_like(x)], dim=-1).float() @ matrix.T
         size = torch.tensor([moving.shape[-1], moving.shape[-2]])
         grid = (2 * points + 1) / size - 1
         warped = F.grid_sample(_shown(moving)[None], grid[None], mode="bilinear", align_corners=False)[0]
-        boards.append(torch.where(odd, warped, fixed))
+        boards.append(torch.where(odd, warped, shown_reference))
     return torch.cat([boards[0], torch.ones(3, height, 4), boards[1]], dim=-1)
 
 

@@ -116,18 +116,18 @@ def objective(
         The weighted sum, and each loss by name with the grid error (px) of every stage.
     """
     assert isinstance(network, Soma)
-    fixed = network.encode(batch.reference, batch.reference_mask, batch.modalities[0])
-    moved = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
+    encoded_reference = network.encode(batch.reference, batch.reference_mask, batch.modalities[0])
+    encoded_moving = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
     starts = _Starts(batch, cfg)
-    output: GlamOutput = network.glam(fixed, moved, starts=starts)
+    output: GlamOutput = network.glam(encoded_reference, encoded_moving, starts=starts)
     straight = _straight(batch.truth, cfg.turned, cfg.stretched)
     size = (batch.reference.shape[-2], batch.reference.shape[-1])
     weights = cfg.weights
     losses: dict[str, Tensor] = {}
     figures: dict[str, Tensor] = {}
-    losses["reconstruction"] = reconstruction_loss(fixed.reconstruction, moved.reconstruction)
+    losses["reconstruction"] = reconstruction_loss(encoded_reference.reconstruction, encoded_moving.reconstruction)
     if output.coarse is not None:
-        losses |= _coarse_losses(output.coarse, fixed.valid[STRIDE], batch, size)
+        losses |= _coarse_losses(output.coarse, encoded_reference.valid[STRIDE], batch, size)
         figures["px_coarse"] = affine_grid_error(output.coarse.fit.matrix.detach(), batch.truth, size).median()
     window, nll = [], []
     steps = [stage for stage in network.cfg.glam.stages for _ in range(stage.iterations)]
@@ -144,10 +144,10 @@ def objective(
     sharpen = weights.sharpen if progress >= cfg.sharpen_from else 0.0
     losses["affine"] = affine_loss(affines, batch.truth, size, sharpening=sharpen).float()
     if network.cfg.glam.local is not None:
-        losses |= _flow_losses(output, batch, straight, fixed.valid[2], network.cfg.glam.local.stride)
+        losses |= _flow_losses(output, batch, straight, encoded_reference.valid[2], network.cfg.glam.local.stride)
     if weights.cycle:
         start = invert_batch(output.affine)
-        back: GlamOutput = network.glam(moved, fixed, start=start)
+        back: GlamOutput = network.glam(encoded_moving, encoded_reference, start=start)
         losses["cycle"] = cycle_loss(output.stages[-1].affine, back.stages[-1].affine, size).float()
     total = torch.stack([getattr(weights, name) * value.float() for name, value in losses.items()]).sum()
     return total, {**losses, **figures}

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-import somareg
 from somareg.config import to_mapping
 from somareg.errors import EstimationError
 from somareg.features.masks import is_readable
@@ -22,6 +21,7 @@ from somareg.lab.train._lightning import L
 from somareg.lab.train.config import OptimiserCfg, TrainCfg
 from somareg.lab.train.ema import Ema
 from somareg.lab.train.sources import NETWORK, Source, seed_of
+from somareg.runtime.version import __version__
 
 MOST_BAD_STEPS = 20
 
@@ -222,7 +222,7 @@ class RegistrationTask(L.LightningModule):
     def record(self) -> dict[str, Any]:
         """What is known about this training; numbers, texts, lists and mappings only."""
         return {
-            "version": somareg.__version__,
+            "version": __version__,
             "config": to_mapping(self.cfg),
             **self.source.summary(),
             "minutes": self.minutes,

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
-from somareg import __version__
 from somareg.errors import ConfigError, UnsupportedError, WeightsError
+from somareg.runtime.version import __version__
 
 FORMAT_VERSION: Final = 1
 MAX_CARD_BYTES = 1024 * 1024

@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from somareg import __version__
 from somareg.config import did_you_mean, from_mapping
 from somareg.errors import ConfigError, OutputError, UnsupportedError, WeightsError
 from somareg.io.atomic import output_folder
 from somareg.matching.weights.card import ModelCard, card_path, make_card, read_card, read_file
+from somareg.runtime.version import __version__
 
 if TYPE_CHECKING:
     from somareg.matching.network import Soma

@@ -1,0 +1,213 @@
+"""The runner on a Dask cluster: workers may die, and no way leads into waiting for ever."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from somareg.errors import ClusterError, UnsupportedError
+from somareg.jobs.one import Failure, Outcome, do
+from somareg.runtime.version import __version__
+
+log = logging.getLogger("somareg.jobs")
+
+J = TypeVar("J")
+V = TypeVar("V")
+
+# One thread each: workers that share their cores gain nothing from more, and figures do not depend on the machine.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# A worker that pauses at a memory limit never goes on when what it holds is caches: ended and started anew, it does.
+_MEMORY = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
+
+
+@dataclass(frozen=True)
+class Dask:
+    """Jobs on the workers of a Dask client.
+
+    A job whose worker dies is given to another one. The scheduler gives up after `allowed-failures` deaths, which may
+    have hit a job only because it lay beside one that kills; so those are tried once more, alone, when all others are
+    done. What dies again is recorded and nothing else suffers.
+
+    Attributes:
+        client: `distributed.Client`.
+        patience_s: without any worker for so long, the run ends with ClusterError.
+        ahead: jobs per worker thread that are given out ahead.
+    """
+
+    client: Any
+    patience_s: float = 300.0
+    ahead: int = 4
+
+    def run(self, function: Callable[[J], V], jobs: Iterable[J]) -> Iterator[tuple[int, Outcome[V]]]:
+        """See `somareg.jobs.one.Runner.run`."""
+        waiting = enumerate(jobs)
+        killed: list[tuple[int, J]] = []
+        given: dict[Any, tuple[int, J]] = {}
+        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        try:
+            while True:
+                for index, job in islice(waiting, max(0, self._room() - len(given))):
+                    self._give(function, index, job, given, done)
+                if not given:
+                    break
+                future = self._next(done)
+                index, job = given.pop(future)
+                outcome: Outcome[V] | None = self._outcome(future)
+                if outcome is None:
+                    killed.append((index, job))
+                else:
+                    yield index, outcome
+            for index, job in killed:
+                self._give(function, index, job, given, done)
+                future = self._next(done)
+                del given[future]
+                yield index, self._outcome(future) or _deadly()
+        finally:
+            for future in given:
+                future.cancel()
+
+    def _room(self) -> int:
+        """Jobs that may be out at a time; follows workers that come and go."""
+        threads: int = sum(self.client.nthreads().values())
+        return max(4, self.ahead * threads)
+
+    def _give(
+        self,
+        function: Callable[[J], V],
+        index: int,
+        job: J,
+        given: dict[Any, tuple[int, J]],
+        done: queue.SimpleQueue[Any],
+    ) -> None:
+        future = self.client.submit(do, function, job, pure=False)
+        given[future] = index, job
+        future.add_done_callback(done.put)
+
+    def _next(self, done: queue.SimpleQueue[Any]) -> Any:
+        """The next future that is done."""
+        since = None
+        while True:
+            try:
+                return done.get(timeout=min(2.0, self.patience_s))
+            except queue.Empty:
+                if self.client.status != "running":
+                    raise ClusterError("the Dask scheduler is gone; start it and run again to go on") from None
+                if self.client.scheduler_info(n_workers=-1)["workers"]:
+                    since = None
+                    continue
+                since = since or time.monotonic()
+                if time.monotonic() - since >= self.patience_s:
+                    raise ClusterError(
+                        f"the Dask cluster has had no worker for {self.patience_s:.0f} s; start some and run again"
+                    ) from None
+
+    def _outcome(self, future: Any) -> Outcome[Any] | None:
+        """How a job ended; None when its workers died."""
+        from distributed.scheduler import KilledWorker
+
+        if future.status == "cancelled":
+            raise ClusterError("the Dask scheduler is gone or gave up the jobs; start it and run again to go on")
+        try:
+            return future.result(timeout=self.patience_s)  # type: ignore[no-any-return]
+        except KilledWorker as error:
+            log.warning("%s", error)
+            return None
+        except TimeoutError as error:
+            raise ClusterError(
+                f"an answer did not arrive within {self.patience_s:.0f} s; run again to go on"
+            ) from error
+        except Exception as error:  # the job could not be unpickled there, or its answer not here
+            return Outcome(failure=Failure(type(error).__name__, str(error) or "no message"))
+
+
+def _deadly() -> Outcome[Any]:
+    return Outcome(
+        failure=Failure(
+            "KilledWorker", "every worker that tried this job died, at last alone; most likely it needs more memory"
+        )
+    )
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[Dask]:
+    """Worker processes of one thread each on this machine, gone with the context.
+
+    They listen on 127.0.0.1 without a password, as Dask does: other users of this machine could give them work. The
+    memory is shared out evenly; a worker that takes more than its part is ended, and its job tried again.
+    """
+    distributed = need_distributed()
+    import dask
+
+    with dask.config.set(_MEMORY):
+        settings = copy.deepcopy(dask.config.config)  # a worker that is started anew gets them, too
+    with (
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"allowed_failures": 1},
+            env=_ENVIRONMENT,
+            config=settings,
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield Dask(client)
+
+
+@contextmanager
+def connect(dask: Any, timeout_s: float = 10.0) -> Iterator[Dask]:
+    """The workers behind a scheduler's address, which has `timeout_s` to answer, or a `distributed.Client`.
+
+    Raises:
+        ClusterError: nobody answers, or workers lack this version of somareg.
+    """
+    distributed = need_distributed()
+    if isinstance(dask, distributed.Client):
+        _check_workers(dask)
+        yield Dask(dask)
+        return
+    try:
+        client = distributed.Client(str(dask), timeout=timeout_s, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ClusterError(f"no Dask scheduler answers at {dask}; start it with `dask scheduler`") from error
+    with client:
+        _check_workers(client)
+        yield Dask(client)
+
+
+def need_distributed() -> Any:
+    """The module.
+
+    Raises:
+        UnsupportedError: it is not installed.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise UnsupportedError("several workers need Dask; pip install 'somareg[dask]'") from error
+    return distributed
+
+
+def _version() -> str:
+    return __version__
+
+
+def _check_workers(client: Any) -> None:
+    """Different versions would give different figures."""
+    try:
+        found = client.run(_version, on_error="return")
+    except Exception as error:
+        raise ClusterError(f"the Dask workers cannot be asked for their somareg ({error})") from error
+    for worker, version in found.items():
+        if version != __version__:
+            told = f"cannot load it ({version})" if isinstance(version, Exception) else f"has version {version}"
+            raise ClusterError(f"somareg is {__version__} here, Dask worker {worker} {told}; install the same there")

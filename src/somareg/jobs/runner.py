@@ -1,0 +1,36 @@
+"""The runner that the options `workers` and `dask` ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from somareg.errors import ConfigError
+from somareg.jobs.one import Runner, Serial
+
+
+@contextmanager
+def open_runner(workers: int | None = None, dask: Any = None) -> Iterator[Runner]:
+    """The runner that the two options ask for; what was started for it ends with the context.
+
+    Args:
+        workers: processes of one thread each on this machine (extra `dask`); None or 1 without `dask` is this process.
+        dask: address of a Dask scheduler ("tcp://host:8786"), or a `distributed.Client` of yours, which stays open.
+
+    Raises:
+        ConfigError: both, or fewer than one worker.
+        UnsupportedError: `distributed` is not installed.
+        ClusterError: nobody answers at the address, or its workers lack this version of somareg.
+    """
+    if workers is not None and dask is not None:
+        raise ConfigError("workers and dask are two ways to the same end; give one of them")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"{workers} workers can do nothing; give 1 or more")
+    if dask is None and workers in (None, 1):
+        yield Serial()
+        return
+    from somareg.jobs.dask import connect, local_cluster  # Dask is an extra
+
+    with local_cluster(workers) if workers is not None else connect(dask) as runner:
+        yield runner

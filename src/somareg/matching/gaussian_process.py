@@ -1,0 +1,115 @@
+"""A smooth random field with zero mean, seen through noisy measurements (Gaussian process regression).
+
+Used by the local flow of the engine, by that of given points and, inside the network, by GLAM's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from somareg.geometry import FieldTransform
+from somareg.matching.affine import solve
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianProcess:
+    """A fitted process, float64; a variance of 0 means that there is no displacement.
+
+    Attributes:
+        points, values: (N, 2) positions and displacements, pixels.
+        noise: (N, N) covariance of the values' errors.
+        length: correlation length, pixels.
+        variance: of the displacement.
+    """
+
+    points: Tensor
+    values: Tensor
+    noise: Tensor
+    length: float
+    variance: float
+
+    def predict(self, where: Tensor) -> Tensor:
+        """Posterior mean (M, 2) at points (M, 2)."""
+        if self.variance == 0:
+            return torch.zeros_like(where)
+        return process_mean(self.points, self.values, self.noise, self.length, self.variance, where)
+
+    def uncertainty(self, where: Tensor, variance: float) -> Tensor:
+        """Posterior variance (M,) of a displacement of the given variance before the values were known."""
+        if variance == 0:
+            return where.new_zeros(len(where))
+        return process_variance(self.points, self.noise, self.length, variance, where)
+
+
+def profiled_likelihood(covariance: Tensor, values: Tensor, floor: float) -> tuple[float, float]:
+    """Marginal log likelihood, up to a constant, of values whose covariance is known but for a factor.
+
+    Both axes share size, smoothness and noise; the factor is set to its most likely value (profiled out).
+
+    Args:
+        covariance: (N, N), signal and noise in units of the factor.
+        values: (N, 2).
+        floor: smallest believable factor.
+
+    Returns:
+        The log likelihood, and the factor.
+    """
+    root = torch.linalg.cholesky(covariance)
+    factor = max(float((values * torch.cholesky_solve(values, root)).sum() / values.numel()), floor)
+    log_det = 2 * float(root.diagonal().log().sum())
+    return -0.5 * values.numel() * math.log(factor) - log_det, factor
+
+
+def lattice(shape: tuple[int, int], step: float) -> tuple[FieldTransform, Tensor]:
+    """A field of zeros over an image (height, width) with nodes every `step` pixels, and its nodes (M, 2)."""
+    columns, rows = (math.ceil((side - 1) / step) + 1 for side in reversed(shape))
+    y, x = torch.meshgrid(torch.arange(rows).double() * step, torch.arange(columns).double() * step, indexing="ij")
+    field = FieldTransform(np.zeros((2, rows, columns)), (0.0, 0.0), (step, step))
+    return field, torch.stack([x.flatten(), y.flatten()], dim=-1)
+
+
+def process_mean(
+    points: Tensor, values: Tensor, noise: Tensor, length: float, variance: float, where: Tensor
+) -> Tensor:
+    """Posterior mean of a zero-mean Gaussian process; differentiable, with any leading batch dimensions.
+
+    Args:
+        points, values: (..., N, 2) positions and measurements.
+        noise: (..., N, N) covariance of the measurements' errors.
+        length, variance: of the squared-exponential prior.
+        where: (..., M, 2) positions.
+
+    Returns:
+        (..., M, 2).
+    """
+    covariance = variance * kernel(points, points, length) + noise
+    mean: Tensor = variance * kernel(where, points, length) @ solve(covariance, values)
+    return mean
+
+
+def process_variance(points: Tensor, noise: Tensor, length: float, variance: float, where: Tensor) -> Tensor:
+    """Posterior variance (..., M) of the same process."""
+    cross = variance * kernel(where, points, length)
+    covariance = variance * kernel(points, points, length) + noise
+    removed: Tensor = (cross * solve(covariance, cross.mT).mT).sum(-1)
+    return (variance - removed).clamp(0.0, variance)
+
+
+def kernel(a: Tensor, b: Tensor, length: float) -> Tensor:
+    """Squared-exponential correlation of points (..., M, 2) and (..., N, 2)."""
+    return torch.exp(-0.5 * (torch.cdist(a, b) / length).square())
+
+
+def overlap_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:
+    """Covariance (..., N, N) of the windows' errors from their precisions (..., N) > 0 and common areas.
+
+    Windows share speckle and structure where they overlap, so their errors agree there.
+    """
+    deviation = precision.rsqrt()
+    shared = deviation[..., :, None] * deviation[..., None, :] * kernel(points, points, side / 2)
+    return shared + 0.05 * torch.diag_embed(deviation.square())

@@ -1,0 +1,152 @@
+"""How the cores share the work, and how their threads wait for each other.
+
+The many small steps of a search leave a second core idle; a helper beside the caller uses it. This module is imported
+before torch, which reads once how its threads are to wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+A = TypeVar("A")
+B = TypeVar("B")
+T = TypeVar("T")
+
+SMALL_PX = 300  # longer side up to which one thread per operation is fastest
+SPINS = "1000"
+
+
+class Later(Protocol):
+    """Takes work and gives a call for its result."""
+
+    def __call__(self, work: Callable[[], T], /) -> Callable[[], T]: ...
+
+
+class Over(Protocol):
+    """Applies a function to each of several things, as `map` does."""
+
+    def __call__(self, function: Callable[[A], B], things: Sequence[A], /) -> list[B]: ...
+
+
+def at_once(work: Callable[[], T]) -> Callable[[], T]:
+    """Do the work now."""
+    result = work()
+    return lambda: result
+
+
+def one_by_one(function: Callable[[A], B], things: Sequence[A]) -> list[B]:
+    """Apply a function to each thing."""
+    return [function(thing) for thing in things]
+
+
+class Helper:
+    """A second thread that works beside the caller's.
+
+    Args:
+        executor: of one thread; None for no such thread: work is done when its result is asked for.
+    """
+
+    def __init__(self, executor: Executor | None) -> None:
+        self.executor = executor
+
+    def later(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Start work, after what was started before; the call that is returned waits for its result."""
+        if self.executor is None:
+            return cache(work)
+        return self.executor.submit(_without_gradients(work)).result
+
+    def over(self, function: Callable[[A], B], things: Sequence[A]) -> list[B]:
+        """Apply a function to each thing; the helper takes some of them if it has nothing else to do."""
+        if self.executor is None or len(things) < 2:
+            return one_by_one(function, things)
+        left, results = deque(enumerate(things)), dict[int, B]()
+
+        def work() -> None:
+            while left:
+                try:
+                    index, thing = left.popleft()
+                except IndexError:  # the other thread took the last one
+                    return
+                results[index] = function(thing)
+
+        helped = self.executor.submit(_without_gradients(work))
+        try:
+            work()
+        finally:
+            left.clear()
+            if not helped.cancel():
+                helped.result()
+        return [results[index] for index in range(len(things))]
+
+
+@contextmanager
+def helper(device: torch.device, cores: int) -> Iterator[Helper]:
+    """Share the cores between the caller and one helper; on leaving, its work is done and the caller has them again.
+
+    Args:
+        device: where the work is done; beside a graphics card there is nothing to share.
+        cores: that may be used.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if cores < 2 or device.type != "cpu":
+        yield Helper(None)
+        return
+    own, others = min(threads, cores - cores // 2), min(threads, cores // 2)
+    torch.set_num_threads(own)
+    try:
+        with ThreadPoolExecutor(1, "somareg", torch.set_num_threads, (others,)) as executor:
+            yield Helper(executor)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def few_threads(longest: int) -> Iterator[int]:
+    """One thread per operation for small images, then as before: more gain nothing there, and on a busy computer the
+    threads that spin while they wait for each other take many times longer.
+
+    Args:
+        longest: longer side of the reference, pixels.
+
+    Yields:
+        The cores that may be used.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if longest <= SMALL_PX:
+        torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+def wait_politely() -> None:
+    """Let OpenMP's threads fall asleep soon while they wait for each other; to be called before torch is imported.
+
+    By default those of the GNU library spin for about a millisecond. On a computer that is busy otherwise the thread
+    they wait for may not even have a core, and a registration took three times as long and more; on an idle one the
+    difference is small. This acts on the whole process: for commands, which own theirs, not for a library inside
+    somebody else's. The environment (`GOMP_SPINCOUNT`, `OMP_WAIT_POLICY`) has the last word.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def _without_gradients(work: Callable[[], T]) -> Callable[[], T]:
+    """Work for another thread: whether gradients are kept is a setting of each thread."""
+    import torch
+
+    return torch.inference_mode()(work)

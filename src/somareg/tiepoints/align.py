@@ -1,0 +1,97 @@
+"""An alignment from point pairs that somebody else matched; the images only judge it.
+
+The affine is a robust fit. What the points say beyond it becomes a smooth local displacement, by the same Gaussian
+process as the local flow, where its marginal likelihood asks for one: points that are merely noisy get none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from somareg.geometry import AffineTransform, compose
+from somareg.matching.describe import OrientationFeatures
+from somareg.matching.engine import Alignment, EngineCfg
+from somareg.matching.evidence import forward_backward, gather, similarity, split_half
+from somareg.matching.flow import Flow
+from somareg.matching.gaussian_process import GaussianProcess
+from somareg.matching.matcher import Matcher
+from somareg.matching.pair import Pair
+from somareg.matching.posterior import WindowMatches
+from somareg.tiepoints.fit import GivenFit, GivenPoints, field_of, fit_given, fit_smooth, spacing_px
+from somareg.types import Progress
+
+
+@torch.inference_mode()
+def align_given(
+    pair: Pair,
+    start: AffineTransform,
+    points: GivenPoints,
+    cfg: EngineCfg,
+    progress: Progress = lambda stage, share: None,
+) -> Alignment:
+    """An alignment that rests on given points alone, with the evidence of the images for it.
+
+    Args:
+        pair: normalised images, which judge.
+        start: what was known before the points.
+        points: in the pixels of the pair.
+        cfg: settings of the engine; without `flow`, or with one that no gain reaches, there is no local displacement.
+        progress: called with a stage's name and the share of the work done.
+
+    Raises:
+        EstimationError: fewer than three points, or points on a line.
+    """
+    progress("affine of the tie points", 0.1)
+    fit, smooth = fit_smooth(points, fit_given(points))
+    progress("local displacement of the tie points", 0.3)
+    follows = cfg.flow is not None and math.isfinite(cfg.flow.gain)
+    flow = _flow(points, fit, smooth, pair.shape, follows)
+    progress("evidence", 0.6)
+    estimate = compose(fit.affine, flow.field)
+    features = OrientationFeatures(cfg.features)
+    judge = Matcher(pair, features)
+    evidence, _ = gather(judge, estimate, similarity(judge, start))
+    backward = forward_backward(Matcher(pair.swapped(), features), fit.affine, pair.shape)
+    halves = split_half(flow.matches, pair.shape, 0.4)
+    return Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
+
+
+def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tuple[int, int], follows: bool) -> Flow:
+    """The smooth displacement on a lattice (zeros unless `follows`), and how far it can be known."""
+    field, where = field_of(smooth if follows else replace(smooth, variance=0.0), shape)
+    size = field.array.shape
+    # The process foretells without bound in its length; what is further from a point than the next one is not known.
+    far = (torch.cdist(where, smooth.points).amin(1) / spacing_px(smooth.points) - 1.0).clamp_min(0.0)
+    certainty = (1.0 - smooth.uncertainty(where, 1.0)) * torch.exp(-0.5 * (far / 2.0).square())
+    sigma = smooth.uncertainty(where, max(smooth.variance, 1e-9)).sqrt()
+    xy, beyond = points.beyond(fit.affine)
+    matches = _matches(xy, beyond, fit, points)
+    return Flow(field, certainty.reshape(size[1:]).numpy(), sigma.reshape(size[1:]).numpy(), matches, fit.factor)
+
+
+def _matches(xy: Tensor, away: Tensor, fit: GivenFit, points: GivenPoints) -> WindowMatches:
+    """The points in the shape in which windows are told."""
+    sigma = torch.from_numpy(np.where(np.isfinite(points.sigma_px), points.sigma_px, fit.scale_px / 2.5))
+    trust = torch.from_numpy(np.where(np.isfinite(points.confidence), points.confidence, 0.9))
+    weight = points.weight * fit.factor
+    return WindowMatches(
+        points=xy,
+        displacement=away,
+        variance=(sigma.square() - 0.1).clamp_min(0.0),  # what is told of a window adds a tenth again
+        evidence=2.0 * torch.sqrt(-2.0 * torch.log(1.0 - trust.clamp(0.0, 0.999))),
+        correlation=torch.zeros_like(sigma),
+        weight=weight,
+        likely=away,
+        precision=weight,
+    )
+
+
+def _ties(points: GivenPoints, fit: GivenFit, flow: Flow) -> WindowMatches:
+    """Each point's own displacement, relative to the estimate."""
+    own = flow.field.inverse(fit.affine.inverse(points.target)) - points.xy
+    return _matches(torch.from_numpy(points.xy), torch.from_numpy(own), fit, points)

@@ -1,0 +1,48 @@
+"""An estimate from tie points alone, without a look at the images: what somebody matched elsewhere can be applied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from somareg.errors import EstimationError, InputError
+from somareg.geometry import compose
+from somareg.io import georeference
+from somareg.tiepoints.fit import field_of, fit_smooth
+from somareg.tiepoints.formats.point_pairs import ImageLike, known_images
+from somareg.tiepoints.use import name_of, take_points
+from somareg.types import Estimate, TiePoints
+
+
+def estimate_from_points(
+    tie_points: str | Path | TiePoints, *, reference: ImageLike, moving: ImageLike, local: bool = True
+) -> Estimate:
+    """The robust affine of tie points, and the smooth displacement that they carry beyond it.
+
+    The same estimate as `register(..., tie_points_use="replace")` makes on images that are matched at full size, but no
+    pixel is read, so there is no verdict either.
+
+    Args:
+        tie_points: a file that `read_tie_points` knows, or points in pixels of both images.
+        reference, moving: the images that they join: files (only headers are read), rasters or grids.
+        local: False for the affine alone.
+
+    Returns:
+        What `warp` applies.
+
+    Raises:
+        InputError: fewer than three usable points, points on a line, or points that contradict the georeferences by
+            more than the size of the image.
+        ReadError, ConfigError, GeoreferenceError: as `read_tie_points` and `georeference`.
+    """
+    images = known_images(reference, moving)
+    here, there = images.reference, images.moving
+    if here is None or there is None:
+        raise InputError("tie points need both images that they join; give reference and moving")
+    given = take_points(tie_points, here, there, georeference(here, there, ("the reference", "the moving image")))
+    try:
+        fit, smooth = fit_smooth(given.points, given.fit)
+    except EstimationError as error:
+        raise InputError(f"{name_of(tie_points)}: {error}") from error
+    if not local or smooth.variance == 0:
+        return Estimate(fit.affine, here, there)
+    return Estimate(compose(fit.affine, field_of(smooth, here.shape)[0]), here, there)

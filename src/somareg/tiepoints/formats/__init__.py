@@ -1,0 +1,148 @@
+"""Tie points of other programs, read and written; the format follows from the file's name.
+
+| suffix | what | holds |
+|---|---|---|
+| `.geojson`, `.json` | GeoJSON | pixels of both images and all attributes, four decimals |
+| `.gpkg` | GeoPackage | the same with every digit |
+| `.csv`, `.tsv` | table | the same with every digit |
+| `.points` | QGIS Georeferencer | map and layer coordinates, enabled or not, residual |
+| `.pts` | ENVI | pixels of both images, or map and pixels |
+| `.tif`, `.tiff` | GDAL control points in a copy of the moving image | pixels and map |
+| `.vrt` | GDAL control points beside the moving image | pixels, map, precision |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from somareg.errors import ConfigError, OutputError
+from somareg.io.source import check_local_file
+from somareg.tiepoints.formats.point_pairs import ImageLike, from_tie_points, known_images, to_tie_points
+from somareg.types import TiePoints
+
+__all__ = ["SUFFIXES", "Conversion", "ImageLike", "convert_tie_points", "read_tie_points", "write_tie_points"]
+
+SUFFIXES = {
+    ".geojson": ("geojson", "read", "write"),
+    ".json": ("geojson", "read", "write"),
+    ".gpkg": ("geopackage", "read", "write"),
+    ".csv": ("csv_table", "read", "write"),
+    ".tsv": ("csv_table", "read", "write"),
+    ".points": ("qgis", "read", "write"),
+    ".pts": ("envi", "read", "write"),
+    ".tif": ("gdal_gcps", "read_geotiff", "write_geotiff"),
+    ".tiff": ("gdal_gcps", "read_geotiff", "write_geotiff"),
+    ".vrt": ("gdal_gcps", "read_vrt", "write_vrt"),
+}
+"""Module of each format and the names of its reader and writer."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of the points of a file.
+
+    Attributes:
+        path: the file written.
+        read, written: number of points. A format that cannot mark outliers takes inliers only.
+    """
+
+    path: Path
+    read: int
+    written: int
+
+
+def read_tie_points(
+    path: str | Path,
+    *,
+    reference: ImageLike | None = None,
+    moving: ImageLike | None = None,
+    skip_bad_rows: bool = False,
+) -> TiePoints:
+    """Read tie points as pixel centres of both images.
+
+    Args:
+        path: a file of one of the formats above.
+        reference, moving: the two images (paths, rasters or grids). Formats that hold map coordinates need the
+            reference, QGIS points the moving image, and the displacement both.
+        skip_bad_rows: leave rows that cannot be read out with a warning that names each, instead of refusing the file.
+
+    Returns:
+        The points; sigma_px, confidence, residual_px and displacement are NaN where neither file nor images tell them.
+
+    Raises:
+        ConfigError: the suffix is none of the above.
+        ReadError: missing or not of its format.
+        InputError: a row is bad (file and line are named), or an image is needed and not given.
+        GeoreferenceError: a CRS is missing, unknown, or does not join with the image's.
+    """
+    file = check_local_file(path, "tie point")
+    images = known_images(reference, moving)
+    pairs = _function(file, 1)(file, images, skip_bad=skip_bad_rows)
+    return to_tie_points(pairs, images, file)
+
+
+def write_tie_points(
+    path: str | Path,
+    points: TiePoints,
+    *,
+    reference: ImageLike | None = None,
+    moving: ImageLike | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write tie points; the file appears whole or not at all.
+
+    Args:
+        path: the suffix says the format.
+        points: for example `Result.tie_points`.
+        reference, moving: the two images. Map coordinates need the reference, QGIS points both, and control points in
+            a GeoTIFF or VRT the moving image as a file.
+        overwrite: replace an existing file.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: unknown suffix.
+        InputError, GeoreferenceError: an image is needed and not given, or has no CRS.
+        OutputError: the file exists or cannot be written.
+    """
+    file = Path(path)
+    write = _function(file, 2)
+    write(file, from_tie_points(points), known_images(reference, moving), overwrite=overwrite)
+    return file
+
+
+def convert_tie_points(
+    source: str | Path,
+    target: str | Path,
+    *,
+    reference: ImageLike | None = None,
+    moving: ImageLike | None = None,
+    skip_bad_rows: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
+    """Bring tie points from one format to another; what both hold goes over without the images.
+
+    Args and errors as of `read_tie_points` and `write_tie_points`.
+
+    Raises:
+        OutputError: the target is the source.
+    """
+    taken, given = check_local_file(source, "tie point"), Path(target)
+    read, write = _function(taken, 1), _function(given, 2)
+    if given.exists() and given.samefile(taken):
+        raise OutputError(f"output {given} is the input itself; give another name")
+    images = known_images(reference, moving)
+    pairs = read(taken, images, skip_bad=skip_bad_rows)
+    return Conversion(given, len(pairs), write(given, pairs, images, overwrite=overwrite))
+
+
+def _function(path: Path, which: int) -> Any:
+    """Reader (1) or writer (2) of a file's format."""
+    names = SUFFIXES.get(path.suffix.lower())
+    if names is None:
+        raise ConfigError(f"tie points {path}: unknown suffix '{path.suffix}'; use {', '.join(SUFFIXES)}")
+    return getattr(import_module(f"{__name__}.{names[0]}"), names[which])

@@ -1,0 +1,115 @@
+"""GeoJSON (RFC 7946): one Point per pair at its place in the reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from somareg.errors import InputError
+from somareg.io.atomic import write_text
+from somareg.io.georef import LONLAT, metres_per_pixel, parse_crs, to_lonlat
+from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
+from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, RecordTable, read_records, record_of
+from somareg.tiepoints.formats.rows import number, text_of
+from somareg.types import FloatArray, TiePoints
+
+_PIXELS = "pixel centres of the reference image, x right, y down; not longitude and latitude"
+
+
+def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
+    """Read a FeatureCollection; see `records.read_records` for what rules."""
+    try:
+        collection = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not GeoJSON: {error}") from error
+    features = collection.get("features") if isinstance(collection, dict) else None
+    if not isinstance(features, list):
+        raise InputError(f"{path} is not a GeoJSON FeatureCollection")
+    tables = [feature.get("properties") for feature in features if isinstance(feature, dict)]
+    names = frozenset(name for table in tables if isinstance(table, dict) for name in table)
+    if not features:  # nothing, whatever its columns would have been
+        names = frozenset(COLUMNS)
+    table = RecordTable(path, "feature", names, _crs(collection, path))
+    return read_records(table, enumerate(features, 1), _opened, skip_bad=skip_bad)
+
+
+def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
+    """Write all points: longitude and latitude when the reference is known to be georeferenced, else its pixels."""
+    points = to_tie_points(pairs, images, path)
+    grid = images.reference
+    georeferenced = grid is not None and grid.is_georeferenced
+    places = to_lonlat(grid, points.reference_xy) if grid is not None and georeferenced else points.reference_xy
+    digits = 9 if georeferenced else 4
+    metres = None if grid is None else metres_per_pixel(grid)
+    features = [
+        {
+            "type": "Feature",
+            "id": index,
+            "geometry": _point(place, digits),
+            "properties": _properties(points, index, metres),
+        }
+        for index, place in enumerate(places)
+    ]
+    collection: dict[str, Any] = {"type": "FeatureCollection", "name": "somareg tie points"}
+    if not georeferenced:
+        collection["coordinates"] = _PIXELS
+    collection["features"] = features
+    write_text(path, json.dumps(collection, allow_nan=False, indent=1), overwrite=overwrite)
+    return len(points)
+
+
+def _crs(collection: dict[str, Any], path: Path) -> str:
+    """Longitude and latitude, unless the file names a CRS as it was done before RFC 7946."""
+    declared = collection.get("crs")
+    if not isinstance(declared, dict):
+        return LONLAT
+    properties = declared.get("properties")
+    name = properties.get("name") if isinstance(properties, dict) else None
+    return LONLAT if name is None else parse_crs(str(name), f"the CRS of {path}").to_wkt()
+
+
+def _opened(feature: Any) -> tuple[Record, Geometry]:
+    if not isinstance(feature, dict) or not isinstance(feature.get("properties") or {}, dict):
+        raise ValueError("not a feature with properties")
+    return feature.get("properties") or {}, _vertices(feature.get("geometry"))
+
+
+def _vertices(geometry: Any) -> Geometry:
+    if geometry is None:
+        return []
+    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    if kind not in ("Point", "LineString"):
+        raise ValueError(f"geometry {kind} is neither a Point nor a LineString")
+    coordinates = geometry.get("coordinates")
+    points = [coordinates] if kind == "Point" else coordinates
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) >= 2 for point in points):
+        raise ValueError("its coordinates are no list of positions")
+    return [(number(point[0], "x"), number(point[1], "y")) for point in points]
+
+
+def _point(place: FloatArray, digits: int) -> dict[str, Any] | None:
+    if not np.isfinite(place).all():
+        return None
+    return {"type": "Point", "coordinates": [round(float(v), digits) for v in place]}
+
+
+def _properties(points: TiePoints, index: int, metres: float | None) -> dict[str, Any]:
+    values = record_of(points, index, _number)
+    if metres is not None:
+        dx, dy = points.displacement[index]
+        lengths = (
+            ("dx_m", dx),
+            ("dy_m", dy),
+            ("sigma_m", points.sigma_px[index]),
+            ("residual_m", points.residual_px[index]),
+        )
+        values |= {name: _number(value * metres) for name, value in lengths}
+    return values
+
+
+def _number(value: Any) -> float | None:
+    """A JSON number, null when it is not finite."""
+    return round(float(value), 4) if np.isfinite(value) else None

@@ -1,0 +1,123 @@
+"""QGIS Georeferencer `.points`: map coordinates of the reference, layer coordinates of the moving image.
+
+The source of a point is what the layer's coordinates say: the CRS of a georeferenced image, and column and **minus**
+row of a plain one, where the corner of the first pixel is (0, 0). The file does not tell which, so the moving image
+must be known to read it.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from somareg.errors import InputError
+from somareg.io.atomic import write_text
+from somareg.io.georef import parse_crs
+from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs, on_layer
+from somareg.tiepoints.formats.rows import flag, number, optional_number, read_rows, text_of
+from somareg.types import BoolArray, FloatArray, Grid
+
+log = logging.getLogger("somareg.io")
+
+_HEADER = "mapX,mapY,sourceX,sourceY,enable,dX,dY,residual"
+
+
+def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
+    """Read a points file, also of older QGIS (header `pixelX,pixelY`, tabs) and with rows counted downwards.
+
+    Raises:
+        InputError: the moving image is not known, the header is another, or a line is bad.
+    """
+    if images.moving is None:
+        raise InputError(
+            f"{path} holds coordinates of the moving layer, which only the moving image explains; give it with --moving"
+        )
+    lines = list(enumerate(text_of(path).splitlines(), 1))
+    crs = None
+    if lines and lines[0][1].startswith("#CRS:"):
+        crs = parse_crs(lines.pop(0)[1].removeprefix("#CRS:").strip(), f"the CRS of {path}").to_wkt()
+    if not lines or not lines[0][1].lower().startswith("mapx"):
+        raise InputError(f"{path} is no QGIS points file: a line 'mapX,mapY,sourceX,sourceY,...' is missing")
+    rows = [(i, line) for i, line in lines[1:] if line.strip()]
+    values = read_rows(rows, _row, path, "line", 6, skip_bad=skip_bad)
+    reference = images.reference
+    target = Places(values[:, :2], "map", crs)
+    if crs is None and (reference is None or not reference.is_georeferenced):
+        target = Places(values[:, :2] * (1.0, -1.0) - 0.5)
+    return make_pairs(
+        target,
+        Places(_source_pixels(values[:, 2:4], images.moving, path)),
+        inlier=values[:, 4] > 0,
+        residual_px=values[:, 5],
+    )
+
+
+def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
+    """Write the points that have a place in both layers; only inliers are enabled.
+
+    An image that is not known, or has no CRS, is written in its pixels.
+    """
+    target, crs = _target(pairs, images, path)
+    source = on_layer(images.moving, pairs.moving.pixels(images.moving, "moving", str(path)))
+    lines = [f"#CRS: {' '.join(crs.split())}"] if crs else []
+    lines.append(_HEADER)
+    usable = np.flatnonzero(np.isfinite(target).all(axis=1) & np.isfinite(source).all(axis=1))
+    for i in usable:
+        residual = float(np.nan_to_num(pairs.residual_px[i]))
+        numbers = ",".join(f"{v:.12g}" if abs(v) < 360 else f"{v:.5f}" for v in (*target[i], *source[i]))
+        lines.append(f"{numbers},{int(pairs.inlier[i])},0,0,{residual:.4f}")
+    write_text(path, "\n".join(lines) + "\n", overwrite=overwrite)
+    if len(usable) < len(pairs):
+        log.warning("%s: %d points have no place in a layer and are left out", path, len(pairs) - len(usable))
+    return len(usable)
+
+
+def _row(line: str) -> list[float]:
+    """mapX, mapY, sourceX, sourceY, enabled, residual."""
+    cells = next(csv.reader([line], delimiter="," if "," in line else "\t"))
+    if len(cells) < 4:
+        raise ValueError(f"{len(cells)} values where at least 4 are needed")
+    names = _HEADER.split(",")
+    places = [number(cell, name) for cell, name in zip(cells[:4], names, strict=False)]
+    enabled = flag(cells[4], "enable") if len(cells) > 4 else True
+    residual = optional_number(cells[7], "residual") if len(cells) > 7 else float("nan")
+    return [*places, float(enabled), residual]
+
+
+def _target(pairs: PointPairs, images: Images, path: Path) -> tuple[FloatArray, str]:
+    """Where the points lie in the reference's layer, and its CRS ("" for a plain image)."""
+    if pairs.reference.space == "map" and pairs.reference.crs is not None:
+        return pairs.reference.xy, pairs.reference.crs
+    grid = images.reference
+    here = pairs.reference.pixels(grid, "reference", str(path))
+    return on_layer(grid, here), (grid.crs if grid else None) or ""
+
+
+def _source_pixels(source: FloatArray, moving: Grid, path: Path) -> FloatArray:
+    """Pixel centres of the moving image.
+
+    Scripts and older versions have written columns and rows for georeferenced images, and rows counted downwards. The
+    rule of QGIS holds if it puts any point on the image: degrees are columns and rows of nearly every image. Else the
+    first other reading that puts at least half of them there is taken.
+    """
+    down = source - 0.5
+    up = source * (1.0, -1.0) - 0.5
+    readings = {"columns and minus rows": up, "columns and rows": down}
+    if moving.is_georeferenced:
+        readings = {"map coordinates": moving.to_pixel(source), **readings}
+    rule = next(iter(readings))
+    for name, xy in readings.items():
+        seen = _on_image(xy, moving)
+        if len(xy) and (seen.any() if name == rule else seen.mean() >= 0.5):
+            if name != rule:
+                log.warning("%s: source coordinates were read as %s, since as %s they miss the image", path, name, rule)
+            return xy
+    return readings[rule]
+
+
+def _on_image(xy: FloatArray, grid: Grid) -> BoolArray:
+    size = np.array([grid.width, grid.height])
+    return np.asarray(((xy >= -1.0) & (xy <= size)).all(axis=1))

@@ -1,0 +1,131 @@
+"""Tie points that the user brings: a start for the search, or the whole estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from somareg.config import RegisterConfig
+from somareg.errors import ConfigError, EstimationError, InputError
+from somareg.geometry import AffineTransform
+from somareg.matching.engine import Alignment
+from somareg.preprocess.prepare import Prepared
+from somareg.tiepoints.fit import GivenFit, GivenPoints, fit_given
+from somareg.tiepoints.formats import read_tie_points
+from somareg.types import BoolArray, Grid, Raster, TiePoints, Transform
+
+IN_MEMORY = "tie points in memory"
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Tie points that can be used.
+
+    Attributes:
+        points: reference pixels, and where they lie in the coordinates in which `correction` speaks.
+        fit: the robust affine: reference pixels -> the same coordinates.
+        note: what was taken and left out.
+    """
+
+    points: GivenPoints
+    fit: GivenFit
+    note: str
+
+    @property
+    def affine(self) -> AffineTransform:
+        """Of the fit."""
+        return self.fit.affine
+
+    def as_start(self, prepared: Prepared) -> Prepared:
+        """The pair with the affine among its starts, after what was known without the points."""
+        start = prepared.moving_pixels.inverse.after(self.affine).after(prepared.reference_pixels)
+        return replace(prepared, starts=(*prepared.starts, start))
+
+    def told(self, alignment: Alignment, cfg: RegisterConfig) -> tuple[str, ...]:
+        """What became of the points, for the result's notes."""
+        if cfg.tie_points_use == "seed":
+            return (f"{self.note}; their affine was one of the starts",)
+        local = alignment.flow is not None and bool(alignment.flow.field.array.any())
+        beyond = "with the smooth displacement that they carry beyond it" if local else "without local displacement"
+        return (f"{self.note}; it is the estimate, {beyond}; the images were not matched, only compared",)
+
+    def at_work(self, prepared: Prepared) -> GivenPoints:
+        """The points in the working pixels of the pair."""
+        here, there = prepared.reference_pixels.inverse, prepared.moving_pixels.inverse
+        points = self.points
+        return replace(
+            points, xy=here(points.xy), target=there(points.target), sigma_px=points.sigma_px / prepared.factor
+        )
+
+
+def name_of(source: str | Path | TiePoints | None) -> str | None:
+    """What settings and messages call the points."""
+    return source if source is None else IN_MEMORY if isinstance(source, TiePoints) else str(source)
+
+
+def check_use(cfg: RegisterConfig) -> None:
+    """Make sure that there are points where they are all there is.
+
+    Raises:
+        ConfigError: `tie_points_use="replace"` without `tie_points`.
+    """
+    if cfg.tie_points_use == "replace" and cfg.tie_points is None:
+        raise ConfigError("tie_points_use='replace' needs tie_points; give a file of them")
+
+
+def take_points(
+    source: str | Path | TiePoints, reference: Raster | Grid, moving: Raster | Grid, georef: Transform
+) -> Given:
+    """Read tie points and fit their affine.
+
+    Args:
+        source: a file that `read_tie_points` knows, or points in pixels of both images.
+        reference, moving: as read, or where their pixels are.
+        georef: reference pixels -> moving pixels by the georeferences.
+
+    Raises:
+        ReadError, ConfigError, GeoreferenceError: see `read_tie_points`.
+        InputError: a bad row; fewer than three usable points, points on a line, or points that contradict the
+            georeferences by more than the size of the image.
+    """
+    name = str(name_of(source))
+    given = source if isinstance(source, TiePoints) else read_tie_points(source, reference=reference, moving=moving)
+    target = georef.inverse(given.moving_xy)
+    usable = given.inlier & np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1)
+    chosen = given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable]
+    points = GivenPoints(*chosen)
+    fit = _checked_fit(points, reference.grid if isinstance(reference, Raster) else reference, name)
+    return Given(points, fit, _words(name, given, usable, fit))
+
+
+def _checked_fit(points: GivenPoints, reference: Grid, name: str) -> GivenFit:
+    """The robust affine of the points; `InputError`: see `take_points`."""
+    try:
+        fit = fit_given(points)
+    except EstimationError as error:
+        raise InputError(f"{name}: {error}") from error
+    reach, side = reach_px(fit.affine, reference.shape), max(reference.shape)
+    if reference.is_georeferenced and reach > side:
+        raise InputError(
+            f"{name}: the points lie {reach:.0f} px from where the georeferences put them, more than the image's side "
+            f"({side} px); check that they belong to these two images"
+        )
+    return fit
+
+
+def reach_px(affine: AffineTransform, shape: tuple[int, int]) -> float:
+    """How far an affine moves the corners of an image (height, width)."""
+    height, width = shape
+    corners = np.array([[0.0, 0.0], [width - 1.0, 0.0], [0.0, height - 1.0], [width - 1.0, height - 1.0]])
+    return float(np.hypot(*(affine(corners) - corners).T).max())
+
+
+def _words(name: str, given: TiePoints, usable: BoolArray, fit: GivenFit) -> str:
+    text = f"{int(usable.sum())} of {len(given)} tie points taken from {name}"
+    switched_off = int((~given.inlier).sum())
+    if switched_off:
+        text += f" ({switched_off} are switched off)"
+    agreeing = int((fit.factor > 0.25).sum())
+    return f"{text}; {agreeing} of them agree on an affine"
