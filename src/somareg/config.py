@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import lru_cache
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import to_json, to_jsonable_python
 
 from somareg.errors import ConfigError
 from somareg.types import Modality, SarScale
@@ -66,19 +67,10 @@ def make_config(options: Mapping[str, Any]) -> RegisterConfig:
     Raises:
         ConfigError: unknown option or bad value, naming it and the nearest valid choice.
     """
-    for key in options:
-        if key not in RegisterConfig.model_fields:
-            raise ConfigError(f"unknown option '{key}'.{did_you_mean(key, RegisterConfig.model_fields)}")
     try:
         return RegisterConfig(**options)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        given = first["input"]
-        if first["type"] == "literal_error":
-            expected = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            raise ConfigError(f"unknown {name} '{given}'.{did_you_mean(str(given), expected)}") from error
-        raise ConfigError(f"bad value {given!r} for option '{name}': {first['msg']}.") from error
+        raise _explained(error.errors(include_url=False), RegisterConfig) from error
 
 
 T = TypeVar("T")
@@ -95,68 +87,82 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     Raises:
         ConfigError: unknown key (with the nearest known one) or a value of the wrong kind, naming the key.
     """
-    if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{where or cls.__name__} must be a mapping of names to values, not {mapping!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
-        name = f"{where}.{key}" if where else str(key)
-        if key not in fields:
-            raise ConfigError(f"unknown option '{name}'.{did_you_mean(str(key), fields)}")
-        values[key] = _convert(hints[key], value, name)
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ConfigError(f"option '{f'{where}.{name}' if where else name}' is missing")
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type that `hint` asks for."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return from_mapping(typing.cast(type[Any], hint), value, where)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _first_that_fits([a for a in arguments if a is not type(None)], value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"unknown {where} '{value}'.{did_you_mean(str(value), map(str, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
-        if len(kinds) != len(value):
-            raise ConfigError(f"option '{where}' takes {len(kinds)} values, not {len(value)}")
-        return tuple(
-            _convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
-        )
-    if origin is dict and isinstance(value, Mapping):
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise ConfigError(f"bad value {value!r} for option '{where}': {getattr(hint, '__name__', hint)} is needed")
-
-
-def _first_that_fits(kinds: list[Any], value: Any, where: str) -> Any:
-    failure: ConfigError | None = None
-    for kind in kinds:
-        try:
-            return _convert(kind, value, where)
-        except ConfigError as error:
-            failure = failure or error
-    raise failure or ConfigError(f"bad value {value!r} for option '{where}'")
+    kind: Any = cls
+    try:
+        text = to_json([mapping])
+    except ValueError as error:
+        raise ConfigError(f"{where or cls.__name__} holds what no YAML or JSON file can: {error}") from error
+    try:
+        # Strict takes no text for a number, and as JSON lists are tuples and mappings are dataclasses all the same.
+        read: list[T] = _reader(kind).validate_json(text)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise _explained([{**each, "loc": each["loc"][1:]} for each in found], cls, where) from error
+    return read[0]
 
 
 def to_mapping(cfg: Any) -> Any:
     """The inverse of `from_mapping`: dataclasses as dicts, tuples as lists; JSON-ready."""
-    if dataclasses.is_dataclass(cfg) and not isinstance(cfg, type):
-        return {field.name: to_mapping(getattr(cfg, field.name)) for field in dataclasses.fields(cfg)}
-    if isinstance(cfg, list | tuple):
-        return [to_mapping(item) for item in cfg]
-    if isinstance(cfg, Mapping):
-        return {str(key): to_mapping(item) for key, item in cfg.items()}
-    return cfg
+    return to_jsonable_python(cfg)
+
+
+@lru_cache(maxsize=32)
+def _reader(cls: Any) -> TypeAdapter[list[Any]]:
+    """Reads a list of one, for pydantic takes no settings beside a bare dataclass, which could have its own."""
+    return TypeAdapter(list[cls], config=ConfigDict(extra="forbid", strict=True))
+
+
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def _explained(found: Sequence[Any], kind: type, where: str = "") -> ConfigError:
+    """One line about the first thing that is wrong; what is unknown goes first, for it explains what is missing.
+
+    Args:
+        found: pydantic's errors.
+        kind: the class that was to be read.
+        where: prefix for names.
+    """
+    first = next((each for each in found if each["type"] in _UNKNOWN), found[0])
+    given, told = first["input"], first.get("ctx", {})
+    if isinstance(told.get("error"), ConfigError):  # from a check of our own
+        return ConfigError(*told["error"].args)
+    parts, owner = _place(kind, first["loc"])
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*where.split(), *parts))
+    name = name.removeprefix(".")
+    if first["type"] in _UNKNOWN:
+        return ConfigError(f"unknown option '{name}'.{did_you_mean(str(parts[-1]), _fields(owner))}")
+    if first["type"] == "literal_error":
+        choices = told["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return ConfigError(f"unknown {name} '{given}'.{did_you_mean(str(given), choices)}")
+    if first["type"] == "dataclass_type":
+        return ConfigError(f"{name or kind.__name__} must be a mapping of names to values, not {given!r:.80}")
+    if first["type"] == "missing":
+        if isinstance(parts[-1], str):
+            return ConfigError(f"option '{name}' is missing")
+        return ConfigError(f"bad value {given!r:.80} for option '{name.rpartition('[')[0]}': too few values")
+    return ConfigError(f"bad value {given!r:.80} for option '{name}': {first['msg']}")
+
+
+def _place(kind: Any, loc: Iterable[int | str]) -> tuple[list[int | str], Any]:
+    """The names and indices in the place of an error, and the class of the last name; marks of unions are left out."""
+    parts: list[int | str] = []
+    owner = kind
+    for part in loc:
+        for each in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+            if fields := _fields(each):
+                owner, kind = each, fields.get(str(part))
+            elif get_origin(each) is (tuple if isinstance(part, int) else dict):
+                kind = get_args(each)[0 if isinstance(part, int) else 1]
+            else:
+                continue
+            parts.append(part)
+            break
+    return parts, owner
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Name -> type of the fields of a dataclass or model; empty for anything else."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    return get_type_hints(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
