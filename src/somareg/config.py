@@ -1,28 +1,58 @@
-"""Settings of `register`, presets and their checks: an unknown name is an error that suggests the nearest one."""
+"""The options of `register`, each named, typed, bounded and described once, and how settings of any kind are read.
+
+The command line's flags, the columns of a batch's table and the tables of the documentation are made from
+`RegisterConfig` while they run. `RegisterOptions`, which editors and type checkers read, is written from it by
+`make options`.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import lru_cache
+from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidatorFunctionWrapHandler as Check
 from pydantic_core import to_json, to_jsonable_python
 
 from somareg.errors import ConfigError
-from somareg.types import Modality, SarScale
+from somareg.types import Modality, SarScale, TiePoints
 
 Preset = Literal["fast", "base", "precise"]
 Search = Literal["local", "auto", "full"]
 Resampling = Literal["nearest", "bilinear", "cubic"]
 GcpMethod = Literal["auto", "polynomial", "tps"]
 TiePointsUse = Literal["seed", "replace"]
+Bands = tuple[Annotated[int, Field(ge=1)], ...]
 
 SCENE_PX = 4096
 """Longer side of the reference above which the command line treats a pair as a scene: tile by tile, from the files."""
+
+INPUT, SEARCH, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Output", "Running"
+"""What options are about, in the order in which they are listed."""
+
+
+def option(
+    default: Any, text: str, group: str, metavar: str = "", *, flag: str = "", accepts: str = "", **bounds: Any
+) -> Any:
+    """A field of `RegisterConfig`.
+
+    Args:
+        default: its value where none is given.
+        text: what it means. Where this does not name all values of a literal, they are listed before it.
+        group: of `GROUPS`.
+        metavar: what the command line shows in place of a value; for a literal "NAME", for a whole number "N".
+        flag: of the command line, where it is not the name with dashes.
+        accepts: annotation of what Python callers may give, where that is more than the field holds.
+        **bounds: `gt`, `ge`, `lt`, `le`.
+    """
+    shown: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
+    return Field(default=default, description=text, json_schema_extra=shown, **bounds)
 
 
 class RegisterConfig(BaseModel):
@@ -30,28 +60,110 @@ class RegisterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    moving_modality: Modality = "sar"
-    reference_modality: Modality = "optical"
-    model: str = "auto"
-    preset: Preset = "base"
-    search: Search = "auto"
-    search_radius_px: float | None = Field(default=None, gt=0, description="search radius, reference pixels")
-    search_radius_m: float | None = Field(default=None, gt=0, description="search radius, metres (georeferenced only)")
-    local: bool = Field(default=True, description="estimate a local displacement after the affine")
-    resampling: Resampling = "cubic"
-    moving_bands: tuple[int, ...] | None = Field(default=None, description="1-based bands used for matching")
-    reference_bands: tuple[int, ...] | None = Field(default=None, description="1-based bands used for matching")
-    moving_scale: SarScale = "auto"
-    reference_scale: SarScale = "auto"
-    moving_nodata: float | None = None
-    reference_nodata: float | None = None
-    assume_crs: str | None = Field(default=None, description="CRS of the image that declares none")
-    device: str = "auto"
-    seed: int = 0
-    max_pixels: int = Field(default=4_000_000_000, gt=0, description="refuse larger images before allocating")
-    gcp_method: GcpMethod = Field(default="auto", description="curve through the points of a raster placed by GCPs")
-    tie_points: str | None = Field(default=None, description="file of tie points that were matched elsewhere")
-    tie_points_use: TiePointsUse = Field(default="seed", description="a start of the search, or all there is")
+    moving_modality: Modality = option(
+        "sar", "what the moving image is; unsaid, what a STAC Item tells", INPUT, accepts="Modality | None"
+    )
+    reference_modality: Modality = option("optical", "the same for the reference", INPUT, accepts="Modality | None")
+    moving_bands: Bands | None = option(
+        None, "bands to match on, from 1, such as 1 or 3,2,1", INPUT, "LIST", accepts="str | Sequence[int] | None"
+    )
+    reference_bands: Bands | None = option(
+        None, "the same for the reference", INPUT, "LIST", accepts="str | Sequence[int] | None"
+    )
+    moving_scale: SarScale = option("auto", "what the values of a SAR image mean", INPUT)
+    reference_scale: SarScale = option("auto", "the same for a SAR reference", INPUT)
+    moving_nodata: float | None = option(None, "value that means no data", INPUT, "VALUE")
+    reference_nodata: float | None = option(None, "the same for the reference", INPUT, "VALUE")
+    assume_crs: str | None = option(None, "CRS of the image that declares none", INPUT, "EPSG:N")
+    gcp_method: GcpMethod = option(
+        "auto",
+        "images placed by ground control points: auto, polynomial (as gdalwarp -order 2) or tps (as gdalwarp -tps)",
+        INPUT,
+    )
+    preset: Preset = option("base", "speed against accuracy", SEARCH)
+    search: Search = option(
+        "auto",
+        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift) or full "
+        "(any rotation, scale 0.68-1.45)",
+        SEARCH,
+    )
+    search_radius_px: float | None = option(
+        None, "search radius, reference pixels", SEARCH, "PX", flag="--search-radius", gt=0
+    )
+    search_radius_m: float | None = option(None, "search radius, metres; georeferenced pairs only", SEARCH, "M", gt=0)
+    model: str = option(
+        "auto",
+        "compact (the trained weights that ship), orientation (no weights), or a .safetensors file; auto takes compact "
+        "for SAR against optical, else orientation",
+        SEARCH,
+        "NAME|FILE",
+        accepts="str | Path",
+    )
+    tie_points: str | None = option(
+        None,
+        "tie points matched elsewhere (.geojson .gpkg .csv .points .pts .tif .vrt)",
+        SEARCH,
+        "FILE",
+        accepts="str | Path | TiePoints | None",
+    )
+    tie_points_use: TiePointsUse = option(
+        "seed", "seed: one more start of the search; replace: match nothing, use them alone", SEARCH
+    )
+    local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
+    resampling: Resampling = option("cubic", "how pixels that are written are resampled", OUTPUT)
+    device: str = option("auto", "auto (CUDA, then the CPU), cpu, cuda, cuda:1 or mps", RUNNING, "NAME")
+    seed: int = option(0, "seed of everything random", RUNNING, ge=0, le=2**32 - 1)
+    max_pixels: int = option(4_000_000_000, "refuse larger images before reading", RUNNING, gt=0)
+
+    @field_validator("moving_bands", "reference_bands", mode="wrap")
+    @classmethod
+    def _bands(cls, given: Any, check: Check, info: ValidationInfo) -> Bands | None:
+        """Band numbers, from a list or a text such as "3,2,1"."""
+        try:
+            bands: Bands | None = check(re.split(r"[\s,;]+", given.strip()) if isinstance(given, str) else given)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{info.field_name}: {given!r:.80} is not a list of band numbers from 1, such as 1 or 3,2,1"
+            ) from error
+        return bands
+
+    @field_validator("model", "tie_points", mode="before")
+    @classmethod
+    def _path(cls, given: Any) -> Any:
+        return str(given) if isinstance(given, Path) else given
+
+
+# --- written by `make options` ---
+
+
+class RegisterOptions(TypedDict, total=False):
+    """The fields of `RegisterConfig` as keyword arguments; `docs/api.md` tells what they mean."""
+
+    moving_modality: Modality | None
+    reference_modality: Modality | None
+    moving_bands: str | Sequence[int] | None
+    reference_bands: str | Sequence[int] | None
+    moving_scale: SarScale
+    reference_scale: SarScale
+    moving_nodata: float | None
+    reference_nodata: float | None
+    assume_crs: str | None
+    gcp_method: GcpMethod
+    preset: Preset
+    search: Search
+    search_radius_px: float | None
+    search_radius_m: float | None
+    model: str | Path
+    tie_points: str | Path | TiePoints | None
+    tie_points_use: TiePointsUse
+    local: bool
+    resampling: Resampling
+    device: str
+    seed: int
+    max_pixels: int
+
+
+# --- end of what `make options` writes ---
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -62,13 +174,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def make_config(options: Mapping[str, Any]) -> RegisterConfig:
-    """Validate options into a `RegisterConfig`.
+    """Validate options into a `RegisterConfig`; None stands for an option that is not given.
 
     Raises:
         ConfigError: unknown option or bad value, naming it and the nearest valid choice.
     """
+    fields = RegisterConfig.model_fields
     try:
-        return RegisterConfig(**options)
+        return RegisterConfig(
+            **{name: given for name, given in options.items() if given is not None or name not in fields}
+        )
     except ValidationError as error:
         raise _explained(error.errors(include_url=False), RegisterConfig) from error
 
