@@ -123,7 +123,7 @@ class RegisterConfig(BaseModel):
             bands: Bands | None = check(re.split(r"[\s,;]+", given.strip()) if isinstance(given, str) else given)
         except ValidationError as error:
             raise ConfigError(
-                f"{info.field_name}: {given!r:.80} is not a list of band numbers from 1, such as 1 or 3,2,1"
+                f"{info.field_name}: {_shown(given)} is not a list of band numbers from 1, such as 1 or 3,2,1"
             ) from error
         return bands
 
@@ -249,14 +249,20 @@ def _explained(found: Sequence[Any], kind: type, where: str = "") -> ConfigError
         return ConfigError(f"unknown option '{name}'.{did_you_mean(str(parts[-1]), _fields(owner))}")
     if first["type"] == "literal_error":
         choices = told["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return ConfigError(f"unknown {name} '{given}'.{did_you_mean(str(given), choices)}")
+        return ConfigError(f"unknown {name} {_shown(str(given))}.{did_you_mean(str(given), choices)}")
     if first["type"] == "dataclass_type":
-        return ConfigError(f"{name or kind.__name__} must be a mapping of names to values, not {given!r:.80}")
+        return ConfigError(f"{name or kind.__name__} must be a mapping of names to values, not {_shown(given)}")
     if first["type"] == "missing":
         if isinstance(parts[-1], str):
             return ConfigError(f"option '{name}' is missing")
-        return ConfigError(f"bad value {given!r:.80} for option '{name.rpartition('[')[0]}': too few values")
-    return ConfigError(f"bad value {given!r:.80} for option '{name}': {first['msg']}")
+        return ConfigError(f"bad value {_shown(given)} for option '{name.rpartition('[')[0]}': too few values")
+    return ConfigError(f"bad value {_shown(given)} for option '{name}': {first['msg']}")
+
+
+def _shown(given: Any) -> str:
+    """A value in a message: on one line, and not a long one."""
+    text = " ".join(repr(given).split())
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _place(kind: Any, loc: Iterable[int | str]) -> tuple[list[int | str], Any]:
