@@ -8,12 +8,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 DATA   := data
 RUN    := runs/rehearsal
 
-.PHONY: help demo test lint smoke docs rehearsal tiles weights gpu-pack clean
+.PHONY: help demo test lint options smoke docs rehearsal tiles weights gpu-pack clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
 	@echo "make test   linters, types, import contract and tests"
 	@echo "make lint   the same without the tests"
+	@echo "make options  write RegisterOptions, the keyword arguments of register, after RegisterConfig was changed"
 	@echo "make smoke  build the wheel, install it into a clean environment, use it there"
 	@echo "make docs   build the documentation site into build/site"
 	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
@@ -33,6 +34,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+options:
+	$(PYTHON) tools/options.py
 
 # Does the wheel work where nothing but the wheel is? Takes some minutes: PyTorch is installed once more.
 smoke:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,22 +87,17 @@ def commands_list() -> str:
 
 
 def options_table() -> str:
-    """The fields of `RegisterConfig`; what they mean is told by themselves or by the command's option of that name."""
-    from somareg.cli.main import app
-    from somareg.config import RegisterConfig
+    """The fields of `RegisterConfig`, group by group."""
+    from somareg.cli.flags import bounds, shown, values
+    from somareg.config import RegisterConfig, RegisterOptions
 
-    told = {
-        p.name: p.help for name, c in _walk(typer.main.get_command(app), "") if name == " register" for p in c.params
-    }
-    lines = ["| option | values | default | meaning |", "|---|---|---|---|"]
+    lines = ["| option | flag | values | default | meaning |", "|---|---|---|---|---|"]
     for name, option in RegisterConfig.model_fields.items():
-        kind = option.annotation
-        if typing.get_origin(kind) is typing.Literal:
-            values = ", ".join(f'"{value}"' for value in typing.get_args(kind))
-        else:
-            values = kind.__name__ if isinstance(kind, type) else str(kind)
-        meaning = option.description or told.get(name) or ""
-        cells = f"`{name}`", f"`{values}`", f"`{option.default!r}`".replace("'", '"'), meaning
+        taken = RegisterOptions.__annotations__[name].__forward_arg__
+        told = ", ".join(f'"{value}"' for value in values(name)) or taken
+        limits = f" {bounds(name)}" if bounds(name) else ""
+        default = f"`{option.default!r}`".replace("'", '"')
+        cells = f"`{name}`", f"`{shown(name)['flag']}`", f"`{told}`{limits}", default, str(option.description)
         lines.append("| " + " | ".join(cells) + " |")  # a bar inside backticks ends no cell
     return "\n".join(lines)
 
@@ -129,6 +123,7 @@ def _row(parameter: Any) -> str:
         flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
         if parameter.metavar and not parameter.is_flag:
             flags += f" *{parameter.metavar}*".replace("|", "\\|")
-        default = "" if parameter.default in (None, False, (), []) or callable(parameter.default) else parameter.default
-        default = "on" if default is True else str(default)
+        given = parameter.default
+        nothing = given is None or given is False or given in ((), []) or callable(given)
+        default = "" if nothing else "on" if given is True else str(given)
     return f"| {flags} | {(parameter.help or '').replace('|', chr(92) + '|')} | {default} |"

@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from somareg.choices import (
     pair_tensors,
     search_radius,
 )
-from somareg.config import RegisterConfig, Resampling, make_config
+from somareg.config import RegisterConfig, RegisterOptions, Resampling, make_config
 from somareg.io import (
     assume_crs,
     check_overlap,
@@ -47,7 +47,6 @@ from somareg.types import (
     Progress,
     Raster,
     Result,
-    TiePoints,
     Transform,
     Verdict,
 )
@@ -65,41 +64,21 @@ def register(
     moving: Image,
     reference: Image,
     *,
-    moving_modality: str | None = None,
-    reference_modality: str | None = None,
-    model: str = "auto",
-    preset: str = "base",
-    search: str = "auto",
-    device: str = "auto",
-    seed: int = 0,
     moving_mask: BoolArray | None = None,
     reference_mask: BoolArray | None = None,
-    tie_points: str | Path | TiePoints | None = None,
-    tie_points_use: str = "seed",
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[RegisterOptions],
 ) -> Result:
     """Estimate how `moving` must be warped to lie on `reference`, and how far to trust it.
 
     Args:
         moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype; also STAC
             Items ("item.json#ASSET", pystac.Item, pystac.Asset) and xarray.DataArrays with rioxarray's georeference.
-        moving_modality, reference_modality: "sar", "optical" or "other". Unsaid, what a STAC Item tells, else "sar"
-            for the moving image and "optical" for the reference.
-        model: "auto" takes the trained weights that ship ("compact") for SAR against optical, and the weight-free
-            engine for anything else or too narrow; a note says so. By name it must work or fail: "compact",
-            "orientation" (weight-free), or the path of a `.safetensors` file that `somareg export` made.
-        preset: "fast", "base" or "precise".
-        search: "local" (nearly aligned), "auto" (trusts georeferences; without them +-22 deg, scale 0.78-1.28,
-            +-14 % shift) or "full" (any rotation, scale 0.68-1.45).
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        seed: of everything random.
         moving_mask, reference_mask: (H, W) bool, True valid, on top of nodata; arrays only.
-        tie_points: matched elsewhere: a file that `read_tie_points` knows, or points in pixels of both images.
-        tie_points_use: "seed" makes their robust affine one more start of the search; "replace" matches nothing, takes
-            affine and local displacement from them, and lets the images judge.
         progress: called with a stage's name and the share of work done, 0-1.
-        **options: any other field of `somareg.config.RegisterConfig`.
+        **options: preset, search, model, modalities, bands, tie points ...: the fields of
+            `somareg.config.RegisterConfig`, each described there and in `docs/api.md`. `tie_points` may be points in
+            pixels of both images as well as a file.
 
     Returns:
         The result; nothing is written until `Result.save`. Its `settings` tell the model that ran: `model_used`, and
@@ -111,20 +90,8 @@ def register(
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
     """
     images = locate(moving, "moving"), locate(reference, "reference")
-    said = {"moving_modality": moving_modality, "reference_modality": reference_modality}
-    cfg = make_config(
-        {
-            **told_modalities(*images, said),
-            "model": model,
-            "preset": preset,
-            "search": search,
-            "device": device,
-            "seed": seed,
-            "tie_points": name_of(tie_points),
-            "tie_points_use": tie_points_use,
-            **options,
-        }
-    )
+    tie_points = options.get("tie_points")
+    cfg = make_config({**options, **told_modalities(*images, options), "tie_points": name_of(tie_points)})
     check_use(cfg)
     where = choose_device(cfg.device)
     chosen = choose_model(cfg, where)
@@ -160,17 +127,25 @@ def register(
     return replace(result, timings=clock.laps, settings=settings, notes=notes)
 
 
-def assess(moving: Image, reference: Image, **options: Any) -> Assessment:
+class RegisterArguments(RegisterOptions, total=False):
+    """Everything that `register` takes beside the two images: its options, and what is no setting."""
+
+    moving_mask: BoolArray | None
+    reference_mask: BoolArray | None
+    progress: Progress | None
+
+
+def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArguments]) -> Assessment:
     """Judge how well a pair lies together as it stands, without changing anything.
 
     Args:
-        moving, reference, **options: as for `register`.
+        moving, reference, **arguments: as for `register`.
 
     Returns:
         "go" when the measurement is trusted and the displacement is below 1 px RMS, "review" when it is trusted and
         the pair is off, or when it is not sure, "no-go" when there is no sign of common ground.
     """
-    result = register(moving, reference, **options)
+    result = register(moving, reference, **arguments)
     quality = result.quality
     rms = quality.shift_before_px
     metres = None if quality.metres_per_pixel is None else rms * quality.metres_per_pixel
@@ -228,7 +203,7 @@ def warp(
     )
 
 
-def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str, Any]:
+def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOptions]) -> dict[str, Any]:
     """What `register` would do with two files or STAC Items; only headers are read."""
     images = locate(moving, "moving"), locate(reference, "reference")
     cfg = make_config({**options, **told_modalities(*images, options)})

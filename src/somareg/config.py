@@ -1,27 +1,58 @@
-"""Settings of `register`, presets and their checks: an unknown name is an error that suggests the nearest one."""
+"""The options of `register`, each named, typed, bounded and described once, and how settings of any kind are read.
+
+The command line's flags, the columns of a batch's table and the tables of the documentation are made from
+`RegisterConfig` while they run. `RegisterOptions`, which editors and type checkers read, is written from it by
+`make options`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidatorFunctionWrapHandler as Check
+from pydantic_core import to_json, to_jsonable_python
 
 from somareg.errors import ConfigError
-from somareg.types import Modality, SarScale
+from somareg.types import Modality, SarScale, TiePoints
 
 Preset = Literal["fast", "base", "precise"]
 Search = Literal["local", "auto", "full"]
 Resampling = Literal["nearest", "bilinear", "cubic"]
 GcpMethod = Literal["auto", "polynomial", "tps"]
 TiePointsUse = Literal["seed", "replace"]
+Bands = tuple[Annotated[int, Field(ge=1)], ...]
 
 SCENE_PX = 4096
 """Longer side of the reference above which the command line treats a pair as a scene: tile by tile, from the files."""
+
+INPUT, SEARCH, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Output", "Running"
+"""What options are about, in the order in which they are listed."""
+
+
+def option(
+    default: Any, text: str, group: str, metavar: str = "", *, flag: str = "", accepts: str = "", **bounds: Any
+) -> Any:
+    """A field of `RegisterConfig`.
+
+    Args:
+        default: its value where none is given.
+        text: what it means. Where this does not name all values of a literal, they are listed before it.
+        group: of `GROUPS`.
+        metavar: what the command line shows in place of a value; for a literal "NAME", for a whole number "N".
+        flag: of the command line, where it is not the name with dashes.
+        accepts: annotation of what Python callers may give, where that is more than the field holds.
+        **bounds: `gt`, `ge`, `lt`, `le`.
+    """
+    shown: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
+    return Field(default=default, description=text, json_schema_extra=shown, **bounds)
 
 
 class RegisterConfig(BaseModel):
@@ -29,28 +60,110 @@ class RegisterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    moving_modality: Modality = "sar"
-    reference_modality: Modality = "optical"
-    model: str = "auto"
-    preset: Preset = "base"
-    search: Search = "auto"
-    search_radius_px: float | None = Field(default=None, gt=0, description="search radius, reference pixels")
-    search_radius_m: float | None = Field(default=None, gt=0, description="search radius, metres (georeferenced only)")
-    local: bool = Field(default=True, description="estimate a local displacement after the affine")
-    resampling: Resampling = "cubic"
-    moving_bands: tuple[int, ...] | None = Field(default=None, description="1-based bands used for matching")
-    reference_bands: tuple[int, ...] | None = Field(default=None, description="1-based bands used for matching")
-    moving_scale: SarScale = "auto"
-    reference_scale: SarScale = "auto"
-    moving_nodata: float | None = None
-    reference_nodata: float | None = None
-    assume_crs: str | None = Field(default=None, description="CRS of the image that declares none")
-    device: str = "auto"
-    seed: int = 0
-    max_pixels: int = Field(default=4_000_000_000, gt=0, description="refuse larger images before allocating")
-    gcp_method: GcpMethod = Field(default="auto", description="curve through the points of a raster placed by GCPs")
-    tie_points: str | None = Field(default=None, description="file of tie points that were matched elsewhere")
-    tie_points_use: TiePointsUse = Field(default="seed", description="a start of the search, or all there is")
+    moving_modality: Modality = option(
+        "sar", "what the moving image is; unsaid, what a STAC Item tells", INPUT, accepts="Modality | None"
+    )
+    reference_modality: Modality = option("optical", "the same for the reference", INPUT, accepts="Modality | None")
+    moving_bands: Bands | None = option(
+        None, "bands to match on, from 1, such as 1 or 3,2,1", INPUT, "LIST", accepts="str | Sequence[int] | None"
+    )
+    reference_bands: Bands | None = option(
+        None, "the same for the reference", INPUT, "LIST", accepts="str | Sequence[int] | None"
+    )
+    moving_scale: SarScale = option("auto", "what the values of a SAR image mean", INPUT)
+    reference_scale: SarScale = option("auto", "the same for a SAR reference", INPUT)
+    moving_nodata: float | None = option(None, "value that means no data", INPUT, "VALUE")
+    reference_nodata: float | None = option(None, "the same for the reference", INPUT, "VALUE")
+    assume_crs: str | None = option(None, "CRS of the image that declares none", INPUT, "EPSG:N")
+    gcp_method: GcpMethod = option(
+        "auto",
+        "images placed by ground control points: auto, polynomial (as gdalwarp -order 2) or tps (as gdalwarp -tps)",
+        INPUT,
+    )
+    preset: Preset = option("base", "speed against accuracy", SEARCH)
+    search: Search = option(
+        "auto",
+        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift) or full "
+        "(any rotation, scale 0.68-1.45)",
+        SEARCH,
+    )
+    search_radius_px: float | None = option(
+        None, "search radius, reference pixels", SEARCH, "PX", flag="--search-radius", gt=0
+    )
+    search_radius_m: float | None = option(None, "search radius, metres; georeferenced pairs only", SEARCH, "M", gt=0)
+    model: str = option(
+        "auto",
+        "compact (the trained weights that ship), orientation (no weights), or a .safetensors file; auto takes compact "
+        "for SAR against optical, else orientation",
+        SEARCH,
+        "NAME|FILE",
+        accepts="str | Path",
+    )
+    tie_points: str | None = option(
+        None,
+        "tie points matched elsewhere (.geojson .gpkg .csv .points .pts .tif .vrt)",
+        SEARCH,
+        "FILE",
+        accepts="str | Path | TiePoints | None",
+    )
+    tie_points_use: TiePointsUse = option(
+        "seed", "seed: one more start of the search; replace: match nothing, use them alone", SEARCH
+    )
+    local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
+    resampling: Resampling = option("cubic", "how pixels that are written are resampled", OUTPUT)
+    device: str = option("auto", "auto (CUDA, then the CPU), cpu, cuda, cuda:1 or mps", RUNNING, "NAME")
+    seed: int = option(0, "seed of everything random", RUNNING, ge=0, le=2**32 - 1)
+    max_pixels: int = option(4_000_000_000, "refuse larger images before reading", RUNNING, gt=0)
+
+    @field_validator("moving_bands", "reference_bands", mode="wrap")
+    @classmethod
+    def _bands(cls, given: Any, check: Check, info: ValidationInfo) -> Bands | None:
+        """Band numbers, from a list or a text such as "3,2,1"."""
+        try:
+            bands: Bands | None = check(re.split(r"[\s,;]+", given.strip()) if isinstance(given, str) else given)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{info.field_name}: {_shown(given)} is not a list of band numbers from 1, such as 1 or 3,2,1"
+            ) from error
+        return bands
+
+    @field_validator("model", "tie_points", mode="before")
+    @classmethod
+    def _path(cls, given: Any) -> Any:
+        return str(given) if isinstance(given, Path) else given
+
+
+# --- written by `make options` ---
+
+
+class RegisterOptions(TypedDict, total=False):
+    """The fields of `RegisterConfig` as keyword arguments; `docs/api.md` tells what they mean."""
+
+    moving_modality: Modality | None
+    reference_modality: Modality | None
+    moving_bands: str | Sequence[int] | None
+    reference_bands: str | Sequence[int] | None
+    moving_scale: SarScale
+    reference_scale: SarScale
+    moving_nodata: float | None
+    reference_nodata: float | None
+    assume_crs: str | None
+    gcp_method: GcpMethod
+    preset: Preset
+    search: Search
+    search_radius_px: float | None
+    search_radius_m: float | None
+    model: str | Path
+    tie_points: str | Path | TiePoints | None
+    tie_points_use: TiePointsUse
+    local: bool
+    resampling: Resampling
+    device: str
+    seed: int
+    max_pixels: int
+
+
+# --- end of what `make options` writes ---
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -61,24 +174,18 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def make_config(options: Mapping[str, Any]) -> RegisterConfig:
-    """Validate options into a `RegisterConfig`.
+    """Validate options into a `RegisterConfig`; None stands for an option that is not given.
 
     Raises:
         ConfigError: unknown option or bad value, naming it and the nearest valid choice.
     """
-    for key in options:
-        if key not in RegisterConfig.model_fields:
-            raise ConfigError(f"unknown option '{key}'.{did_you_mean(key, RegisterConfig.model_fields)}")
+    fields = RegisterConfig.model_fields
     try:
-        return RegisterConfig(**options)
+        return RegisterConfig(
+            **{name: given for name, given in options.items() if given is not None or name not in fields}
+        )
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        given = first["input"]
-        if first["type"] == "literal_error":
-            expected = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            raise ConfigError(f"unknown {name} '{given}'.{did_you_mean(str(given), expected)}") from error
-        raise ConfigError(f"bad value {given!r} for option '{name}': {first['msg']}.") from error
+        raise _explained(error.errors(include_url=False), RegisterConfig) from error
 
 
 T = TypeVar("T")
@@ -95,68 +202,88 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     Raises:
         ConfigError: unknown key (with the nearest known one) or a value of the wrong kind, naming the key.
     """
-    if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{where or cls.__name__} must be a mapping of names to values, not {mapping!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
-        name = f"{where}.{key}" if where else str(key)
-        if key not in fields:
-            raise ConfigError(f"unknown option '{name}'.{did_you_mean(str(key), fields)}")
-        values[key] = _convert(hints[key], value, name)
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ConfigError(f"option '{f'{where}.{name}' if where else name}' is missing")
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type that `hint` asks for."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return from_mapping(typing.cast(type[Any], hint), value, where)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _first_that_fits([a for a in arguments if a is not type(None)], value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"unknown {where} '{value}'.{did_you_mean(str(value), map(str, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
-        if len(kinds) != len(value):
-            raise ConfigError(f"option '{where}' takes {len(kinds)} values, not {len(value)}")
-        return tuple(
-            _convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
-        )
-    if origin is dict and isinstance(value, Mapping):
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise ConfigError(f"bad value {value!r} for option '{where}': {getattr(hint, '__name__', hint)} is needed")
-
-
-def _first_that_fits(kinds: list[Any], value: Any, where: str) -> Any:
-    failure: ConfigError | None = None
-    for kind in kinds:
-        try:
-            return _convert(kind, value, where)
-        except ConfigError as error:
-            failure = failure or error
-    raise failure or ConfigError(f"bad value {value!r} for option '{where}'")
+    kind: Any = cls
+    try:
+        text = to_json([mapping])
+    except ValueError as error:
+        raise ConfigError(f"{where or cls.__name__} holds what no YAML or JSON file can: {error}") from error
+    try:
+        # Strict takes no text for a number, and as JSON lists are tuples and mappings are dataclasses all the same.
+        read: list[T] = _reader(kind).validate_json(text)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise _explained([{**each, "loc": each["loc"][1:]} for each in found], cls, where) from error
+    return read[0]
 
 
 def to_mapping(cfg: Any) -> Any:
     """The inverse of `from_mapping`: dataclasses as dicts, tuples as lists; JSON-ready."""
-    if dataclasses.is_dataclass(cfg) and not isinstance(cfg, type):
-        return {field.name: to_mapping(getattr(cfg, field.name)) for field in dataclasses.fields(cfg)}
-    if isinstance(cfg, list | tuple):
-        return [to_mapping(item) for item in cfg]
-    if isinstance(cfg, Mapping):
-        return {str(key): to_mapping(item) for key, item in cfg.items()}
-    return cfg
+    return to_jsonable_python(cfg)
+
+
+@lru_cache(maxsize=32)
+def _reader(cls: Any) -> TypeAdapter[list[Any]]:
+    """Reads a list of one, for pydantic takes no settings beside a bare dataclass, which could have its own."""
+    return TypeAdapter(list[cls], config=ConfigDict(extra="forbid", strict=True))
+
+
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def _explained(found: Sequence[Any], kind: type, where: str = "") -> ConfigError:
+    """One line about the first thing that is wrong; what is unknown goes first, for it explains what is missing.
+
+    Args:
+        found: pydantic's errors.
+        kind: the class that was to be read.
+        where: prefix for names.
+    """
+    first = next((each for each in found if each["type"] in _UNKNOWN), found[0])
+    given, told = first["input"], first.get("ctx", {})
+    if isinstance(told.get("error"), ConfigError):  # from a check of our own
+        return ConfigError(*told["error"].args)
+    parts, owner = _place(kind, first["loc"])
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*where.split(), *parts))
+    name = name.removeprefix(".")
+    if first["type"] in _UNKNOWN:
+        return ConfigError(f"unknown option '{name}'.{did_you_mean(str(parts[-1]), _fields(owner))}")
+    if first["type"] == "literal_error":
+        choices = told["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return ConfigError(f"unknown {name} {_shown(str(given))}.{did_you_mean(str(given), choices)}")
+    if first["type"] == "dataclass_type":
+        return ConfigError(f"{name or kind.__name__} must be a mapping of names to values, not {_shown(given)}")
+    if first["type"] == "missing":
+        if isinstance(parts[-1], str):
+            return ConfigError(f"option '{name}' is missing")
+        return ConfigError(f"bad value {_shown(given)} for option '{name.rpartition('[')[0]}': too few values")
+    return ConfigError(f"bad value {_shown(given)} for option '{name}': {first['msg']}")
+
+
+def _shown(given: Any) -> str:
+    """A value in a message: on one line, and not a long one."""
+    text = " ".join(repr(given).split())
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _place(kind: Any, loc: Iterable[int | str]) -> tuple[list[int | str], Any]:
+    """The names and indices in the place of an error, and the class of the last name; marks of unions are left out."""
+    parts: list[int | str] = []
+    owner = kind
+    for part in loc:
+        for each in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+            if fields := _fields(each):
+                owner, kind = each, fields.get(str(part))
+            elif get_origin(each) is (tuple if isinstance(part, int) else dict):
+                kind = get_args(each)[0 if isinstance(part, int) else 1]
+            else:
+                continue
+            parts.append(part)
+            break
+    return parts, owner
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Name -> type of the fields of a dataclass or model; empty for anything else."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    return get_type_hints(kind) if isinstance(kind, type) and is_dataclass(kind) else {}

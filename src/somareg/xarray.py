@@ -8,7 +8,7 @@ aligned = result.to_xarray()
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 from somareg import api
 from somareg.errors import UnsupportedError
@@ -39,18 +39,18 @@ class SomaregAccessor:
     def __init__(self, array: xarray.DataArray) -> None:
         self._array = array
 
-    def register_to(self, reference: Image, **options: Any) -> Result:
+    def register_to(self, reference: Image, **arguments: Unpack[api.RegisterArguments]) -> Result:
         """Estimate how this image must be warped to lie on `reference`; as `somareg.register`.
 
         Args:
             reference: DataArray, path, array or STAC Item.
-            **options: of `somareg.register`.
+            **arguments: of `somareg.register`.
         """
-        return api.register(self._array, reference, **options)
+        return api.register(self._array, reference, **arguments)
 
-    def assess(self, reference: Image, **options: Any) -> Assessment:
+    def assess(self, reference: Image, **arguments: Unpack[api.RegisterArguments]) -> Assessment:
         """Judge how well this image lies on `reference` as it stands; as `somareg.assess`."""
-        return api.assess(self._array, reference, **options)
+        return api.assess(self._array, reference, **arguments)
 
     def warp(
         self,

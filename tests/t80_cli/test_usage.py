@@ -22,7 +22,7 @@ WRONG = [
     (["register", "a", "b"], "missing option '-o'"),
     (["register", "a"], "missing argument 'REFERENCE'"),
     (["assess", "a", "b", "--preset", "presice"], "unknown preset 'presice'. Did you mean 'precise'?"),
-    (["warp", "a", "b", "-o", "c", "--resampling", "cubik"], "unknown --resampling 'cubik'. Did you mean 'cubic'?"),
+    (["warp", "a", "b", "-o", "c", "--resampling", "cubik"], "unknown resampling 'cubik'. Did you mean 'cubic'?"),
     (["warp", "a", "b", "-o", "c", "--resolution", "natve"], "unknown --resolution 'natve'. Did you mean 'native'?"),
     (
         ["eval", "--data", ".", "--sets", "a", "-o", "c", "--split", "tst"],

@@ -120,7 +120,7 @@ def _pair(header: list[str], row: list[str], file: Path, line: int) -> BatchPair
     for role in ("moving", "reference"):
         if not cells[role]:
             raise InputError(f"{where} names no {role} image")
-    options = {column: _value(column, cell) for column, cell in cells.items() if cell and column not in _COLUMNS}
+    options: dict[str, Any] = {name: cell for name, cell in cells.items() if cell and name not in _COLUMNS}
     for column in ("tie_points", "model"):
         text = str(options.get(column, ""))
         if column == "tie_points" or text.lower().endswith(".safetensors"):
@@ -135,11 +135,6 @@ def _pair(header: list[str], row: list[str], file: Path, line: int) -> BatchPair
 
 def _given(moving: str | Path, reference: str | Path) -> BatchPair:
     return BatchPair("", _absolute(str(moving), Path()), _absolute(str(reference), Path()))
-
-
-def _value(column: str, cell: str) -> Any:
-    """Bands are a list in one cell, "3 2 1" or "3,2,1"; all else is told from its text by `RegisterConfig`."""
-    return tuple(re.split(r"[\s,;]+", cell)) if column.endswith("_bands") else cell
 
 
 def _absolute(text: str, folder: Path) -> str:

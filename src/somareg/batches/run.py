@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from somareg.batches.manifest import Entry, Manifest, key_of, read_manifest
 from somareg.batches.pairs import BatchPair, Pairs, find_pairs, unmatched
 from somareg.batches.summary import BatchResult
 from somareg.batches.work import PairDone, PairJob, do_pair, shipped_weights
-from somareg.config import make_config
+from somareg.config import RegisterOptions, make_config
 from somareg.errors import SomaregError
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.lock import folder_lock
@@ -40,7 +40,7 @@ def batch(
     stac: bool = False,
     continue_on_error: bool = True,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[RegisterOptions],
 ) -> BatchResult:
     """Register many pairs and save each into its own folder; called again, go on from what is done.
 
@@ -103,7 +103,7 @@ def planned(
     overwrite: bool = False,
     force: bool = False,
     stac: bool = False,
-    **options: Any,
+    **options: Unpack[RegisterOptions],
 ) -> list[Entry]:
     """What `batch` would find done ("done") and do ("pending"), without doing it; args as there."""
     check_use(make_config(options))

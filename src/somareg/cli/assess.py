@@ -8,46 +8,30 @@ import typer
 
 from somareg.cli import options as o
 from somareg.cli.failures import DECISION_CODES
+from somareg.cli.flags import said, takes_options
 from somareg.cli.session import session
+from somareg.config import RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.types import Assessment
 
 
+@takes_options()
 def assess(
     moving: o.Moving,
     reference: o.Reference,
-    moving_modality: o.MovingModality = None,
-    reference_modality: o.ReferenceModality = None,
-    moving_bands: o.MovingBands = None,
-    reference_bands: o.ReferenceBands = None,
-    moving_scale: o.MovingScale = "auto",
-    reference_scale: o.ReferenceScale = "auto",
-    moving_nodata: o.MovingNodata = None,
-    reference_nodata: o.ReferenceNodata = None,
-    assume_crs: o.AssumeCrs = None,
-    preset: o.Preset = "base",
-    search: o.Search = "auto",
-    search_radius: o.SearchRadius = None,
-    search_radius_m: o.SearchRadiusM = None,
-    model: o.Model = "auto",
+    *,
+    asked: RegisterConfig,
     as_json: o.Json = False,
-    device: o.Device = "auto",
-    seed: o.Seed = 0,
-    max_pixels: o.MaxPixels = None,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Judge how well MOVING lies on REFERENCE as they stand; nothing is written."""
-    options = o.config_options(locals())
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        from somareg.config import make_config
-
-        make_config(options)
         from somareg import api
 
         with ui.working():
-            assessment = api.assess(moving, reference, progress=ui.progress, **options)
+            assessment = api.assess(moving, reference, progress=ui.progress, **said(asked))
         if as_json:
             ui.emit(document(assessment))
         elif ui.wants_text:

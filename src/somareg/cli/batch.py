@@ -8,7 +8,9 @@ import typer
 
 from somareg.cli import options as o
 from somareg.cli.failures import DECISION_CODES, ERROR
+from somareg.cli.flags import said, takes_options
 from somareg.cli.session import session
+from somareg.config import RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.batches.summary import BatchResult
@@ -27,6 +29,7 @@ ContinueOnError = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="do every pair anew")]
 
 
+@takes_options()
 def batch(
     pairs: Pairs,
     reference: Reference = None,
@@ -35,41 +38,19 @@ def batch(
     workers: o.Workers = None,
     dask: o.Dask = None,
     continue_on_error: ContinueOnError = True,
-    moving_modality: o.MovingModality = None,
-    reference_modality: o.ReferenceModality = None,
-    moving_bands: o.MovingBands = None,
-    reference_bands: o.ReferenceBands = None,
-    moving_scale: o.MovingScale = "auto",
-    reference_scale: o.ReferenceScale = "auto",
-    moving_nodata: o.MovingNodata = None,
-    reference_nodata: o.ReferenceNodata = None,
-    assume_crs: o.AssumeCrs = None,
-    gcp_method: o.GcpMethod = "auto",
-    preset: o.Preset = "base",
-    search: o.Search = "auto",
-    search_radius: o.SearchRadius = None,
-    search_radius_m: o.SearchRadiusM = None,
-    model: o.Model = "auto",
-    local: o.Local = True,
-    resampling: o.Resampling = "cubic",
+    asked: RegisterConfig,
     overwrite: Overwrite = False,
     force: o.Force = False,
     stac: o.Stac = False,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
-    device: o.Device = "auto",
-    seed: o.Seed = 0,
-    max_pixels: o.MaxPixels = None,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Align many pairs; the same command again goes on where an earlier one ended, however that was."""
-    options = o.config_options(locals())
+    options = said(asked)
     shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        from somareg.config import make_config
-
-        make_config(options)
         from somareg.batches import run
 
         if dry_run:

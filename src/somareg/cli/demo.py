@@ -9,16 +9,18 @@ import typer
 
 from somareg.cli import options as o
 from somareg.cli.failures import DECISION_CODES
+from somareg.cli.flags import said, takes_options
 from somareg.cli.session import session
+from somareg.config import RegisterConfig
 
 Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs")]
 
 
+@takes_options("preset", "model", "device")
 def demo(
+    *,
     out: Out = "somareg-demo",
-    preset: o.Preset = "base",
-    model: o.Model = "auto",
-    device: o.Device = "auto",
+    asked: RegisterConfig,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
@@ -33,6 +35,5 @@ def demo(
             ui.out.print("Sentinel-1 VH onto Sentinel-2, Irvine, California, pixels of 8.3 m")
             ui.out.print("Contains modified Copernicus Sentinel data 2020", style="dim")
         # A second demo replaces the first; files that are not somareg's are left alone.
-        options = {"preset": preset, "model": model, "device": device}
-        result = run(ui, moving, reference, Path(out), options, overwrite=True, force=False)
+        result = run(ui, moving, reference, Path(out), said(asked), overwrite=True, force=False)
         raise typer.Exit(DECISION_CODES[result.verdict.decision])

@@ -9,7 +9,9 @@ import typer
 
 from somareg.cli import options as o
 from somareg.cli.failures import UsageError
+from somareg.cli.flags import takes_options
 from somareg.cli.session import session
+from somareg.config import RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.lab.evaluate.inside import Inside
@@ -26,7 +28,9 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder fo
 Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside each learned model: numbers and figures")]
 
 
+@takes_options("seed")
 def evaluate(
+    *,
     data: Data,
     sets: Sets,
     out: Out,
@@ -34,7 +38,7 @@ def evaluate(
     methods: Methods = "identity,border_only,orientation,ours",
     split: Split = "test",
     limit: Limit = None,
-    seed: o.Seed = 0,
+    asked: RegisterConfig,
     diagnose: Diagnose = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
@@ -62,7 +66,7 @@ def evaluate(
             "progress": lambda what, done, total: ui.progress(f"{what} ({done} of {total})", done / total),
         }
         with ui.working():
-            summaries = run(*which, seed=seed, **options)
+            summaries = run(*which, seed=asked.seed, **options)
             found = diagnose_methods(*which, **options) if diagnose else []
         if as_json:
             told = {i.name: {"folder": str(i.folder.resolve()), "alarms": i.diagnosis.alarms} for i in found}

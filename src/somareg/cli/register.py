@@ -10,7 +10,9 @@ import typer
 
 from somareg.cli import options as o
 from somareg.cli.failures import DECISION_CODES, UsageError
+from somareg.cli.flags import said, takes_options
 from somareg.cli.session import Session, session
+from somareg.config import SCENE_PX, RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.types import Decision, Result
@@ -18,29 +20,13 @@ if TYPE_CHECKING:
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs (created)")]
 
 
+@takes_options()
 def register(
     moving: o.Moving,
     reference: o.Reference,
+    *,
     out: Out = None,
-    moving_modality: o.MovingModality = None,
-    reference_modality: o.ReferenceModality = None,
-    moving_bands: o.MovingBands = None,
-    reference_bands: o.ReferenceBands = None,
-    moving_scale: o.MovingScale = "auto",
-    reference_scale: o.ReferenceScale = "auto",
-    moving_nodata: o.MovingNodata = None,
-    reference_nodata: o.ReferenceNodata = None,
-    assume_crs: o.AssumeCrs = None,
-    gcp_method: o.GcpMethod = "auto",
-    preset: o.Preset = "base",
-    search: o.Search = "auto",
-    search_radius: o.SearchRadius = None,
-    search_radius_m: o.SearchRadiusM = None,
-    model: o.Model = "auto",
-    tie_points: o.TiePoints = None,
-    tie_points_use: o.TiePointsUse = "seed",
-    local: o.Local = True,
-    resampling: o.Resampling = "cubic",
+    asked: RegisterConfig,
     overwrite: o.Overwrite = False,
     force: o.Force = False,
     stac: o.Stac = False,
@@ -50,14 +36,11 @@ def register(
     dask: o.Dask = None,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
-    device: o.Device = "auto",
-    seed: o.Seed = 0,
-    max_pixels: o.MaxPixels = None,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Align MOVING to REFERENCE and write the aligned image, the displacement, a report and a verdict."""
-    options = o.config_options(locals())
+    options = said(asked)
     if out is None and not dry_run:
         raise UsageError("missing option '-o': say where the outputs go, for example -o aligned")
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
@@ -80,10 +63,7 @@ def register(
 
 def is_scene(scene: str, resume: bool, reference: str, options: dict[str, Any]) -> bool:
     """Whether the pair is matched tile by tile; a header is read for it, and nothing of `somareg.scene` is loaded."""
-    from somareg.config import SCENE_PX, make_config
-
     o.check_choice("--scene", scene, ("always", "never", "auto"))
-    make_config(options)  # a wrong option is told before torch and GDAL are loaded
     if scene == "never" and resume:
         raise UsageError("--resume goes on with a scene; leave out --scene never")
     if scene != "auto" or resume:
@@ -116,9 +96,7 @@ def run_scene(
 def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any], *, tiled: bool = False) -> None:
     """Print what `register` would do."""
     from somareg.api import plan
-    from somareg.config import make_config
 
-    make_config(options)
     steps = plan(moving, reference, **options)
     if tiled:
         from somareg.scene.register import plan_scene
@@ -145,9 +123,6 @@ def run(
     stac: bool = False,
 ) -> Result:
     """Register, save into `out`, print the summary or the report's JSON."""
-    from somareg.config import make_config
-
-    make_config(options)  # a wrong option is told before torch and GDAL are loaded
     from somareg import api
     from somareg.io import writer
 

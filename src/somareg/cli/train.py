@@ -10,7 +10,9 @@ import typer
 
 from somareg.cli import options as o
 from somareg.cli.failures import UsageError
+from somareg.cli.flags import takes_options
 from somareg.cli.session import Session, session
+from somareg.config import RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.lab.train.config import TrainCfg
@@ -35,7 +37,9 @@ Set = Annotated[
 Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside the network in the end (OUT/diagnosis)")]
 
 
+@takes_options("device")
 def train(
+    *,
     out: Out,
     config: Config = None,
     data: Data = None,
@@ -43,7 +47,7 @@ def train(
     max_minutes: Minutes = None,
     resume: Resume = False,
     settings: Set = None,
-    device: o.Device = "auto",
+    asked: RegisterConfig,
     diagnose: Diagnose = False,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
@@ -59,7 +63,9 @@ def train(
             raise UsageError("missing option '--config': give a YAML file, such as configs/base.yaml")
         from somareg.lab.train.config import load_config
 
-        extra = o.drop_unset(**{"data.validation": validation}) | device_settings(device)
+        extra = device_settings(asked.device)
+        if validation is not None:
+            extra["data.validation"] = validation
         if data:
             extra["data.tiles"] = list(data)
         cfg = load_config(config or own, settings or (), extra)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from somareg.cli import options as o
 from somareg.cli.failures import ERROR, UsageError, one_line
+from somareg.cli.flags import takes_options
 from somareg.cli.session import Session, session
+from somareg.config import RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.batches.warps import Warped
@@ -39,14 +41,16 @@ Resolution = Annotated[
 ]
 
 
+@takes_options("resampling")
 def warp(
     inputs: Inputs,
+    *,
     out: Out,
     estimate: EstimateFile = None,
     nearest: Nearest = None,
     reference: o.PointsReference = None,
     moving: o.PointsMoving = None,
-    resampling: o.Resampling = "cubic",
+    asked: RegisterConfig,
     resolution: Resolution = "reference",
     workers: o.Workers = None,
     dask: o.Dask = None,
@@ -57,13 +61,10 @@ def warp(
 ) -> None:
     """Apply an estimate to other rasters of the same ground: other bands, other pixel sizes, masks, other dates."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        from somareg.config import Resampling as Kernel
-
-        o.check_choice("--resampling", resampling, get_args(Kernel))
         o.check_choice("--resolution", resolution, ("reference", "native"))
         rasters, source = _split(inputs, estimate, nearest or [])
         known = _estimate(source, reference, moving)
-        settings: dict[str, Any] = {"resampling": resampling, "resolution": resolution, "overwrite": overwrite}
+        settings: dict[str, Any] = {"resampling": asked.resampling, "resolution": resolution, "overwrite": overwrite}
         if len(rasters) == 1 and not nearest and not _is_folder(out):
             _one(ui, rasters[0], known, Path(out), settings)
             return

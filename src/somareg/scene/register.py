@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from somareg.choices import Chosen, choose_device, choose_model, search_radius
-from somareg.config import RegisterConfig, make_config, to_mapping
+from somareg.config import RegisterConfig, RegisterOptions, make_config, to_mapping
 from somareg.errors import EstimationError, OutputError, UnsupportedError
 from somareg.io.atomic import check_free_space, check_writable, make_folder, remove_leftovers
 from somareg.io.inputs import Image, locate, told_modalities
@@ -55,7 +55,7 @@ def register_scene(
     dask: Any = None,
     scene: SceneCfg | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[RegisterOptions],
 ) -> SceneResult:
     """Register files of any size in bounded memory and write the outputs.
 
