@@ -26,7 +26,7 @@ from somareg.lab.train.engine import TrainResult, train
 from somareg.lab.train.export import export_checkpoint
 from somareg.lab.train.logs import TABLES
 
-PIECE_BYTES = 15 * 2**20
+PIECE_BYTES = 16 * 2**20
 MOST_FILES, MOST_BYTES = 8, 60 * 2**20
 _EXPORT_MINUTES = 0.25
 _TELL_SECONDS = 30.0
@@ -141,7 +141,7 @@ class _Ticker:
         self._told, self._is_first = now, False
         minutes = (now - self._started) / 60
         left = minutes * (1 / share - 1) if share > 0 else float("nan")
-        self.tell(f"{minutes:.1f} min, {left:.1f} left: {line}")
+        self.tell(f"{minutes:.1f} min of this call, {left:.1f} left: {line}")
 
 
 def bring_home(trip: Trip) -> list[str]:
