@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from somareg.choices import choose_model, engine_settings, pair_tensors, search_radius
+from somareg.register.choose import choose_model, engine_settings, pair_tensors, search_radius
 from somareg.config import make_config
 from somareg.geometry import AffineTransform
 from somareg.io import from_array

@@ -8,12 +8,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from somareg.api import assess, load_model, register, warp
     from somareg.batches.run import batch
     from somareg.batches.warps import warp_many
     from somareg.from_points import estimate_from_points
     from somareg.io.tie_points import read_tie_points, write_tie_points
-    from somareg.scene.register import SceneResult, register_scene
+    from somareg.register.api import SceneResult, assess, load_model, register, register_scene, warp
     from somareg.types import Assessment, Result, TiePoints
 
 __version__ = "0.1.0"
@@ -35,14 +34,15 @@ __all__ = [
     "write_tie_points",
 ]
 
-_HOME = dict.fromkeys(("assess", "load_model", "register", "warp"), "somareg.api")
+_HOME = dict.fromkeys(
+    ("SceneResult", "assess", "load_model", "register", "register_scene", "warp"), "somareg.register.api"
+)
 _HOME |= {
     "batch": "somareg.batches.run",
     "estimate_from_points": "somareg.from_points",
     "warp_many": "somareg.batches.warps",
 }
 _HOME |= dict.fromkeys(("read_tie_points", "write_tie_points"), "somareg.io.tie_points")
-_HOME |= dict.fromkeys(("SceneResult", "register_scene"), "somareg.scene.register")
 _HOME |= dict.fromkeys(("Assessment", "Result", "TiePoints"), "somareg.types")
 
 
@@ -54,7 +54,17 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """Keeps `somareg.warp` the function, although a room of that name exists: importing it would hide the function."""
+    """Keeps `somareg.register` and `somareg.warp` the functions, although rooms of these names exist: importing a room
+    would hide its function. The import system offers the room here; `from somareg.warp import ...` finds it without.
+    """
+
+    @property
+    def register(self) -> Any:
+        return __getattr__("register")
+
+    @register.setter
+    def register(self, room: ModuleType) -> None:
+        """Nothing is kept."""
 
     @property
     def warp(self) -> Any:
@@ -62,7 +72,7 @@ class _Package(ModuleType):
 
     @warp.setter
     def warp(self, room: ModuleType) -> None:
-        """The import system offers the room here; `from somareg.warp import ...` finds it without."""
+        """Nothing is kept."""
 
 
 sys.modules[__name__].__class__ = _Package

@@ -19,9 +19,11 @@ Search = Literal["local", "auto", "full"]
 Resampling = Literal["nearest", "bilinear", "cubic"]
 GcpMethod = Literal["auto", "polynomial", "tps"]
 TiePointsUse = Literal["seed", "replace"]
+Extent = Literal["reference", "common"]
+Scene = Literal["auto", "always", "never"]
 
 SCENE_PX = 4096
-"""Longer side of the reference above which the command line treats a pair as a scene: tile by tile, from the files."""
+"""Longer side of the common ground above which a pair is matched tile by tile, reference pixels."""
 
 
 class RegisterConfig(BaseModel):
@@ -49,6 +51,8 @@ class RegisterConfig(BaseModel):
     seed: int = 0
     max_pixels: int = Field(default=4_000_000_000, gt=0, description="refuse larger images before allocating")
     gcp_method: GcpMethod = Field(default="auto", description="curve through the points of a raster placed by GCPs")
+    extent: Extent = Field(default="reference", description="outputs on the whole reference, or where both images are")
+    scene: Scene = Field(default="auto", description="match tile by tile, in bounded memory")
     tie_points: str | None = Field(default=None, description="file of tie points that were matched elsewhere")
     tie_points_use: TiePointsUse = Field(default="seed", description="a start of the search, or all there is")
 

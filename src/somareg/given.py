@@ -11,10 +11,9 @@ from somareg.config import RegisterConfig
 from somareg.errors import ConfigError, EstimationError, InputError
 from somareg.geometry import AffineTransform
 from somareg.io.tie_points import read_tie_points
-from somareg.matching.engine import Alignment
 from somareg.matching.given_fit import GivenFit, GivenPoints, fit_given
 from somareg.preprocess.prepare import Prepared
-from somareg.types import BoolArray, FloatArray, Grid, Raster, TiePoints, Transform
+from somareg.types import BoolArray, FloatArray, Grid, TiePoints, Transform
 
 IN_MEMORY = "tie points in memory"
 
@@ -33,16 +32,21 @@ class Given:
     affine: AffineTransform
     note: str
 
-    def as_start(self, prepared: Prepared) -> Prepared:
-        """The pair with the affine among its starts, after what was known without the points."""
-        start = prepared.moving_pixels.inverse.after(self.affine).after(prepared.reference_pixels)
-        return replace(prepared, starts=(*prepared.starts, start))
+    def moved(self, here: tuple[float, float], there: tuple[float, float]) -> Given:
+        """The same in pixels whose coordinates are larger by `here` on the reference and by `there` where they lead."""
+        back = AffineTransform.from_parameters(shift=(-here[0], -here[1]))
+        affine = AffineTransform.from_parameters(shift=there).after(self.affine).after(back)
+        points = replace(self.points, xy=self.points.xy + here, target=self.points.target + np.array(there))
+        return replace(self, points=points, affine=affine)
 
-    def told(self, alignment: Alignment, cfg: RegisterConfig) -> tuple[str, ...]:
-        """What became of the points, for the result's notes."""
+    def start(self, prepared: Prepared) -> AffineTransform:
+        """The affine between the working pixels of the pair: one more start of the search."""
+        return prepared.moving_pixels.inverse.after(self.affine).after(prepared.reference_pixels)
+
+    def told(self, cfg: RegisterConfig, *, local: bool = False) -> tuple[str, ...]:
+        """What became of the points, for the result's notes; `local` if they carry displacement beyond the affine."""
         if cfg.tie_points_use == "seed":
             return (f"{self.note}; their affine was one of the starts",)
-        local = alignment.flow is not None and bool(alignment.flow.field.array.any())
         beyond = "with the smooth displacement that they carry beyond it" if local else "without local displacement"
         return (f"{self.note}; it is the estimate, {beyond}; the images were not matched, only compared",)
 
@@ -70,12 +74,12 @@ def check_use(cfg: RegisterConfig) -> None:
         raise ConfigError("tie_points_use='replace' needs tie_points; give a file of them")
 
 
-def take_points(source: str | Path | TiePoints, reference: Raster, moving: Raster, georef: Transform) -> Given:
+def take_points(source: str | Path | TiePoints, reference: Grid, moving: Grid, georef: Transform) -> Given:
     """Read tie points and fit their affine.
 
     Args:
         source: a file that `read_tie_points` knows, or points in pixels of both images.
-        reference, moving: as read.
+        reference, moving: where their pixels are.
         georef: reference pixels -> moving pixels by the georeferences.
 
     Raises:
@@ -86,7 +90,7 @@ def take_points(source: str | Path | TiePoints, reference: Raster, moving: Raste
     name = name_of(source)
     given = source if isinstance(source, TiePoints) else read_tie_points(source, reference=reference, moving=moving)
     points, usable = usable_points(given, georef.inverse(given.moving_xy))
-    fit = checked_fit(points, reference.grid, str(name))
+    fit = checked_fit(points, reference, str(name))
     return Given(points, fit.affine, _words(str(name), given, usable, fit))
 
 

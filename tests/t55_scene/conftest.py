@@ -14,7 +14,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from somareg import api
+from somareg.register import api
 from somareg.scene import SceneCfg, SceneResult, outputs, register_scene
 
 Array = NDArray[Any]

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from somareg.errors import OutputError
+from somareg.register.tiles.journal import Journal
+from somareg.register.tiles.tile import TileResult
 from somareg.scene import SceneResult, journal, register
-from somareg.scene.journal import Journal
-from somareg.scene.tile import TileResult
 from tests.t55_scene.conftest import Pair, run
 
 KILLED = """

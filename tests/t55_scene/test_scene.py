@@ -13,7 +13,6 @@ import pytest
 import rasterio
 import torch
 
-from somareg.choices import Chosen
 from somareg.config import make_config
 from somareg.errors import OutputError, UnsupportedError
 from somareg.geometry import AffineTransform
@@ -24,11 +23,12 @@ from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import EngineCfg
 from somareg.matching.evidence import forward_backward
 from somareg.matching.matcher import Matcher
+from somareg.register.choose import Chosen
+from somareg.register.tiles.overview import GlobalMatch
+from somareg.register.tiles.tile import TileJob, TileResult, TileSettings, match_tile
 from somareg.report import load_report
 from somareg.scene import SceneResult, overview, register, register_scene, tile
 from somareg.scene.inputs import open_pair
-from somareg.scene.overview import GlobalMatch
-from somareg.scene.tile import TileJob, TileResult, TileSettings, match_tile
 from tests.small_network import save_network, small_network
 from tests.t55_scene.conftest import SIDE, SIZES, Pair, ground, make_geo_pair, paint, run, save, speckle, warp
 
@@ -237,7 +237,7 @@ def test_notes_of_the_engine_are_told_once(small: Pair, monkeypatch: pytest.Monk
     """Those of the engine of the tiles stand in the result; the overview adds why it took another one."""
     assert overviews(small, Chosen(notes=("matched without weights",))).notes == ()
     network = small_network()
-    monkeypatch.setattr("somareg.choices.MIN_SIDE", 161)  # an overview has 160
+    monkeypatch.setattr(choose, "MIN_SIDE", 161)  # an overview has 160
     (note,) = overviews(small, Chosen("model", network, notes=("read with care",))).notes
     assert "model needs 161 px a side" in note
 

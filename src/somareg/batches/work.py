@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from somareg import api
 from somareg.batches.manifest import FileMark
 from somareg.config import RegisterConfig, make_config
 from somareg.io.inputs import Located, file_of, locate, read_image, told_modalities
 from somareg.io.source import check_local_file
 from somareg.io.stac import StacAsset
 from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
+from somareg.register import api
 from somareg.types import Decision, Raster
 
 

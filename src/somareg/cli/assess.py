@@ -44,7 +44,7 @@ def assess(
         from somareg.config import make_config
 
         make_config(options)
-        from somareg import api
+        from somareg.register import api
 
         with ui.working():
             assessment = api.assess(moving, reference, progress=ui.progress, **options)

@@ -91,8 +91,17 @@ Scene = Annotated[
     str,
     _option(
         "--scene",
-        "always, never or auto: match tile by tile, in bounded memory (auto from 4096 px a side on)",
+        "always, never or auto: match tile by tile, in bounded memory (auto above 4096 px of common ground)",
         _RUN,
+        "NAME",
+    ),
+]
+Extent = Annotated[
+    str,
+    _option(
+        "--extent",
+        "reference: outputs on the whole reference, without data where MOVING is not; common: on the part it covers",
+        _OUTPUT,
         "NAME",
     ),
 ]

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from somareg.config import GcpMethod
-from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.errors import ReadError, UnsupportedError
 from somareg.io.ground_control import control_grid
 from somareg.types import IDENTITY, BoolArray, Grid
 
@@ -43,11 +43,6 @@ class Block(NamedTuple):
     width: int
     height: int
 
-    @property
-    def window(self) -> Window:
-        """The same as rasterio's window."""
-        return Window(self.x, self.y, self.width, self.height)
-
 
 @dataclass(frozen=True, eq=False)
 class RasterSource:
@@ -64,6 +59,7 @@ class RasterSource:
         has_alpha: the file has an alpha band; it became the mask.
         colormap: of a palette image that is not expanded, {} otherwise.
         notes: what was decided while opening.
+        corner: (x, y) of the first pixel that is seen, see `part`.
     """
 
     name: str
@@ -85,6 +81,12 @@ class RasterSource:
     units: tuple[str, ...] = ()
     band_tags: tuple[Mapping[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    corner: tuple[int, int] = (0, 0)
+
+    def part(self, block: Block) -> RasterSource:
+        """The same file of which nothing but a rectangle is seen: its grid and all blocks begin at that corner."""
+        corner = self.corner[0] + block.x, self.corner[1] + block.y
+        return replace(self, grid=self.grid.part(*block), corner=corner)
 
     def read(self, block: Block | None = None) -> tuple[NDArray[Any], BoolArray]:
         """Pixels (C, h, w) of a block (default: all) and their per-band mask (C, h, w), True where valid.
@@ -92,7 +94,8 @@ class RasterSource:
         Raises:
             ReadError: the file is truncated or damaged there.
         """
-        window = None if block is None else block.window
+        (left, top), area = self.corner, block or Block(0, 0, self.grid.width, self.grid.height)
+        window = Window(left + area.x, top + area.y, area.width, area.height)
         try:
             data = self.dataset.read(self.bands, window=window)
             mask = np.stack([self._declared(i, band, window) for i, band in zip(self.bands, data, strict=True)])
@@ -188,20 +191,6 @@ def check_local_file(path: str | Path, role: str) -> Path:
     if size == 0:
         raise ReadError(f"{role} image {text} is an empty file; fetch it again")
     return local
-
-
-def check_size(source: RasterSource, max_pixels: float) -> None:
-    """Refuse what would not fit before anything is allocated.
-
-    Raises:
-        InputError: more than `max_pixels` values (width x height x bands).
-    """
-    values = source.grid.width * source.grid.height * source.count
-    if values > max_pixels:
-        raise InputError(
-            f"{source.name} holds {values:.3g} pixel values ({source.grid.width} x {source.grid.height} x "
-            f"{source.count}), more than max_pixels = {max_pixels:.3g}; crop it or raise max_pixels"
-        )
 
 
 def _describe(

@@ -6,7 +6,6 @@ process as the local flow, where its marginal likelihood asks for one: points th
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -40,7 +39,7 @@ def align_given(
         pair: normalised images, which judge.
         start: what was known before the points.
         points: in the pixels of the pair.
-        cfg: settings of the engine; without `flow`, or with one that no gain reaches, there is no local displacement.
+        cfg: settings of the engine; without `flow`, or with one that follows nothing, there is no local displacement.
         progress: called with a stage's name and the share of the work done.
 
     Raises:
@@ -49,7 +48,7 @@ def align_given(
     progress("affine of the tie points", 0.1)
     fit, smooth = fit_smooth(points, fit_given(points))
     progress("local displacement of the tie points", 0.3)
-    follows = cfg.flow is not None and math.isfinite(cfg.flow.gain)
+    follows = cfg.flow is not None and cfg.flow.follow
     flow = _flow(points, fit, smooth, pair.shape, follows)
     progress("evidence", 0.6)
     estimate = compose(fit.affine, flow.field)

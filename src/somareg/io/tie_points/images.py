@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from somareg.io.source import open_source
-from somareg.types import Grid, Raster
+from somareg.types import Grid, Header, Raster
 
-ImageLike = str | Path | Raster | Grid
+ImageLike = str | Path | Raster | Header | Grid
 """A raster file (only its header is read), a raster in memory, or a grid."""
 
 
@@ -40,7 +40,7 @@ def known_images(reference: ImageLike | None, moving: ImageLike | None) -> Image
 def _known(image: ImageLike | None, role: str) -> tuple[Grid | None, Path | None]:
     if image is None or isinstance(image, Grid):
         return image, None
-    if isinstance(image, Raster):
+    if isinstance(image, Raster | Header):
         return image.grid, image.path
     with open_source(image, role=role) as source:
         return source.grid, Path(image)

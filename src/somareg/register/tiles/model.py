@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.affine import fit_affine_irls, to_transform
-from somareg.scene.field import Field, Lattice, Prior, Sums, certainty_at, choose_prior, gather_sums, solve
-from somareg.scene.layout import Layout
-from somareg.scene.tile import TileResult
+from somareg.register.tiles.field import Field, Lattice, Prior, Sums, certainty_at, choose_prior, gather_sums, solve
+from somareg.register.tiles.layout import Layout
+from somareg.register.tiles.tile import TileResult
 from somareg.types import BoolArray, FloatArray
 
 RATIOS = (0.02, 0.1, 0.5, 2.5, 12.0)

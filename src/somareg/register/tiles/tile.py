@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from somareg.choices import Chosen, engine_settings, search_radius, to_pair
 from somareg.config import RegisterConfig
 from somareg.errors import EstimationError, InputError
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import pixel_centres, source_window
-from somareg.io.source import Block, RasterSource, open_source
+from somareg.io.inputs import OpenImage, open_image
+from somareg.io.source import Block
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.engine import Alignment, EngineCfg, examine
 from somareg.matching.evidence import similarity
@@ -31,10 +31,12 @@ from somareg.matching.windows import WindowCfg, roomy
 from somareg.preprocess.grid import to_reference_grid
 from somareg.preprocess.normalise import normalise
 from somareg.quality.calibration import Engine, load_calibration
-from somareg.scene.inputs import ScenePair, bounded_cache, reading
-from somareg.scene.layout import SceneCfg
-from somareg.scene.overview import GlobalMatch, Overview
-from somareg.types import Grid, Raster, Transform
+from somareg.register.choose import Chosen, engine_settings, to_pair
+from somareg.register.ground import Ground
+from somareg.register.images import Images, bounded_cache
+from somareg.register.tiles.layout import SceneCfg
+from somareg.register.tiles.overview import GlobalMatch, Overview
+from somareg.types import Grid, Header, Raster, Transform
 
 ROOM_PX = 32  # moving pixels kept beyond what is searched: windows have margins
 MIN_VALID_SHARE = 0.1  # of a tile that must be valid in both images
@@ -46,22 +48,25 @@ TURN_DEG, SCALE = 1.0, 0.01  # a tile differs from the global affine by no more
 
 @dataclass(frozen=True, eq=False)
 class TileSettings:
-    """What all tiles of a scene have in common.
+    """What all tiles of a pair have in common. Pixels are those of the parts of the images that are looked at.
 
     Attributes:
-        moving, reference: files.
+        moving, reference: files, or images in memory.
+        moving_part, reference_part: the parts.
         moving_bands, reference_bands: 1-based.
-        cfg: settings, with the SAR scales that were settled for the whole scene.
-        georef: reference pixels -> moving pixels by the georeferences.
-        start: the global affine: reference pixels -> what `georef` takes (or moving pixels without a georeference).
+        cfg: settings, with the SAR scales that were settled for the whole pair.
+        georef: what corrections lead to -> moving pixels.
+        start: the global affine: reference pixels -> what `georef` takes.
         radius_px: search radius around it.
         engine: settings of the engine.
         model: file of the weights, None for the weight-free engine.
         device: torch's name.
     """
 
-    moving: Path
-    reference: Path
+    moving: Path | Raster
+    reference: Path | Raster
+    moving_part: Block
+    reference_part: Block
     moving_bands: tuple[int, ...]
     reference_bands: tuple[int, ...]
     cfg: RegisterConfig
@@ -79,8 +84,8 @@ class TileJob:
 
     Attributes:
         index: of the tile.
-        block: reference pixels.
-        settings: of the scene.
+        block: pixels of the reference's part.
+        settings: of the pair.
     """
 
     index: int
@@ -114,38 +119,48 @@ class TileResult:
 
 
 def tile_settings(
-    pair: ScenePair,
+    images: Images,
+    ground: Ground,
     overviews: tuple[Overview, Overview],
     start: GlobalMatch,
     cfg: RegisterConfig,
     sizes: SceneCfg,
-    chosen: Chosen,
-    device: torch.device,
+    engine: tuple[Chosen, torch.device],
 ) -> TileSettings:
-    """What is known of a scene when its tiles begin.
+    """What is known of a pair when its tiles begin.
 
     Args:
-        pair, overviews: of the images, reference and moving.
+        images, ground: what is looked at.
+        overviews: of reference and moving.
         start: of the overviews.
         cfg, sizes: as asked for.
-        chosen, device: what runs.
+        engine: what runs, and where.
     """
-    grid = pair.reference.header.grid
     reference, moving = overviews
-    # Absolute, for a worker may run elsewhere.
+    chosen, device = engine
     return TileSettings(
-        moving=pair.moving.path.absolute(),
-        reference=pair.reference.path.absolute(),
+        moving=_place(images.moving.facts),
+        reference=_place(images.reference.facts),
+        moving_part=ground.moving,
+        reference_part=ground.reference,
         moving_bands=moving.bands,
         reference_bands=reference.bands,
         cfg=cfg.model_copy(update={"moving_scale": moving.scale, "reference_scale": reference.scale}),
-        georef=pair.georef,
+        georef=ground.after_correction,
         start=start.affine,
-        radius_px=sizes.search_px(int(reference.to_full.matrix[0, 0])),
-        engine=engine_settings(cfg, grid, search_radius(cfg, grid)),
+        radius_px=sizes.search_px(reference.view.factor),
+        engine=engine_settings(cfg, images.reference.grid.part(*ground.reference), ground.radius_px),
         model=None if chosen.network is None else resolve(chosen.name),
         device=str(device),
     )
+
+
+def _place(image: Raster | Header) -> Path | Raster:
+    """Where a worker finds the pixels: a file by its whole path, for the worker may run elsewhere."""
+    if isinstance(image, Raster):
+        return image
+    assert image.path is not None  # what is not in memory is a file
+    return image.path.absolute()
 
 
 def match_tile(job: TileJob) -> TileResult:
@@ -239,16 +254,15 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         The pair and the affine from the tile's pixels to those of the moving patch; or why there is nothing to match.
     """
     settings, cfg, block = job.settings, job.settings.cfg, job.block
-    with open_source(settings.reference, **reading(cfg, "reference"), tell=False) as source:
-        data, seen = source.read(block)
-    picked = [band - 1 for band in settings.reference_bands]
-    reference, reference_mask = data[picked], np.asarray(seen.all(axis=0))
+    with open_image(settings.reference, "reference", None, cfg, again=True) as image:
+        data, reference_mask = image.window(_inside(settings.reference_part, block))
+    reference = data[[band - 1 for band in settings.reference_bands]]
     if reference_mask.mean() < MIN_VALID_SHARE:
         return "hardly any valid pixel in the reference"
     pad = math.ceil(settings.radius_px) + ROOM_PX
     grid = Grid(block.width, block.height)
-    with open_source(settings.moving, **reading(cfg, "moving"), tell=False) as source:
-        patch = _moving_patch(source, job, pad)
+    with open_image(settings.moving, "moving", None, cfg, again=True) as image:
+        patch = _moving_patch(image, job, pad)
     if patch is None:
         return "outside the moving image"
     moving, to_moving = patch
@@ -262,22 +276,28 @@ def _read_pair(job: TileJob) -> tuple[Pair, AffineTransform] | str:
     return pair, AffineTransform.from_parameters(shift=(pad, pad))
 
 
-def _moving_patch(source: RasterSource, job: TileJob, pad: int) -> tuple[Raster, Transform] | None:
+def _inside(part: Block, block: Block) -> Block:
+    """A block of a part, in pixels of the whole image."""
+    return block._replace(x=part.x + block.x, y=part.y + block.y)
+
+
+def _moving_patch(image: OpenImage, job: TileJob, pad: int) -> tuple[Raster, Transform] | None:
     """The part of the moving image under a tile, and the map from the tile's pixels to its pixels."""
     block, settings = job.block, job.settings
+    part, facts = settings.moving_part, image.facts
     shift = AffineTransform.from_parameters(shift=(block.x, block.y))
     whole = compose(settings.georef, settings.start, shift)
     columns, rows = (math.ceil((side + 2 * pad) / 16) + 1 for side in (block.width, block.height))
     points = whole(pixel_centres(0, 0, columns, rows) * 16.0 - pad)
     density = float(np.nanmax(np.abs(np.diff(points[:2], axis=0)), initial=16.0)) / 16.0
-    window = source_window(points, source.grid.shape, margin=8 + math.ceil(density))
+    window = source_window(points, (part.height, part.width), margin=8 + math.ceil(density))
     if window is None:
         return None
-    if window[2] * window[3] * source.count > MAX_VALUES:
+    if window[2] * window[3] * facts.count > MAX_VALUES:
         raise InputError(
-            f"{source.name} is so much finer than the reference that one tile covers {window[2]} x {window[3]} of its "
+            f"{facts.name} is so much finer than the reference that one tile covers {window[2]} x {window[3]} of its "
             "pixels; bring it nearer to the reference's pixel size first"
         )
-    data, seen = source.read(Block(*window))
-    raster = Raster(data, np.asarray(seen.all(axis=0)), Grid(window[2], window[3]), name=source.name)
+    data, mask = image.window(_inside(part, Block(*window)))
+    raster = Raster(data, mask, Grid(window[2], window[3]), name=facts.name)
     return raster, compose(AffineTransform.from_parameters(shift=(-window[0], -window[1])), whole)

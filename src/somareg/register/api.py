@@ -3,62 +3,40 @@
 from __future__ import annotations
 
 import logging
-import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from somareg.assemble import build_result
-from somareg.choices import (
-    LONGEST,
-    choose_device,
-    choose_model,
-    engine_settings,
-    load_model,
-    pair_tensors,
-    search_radius,
-)
 from somareg.clock import Clock
 from somareg.config import RegisterConfig, Resampling, make_config
-from somareg.given import check_use, name_of, reach_px, take_points
-from somareg.io import (
-    assume_crs,
-    check_overlap,
-    from_array,
-    georeference,
-    read_estimate,
-)
+from somareg.given import check_use, name_of, take_points
+from somareg.io import from_array, read_estimate
 from somareg.io.dataarray import is_dataarray, to_dataarray
-from somareg.io.inputs import Image, Located, file_of, locate, read_image, told_modalities
-from somareg.io.source import open_source
-from somareg.matching.engine import align
-from somareg.matching.given import align_given
-from somareg.matching.threads import few_threads
-from somareg.preprocess.prepare import prepare
-from somareg.report import OUTPUTS
-from somareg.types import (
-    Assessment,
-    BoolArray,
-    Estimate,
-    Grid,
-    Progress,
-    Raster,
-    Result,
-    TiePoints,
-    Transform,
-    Verdict,
-)
+from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
+from somareg.register.choose import choose_device, choose_model, load_model
+from somareg.register.images import open_images
+from somareg.register.locate import find_ground
+from somareg.register.plan import is_tiled, plan
+from somareg.register.result import build_result
+from somareg.register.tiled import Tiling, match_tiled
+from somareg.register.tiles.layout import SceneCfg
+from somareg.register.whole import match_whole
+from somareg.register.workspace import open_workspace
+from somareg.report.stac import need_pystac
+from somareg.types import Assessment, BoolArray, Estimate, Progress, Result, TiePoints, Verdict
 from somareg.warp.engine import apply, apply_to_file
 from somareg.warp.plan import Resolution
 
-__all__ = ["Image", "assess", "load_model", "plan", "register", "warp"]
+__all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
 log = logging.getLogger("somareg")
 
 ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
+OUTPUTS = 0.8  # share of the work done when `register_scene` begins to write
+
+SceneResult = Result
+"""What `register_scene` returns."""
 
 
 def register(
@@ -76,10 +54,17 @@ def register(
     reference_mask: BoolArray | None = None,
     tie_points: str | Path | TiePoints | None = None,
     tie_points_use: str = "seed",
+    extent: str = "reference",
+    scene: str = "auto",
+    workers: int | None = None,
+    dask: Any = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Result:
     """Estimate how `moving` must be warped to lie on `reference`, and how far to trust it.
+
+    Images may have any size, and one may be much smaller than the other: only the ground that both can show is read.
+    Where that is more than 4096 px long, it is matched in tiles, in bounded memory.
 
     Args:
         moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype; also STAC
@@ -98,6 +83,10 @@ def register(
         tie_points: matched elsewhere: a file that `read_tie_points` knows, or points in pixels of both images.
         tie_points_use: "seed" makes their robust affine one more start of the search; "replace" matches nothing, takes
             affine and local displacement from them, and lets the images judge.
+        extent: "reference" gives everything on the whole grid of the reference, without data where the moving image
+            is not; "common" on the part that the moving image covers, as if the reference had been cropped to it.
+        scene: "auto" matches in tiles what is larger than 4096 px, "always" everything, "never" nothing.
+        workers, dask: who does the tiles, see `somareg.jobs.open_runner`; this process one by one without.
         progress: called with a stage's name and the share of work done, 0-1.
         **options: any other field of `somareg.config.RegisterConfig`.
 
@@ -122,42 +111,106 @@ def register(
             "seed": seed,
             "tie_points": name_of(tie_points),
             "tie_points_use": tie_points_use,
+            "extent": extent,
+            "scene": scene,
             **options,
         }
     )
+    tiling = Tiling(workers=workers, dask=dask)
+    return _register(images, cfg, (moving_mask, reference_mask), tie_points, tiling, progress or _quiet)
+
+
+def register_scene(
+    moving: Image,
+    reference: Image,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    stac: bool = False,
+    workers: int | None = None,
+    dask: Any = None,
+    scene: SceneCfg | None = None,
+    tie_points: str | Path | TiePoints | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> SceneResult:
+    """Register in tiles whatever the size, and write the outputs; what is finished survives a kill.
+
+    Args:
+        moving, reference: as for `register`.
+        out: folder for the outputs; finished tiles are kept in it until they are written.
+        resume: go on from the finished tiles of a run that was killed in this folder.
+        overwrite: replace earlier outputs; without `resume` also begin an unfinished run anew.
+        force: write aligned.tif even on no-go.
+        stac: describe the outputs in a STAC Item.
+        workers, dask, tie_points, progress, **options: as for `register`.
+        scene: sizes of tiles, overview and nodes.
+
+    Returns:
+        The result, with `folder` and `tiles`; the same files as `Result.save` writes are in the folder.
+
+    Raises:
+        OutputError: another run is at work in the folder, it holds something else, or it cannot be written.
+        UnsupportedError: `stac` without pystac, or processes for an image in memory.
+        SomaregError: as `register`.
+    """
+    if stac:
+        need_pystac()
+    images = locate(moving, "moving"), locate(reference, "reference")
+    told = told_modalities(*images, options)
+    cfg = make_config({**options, **told, "tie_points": name_of(tie_points), "scene": "always"})
+    tell = progress or _quiet
+    with open_workspace(Path(out), resume=resume, overwrite=overwrite) as workspace:
+        tiling = Tiling(scene or SceneCfg(), workers, dask, workspace)
+        result = _register(
+            images, cfg, (None, None), tie_points, tiling, lambda stage, share: tell(stage, OUTPUTS * share)
+        )
+        result.save(
+            Path(out),
+            overwrite=True,
+            force=force,
+            stac=stac,
+            progress=lambda stage, share: tell(stage, OUTPUTS + (1 - OUTPUTS) * share),
+        )
+    tell("done", 1.0)
+    return result
+
+
+def _quiet(stage: str, share: float) -> None:
+    """Progress that nobody asked for."""
+
+
+def _register(
+    located: tuple[Located, Located],
+    cfg: RegisterConfig,
+    masks: tuple[BoolArray | None, BoolArray | None],
+    tie_points: str | Path | TiePoints | None,
+    tiling: Tiling,
+    tell: Progress,
+) -> Result:
+    """The story of every pair, whatever its size and wherever it comes from; see `register`."""
     check_use(cfg)
-    where = choose_device(cfg.device)
-    chosen = choose_model(cfg, where)
-    tell = progress or (lambda stage, share: None)
+    device = choose_device(cfg.device)
+    chosen = choose_model(cfg, device)
     clock = Clock()
     tell("reading", 0.0)
-    moved = _read(images[0], "moving", moving_mask, cfg)
-    fixed = _read(images[1], "reference", reference_mask, cfg)
-    georef = _join(fixed, moved)
-    clock.lap("read")
-    given = None if tie_points is None else take_points(tie_points, fixed, moved, georef)
-    radius = search_radius(cfg, fixed.grid)
-    reach = radius + (reach_px(given.affine, fixed.grid.shape) if given else 0.0)
-    prepared = prepare(moved, fixed, georef, cfg, longest=LONGEST[cfg.preset], radius_px=reach)
-    prepared = given.as_start(prepared) if given else prepared
-    clock.lap("prepare")
-    torch.manual_seed(cfg.seed)
-    pair = pair_tensors(prepared, where, (cfg.reference_modality, cfg.moving_modality))
-    chosen = chosen.on(prepared.reference_mask.shape, prepared.moving_mask.shape)
-    engine = engine_settings(cfg, fixed.grid, radius)
-    with few_threads(max(prepared.reference_mask.shape)) as cores:
-        if given and cfg.tie_points_use == "replace":
-            alignment = align_given(pair, prepared.starts[0], given.at_work(prepared), engine, tell)
+    with open_images(*located, cfg, masks) as images:
+        given = None
+        if tie_points is not None:
+            given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
+        ground = find_ground(images, cfg, given)
+        clock.lap("open")
+        if is_tiled(cfg, ground):
+            findings = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)
         else:
-            alignment = align(pair, prepared.starts, engine, tell, chosen.network, cores)
-    clock.lap("match")
-    tell("judging", 0.92)
-    result = build_result(cfg, fixed, moved, georef, prepared, alignment, chosen.engine)
-    clock.lap("judge")
+            findings = match_whole(images, ground, cfg, (chosen, device), given, clock, tell)
+        tell("judging", 0.98)
+        settings = {**cfg.model_dump(mode="json"), "device_used": str(device), **findings.ran.settings}
+        result = build_result(images, findings, cfg, settings, clock, tiling.workspace.folder)
     tell("done", 1.0)
-    settings = {**result.settings, "device_used": str(where), **chosen.settings}
-    notes = (*result.notes, *chosen.notes, *(given.told(alignment, cfg) if given else ()))
-    return replace(result, timings=clock.laps, settings=settings, notes=notes)
+    return result
 
 
 def assess(moving: Image, reference: Image, **options: Any) -> Assessment:
@@ -174,7 +227,6 @@ def assess(moving: Image, reference: Image, **options: Any) -> Assessment:
     quality = result.quality
     rms = quality.shift_before_px
     metres = None if quality.metres_per_pixel is None else rms * quality.metres_per_pixel
-    mean = result.displacement.array.reshape(2, -1).mean(1)
     verdict = result.verdict
     if verdict.decision == "go":
         if rms <= ALIGNED_PX:
@@ -183,7 +235,17 @@ def assess(moving: Image, reference: Image, **options: Any) -> Assessment:
         else:
             reasons = (f"The images are {rms:.2f} px RMS apart; `somareg register` can align them.", *verdict.reasons)
             verdict = Verdict("review", reasons, verdict.probability)
-    return Assessment(verdict, rms, metres, (float(mean[0]), float(mean[1])), result)
+    return Assessment(verdict, rms, metres, _mean_offset(result), result)
+
+
+def _mean_offset(result: Result) -> tuple[float, float]:
+    """Mean displacement (dx, dy) on the ground that both images can show, pixels."""
+    previews = result.previews
+    rows, columns = previews.reference.shape[:2]
+    y, x = np.mgrid[0 : rows - 1 : 65j, 0 : columns - 1 : 65j]
+    points = np.stack([x.ravel(), y.ravel()], axis=-1) * previews.step + previews.corner
+    dx, dy = (result.correction(points) - points).mean(axis=0)
+    return float(dx), float(dy)
 
 
 def warp(
@@ -226,61 +288,6 @@ def warp(
     return apply_to_file(
         subject, known, out, resampling=resampling, resolution=resolution, overwrite=overwrite, progress=progress
     )
-
-
-def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str, Any]:
-    """What `register` would do with two files or STAC Items; only headers are read."""
-    images = locate(moving, "moving"), locate(reference, "reference")
-    cfg = make_config({**options, **told_modalities(*images, options)})
-    check_use(cfg)
-    described: dict[str, Any] = {}
-    grids: dict[str, Grid] = {}
-    for role, image in zip(("moving", "reference"), images, strict=True):
-        path: Any = file_of(image)
-        with open_source(path, role=role) as source:
-            grids[role] = source.grid
-            described[role] = {
-                "file": str(path),
-                "size": f"{source.grid.width} x {source.grid.height} px",
-                "bands": source.count,
-                "dtype": str(source.dtype),
-                "georeferenced": source.grid.is_georeferenced,
-            }
-    fixed, moved = grids["reference"], grids["moving"]
-    factor = max(1, math.ceil(max(fixed.shape) / LONGEST[cfg.preset]))
-    working = fixed.height // factor, fixed.width // factor
-    pixels = working[0] * working[1]
-    full = fixed.width * fixed.height
-    radius = search_radius(cfg, fixed) if fixed.is_georeferenced else None
-    device = choose_device(cfg.device)
-    # Georeferenced, the moving image is brought to the reference's grid and more.
-    away = working if fixed.is_georeferenced else (moved.height // factor, moved.width // factor)
-    chosen = choose_model(cfg, device).on(working, away)
-    return {
-        **described,
-        **({"tie_points": f"{cfg.tie_points} ({cfg.tie_points_use})"} if cfg.tie_points else {}),
-        "search": cfg.search,
-        "search_radius_px": None if radius is None else round(radius, 1),
-        "working_size": f"{working[1]} x {working[0]} px (1/{factor} of the reference)",
-        "memory_mb": round((pixels * 400 + full * 40) / 1e6),
-        "model": chosen.name,
-        **({"notes": list(chosen.notes)} if chosen.notes else {}),
-        "device": str(device),
-        "outputs": list(OUTPUTS),
-    }
-
-
-def _read(image: Located, role: str, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
-    raster = read_image(image, role, mask, cfg)
-    return assume_crs(raster, cfg.assume_crs) if cfg.assume_crs and raster.grid.crs is None else raster
-
-
-def _join(reference: Raster, moving: Raster) -> Transform:
-    names = reference.name, moving.name
-    georef = georeference(reference.grid, moving.grid, names)
-    if reference.grid.is_georeferenced:
-        check_overlap(reference.grid, moving.grid, names)
-    return georef
 
 
 def _estimate(known: Result | Estimate | str | Path) -> Estimate:

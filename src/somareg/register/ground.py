@@ -1,0 +1,166 @@
+"""The ground that both images can show: everything is cut to it and sized by it before anything is matched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from somareg.errors import NoOverlapError
+from somareg.geometry import AffineTransform, compose
+from somareg.geometry.lattice import jacobian_at, source_window
+from somareg.io.raster import MIN_SIDE
+from somareg.io.source import Block
+from somareg.types import FloatArray, Grid, Transform
+
+ROOM_PX = 8  # moving pixels kept beyond what is searched, see `preprocess.prepare`
+STEP_PX = 16  # the part of the reference begins at a multiple: nodes of a displacement then lie on those of the whole
+_LINES = 65
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The part of each image that is looked at.
+
+    Attributes:
+        reference, moving: parts, in pixels of the whole images.
+        footprint: (height, width) of the smaller image, reference pixels: what the search is sized by.
+        radius_px: how far is searched.
+        georef: pixels of the reference's part -> pixels of the moving one's, as far as known before matching.
+        is_placed: whether georeferences say so.
+    """
+
+    reference: Block
+    moving: Block
+    footprint: tuple[float, float]
+    radius_px: float
+    georef: Transform
+    is_placed: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the reference's part."""
+        return self.reference.height, self.reference.width
+
+    @property
+    def there(self) -> tuple[int, int]:
+        """(x, y) of the corner of the part that corrections lead to: of the reference by georeference."""
+        return self.reference[:2] if self.is_placed else self.moving[:2]
+
+    @property
+    def knows(self) -> bool:
+        """Whether `georef` says more than that nothing is known."""
+        start = self.georef
+        return self.is_placed or not (isinstance(start, AffineTransform) and np.array_equal(start.matrix, np.eye(2, 3)))
+
+    @property
+    def after_correction(self) -> Transform:
+        """Where corrections lead to -> pixels of the moving image's part."""
+        return self.georef if self.is_placed else AffineTransform.identity()
+
+
+Radius = Callable[[float], float]
+"""Search radius, reference pixels, of a footprint with a longer side of so many."""
+
+
+def common_ground(reference: Grid, moving: Grid, georef: Transform, radius: Radius, more_px: float = 0.0) -> Ground:
+    """The moving image's footprint on the reference, grown by the search radius, and the same the other way round.
+
+    Without georeferences nothing is known: both images as they are.
+
+    Args:
+        reference, moving: whole grids.
+        georef: reference pixels -> moving pixels.
+        radius: see `Radius`.
+        more_px: that is searched beyond the radius, for points that were given.
+
+    Raises:
+        NoOverlapError: the moving image cannot be placed.
+    """
+    whole = Block(0, 0, reference.width, reference.height)
+    other = Block(0, 0, moving.width, moving.height)
+    if not reference.is_georeferenced:
+        footprint = min(reference.shape, moving.shape, key=max)
+        return Ground(whole, other, footprint, radius(max(reference.shape)) + more_px, georef, is_placed=False)
+    back = georef.inverse(_outline(Block(0, 0, moving.width, moving.height)))
+    back = back[np.isfinite(back).all(axis=1)]
+    if not len(back):
+        raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
+    low, high = back.min(axis=0), back.max(axis=0)
+    frame = np.array([reference.width, reference.height], float)
+    # A swath or another projection may show the middle and none of the outline.
+    size = np.minimum(high - low + 1, frame)
+    reach = radius(float(size.max())) + more_px
+    here = _grown(low, high, reach, whole)
+    away = _window(georef, here, reach + ROOM_PX, moving)
+    shift = AffineTransform.from_parameters
+    between = compose(shift(shift=(-away.x, -away.y)), georef, shift(shift=here[:2]))
+    return Ground(here, away, (float(size[1]), float(size[0])), reach, between, is_placed=True)
+
+
+def footprint_area(georef: Transform, moving: Grid) -> float:
+    """Reference pixels that the moving image's frame covers."""
+    centre = georef.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
+    jacobian = jacobian_at(georef, (float(centre[0]), float(centre[1])))
+    return float(moving.width * moving.height / max(abs(np.linalg.det(jacobian)), 1e-12))
+
+
+def around(block: Block, radius_px: float, moving: Grid, start: AffineTransform, ground: Ground) -> Ground:
+    """The ground when the place of a small image was found by looking: a part of the reference.
+
+    Args:
+        block: part of the reference that shows it.
+        radius_px: how far is searched.
+        moving: whole grid.
+        start: whole reference pixels -> whole moving pixels.
+        ground: what was known before.
+    """
+    here = _grown(
+        np.array(block[:2], float),
+        np.array([block.x + block.width - 1.0, block.y + block.height - 1.0]),
+        radius_px,
+        ground.reference,
+    )
+    away = _window(start, here, radius_px + ROOM_PX, moving)
+    shift = AffineTransform.from_parameters
+    between = shift(shift=(-away.x, -away.y)).after(start).after(shift(shift=here[:2]))
+    return replace(ground, reference=here, moving=away, radius_px=radius_px, georef=between)
+
+
+def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
+    """The rectangle from `low` to `high` and `by` pixels around it, inside the frame, not below the smallest side."""
+    spans = []
+    for first, last, length in zip(low - by, high + by, (frame.width, frame.height), strict=True):
+        short = max(0.0, MIN_SIDE + STEP_PX - (min(last, length - 1.0) - max(first, 0.0)))
+        start = int(max(first - short, 0.0)) // STEP_PX * STEP_PX
+        start = max(0, min(start, (length - MIN_SIDE) // STEP_PX * STEP_PX))
+        spans.append((start, min(length, max(int(np.ceil(last + short)) + 1, start + MIN_SIDE))))
+    (left, right), (top, bottom) = spans
+    return Block(left, top, right - left, bottom - top)
+
+
+def _window(to_moving: Transform, here: Block, reach_px: float, moving: Grid) -> Block:
+    """The part of the moving image that may show a part of the reference."""
+    points = _outline(here, reach_px, inside=True)
+    spacing = max(here.width, here.height) / (_LINES - 1)
+    there = to_moving(points)
+    finite = there[np.isfinite(there).all(axis=1)]
+    centre = to_moving.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
+    jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
+    if not len(finite) or not np.isfinite(jacobian).all():
+        raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
+    margin = 8 if to_moving.is_affine else 8 + int(np.ceil(spacing * np.abs(jacobian).sum(axis=1).max()))
+    return Block(*(source_window(finite, moving.shape, margin) or (0, 0, moving.width, moving.height)))
+
+
+def _outline(block: Block, beyond: float = 0.0, *, inside: bool = False) -> FloatArray:
+    """Points (N, 2) along a rectangle's edge, `beyond` pixels outside; or all over it."""
+    x, y = (
+        np.linspace(first - 0.5 - beyond, first + length - 0.5 + beyond, _LINES)
+        for first, length in ((block.x, block.width), (block.y, block.height))
+    )
+    columns, rows = np.meshgrid(x, y)
+    kept = np.ones(columns.shape, bool)
+    kept[1:-1, 1:-1] = inside
+    return np.stack([columns[kept], rows[kept]], axis=-1)
