@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from somareg.scene import outputs
+from somareg import report
 from somareg.types import TiePoints, Transform
 from somareg.view import Scene, Server, find_folder, make_app
 from somareg.view.arrows import NOTHING_PX
@@ -91,7 +91,7 @@ def tiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     place = tmp_path_factory.mktemp("tiled")
     pair = make_pair(place, SIDE, seed=5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "render_report", lambda result, record: "")
+        patch.setattr(report, "render_report", lambda result, record: "")
         found = run(pair.moving, pair.reference, place / "out")
     yield from show(place / "out", found, bend)
 

@@ -202,7 +202,7 @@ def _register(
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
         ground = find_ground(images, cfg, given)
         clock.lap("open")
-        if is_tiled(cfg, ground):
+        if is_tiled(cfg, ground, tiling.sizes):
             findings = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)
         else:
             findings = match_whole(images, ground, cfg, (chosen, device), given, clock, tell)

@@ -17,17 +17,24 @@ from somareg.register.locate import known_ground
 from somareg.register.result import NODE_PX
 from somareg.register.tiles.layout import SceneCfg, lay_tiles
 from somareg.register.tiles.overview import factors
+from somareg.register.tiles.votes import MIN_SURE
 from somareg.report import OUTPUTS
 from somareg.types import Grid
 
 WHOLE_BYTES, TILED_BYTES = 400, 700_000_000  # per working pixel of a pair matched whole; of one matched in tiles
 
 
-def is_tiled(cfg: RegisterConfig, ground: Ground) -> bool:
-    """Whether a pair is matched in tiles; points that replace the match need none."""
+def is_tiled(cfg: RegisterConfig, ground: Ground, sizes: SceneCfg) -> bool:
+    """Whether a pair is matched in tiles.
+
+    Points that replace the match need none, and a ground of so few tiles that they cannot vouch for each other is
+    matched whole even where tiles were asked for: it is the same ground, and one verdict.
+    """
     if cfg.tie_points_use == "replace" or cfg.scene == "never":
         return False
-    return cfg.scene == "always" or max(ground.shape) > SCENE_PX
+    if cfg.scene == "auto" and max(ground.shape) <= SCENE_PX:
+        return False
+    return len(lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset]).blocks) >= MIN_SURE
 
 
 def matches_in_tiles(moving: str | Path, reference: str | Path, options: Mapping[str, Any]) -> bool:
@@ -35,7 +42,7 @@ def matches_in_tiles(moving: str | Path, reference: str | Path, options: Mapping
     located = locate(moving, "moving"), locate(reference, "reference")
     cfg = make_config({**options, **told_modalities(*located, options)})
     with open_images(*located, cfg, again=True) as images:
-        return is_tiled(cfg, known_ground(images, cfg))
+        return is_tiled(cfg, known_ground(images, cfg), SceneCfg())
 
 
 def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str, Any]:
@@ -49,9 +56,8 @@ def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str,
         ground = known_ground(images, cfg)
         grid = images.reference.grid
         size = f"{ground.reference.width} x {ground.reference.height} px of the reference"
-        tiled = is_tiled(cfg, ground)
-        if tiled:
-            sizes = SceneCfg()
+        sizes = SceneCfg()
+        if is_tiled(cfg, ground, sizes):
             factor, _ = factors(ground, sizes.factor(ground.shape))
             layout = lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset])
             height, width = (side // factor for side in ground.shape)
