@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("somareg.io")
 
 Image: TypeAlias = "str | Path | NDArray[Any] | Raster | Header | xarray.DataArray | pystac.Item | pystac.Asset"
-"""Path of a raster or "item.json#ASSET", array, Raster, image of a `Result`, DataArray with rioxarray's georeference, STAC Item or Asset."""
+"""Path of a raster or "item.json#ASSET", array, Raster, an image of a `Result`, DataArray, STAC Item or Asset."""
 
 Located: TypeAlias = "str | Path | NDArray[Any] | Raster | xarray.DataArray | StacAsset"
 
