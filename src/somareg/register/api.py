@@ -16,7 +16,7 @@ from somareg.io.dataarray import is_dataarray, to_dataarray
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.register.choose import choose_device, choose_model, load_model
 from somareg.register.images import open_images
-from somareg.register.locate import find_ground
+from somareg.register.locate import likely_grounds
 from somareg.register.plan import is_tiled, plan
 from somareg.register.result import build_result
 from somareg.register.tiled import Tiling, match_tiled
@@ -200,12 +200,19 @@ def _register(
         given = None
         if tie_points is not None:
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
-        ground = find_ground(images, cfg, given)
+        grounds = likely_grounds(images, cfg, given)
         clock.lap("open")
-        if is_tiled(cfg, ground, tiling.sizes):
-            findings = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)
-        else:
-            findings = match_whole(images, ground, cfg, (chosen, device), given, clock, tell)
+        findings = None
+        for ground in grounds:
+            if is_tiled(cfg, ground, tiling.sizes):
+                found = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)
+            else:
+                found = match_whole(images, ground, cfg, (chosen, device), given, clock, tell)
+            if findings is None or found.support.probability > findings.support.probability:
+                findings = found
+            if findings.is_likely:
+                break
+        assert findings is not None  # there is one ground at least
         tell("judging", 0.98)
         settings = {**cfg.model_dump(mode="json"), "device_used": str(device), **findings.ran.settings}
         result = build_result(images, findings, cfg, settings, clock, tiling.workspace.folder)

@@ -10,7 +10,7 @@ import numpy as np
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.geometry.field import LatticeValues
 from somareg.io.source import Block
-from somareg.quality import Support
+from somareg.quality import Support, load_calibration
 from somareg.register.choose import Chosen
 from somareg.types import BoolArray, FloatArray, Raster
 
@@ -107,6 +107,11 @@ class Findings:
     step: int = 1
     notes: tuple[str, ...] = ()
     tiles: tuple[Any, ...] = ()
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether the images speak for it so much that it may be right."""
+        return self.support.probability >= load_calibration(self.ran.engine).review
 
     def moved(self, here: Corner, there: Corner) -> Findings:
         """The same in pixels whose coordinates are larger by `here` on the reference and by `there` where maps lead."""

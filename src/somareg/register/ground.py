@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,18 +25,18 @@ class Ground:
 
     Attributes:
         reference, moving: parts, in pixels of the whole images.
-        footprint: (height, width) of the smaller image, reference pixels: what the search is sized by.
         radius_px: how far is searched.
         georef: pixels of the reference's part -> pixels of the moving one's, as far as known before matching.
         is_placed: whether georeferences say so.
+        notes: how it was found, for the result.
     """
 
     reference: Block
     moving: Block
-    footprint: tuple[float, float]
     radius_px: float
     georef: Transform
     is_placed: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,8 +81,7 @@ def common_ground(reference: Grid, moving: Grid, georef: Transform, radius: Radi
     whole = Block(0, 0, reference.width, reference.height)
     other = Block(0, 0, moving.width, moving.height)
     if not reference.is_georeferenced:
-        footprint = min(reference.shape, moving.shape, key=max)
-        return Ground(whole, other, footprint, radius(max(reference.shape)) + more_px, georef, is_placed=False)
+        return Ground(whole, other, radius(max(reference.shape)) + more_px, georef, is_placed=False)
     back = georef.inverse(_outline(Block(0, 0, moving.width, moving.height)))
     back = back[np.isfinite(back).all(axis=1)]
     if not len(back):
@@ -96,7 +95,7 @@ def common_ground(reference: Grid, moving: Grid, georef: Transform, radius: Radi
     away = _window(georef, here, reach + ROOM_PX, moving)
     shift = AffineTransform.from_parameters
     between = compose(shift(shift=(-away.x, -away.y)), georef, shift(shift=here[:2]))
-    return Ground(here, away, (float(size[1]), float(size[0])), reach, between, is_placed=True)
+    return Ground(here, away, reach, between, is_placed=True)
 
 
 def footprint_area(georef: Transform, moving: Grid) -> float:
@@ -106,26 +105,25 @@ def footprint_area(georef: Transform, moving: Grid) -> float:
     return float(moving.width * moving.height / max(abs(np.linalg.det(jacobian)), 1e-12))
 
 
-def around(block: Block, radius_px: float, moving: Grid, start: AffineTransform, ground: Ground) -> Ground:
-    """The ground when the place of a small image was found by looking: a part of the reference.
+def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Radius, *notes: str) -> Ground:
+    """The common ground when an affine tells where it is and no georeference does.
 
     Args:
-        block: part of the reference that shows it.
-        radius_px: how far is searched.
-        moving: whole grid.
-        start: whole reference pixels -> whole moving pixels.
-        ground: what was known before.
+        start: reference pixels -> moving pixels.
+        reference, moving: whole grids.
+        radius: see `Radius`.
+        *notes: where `start` comes from.
     """
-    here = _grown(
-        np.array(block[:2], float),
-        np.array([block.x + block.width - 1.0, block.y + block.height - 1.0]),
-        radius_px,
-        ground.reference,
-    )
-    away = _window(start, here, radius_px + ROOM_PX, moving)
+    whole = Block(0, 0, reference.width, reference.height)
+    back = start.inverse(_outline(Block(0, 0, moving.width, moving.height)))
+    low, high = back.min(axis=0), back.max(axis=0)
+    size = np.minimum(high - low + 1, [reference.width, reference.height])
+    reach = radius(float(size.max()))
+    here = _grown(low, high, reach, whole)
+    away = _window(start, here, reach + ROOM_PX, moving)
     shift = AffineTransform.from_parameters
     between = shift(shift=(-away.x, -away.y)).after(start).after(shift(shift=here[:2]))
-    return replace(ground, reference=here, moving=away, radius_px=radius_px, georef=between)
+    return Ground(here, away, reach, between, is_placed=False, notes=notes)
 
 
 def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:

@@ -123,6 +123,7 @@ def match_tiled(
         notes=(
             *images.moving.facts.notes,
             *images.reference.facts.notes,
+            *ground.notes,
             *reference.notes,
             *moving.notes,
             *_notes(tiles, layout),

@@ -82,7 +82,7 @@ def match_whole(
         reference=View(reference, ground.reference, 1, reference.valid_share),
         moving=View(moving, ground.moving, 1, moving.valid_share),
         ran=chosen,
-        notes=(*moving.notes, *reference.notes, *prepared.notes, *chosen.notes, *told),
+        notes=(*moving.notes, *reference.notes, *ground.notes, *prepared.notes, *chosen.notes, *told),
     )
     return findings.moved(here, ground.there)
 
