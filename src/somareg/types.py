@@ -364,6 +364,12 @@ class Previews:
     step: float
     corner: tuple[float, float] = (0.0, 0.0)
 
+    @property
+    def area(self) -> tuple[float, float, float, float]:
+        """(left, top, width, height) of the reference that the pictures show, pixels."""
+        rows, columns = self.reference.shape[:2]
+        return (*self.corner, columns * self.step, rows * self.step)
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
