@@ -446,7 +446,8 @@ class Result:
         """
         if self.saver is None:
             raise RuntimeError("this Result was built without a saver; use somareg.register")
-        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac, progress=progress)
+        told = {} if progress is None else {"progress": progress}
+        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac, **told)
 
     def to_xarray(self, what: Literal["aligned", "displacement"] = "aligned", *, force: bool = False) -> Any:
         """An output as `xarray.DataArray` on the reference grid, with CRS and nodata value for rioxarray.

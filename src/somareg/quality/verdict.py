@@ -40,7 +40,7 @@ def _doubts(quality: Quality) -> list[str]:
     if quality.folding > MAX_FOLDING:
         doubts.append(f"The displacement folds over itself on {quality.folding:.1%} of the image.")
     if quality.overlap < MIN_OVERLAP:
-        doubts.append(f"The images share only {quality.overlap:.0%} of the smaller one.")
+        doubts.append(f"Only {quality.overlap:.0%} of the smaller image is covered by the other one.")
     return doubts
 
 
