@@ -15,7 +15,7 @@ from somareg.io.source import Block
 from somareg.types import FloatArray, Grid, Transform
 
 ROOM_PX = 8  # moving pixels kept beyond what is searched, see `preprocess.prepare`
-STEP_PX = 16  # the part of the reference begins at a multiple: nodes of a displacement then lie on those of the whole
+EDGE_PX = 8  # that kernels reach
 _LINES = 65
 
 
@@ -130,9 +130,8 @@ def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
     """The rectangle from `low` to `high` and `by` pixels around it, inside the frame, not below the smallest side."""
     spans = []
     for first, last, length in zip(low - by, high + by, (frame.width, frame.height), strict=True):
-        short = max(0.0, MIN_SIDE + STEP_PX - (min(last, length - 1.0) - max(first, 0.0)))
-        start = int(max(first - short, 0.0)) // STEP_PX * STEP_PX
-        start = max(0, min(start, (length - MIN_SIDE) // STEP_PX * STEP_PX))
+        short = max(0.0, MIN_SIDE - (min(last, length - 1.0) - max(first, 0.0)))
+        start = max(0, min(int(np.floor(first - short)), length - MIN_SIDE))
         spans.append((start, min(length, max(int(np.ceil(last + short)) + 1, start + MIN_SIDE))))
     (left, right), (top, bottom) = spans
     return Block(left, top, right - left, bottom - top)
@@ -140,16 +139,26 @@ def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
 
 def _window(to_moving: Transform, here: Block, reach_px: float, moving: Grid) -> Block:
     """The part of the moving image that may show a part of the reference."""
-    points = _outline(here, reach_px, inside=True)
-    spacing = max(here.width, here.height) / (_LINES - 1)
-    there = to_moving(points)
-    finite = there[np.isfinite(there).all(axis=1)]
+    whole = Block(0, 0, moving.width, moving.height)
+    there = to_moving(_outline(here, reach_px, inside=True))
+    if to_moving.is_affine:
+        low, high = np.floor(there.min(axis=0)) - EDGE_PX, np.ceil(there.max(axis=0)) + EDGE_PX
+        return _clipped(low, high, whole)
     centre = to_moving.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
     jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
-    if not len(finite) or not np.isfinite(jacobian).all():
+    if not np.isfinite(jacobian).all():
         raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
-    margin = 8 if to_moving.is_affine else 8 + int(np.ceil(spacing * np.abs(jacobian).sum(axis=1).max()))
-    return Block(*(source_window(finite, moving.shape, margin) or (0, 0, moving.width, moving.height)))
+    # Elsewhere a projection may have no answer: what is near the image counts, and all between two points.
+    spacing = (max(here.width, here.height) + 2 * reach_px) / (_LINES - 1)
+    margin = EDGE_PX + int(np.ceil(spacing * np.abs(jacobian).sum(axis=1).max()))
+    return Block(*(source_window(there, moving.shape, margin) or whole))
+
+
+def _clipped(low: FloatArray, high: FloatArray, frame: Block) -> Block:
+    """The rectangle from `low` to `high` inside the frame; all of it where they do not meet."""
+    left, top = (int(max(value, 0.0)) for value in low)
+    right, bottom = (int(min(value + 1, side)) for value, side in zip(high, frame[2:], strict=True))
+    return Block(left, top, right - left, bottom - top) if left < right and top < bottom else frame
 
 
 def _outline(block: Block, beyond: float = 0.0, *, inside: bool = False) -> FloatArray:

@@ -11,6 +11,7 @@ import rasterio
 from somareg.config import RegisterConfig
 from somareg.io import check_overlap, georeference
 from somareg.io.inputs import Located, OpenImage, open_image
+from somareg.io.source import Block
 from somareg.types import BoolArray, Transform
 
 CACHE_MB = 192
@@ -60,6 +61,9 @@ def open_images(
         open_image(moving, "moving", masks[0], cfg, again=again) as away,
         open_image(reference, "reference", masks[1], cfg, again=again) as here,
     ):
+        if not (here.grid.is_georeferenced and away.grid.is_georeferenced):
+            for image in (away, here):  # all of it will be read
+                image.check_size(Block(0, 0, image.grid.width, image.grid.height), cfg.max_pixels)
         names = here.facts.name, away.facts.name
         georef = georeference(here.grid, away.grid, names)
         if here.grid.is_georeferenced:

@@ -196,7 +196,7 @@ def _maps(
     """Affine, field and certainty at nodes; the global affine alone where there is no model."""
     if model is None:
         return start.affine, None, None
-    field, certainty = field_on_nodes(model, ground.shape, step)
+    field, certainty = field_on_nodes(model, ground.shape, step, ground.reference[:2])
     known = LatticeValues(certainty, field.origin, field.step)
     return start.affine.after(model.residual), field if field.array.any() else None, known
 
