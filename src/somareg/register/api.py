@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,6 @@ from somareg.warp.engine import apply, apply_to_file
 from somareg.warp.plan import Resolution
 
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
-
-log = logging.getLogger("somareg")
 
 ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
 OUTPUTS = 0.8  # share of the work done when `register_scene` begins to write
