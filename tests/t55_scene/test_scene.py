@@ -29,8 +29,10 @@ from somareg.register.choose import Chosen
 from somareg.register.images import open_images
 from somareg.register.locate import known_ground
 from somareg.register.tiles import overview, tile
+from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.overview import GlobalMatch
-from somareg.register.tiles.tile import TileJob, TileResult, TileSettings, match_tile
+from somareg.register.tiles.patch import read_patches
+from somareg.register.tiles.tile import TileResult, match_tile
 from somareg.report import load_report
 from tests.small_network import save_network, small_network
 from tests.t55_scene.conftest import SIDE, SIZES, Pair, ground, make_geo_pair, paint, run, save, speckle, warp
@@ -257,7 +259,7 @@ def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair)
         small.moving, small.reference, part, part, (1,), (1,), cfg, georef, start, 20.0, engine, None, "cpu"
     )
     job = TileJob(0, Block(200, 150, 256, 256), settings)
-    found = tile._read_pair(job)
+    found = read_patches(job)
     assert not isinstance(found, str)
     affine, _, _, alignment = tile.match_windows(*found, settings, None)
     images = found[0]

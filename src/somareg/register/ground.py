@@ -98,10 +98,10 @@ def common_ground(reference: Grid, moving: Grid, georef: Transform, radius: Radi
     return Ground(here, away, reach, between, is_placed=True)
 
 
-def footprint_area(georef: Transform, moving: Grid) -> float:
-    """Reference pixels that the moving image's frame covers."""
-    centre = georef.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
-    jacobian = jacobian_at(georef, (float(centre[0]), float(centre[1])))
+def footprint_area(to_moving: Transform, moving: Grid) -> float:
+    """Reference pixels that the moving image's frame covers by a map from reference to moving pixels."""
+    centre = to_moving.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
+    jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
     return float(moving.width * moving.height / max(abs(np.linalg.det(jacobian)), 1e-12))
 
 

@@ -32,7 +32,11 @@ def known_ground(images: Images, cfg: RegisterConfig, given: Given | None = None
     radius = _radius(cfg, here)
     if given and not images.is_placed and _is_part(here, there, radius):
         return ground_at(given.affine, here, there, radius)
-    more = reach_px(given.affine, here.shape) if given else 0.0
+    ground = common_ground(here, there, images.georef, radius)
+    if given is None:
+        return ground
+    corner = -ground.reference.x, -ground.reference.y
+    more = reach_px(given.moved(corner, corner).affine, ground.shape)
     return common_ground(here, there, images.georef, radius, more)
 
 

@@ -62,7 +62,8 @@ def build_result(
     previews, covered = _pictures(findings, compose(georef, findings.expected), transform, cfg)
     ties = _tie_points(findings, correction, georef)
     area = findings.reference.block
-    smaller = min(float(whole.width * whole.height), footprint_area(images.georef, images.moving.grid))
+    covers = footprint_area(compose(georef, findings.affine), images.moving.grid)
+    smaller = min(float(whole.width * whole.height), covers)
     measured = Measured(
         affine=findings.affine,
         field=findings.field,

@@ -21,11 +21,12 @@ from somareg.register.choose import Chosen
 from somareg.register.findings import Findings, Matches
 from somareg.register.ground import Ground
 from somareg.register.images import Images
+from somareg.register.tiles.job import TileJob, TileSettings, tile_settings
 from somareg.register.tiles.journal import Journal
 from somareg.register.tiles.layout import Layout, SceneCfg, lay_tiles
 from somareg.register.tiles.model import SceneModel, Ties, collect, field_on_nodes, fit_scene
 from somareg.register.tiles.overview import GlobalMatch, Overview, factors, match_overviews, read_overview
-from somareg.register.tiles.tile import TileJob, TileResult, TileSettings, match_tile, tile_settings
+from somareg.register.tiles.tile import TileResult, match_tile
 from somareg.register.tiles.votes import count_votes, support_of_tiles
 from somareg.register.workspace import Workspace
 from somareg.types import Progress, Raster
@@ -88,8 +89,8 @@ def match_tiled(
     given = given.moved((-here[0], -here[1]), (-ground.there[0], -ground.there[1])) if given else None
     sizes, chosen = tiling.sizes, engine[0]
     layout = lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset])
-    binding = _binding(images, cfg, sizes, chosen)
-    with tiling.workspace.journal(binding, _expected_bytes(images)) as journal:
+    binding = {**_binding(images, cfg, sizes, chosen), "points": given and given.affine.matrix.tolist()}
+    with tiling.workspace.journal("-found" * bool(ground.notes), binding, _expected_bytes(images)) as journal:
         overviews = _look(images, ground, cfg, sizes, tell)
         if "global" not in journal.facts:
             told = _within(tell, LOOK, TILES)

@@ -29,10 +29,11 @@ class Workspace:
 
     folder: Path | None = None
 
-    def journal(self, binding: Mapping[str, Any], expected_bytes: int) -> Journal:
+    def journal(self, name: str, binding: Mapping[str, Any], expected_bytes: int) -> Journal:
         """The journal of a run, bound to what it is about.
 
         Args:
+            name: of what is matched, where a pair is matched more than once; "" for the pair as it is.
             binding: JSON-ready description of inputs and settings.
             expected_bytes: of the outputs.
 
@@ -42,7 +43,7 @@ class Workspace:
         if self.folder is None:
             return Journal(None, binding)
         check_free_space(self.folder, expected_bytes)
-        return Journal(self.folder / WORK / JOURNAL, binding)
+        return Journal(self.folder / WORK / f"{JOURNAL}{name}", binding)
 
 
 @contextmanager
@@ -56,13 +57,14 @@ def open_workspace(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[W
         remove_leftovers(folder)
     others = folder.is_dir() and any(entry.name != WORK for entry in folder.iterdir())
     check_writable(folder, overwrite=overwrite or not others, owned=OWNED)
-    if (folder / WORK / JOURNAL).is_file() and not (resume or overwrite):
+    if list((folder / WORK).glob(f"{JOURNAL}*")) and not (resume or overwrite):
         raise OutputError(
             f"output folder {folder} holds an unfinished run; go on with --resume or begin anew with --overwrite"
         )
     make_folder(folder)
     with folder_lock(folder / WORK):
         if not resume:
-            (folder / WORK / JOURNAL).unlink(missing_ok=True)
+            for journal in (folder / WORK).glob(f"{JOURNAL}*"):
+                journal.unlink()
         yield Workspace(folder)
         shutil.rmtree(folder / WORK, ignore_errors=True)
