@@ -20,7 +20,7 @@ from somareg.matching.flow import Flow
 from somareg.matching.given_fit import GivenFit, GivenPoints, fit_given, fit_smooth, spacing_px, step_px
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.posterior import WindowMatches
+from somareg.matching.posterior import FLOOR_PX2, WindowMatches
 from somareg.matching.process import Process, lattice
 from somareg.types import Progress
 
@@ -83,7 +83,7 @@ def _matches(xy: Tensor, away: Tensor, fit: GivenFit, points: GivenPoints) -> Wi
     return WindowMatches(
         points=xy,
         displacement=away,
-        variance=(sigma.square() - 0.1).clamp_min(0.0),  # what is told of a window adds a tenth again
+        variance=(sigma.square() - FLOOR_PX2).clamp_min(0.0),  # who tells it adds the floor again
         evidence=2.0 * torch.sqrt(-2.0 * torch.log(1.0 - trust.clamp(0.0, 0.999))),
         correlation=torch.zeros_like(sigma),
         weight=weight,

@@ -42,7 +42,7 @@ def build_result(
         images: both.
         findings: in pixels of the whole images.
         cfg: settings.
-        settings: what is recorded of the run.
+        settings: what is recorded of the run; the frame (x, y, width, height) of a common extent joins it.
         clock: told when all is judged.
         folder: that the outputs will be written to, where it is known.
     """
@@ -51,7 +51,7 @@ def build_result(
     georef, frame, notes = images.georef, Block(0, 0, whole.width, whole.height), findings.notes
     if cfg.extent == "common":
         frame = _covered(findings, _transform(findings, georef))
-        notes = (*notes, _words(frame))
+        notes, settings = (*notes, _words(frame)), {**settings, "frame": list(frame)}
         corner = -float(frame.x), -float(frame.y)
         findings = findings.moved(corner, corner if images.is_placed else (0.0, 0.0))
         findings = replace(findings, reference=_from_corner(findings.reference, frame))

@@ -16,6 +16,7 @@ from somareg.geometry import AffineTransform, FieldTransform
 from somareg.geometry.field import LatticeValues
 from somareg.given import Given
 from somareg.jobs import Outcome, Runner, open_runner
+from somareg.matching.posterior import FLOOR_PX2
 from somareg.quality import load_calibration
 from somareg.register.choose import Chosen
 from somareg.register.findings import Findings, Matches
@@ -32,7 +33,6 @@ from somareg.register.workspace import Workspace
 from somareg.types import Progress, Raster
 
 INLIER_PX = 4.0
-FLOOR_PX2 = 0.1  # variance that no window is free of
 LOOK, TILES, MODEL = 0.03, 0.1, 0.98  # share of the work done when each begins
 
 

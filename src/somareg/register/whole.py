@@ -11,6 +11,7 @@ from somareg.geometry.field import LatticeValues
 from somareg.given import Given
 from somareg.matching.engine import Alignment, align
 from somareg.matching.given import align_given
+from somareg.matching.posterior import FLOOR_PX2
 from somareg.matching.threads import few_threads
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
@@ -100,7 +101,7 @@ def _matches(found: Alignment, prepared: Prepared) -> Matches:
     return Matches(
         points=here,
         target=prepared.affine_of(found.affine)(local(moved) if local else moved),
-        sigma_px=prepared.factor * np.sqrt(own.variance.double().numpy() + 0.1),
+        sigma_px=prepared.factor * np.sqrt(own.variance.double().numpy() + FLOOR_PX2),
         confidence=np.asarray(1.0 - np.exp(-0.5 * np.square(own.evidence.double().numpy() / 2.0))),
         used=np.ones(len(here), bool),
         near_px=4.0 * prepared.factor,
