@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -223,6 +224,18 @@ def test_common_extent_is_as_if_the_reference_had_been_cropped(pairs: Pairs, tmp
     again = somareg.warp(moving, out)
     assert again.grid == grid
     assert f"columns {int(column)} to" in " ".join(got.notes)
+
+
+@pytest.mark.parametrize("extent", ["reference", "common"])
+def test_a_result_travels_to_another_process(pairs: Pairs, extent: str) -> None:
+    """Images stay in their files; whoever has those has the pixels."""
+    got = register(*both(pairs, "moving", LARGE), extent=extent)
+    text = pickle.dumps(got)
+    assert len(text) < 40e6
+    again = pickle.loads(text)
+    points = np.array([[700.0, 800.0]])
+    np.testing.assert_array_equal(again.transform(points), got.transform(points))
+    assert again.reference.data.shape == (3, *got.reference.grid.shape)
 
 
 def test_extent_of_equal_images_is_nearly_all(pairs: Pairs) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -153,7 +154,7 @@ def open_image(
             data, seen = source.read(block)
             return data, np.asarray(seen.all(axis=0))
 
-        facts = header_of(source, path, lambda: read_raster(path, **reading, max_pixels=cfg.max_pixels))
+        facts = header_of(source, path, partial(read_raster, path, **reading, max_pixels=cfg.max_pixels))
         if not again:
             facts = replace(facts, sha256=file_sha256(path))
         if isinstance(image, StacAsset):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,13 @@ def read_raster(
         mask: BoolArray = np.asarray(band_mask.all(axis=0))
         notes = [*source.notes, *count_non_finite(data, source.name)]
         check_any_valid(mask, source.name, source.nodata)
-        facts = header_of(source, path)
-        known = {name: getattr(facts, name) for name in _SHARED}
-        return Raster(data=data, mask=mask, **known, sha256=file_sha256(path), notes=tuple(notes))
+        facts = header_of(source, path, partial(read_raster, path, role=role))
+        shared = {name: getattr(facts, name) for name in ("grid", "name", "path", "nodata", "descriptions", "tags")}
+        sha256, colours = file_sha256(path), facts.colorinterp
+        return Raster(data=data, mask=mask, **shared, colorinterp=colours, sha256=sha256, notes=tuple(notes))
 
 
-_SHARED = ("grid", "name", "path", "nodata", "descriptions", "tags", "colorinterp")
-
-
-def header_of(source: RasterSource, path: str | Path, reader: Callable[[], Raster] | None = None) -> Header:
+def header_of(source: RasterSource, path: str | Path, reader: Callable[[], Raster]) -> Header:
     """What an open file tells of itself; no checksum is made.
 
     Args:
@@ -80,7 +79,7 @@ def header_of(source: RasterSource, path: str | Path, reader: Callable[[], Raste
         name=str(path),
         count=source.count,
         dtype=source.dtype,
-        reader=reader or (lambda: read_raster(path, role="input")),
+        reader=reader,
         path=Path(path),
         nodata=source.nodata,
         descriptions=source.descriptions,

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,6 @@ class RasterSource:
         has_alpha: the file has an alpha band; it became the mask.
         colormap: of a palette image that is not expanded, {} otherwise.
         notes: what was decided while opening.
-        corner: (x, y) of the first pixel that is seen, see `part`.
     """
 
     name: str
@@ -81,12 +80,6 @@ class RasterSource:
     units: tuple[str, ...] = ()
     band_tags: tuple[Mapping[str, str], ...] = ()
     notes: tuple[str, ...] = ()
-    corner: tuple[int, int] = (0, 0)
-
-    def part(self, block: Block) -> RasterSource:
-        """The same file of which nothing but a rectangle is seen: its grid and all blocks begin at that corner."""
-        corner = self.corner[0] + block.x, self.corner[1] + block.y
-        return replace(self, grid=self.grid.part(*block), corner=corner)
 
     def read(self, block: Block | None = None) -> tuple[NDArray[Any], BoolArray]:
         """Pixels (C, h, w) of a block (default: all) and their per-band mask (C, h, w), True where valid.
@@ -94,8 +87,7 @@ class RasterSource:
         Raises:
             ReadError: the file is truncated or damaged there.
         """
-        (left, top), area = self.corner, block or Block(0, 0, self.grid.width, self.grid.height)
-        window = Window(left + area.x, top + area.y, area.width, area.height)
+        window = None if block is None else Window(*block)
         try:
             data = self.dataset.read(self.bands, window=window)
             mask = np.stack([self._declared(i, band, window) for i, band in zip(self.bands, data, strict=True)])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def build_result(
     previews, covered = _pictures(findings, compose(georef, findings.expected), transform, cfg)
     ties = _tie_points(findings, correction, georef)
     area = findings.reference.block
-    covers = footprint_area(compose(georef, findings.affine), images.moving.grid)
+    covers = footprint_area(compose(georef, findings.expected), images.moving.grid)
     smaller = min(float(whole.width * whole.height), covers)
     measured = Measured(
         affine=findings.affine,
@@ -189,12 +190,17 @@ def _framed(image: Raster | Header, frame: Block) -> Raster | Header:
     grid = image.grid.part(*frame)
     if grid is image.grid:
         return image
-    rows, columns = slice(frame.y, frame.y + frame.height), slice(frame.x, frame.x + frame.width)
-
-    def cut(whole: Raster) -> Raster:
-        return replace(whole, grid=grid, data=whole.data[:, rows, columns], mask=whole.mask[rows, columns], origin=None)
-
     if isinstance(image, Raster):
-        return cut(image)
-    read = image.reader
-    return replace(image, grid=grid, reader=lambda: cut(read()))
+        return _cut(image, frame)
+    return replace(image, grid=grid, reader=partial(_read_cut, image.reader, frame))
+
+
+def _read_cut(reader: Callable[[], Raster], frame: Block) -> Raster:
+    return _cut(reader(), frame)
+
+
+def _cut(whole: Raster, frame: Block) -> Raster:
+    """A part of an image; it is no longer what it was made from."""
+    rows, columns = slice(frame.y, frame.y + frame.height), slice(frame.x, frame.x + frame.width)
+    data, mask = whole.data[:, rows, columns], whole.mask[rows, columns]
+    return replace(whole, grid=whole.grid.part(*frame), data=data, mask=mask, origin=None)
