@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import tracemalloc
 from collections.abc import Callable
@@ -347,14 +348,13 @@ def test_equal_footprints_are_not_cut() -> None:
 
 
 def test_parts_show_each_other() -> None:
-    """Every pixel within the search radius of the small image's footprint is kept, and little more."""
+    """The small image's footprint and a rim of the reference; of the moving image all that the search may meet."""
     for block in (Block(700, 300, 200, 400), Block(-50, 1300, 300, 300)):
         found = ground(WHOLE, WHOLE.part(*block))
-        radius, part = found.radius_px, found.reference
-        assert radius == 32
-        assert part.x <= max(0, block.x - radius) < part.x + 2
-        assert part.x + part.width >= min(1500, block.x + block.width + radius)
-        assert part.height <= block.height + 2 * radius + 4
+        left, top = max(0, block.x - 20), block.y - 20
+        right, bottom = block.x + block.width + 20, min(1500, block.y + block.height + 20)
+        assert found.radius_px == 32
+        assert found.reference == Block(left, top, right - left, bottom - top)
         assert found.moving.x == found.moving.y == 0 or block.x < 0
     swapped = ground(WHOLE.part(700, 300, 200, 400), WHOLE)
     assert swapped.reference == Block(0, 0, 200, 400)
@@ -364,10 +364,22 @@ def test_parts_show_each_other() -> None:
     np.testing.assert_allclose(swapped.georef(point) + swapped.moving[:2], point + np.array([700, 300]))
 
 
-def test_a_radius_in_pixels_widens_the_ground() -> None:
-    block = WHOLE.part(700, 300, 200, 400)
-    near, far = ground(WHOLE, block), ground(WHOLE, block, search_radius_px=120)
-    assert far.reference.width == pytest.approx(near.reference.width + 2 * 88, abs=4)
+def test_who_names_a_radius_has_that_much_of_the_reference() -> None:
+    files = WHOLE, WHOLE.part(700, 300, 200, 400)
+    georef = georeference(*files)
+    far = common_ground(*files, georef, lambda longest: 120.0, rim_px=math.inf)
+    assert far.reference == Block(580, 180, 440, 640)
+
+
+def test_images_that_lie_further_apart_than_the_rim_are_aligned(pairs: Pairs) -> None:
+    """The georeference of the small image is 27 px off, the rim 20 px wide, the search radius 32 px."""
+    claimed = SMALL._replace(x=SMALL.x + 19, y=SMALL.y - 19)
+    part = pairs.sar[:, SMALL.y : SMALL.y + SMALL.height, SMALL.x : SMALL.x + SMALL.width]
+    moving = write(pairs.folder / "off.tif", part, grid_of(claimed))
+    found = register(moving, pairs.file("off_r", pairs.optical, LARGE))
+    plain = register(*both(pairs, "moving", LARGE))
+    assert found.verdict.decision == "go"
+    assert off(shifts(found, LARGE), shifts(plain, LARGE) + np.array([19, -19])) < 0.4
 
 
 def test_a_grid_of_a_part_places_pixels_where_the_whole_does(tmp_path: Path) -> None:

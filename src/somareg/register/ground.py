@@ -16,7 +16,9 @@ from somareg.types import FloatArray, Grid, Transform
 
 ROOM_PX = 8  # moving pixels kept beyond what is searched, see `preprocess.prepare`
 EDGE_PX = 8  # that kernels reach
+RIM_PX = 20.0  # of the reference around the moving image's footprint
 _LINES = 65
+_SNAP = 1e-3  # pixels: the rounding of georeferences
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +66,10 @@ Radius = Callable[[float], float]
 """Search radius, reference pixels, of a footprint with a longer side of so many."""
 
 
-def common_ground(reference: Grid, moving: Grid, georef: Transform, radius: Radius, more_px: float = 0.0) -> Ground:
-    """The moving image's footprint on the reference, grown by the search radius, and the same the other way round.
+def common_ground(
+    reference: Grid, moving: Grid, georef: Transform, radius: Radius, more_px: float = 0.0, rim_px: float = RIM_PX
+) -> Ground:
+    """The moving image's footprint on the reference with a rim, and all of the moving image that a search may meet.
 
     Without georeferences nothing is known: both images as they are.
 
@@ -74,6 +78,8 @@ def common_ground(reference: Grid, moving: Grid, georef: Transform, radius: Radi
         georef: reference pixels -> moving pixels.
         radius: see `Radius`.
         more_px: that is searched beyond the radius, for points that were given.
+        rim_px: kept around the footprint, at most the radius. Where the images lie further apart than that, as many
+            pixels of the smaller one are not looked at; a wider rim would be reference that shows nothing of it.
 
     Raises:
         NoOverlapError: the moving image cannot be placed.
@@ -82,20 +88,18 @@ def common_ground(reference: Grid, moving: Grid, georef: Transform, radius: Radi
     other = Block(0, 0, moving.width, moving.height)
     if not reference.is_georeferenced:
         return Ground(whole, other, radius(max(reference.shape)) + more_px, georef, is_placed=False)
-    back = georef.inverse(_outline(Block(0, 0, moving.width, moving.height)))
+    back = georef.inverse(_outline(other))
     back = back[np.isfinite(back).all(axis=1)]
     if not len(back):
         raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
     low, high = back.min(axis=0), back.max(axis=0)
-    frame = np.array([reference.width, reference.height], float)
-    # A swath or another projection may show the middle and none of the outline.
-    size = np.minimum(high - low + 1, frame)
-    reach = radius(float(size.max())) + more_px
-    here = _grown(low, high, reach, whole)
-    away = _window(georef, here, reach + ROOM_PX, moving)
+    size = np.minimum(high - low + 1, [reference.width, reference.height])
+    around = radius(float(size.max()))
+    here = _grown(low, high, min(around, rim_px) + more_px, whole)
+    away = _window(georef, here, around + more_px + ROOM_PX, moving)
     shift = AffineTransform.from_parameters
     between = compose(shift(shift=(-away.x, -away.y)), georef, shift(shift=here[:2]))
-    return Ground(here, away, reach, between, is_placed=True)
+    return Ground(here, away, around + more_px, between, is_placed=True)
 
 
 def footprint_area(to_moving: Transform, moving: Grid) -> float:
@@ -131,8 +135,8 @@ def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
     spans = []
     for first, last, length in zip(low - by, high + by, (frame.width, frame.height), strict=True):
         short = max(0.0, MIN_SIDE - (min(last, length - 1.0) - max(first, 0.0)))
-        start = max(0, min(int(np.floor(first - short)), length - MIN_SIDE))
-        spans.append((start, min(length, max(int(np.ceil(last + short)) + 1, start + MIN_SIDE))))
+        start = max(0, min(int(np.floor(first - short + _SNAP)), length - MIN_SIDE))
+        spans.append((start, min(length, max(int(np.ceil(last + short - _SNAP)) + 1, start + MIN_SIDE))))
     (left, right), (top, bottom) = spans
     return Block(left, top, right - left, bottom - top)
 
@@ -162,9 +166,9 @@ def _clipped(low: FloatArray, high: FloatArray, frame: Block) -> Block:
 
 
 def _outline(block: Block, beyond: float = 0.0, *, inside: bool = False) -> FloatArray:
-    """Points (N, 2) along a rectangle's edge, `beyond` pixels outside; or all over it."""
+    """Points (N, 2) along a rectangle's outermost pixels, `beyond` pixels outside; or all over it."""
     x, y = (
-        np.linspace(first - 0.5 - beyond, first + length - 0.5 + beyond, _LINES)
+        np.linspace(first - beyond, first + length - 1 + beyond, _LINES)
         for first, length in ((block.x, block.width), (block.y, block.height))
     )
     columns, rows = np.meshgrid(x, y)

@@ -32,12 +32,14 @@ def known_ground(images: Images, cfg: RegisterConfig, given: Given | None = None
     radius = _radius(cfg, here)
     if given and not images.is_placed and _is_part(here, there, radius):
         return ground_at(given.affine, here, there, radius)
-    ground = common_ground(here, there, images.georef, radius)
+    # Who names a radius expects images that are so far apart.
+    rim = {} if cfg.search_radius_px is None and cfg.search_radius_m is None else {"rim_px": math.inf}
+    ground = common_ground(here, there, images.georef, radius, **rim)
     if given is None:
         return ground
     corner = -ground.reference.x, -ground.reference.y
     more = reach_px(given.moved(corner, corner).affine, ground.shape)
-    return common_ground(here, there, images.georef, radius, more)
+    return common_ground(here, there, images.georef, radius, more, **rim)
 
 
 def likely_grounds(images: Images, cfg: RegisterConfig, given: Given | None) -> tuple[Ground, ...]:
