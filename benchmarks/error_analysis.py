@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from somareg.choices import choose_model, engine_settings, pair_tensors, search_radius
 from somareg.config import make_config
 from somareg.geometry import AffineTransform
 from somareg.io import from_array
@@ -31,6 +30,7 @@ from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.evaluate.protocol import LoadedSample, load_sample
 from somareg.matching.engine import align
 from somareg.preprocess.prepare import prepare
+from somareg.register.choose import choose_model, engine_settings, pair_tensors, search_radius
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from somareg.runtime.version import __version__
 
 if TYPE_CHECKING:
-    from somareg.api import assess, load_model, register, warp
     from somareg.batches.run import batch
     from somareg.batches.warps import warp_many
-    from somareg.scene.register import SceneResult, register_scene
+    from somareg.register.api import SceneResult, assess, load_model, register, register_scene, warp
     from somareg.tiepoints.estimate import estimate_from_points
     from somareg.tiepoints.formats import read_tie_points, write_tie_points
     from somareg.types import Assessment, Result, TiePoints
@@ -36,14 +35,15 @@ __all__ = [
     "write_tie_points",
 ]
 
-_HOME = dict.fromkeys(("assess", "load_model", "register", "warp"), "somareg.api")
+_HOME = dict.fromkeys(
+    ("SceneResult", "assess", "load_model", "register", "register_scene", "warp"), "somareg.register.api"
+)
 _HOME |= {
     "batch": "somareg.batches.run",
     "estimate_from_points": "somareg.tiepoints.estimate",
     "warp_many": "somareg.batches.warps",
 }
 _HOME |= dict.fromkeys(("read_tie_points", "write_tie_points"), "somareg.tiepoints.formats")
-_HOME |= dict.fromkeys(("SceneResult", "register_scene"), "somareg.scene.register")
 _HOME |= dict.fromkeys(("Assessment", "Result", "TiePoints"), "somareg.types")
 
 
@@ -55,7 +55,17 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """Keeps `somareg.warp` the function, although a room of that name exists: importing it would hide the function."""
+    """Keeps `somareg.register` and `somareg.warp` the functions, although rooms of these names exist: importing a room
+    would hide its function. The import system offers the room here; `from somareg.warp import ...` finds it without.
+    """
+
+    @property
+    def register(self) -> Any:
+        return __getattr__("register")
+
+    @register.setter
+    def register(self, room: ModuleType) -> None:
+        """Nothing is kept."""
 
     @property
     def warp(self) -> Any:
@@ -63,7 +73,7 @@ class _Package(ModuleType):
 
     @warp.setter
     def warp(self, room: ModuleType) -> None:
-        """The import system offers the room here; `from somareg.warp import ...` finds it without."""
+        """Nothing is kept."""
 
 
 sys.modules[__name__].__class__ = _Package

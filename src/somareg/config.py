@@ -29,9 +29,11 @@ Resampling = Literal["nearest", "bilinear", "cubic"]
 GcpMethod = Literal["auto", "polynomial", "tps"]
 TiePointsUse = Literal["seed", "replace"]
 Bands = tuple[Annotated[int, Field(ge=1)], ...]
+Extent = Literal["reference", "common"]
+Scene = Literal["auto", "always", "never"]
 
 SCENE_PX = 4096
-"""Longer side of the reference above which the command line treats a pair as a scene: tile by tile, from the files."""
+"""Longer side of the common ground above which a pair is matched tile by tile, reference pixels."""
 
 INPUT, SEARCH, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Output", "Running"
 """What options are about, in the order in which they are listed."""
@@ -111,6 +113,15 @@ class RegisterConfig(BaseModel):
     )
     local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
     resampling: Resampling = option("cubic", "how pixels that are written are resampled", OUTPUT)
+    extent: Extent = option(
+        "reference",
+        "reference: outputs on the whole reference, without data where the moving image is not; common: on the part it "
+        "covers",
+        OUTPUT,
+    )
+    scene: Scene = option(
+        "auto", "match tile by tile, in bounded memory: always, never or auto (above 4096 px of common ground)", RUNNING
+    )
     device: str = option("auto", "auto (CUDA, then the CPU), cpu, cuda, cuda:1 or mps", RUNNING, "NAME")
     seed: int = option(0, "seed of everything random", RUNNING, ge=0, le=2**32 - 1)
     max_pixels: int = option(4_000_000_000, "refuse larger images before reading", RUNNING, gt=0)
@@ -158,6 +169,8 @@ class RegisterOptions(TypedDict, total=False):
     tie_points_use: TiePointsUse
     local: bool
     resampling: Resampling
+    extent: Extent
+    scene: Scene
     device: str
     seed: int
     max_pixels: int

@@ -52,6 +52,8 @@ class ControlPoints(Protocol):
 
     def scaled(self, scale: tuple[float, float]) -> ControlPoints: ...
 
+    def shifted(self, by: tuple[float, float]) -> ControlPoints: ...
+
     def with_method(self, method: ControlMethod) -> ControlPoints: ...
 
 
@@ -106,6 +108,16 @@ class Grid:
         det = a * e - b * d
         return np.stack([(e * x - b * y) / det, (a * y - d * x) / det], axis=-1) - 0.5
 
+    def part(self, x: int, y: int, width: int, height: int) -> Grid:
+        """The place of a rectangle of the image, whose first pixel is (x, y)."""
+        if (x, y, width, height) == (0, 0, self.width, self.height):
+            return self
+        a, b, c, d, e, f = self.transform
+        placed = self.crs is not None or self.transform != IDENTITY
+        transform = (a, b, a * x + b * y + c, d, e, d * x + e * y + f) if placed else IDENTITY
+        control = self.control.shifted((-x, -y)) if self.control else None
+        return Grid(width, height, transform, self.crs, control)
+
 
 @dataclass(frozen=True, slots=True)
 class StacOrigin:
@@ -156,6 +168,58 @@ class Raster:
     notes: tuple[str, ...] = ()
     origin: Any = field(default=None, repr=False)
 
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.data)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self.data.dtype
+
+    @property
+    def valid_share(self) -> float:
+        """Share of the pixels that are valid, 0-1."""
+        return float(self.mask.mean()) if self.mask.size else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What is known of an image that stays where it is; whoever asks for pixels has them read.
+
+    Attributes:
+        grid, name, path, nodata, descriptions, tags, colorinterp, sha256, notes, origin: as of a `Raster`.
+        count, dtype: number and type of the bands.
+        valid_share: of the pixels that were looked at, 0-1.
+        reader: reads the whole image.
+    """
+
+    grid: Grid
+    name: str
+    count: int
+    dtype: np.dtype[Any]
+    reader: Callable[[], Raster] = field(repr=False)
+    path: Path | None = None
+    nodata: float | None = None
+    descriptions: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    colorinterp: tuple[str, ...] = ()
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
+    origin: Any = field(default=None, repr=False)
+    valid_share: float = 1.0
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """(C, H, W), read anew each time."""
+        return self.reader().data
+
+    @property
+    def mask(self) -> BoolArray:
+        """(H, W) bool, read anew each time."""
+        return self.reader().mask
+
 
 @runtime_checkable
 class Transform(Protocol):
@@ -188,7 +252,7 @@ class Displacement:
         array: (2, H, W) float32 pixels, (dx, dy): `moving_xy = reference_xy + (dx, dy)`, where moving is the moving
             image brought to the reference grid by its georeference (or as it is, without one). NaN nowhere.
         certainty: (H, W) float32 in 0-1: how much of the local estimate rests on matches seen nearby.
-        grid: the reference grid.
+        grid: the reference grid, or one whose pixels are 16 x 16 of it: values hold in the middles of its pixels.
     """
 
     array: NDArray[np.float32]
@@ -257,7 +321,7 @@ class Quality:
         split_half_px: disagreement of the fits to two halves of the points, RMS pixels.
         similarity_before, similarity_after: structural similarity (mean orientation correlation) under the
             georeference alone and under the estimate, -1 to 1.
-        overlap: share of the reference covered by valid moving pixels, 0-1.
+        overlap: share of the smaller image's frame that shows valid pixels of both, 0-1.
         folding: share of pixels where the map folds over (Jacobian <= 0), 0-1.
         shift_before_px: RMS displacement found, that is the misregistration before alignment, pixels.
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
@@ -315,12 +379,20 @@ class Previews:
     Attributes:
         reference, before, after: the reference, the moving image as its georeference places it, and aligned.
         step: reference pixels per preview pixel (float, >= 1).
+        corner: (x, y) reference pixel where the pictures begin; they show what both images can show.
     """
 
     reference: NDArray[np.uint8]
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
     step: float
+    corner: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def area(self) -> tuple[float, float, float, float]:
+        """(left, top, width, height) of the reference that the pictures show, pixels."""
+        rows, columns = self.reference.shape[:2]
+        return (*self.corner, columns * self.step, rows * self.step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,12 +404,15 @@ class Result:
         correction: reference pixels -> pixels on the reference grid where the georeference shows the same ground;
             equals `transform` without a georeference. `displacement.array` samples `correction(xy) - xy`.
         affine: the global affine part of `correction` (a Transform with `.matrix`).
-        displacement, tie_points, quality, verdict: see their classes.
-        moving, reference: the images as read (Raster).
+        displacement, tie_points, quality, verdict: see their classes. Of a reference above 4096 px, or of one that was
+            matched in tiles, the displacement has a node for 16 x 16 pixels.
+        moving, reference: the images; a `Raster` of what was in memory, a `Header` of files.
         settings: every option that shaped the result, JSON-ready.
         notes: decisions taken for the user ("SAR scale: dB, because …"), in order.
         timings: seconds per stage.
         previews: pictures for the report.
+        tiles: what each tile said; () for a pair that was matched whole.
+        folder: where `register_scene` writes the outputs; None otherwise.
     """
 
     transform: Transform
@@ -347,12 +422,14 @@ class Result:
     tie_points: TiePoints
     quality: Quality
     verdict: Verdict
-    moving: Raster
-    reference: Raster
+    moving: Raster | Header
+    reference: Raster | Header
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
     timings: Mapping[str, float]
     previews: Previews
+    tiles: tuple[Any, ...] = field(default=(), repr=False)
+    folder: Path | None = None
     saver: Callable[..., Path] | None = field(default=None, repr=False)
     converter: Callable[..., Any] | None = field(default=None, repr=False)
 
@@ -366,7 +443,15 @@ class Result:
         """Expected error of the alignment, reference pixels (calibrated, see benchmarks/calibration)."""
         return self.quality.predicted_rmse_px
 
-    def save(self, folder: str | Path, *, overwrite: bool = False, force: bool = False, stac: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        force: bool = False,
+        stac: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
         """Write all outputs into `folder`, whole or not at all.
 
         Args:
@@ -374,6 +459,7 @@ class Result:
             overwrite: replace somareg's own outputs in an existing folder (other files are left alone).
             force: write `aligned.tif` even when the verdict is no-go.
             stac: describe the outputs in a STAC Item, `item.json` (extra `stac`).
+            progress: called with a stage's name and the share of work done.
 
         Returns:
             The folder.
@@ -384,7 +470,8 @@ class Result:
         """
         if self.saver is None:
             raise RuntimeError("this Result was built without a saver; use somareg.register")
-        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac)
+        told = {} if progress is None else {"progress": progress}
+        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac, **told)
 
     def to_xarray(self, what: Literal["aligned", "displacement"] = "aligned", *, force: bool = False) -> Any:
         """An output as `xarray.DataArray` on the reference grid, with CRS and nodata value for rioxarray.

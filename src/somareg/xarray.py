@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack, cast
 
-from somareg import api
 from somareg.errors import UnsupportedError
 from somareg.io.dataarray import INSTALL, need_rioxarray
 from somareg.io.inputs import Image
+from somareg.register import api
 from somareg.types import Assessment, Estimate, Result
 from somareg.warp.plan import Resolution
 

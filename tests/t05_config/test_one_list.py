@@ -13,19 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from somareg import api
 from somareg.batches import run
 from somareg.batches.pairs import read_table
 from somareg.config import GROUPS, RegisterConfig, RegisterOptions, make_config
 from somareg.errors import ConfigError
-from somareg.scene.register import register_scene
+from somareg.register import api
 from somareg.types import TiePoints
 from somareg.xarray import SomaregAccessor
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(RegisterConfig.model_fields)
 DOORS = (
-    *(api.register, api.assess, api.plan, run.batch, run.planned, register_scene),
+    *(api.register, api.assess, api.plan, run.batch, run.planned, api.register_scene),
     *(SomaregAccessor.register_to, SomaregAccessor.assess),
 )
 

@@ -12,7 +12,7 @@ import pytest
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.quality import Engine, Measured, judge, load_calibration, measure
+from somareg.quality import Engine, Measured, Support, judge, load_calibration, measure, support_of
 from somareg.quality.calibration import FEATURES
 from somareg.types import Quality, TiePoints
 from tests.synthetic import make_pair
@@ -49,17 +49,21 @@ def ties(residual: np.ndarray | None = None) -> TiePoints:
     return TiePoints(points, points, points * 0, np.ones(n), np.ones(n), residual < 4, residual)
 
 
+def support(answer: float = 0.99, factor: int = 1) -> Support:
+    alignment = replace(FAILED, failure="", forward_backward_px=0.4, split_half_px=0.3)
+    return support_of(alignment, factor, Fixed(answer))  # type: ignore[arg-type]
+
+
 def given(**more: object) -> Measured:
     base = Measured(
-        alignment=replace(FAILED, failure="", forward_backward_px=0.4, split_half_px=0.3),
-        factor=1,
         affine=STILL,
         field=None,
         expected=STILL,
         tie_points=ties(),
-        covered=np.ones(SHAPE, bool),
+        support=support(),
+        overlap=1.0,
+        area=(0.0, 0.0, float(SHAPE[1]), float(SHAPE[0])),
         metres_per_pixel=10.0,
-        shape=SHAPE,
     )
     return replace(base, **more)  # type: ignore[arg-type]
 
@@ -78,6 +82,14 @@ def test_affine_parameters_are_about_the_reference_centre() -> None:
     assert quality.scale == pytest.approx(1.1)
     assert quality.shear_deg == pytest.approx(0, abs=1e-9)
     assert quality.shift_px == pytest.approx((4.0, -2.5))
+
+
+def test_affine_parameters_are_about_the_centre_of_what_was_looked_at() -> None:
+    """A small image beside the corner of a large one: far from it, a scale says nothing of the shift."""
+    affine = AffineTransform.from_parameters(scale=1.01, shift=(4.0, -2.5), centre=(1070.0, 2050.0))
+    quality = figures(affine=affine, area=(1000.0, 2000.0, 141.0, 101.0))
+    assert quality.shift_px == pytest.approx((4.0, -2.5))
+    assert quality.shift_before_px == pytest.approx(4.7, abs=0.2)
 
 
 def test_parameters_are_relative_to_what_was_expected() -> None:
@@ -113,7 +125,7 @@ def test_local_part_and_folding() -> None:
 
 
 def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
-    once, thrice = figures(), figures(factor=3)
+    once, thrice = figures(), figures(support=support(factor=3))
     for name in ("forward_backward_px", "split_half_px", "predicted_rmse_px", "predicted_ce90_px"):
         assert getattr(thrice, name) == pytest.approx(3 * getattr(once, name))
     assert once.forward_backward_px == 0.4
@@ -121,13 +133,11 @@ def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
 
 
 def test_tie_points_and_overlap() -> None:
-    covered = np.zeros(SHAPE, bool)
-    covered[:, :47] = True
-    quality = figures(covered=covered)
+    quality = figures(overlap=0.25)
     assert quality.n_points == 4
     assert quality.inlier_ratio == 0.75
     assert quality.residual_median_px == pytest.approx(0.4)
-    assert quality.overlap == pytest.approx(47 / 141)
+    assert quality.overlap == 0.25
     none = figures(tie_points=ties(np.zeros(0)))
     assert none.n_points == none.inlier_ratio == 0
     assert math.isnan(none.residual_median_px)
@@ -149,7 +159,7 @@ def test_every_figure_has_a_name_for_the_record() -> None:
     [(0.99, "go"), (0.8, "go"), (0.79, "review"), (0.3, "review"), (0.29, "no-go"), (0.0, "no-go")],
 )
 def test_thresholds(probability: float, decision: str) -> None:
-    verdict = judge(given().alignment, figures(), Fixed(probability))  # type: ignore[arg-type]
+    verdict = judge(support(probability), figures(), Fixed())  # type: ignore[arg-type]
     assert verdict.decision == decision
     assert verdict.probability == probability
     assert verdict.reasons
@@ -161,15 +171,15 @@ def test_thresholds(probability: float, decision: str) -> None:
 )
 def test_a_doubt_forbids_go_and_comes_first(name: str, value: float, word: str) -> None:
     quality = replace(figures(), **{name: value})
-    verdict = judge(given().alignment, quality, Fixed(0.99))  # type: ignore[arg-type]
+    verdict = judge(support(0.99), quality, Fixed())  # type: ignore[arg-type]
     assert verdict.decision == "review"
     assert word in verdict.reasons[0]
-    hopeless = judge(given().alignment, quality, Fixed(0.01))  # type: ignore[arg-type]
+    hopeless = judge(support(0.01), quality, Fixed())  # type: ignore[arg-type]
     assert hopeless.decision == "no-go"
 
 
 def test_a_failed_estimate_is_a_no_go_whatever_the_calibration_says() -> None:
-    verdict = judge(FAILED, figures(), Fixed(1.0))  # type: ignore[arg-type]
+    verdict = judge(support_of(FAILED, 1, Fixed(1.0)), figures(), Fixed())  # type: ignore[arg-type]
     assert verdict.decision == "no-go"
     assert verdict.probability == 0
     assert FAILED.failure in verdict.reasons[0]

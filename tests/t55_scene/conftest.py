@@ -14,8 +14,9 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from somareg import api
-from somareg.scene import SceneCfg, SceneResult, outputs, register_scene
+from somareg import SceneResult, register_scene, report
+from somareg.register import api
+from somareg.register.tiles.layout import SceneCfg
 
 Array = NDArray[Any]
 SIZES = SceneCfg(tile_px=256, overlap_px=32, overview_px=384)
@@ -149,7 +150,7 @@ def geo_result(geo: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out report.html, whose figures take longer than the tiles of a small scene."""
-    monkeypatch.setattr(outputs, "render_report", lambda result, record: "")
+    monkeypatch.setattr(report, "render_report", lambda result, record: "")
 
 
 warp = api.warp

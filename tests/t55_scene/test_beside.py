@@ -86,14 +86,15 @@ def sparse(path: Path, side: int) -> Path:
 
 def test_command_line_chooses_by_size(tmp_path: Path) -> None:
     large, small = str(sparse(tmp_path / "l.tif", 4097)), str(sparse(tmp_path / "s.tif", 4096))
-    assert is_scene("auto", False, large, {})
-    assert not is_scene("auto", False, small, {})
-    assert is_scene("always", False, small, {})
-    assert is_scene("auto", True, small, {})
-    assert not is_scene("never", False, large, {})
-    assert not is_scene("auto", False, large, {"tie_points": "points.csv"})
+    assert is_scene("auto", False, large, large, {})
+    assert not is_scene("auto", False, small, small, {})
+    assert is_scene("always", False, small, small, {})
+    assert is_scene("auto", True, small, small, {})
+    assert not is_scene("never", False, large, large, {})
+    replace = {"tie_points": "points.csv", "tie_points_use": "replace"}
+    assert not is_scene("auto", False, large, large, replace)
     with pytest.raises(ConfigError, match="always"):
-        is_scene("allways", False, small, {})
+        is_scene("allways", False, small, small, {})
 
 
 def test_dry_run_tells_the_tiles(tmp_path: Path) -> None:
@@ -106,9 +107,9 @@ def test_dry_run_tells_the_tiles(tmp_path: Path) -> None:
 def test_small_pairs_import_nothing_of_it(tmp_path: Path, small: Pair) -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from somareg.cli.main import app; "
-        "from somareg.cli.register import is_scene; import somareg.api; "
-        f"assert not is_scene('auto', False, {str(small.reference)!r}, {{}}); "
-        "found = [m for m in sys.modules if m.startswith(('somareg.scene', 'somareg.jobs.dask', 'distributed'))]; "
+        "from somareg.cli.register import is_scene; import somareg.register.api; "
+        f"assert not is_scene('auto', False, {str(small.reference)!r}, {str(small.reference)!r}, {{}}); "
+        "found = [m for m in sys.modules if m.startswith(('somareg.jobs.dask', 'distributed'))]; "
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ import pystac
 import pytest
 import rasterio
 
-from somareg.scene import SceneResult
+from somareg import SceneResult
 from somareg.types import Grid
 from tests.t55_scene.conftest import run
 from tests.t65_api.conftest import REFERENCE, place_by_points, swath, write_pair

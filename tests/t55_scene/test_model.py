@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from somareg.errors import EstimationError
 from somareg.quality.calibration import load_calibration
-from somareg.scene.field import (
+from somareg.register.tiles.field import (
     Lattice,
     Prior,
     certainty_at,
@@ -20,10 +20,10 @@ from somareg.scene.field import (
     prior_precision,
     solve,
 )
-from somareg.scene.judge import count_votes
-from somareg.scene.layout import Layout, SceneCfg, lay_tiles
-from somareg.scene.model import SceneModel, collect, field_on_nodes, fit_scene
-from somareg.scene.tile import TileResult
+from somareg.register.tiles.layout import Layout, SceneCfg, lay_tiles
+from somareg.register.tiles.model import SceneModel, collect, field_on_nodes, fit_scene
+from somareg.register.tiles.tile import TileResult
+from somareg.register.tiles.votes import count_votes
 
 SHAPE = 3000, 2600
 

@@ -13,10 +13,12 @@ from typing import IO
 import numpy as np
 import pytest
 
+from somareg import SceneResult
 from somareg.errors import OutputError
-from somareg.scene import SceneResult, journal, register
-from somareg.scene.journal import Journal
-from somareg.scene.tile import TileResult
+from somareg.register import workspace
+from somareg.register.tiles import journal
+from somareg.register.tiles.journal import Journal
+from somareg.register.tiles.tile import TileResult
 from tests.t55_scene.conftest import Pair, run
 
 KILLED = """
@@ -37,7 +39,7 @@ def killed(small: Pair, tmp_path: Path) -> Path:
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert {path.name for path in out.iterdir()} == {register.WORK}
+    assert {path.name for path in out.iterdir()} == {workspace.WORK}
     return out
 
 
@@ -51,7 +53,7 @@ def stop_at_first_tile(stage: str, share: float) -> None:
 
 
 def test_resume_gives_the_same(small: Pair, small_result: SceneResult, killed: Path) -> None:
-    with (killed / register.WORK / register.JOURNAL).open("ab") as stream:
+    with (killed / workspace.WORK / workspace.JOURNAL).open("ab") as stream:
         stream.write(b'0badc0de {"tile":{"index":7,')  # half a record, as a kill leaves it
     with pytest.raises(OutputError, match="--resume"):
         run(small.moving, small.reference, killed)
@@ -68,7 +70,7 @@ def test_resume_gives_the_same(small: Pair, small_result: SceneResult, killed: P
     for name in names:
         assert (killed / name).read_bytes() == (small_result.folder / name).read_bytes(), name
     assert again.verdict == small_result.verdict
-    assert not (killed / register.WORK).exists()
+    assert not (killed / workspace.WORK).exists()
 
 
 def tile(index: int) -> TileResult:

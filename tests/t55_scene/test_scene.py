@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import torch
 
-from somareg.choices import Chosen
+from somareg import SceneResult, register_scene
 from somareg.config import make_config
 from somareg.errors import OutputError, UnsupportedError
 from somareg.geometry import AffineTransform
@@ -24,11 +24,16 @@ from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import EngineCfg
 from somareg.matching.evidence import forward_backward
 from somareg.matching.matcher import Matcher
+from somareg.register import choose, tiled, workspace
+from somareg.register.choose import Chosen
+from somareg.register.images import open_images
+from somareg.register.locate import known_ground
+from somareg.register.tiles import overview, tile
+from somareg.register.tiles.job import TileJob, TileSettings
+from somareg.register.tiles.overview import GlobalMatch
+from somareg.register.tiles.patch import read_patches
+from somareg.register.tiles.tile import TileResult, match_tile
 from somareg.report import load_report
-from somareg.scene import SceneResult, overview, register, register_scene, tile
-from somareg.scene.inputs import open_pair
-from somareg.scene.overview import GlobalMatch
-from somareg.scene.tile import TileJob, TileResult, TileSettings, match_tile
 from tests.small_network import save_network, small_network
 from tests.t55_scene.conftest import SIDE, SIZES, Pair, ground, make_geo_pair, paint, run, save, speckle, warp
 
@@ -74,7 +79,7 @@ def test_files(pair: Pair, result: SceneResult) -> None:
     }
     record = load_report(result.folder / "report.json")
     assert record.verdict.decision == "go"
-    assert record.settings["scene"] is True
+    assert record.settings["scene"] == "always"
     assert record.reference.width == SIDE
     assert record.moving.valid_share == pytest.approx(1.0)
     assert record.tie_points.total == len(result.tie_points)
@@ -137,7 +142,7 @@ def test_failing_tile_is_recorded(small: Pair, tmp_path: Path, monkeypatch: pyte
             raise MemoryError("no room for tile 4")
         return match_tile(job)
 
-    monkeypatch.setattr(register, "match_tile", fails)
+    monkeypatch.setattr(tiled, "match_tile", fails)
     found = run(small.moving, small.reference, tmp_path / "out")
     assert [tile.status for tile in found.tiles].count("failed") == 1
     assert found.tiles[4].reason == "MemoryError: no room for tile 4"
@@ -169,7 +174,7 @@ def test_half_without_data(small: Pair, tmp_path: Path) -> None:
 
 def test_lock(small: Pair, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with folder_lock(out / register.WORK), pytest.raises(OutputError, match="in use by another run"):
+    with folder_lock(out / workspace.WORK), pytest.raises(OutputError, match="in use by another run"):
         run(small.moving, small.reference, out)
 
 
@@ -185,10 +190,11 @@ def test_tile_is_the_same_in_another_process(tmp_path: Path) -> None:
     cfg = make_config({"model": "orientation", "reference_scale": "dB", "moving_scale": "amplitude"})
     with rasterio.open(moving, "r+") as file:
         file.crs = "EPSG:25833"
-    with open_pair(moving, reference, cfg) as pair:
-        georef = pair.georef
+    with open_images(moving, reference, cfg) as images:
+        georef = images.georef
+        parts = Block(0, 0, *images.moving.grid.shape[::-1]), Block(0, 0, *images.reference.grid.shape[::-1])
     start, cpu = AffineTransform.from_parameters(shift=(2.0, -4.0)), "cpu"
-    settings = TileSettings(moving, reference, (1,), (1,), cfg, georef, start, 20.0, EngineCfg(), None, cpu)
+    settings = TileSettings(moving, reference, *parts, (1,), (1,), cfg, georef, start, 20.0, EngineCfg(), None, cpu)
     job = TileJob(3, Block(200, 150, 256, 256), settings)
     here, there = match_tile(job), pickle.loads(pickle.dumps(match_tile(pickle.loads(pickle.dumps(job)))))
     assert here.status == there.status == "matched"
@@ -208,11 +214,9 @@ def test_learned_model(small: Pair, tmp_path: Path) -> None:
     assert all(np.isfinite(tile.beyond).all() for tile in found.tiles)
 
 
-def test_arrays_are_refused(small: Pair, tmp_path: Path) -> None:
+def test_other_processes_do_not_see_arrays(small: Pair, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="in memory"):
-        run(np.zeros((700, 700)), small.reference, tmp_path / "out")
-    with pytest.raises(UnsupportedError, match="tie points"):
-        run(small.moving, small.reference, tmp_path / "out", tie_points="points.csv")
+        run(np.ones((640, 640)), small.reference, tmp_path / "out", workers=2)
 
 
 def test_missing_pystac_is_told_before_any_work(small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,19 +229,22 @@ def test_missing_pystac_is_told_before_any_work(small: Pair, tmp_path: Path, mon
 def overviews(pair: Pair, chosen: Chosen) -> GlobalMatch:
     """Both images at a quarter, matched by an engine."""
     cfg = make_config({"model": "orientation"})
-    with open_pair(pair.moving, pair.reference, cfg) as found:
-        grid, away = found.reference.header.grid, found.moving.header.grid
-        fixed = overview.read_overview(found.reference.source, 4, None, "optical", "auto", grid)
-        moved = overview.read_overview(found.moving.source, 4, None, "sar", "auto", away)
+    with open_images(pair.moving, pair.reference, cfg) as images:
+        ground = known_ground(images, cfg)
+        read = overview.read_overview
+        views = (
+            read(images.reference, ground.reference, 4, "reference", cfg),
+            read(images.moving, ground.moving, 4, "moving", cfg),
+        )
         engine = chosen, torch.device("cpu")
-        return overview.match_overviews(fixed, moved, found.georef, cfg, (grid, 4), engine, lambda stage, share: None)
+        return overview.match_overviews(views, ground, cfg, engine, None, lambda stage, share: None)
 
 
 def test_notes_of_the_engine_are_told_once(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the engine of the tiles stand in the result; the overview adds why it took another one."""
     assert overviews(small, Chosen(notes=("matched without weights",))).notes == ()
     network = small_network()
-    monkeypatch.setattr("somareg.choices.MIN_SIDE", 161)  # an overview has 160
+    monkeypatch.setattr(choose, "MIN_SIDE", 161)  # an overview has 160
     (note,) = overviews(small, Chosen("model", network, notes=("read with care",))).notes
     assert "model needs 161 px a side" in note
 
@@ -245,12 +252,14 @@ def test_notes_of_the_engine_are_told_once(small: Pair, monkeypatch: pytest.Monk
 def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair) -> None:
     """Without a network forward-backward is a refinement with the roles exchanged, as for a small pair."""
     cfg = make_config({"model": "orientation", "moving_scale": "amplitude"})
-    with open_pair(small.moving, small.reference, cfg) as pair:
-        georef = pair.georef
+    part = Block(0, 0, small.side, small.side)
+    georef = AffineTransform.identity()
     start, engine = AffineTransform.from_parameters(shift=(9.0, -6.0)), EngineCfg()
-    settings = TileSettings(small.moving, small.reference, (1,), (1,), cfg, georef, start, 20.0, engine, None, "cpu")
+    settings = TileSettings(
+        small.moving, small.reference, part, part, (1,), (1,), cfg, georef, start, 20.0, engine, None, "cpu"
+    )
     job = TileJob(0, Block(200, 150, 256, 256), settings)
-    found = tile._read_pair(job)
+    found = read_patches(job)
     assert not isinstance(found, str)
     affine, _, _, alignment = tile.match_windows(*found, settings, None)
     images = found[0]

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 import somareg
-from somareg import api
 from somareg.errors import ConfigError, InputError, NoDataError
 from somareg.io import from_array
+from somareg.register import choose
 from somareg.types import Result
 from tests.synthetic import SyntheticPair, make_pair, pixel_points
 from tests.t65_api.conftest import register
@@ -285,7 +285,7 @@ def test_different_sizes_in_pixels(height: int, width: int) -> None:
 
 
 def test_a_large_image_is_matched_at_reduced_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(api.LONGEST, "base", 150)
+    monkeypatch.setitem(choose.LONGEST, "base", 150)
     pair = make_pair(5, 300, shift=(9.0, -7.5))
     result = register(pair.moving, pair.reference)
     assert any("1/2" in note for note in result.notes)

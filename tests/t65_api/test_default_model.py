@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 import somareg
-from somareg import api, assemble, choices
 from somareg.cli.main import main
 from somareg.errors import ConfigError, WeightsError
 from somareg.matching.network import Soma
 from somareg.matching.weights import DEFAULT_WEIGHTS, store
 from somareg.quality import calibration
+from somareg.register import api, choose, result, whole
 from somareg.types import Result
 from tests.small_network import save_network, small_network
 from tests.synthetic import SyntheticPair, make_pair
@@ -114,7 +114,7 @@ def test_a_batch_of_pairs_builds_the_network_once(
 def test_other_sensors_are_matched_without_weights_and_a_note(
     shipped: Path, small: SyntheticPair, roles: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choices, "load_network", forbidden)
+    monkeypatch.setattr(choose, "load_network", forbidden)
     image = small.moving if roles[0] == "sar" else small.reference
     options = {"moving_modality": roles[0], "reference_modality": roles[1], **LIGHT}
     found = somareg.register(image, image, **options)
@@ -181,7 +181,7 @@ def test_plan_says_what_register_would_take(shipped: Path, files: Files) -> None
 def test_plan_refuses_a_narrow_pair_as_register_does(
     shipped: Path, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(api.LONGEST, "base", 60)
+    monkeypatch.setitem(choose.LONGEST, "base", 60)
     assert api.plan(files.moving, files.reference)["model"] == FREE
     with pytest.raises(ConfigError, match=r"48 x 48 \(reference\) and 48 x 48 px"):
         api.plan(files.moving, files.reference, model=DEFAULT_WEIGHTS)
@@ -213,7 +213,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str | None], N
         none = (0.0,) * len(calibration.FEATURES)
         made = calibration.Calibration((*none, 9.0), (*none, 0.0), 0.5, 0.1, 1.5, weights)
         load = calibration.load_calibration
-        for module in (assemble, choices):
+        for module in (choose, result, whole):
             monkeypatch.setattr(module, "load_calibration", lambda name: made if name == engine else load(name))
 
     return change
@@ -247,7 +247,7 @@ def test_importing_opens_no_weights() -> None:
     code = (
         "import sys\nopened = []\n"
         "sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == 'open' else None)\n"
-        "import somareg.api, somareg.cli.main, somareg.lab.evaluate.peers\n"
+        "import somareg.register.api, somareg.cli.main, somareg.lab.evaluate.peers\n"
         "weights = [path for path in opened if '.safetensors' in path or 'calibration-' in path]\n"
         "assert opened and not weights, weights"
     )

@@ -10,8 +10,9 @@ import pytest
 import rasterio
 from affine import Affine
 
-from somareg import api
+from somareg.config import make_config
 from somareg.errors import GeoreferenceError, NoOverlapError
+from somareg.register import api, choose
 from somareg.types import Grid, Result
 from tests.synthetic import pixel_points
 from tests.t65_api.conftest import ORIGIN, REFERENCE, SIDE, UTM, Files, moving_grid, register, write, write_pair
@@ -49,7 +50,7 @@ def _ties_on_reference(result: Result) -> np.ndarray:
 def test_a_reference_in_degrees() -> None:
     """Pixel sizes in metres come from the ellipsoid, not from the CRS's units."""
     grid = Grid(100, 100, (0.0001, 0.0, 15.0, 0.0, -0.0001, 42.0), "EPSG:4326")
-    radius = api.search_radius(api.make_config({"search_radius_m": 300.0}), grid)
+    radius = choose.search_radius(make_config({"search_radius_m": 300.0}), grid)
     size = np.sqrt(0.0001**2 * 111_066 * 82_850)  # metres per degree of latitude and longitude at 42 degrees north
     assert radius == pytest.approx(300 / size, rel=0.01)
 

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 import somareg
-from somareg import api
-from somareg.choices import Chosen, choose_device
 from somareg.cli.main import main
 from somareg.errors import ConfigError, WeightsError
 from somareg.features.encoder import MIN_SIDE
 from somareg.lab.evaluate.peers import make_method
 from somareg.matching.network import Soma
+from somareg.register import api
+from somareg.register.choose import Chosen, choose_device
 from somareg.types import Grid, Result
 from tests.small_network import SMALL, Shape, save_network, small_network, two_looks
 from tests.synthetic import Scene, SyntheticPair, affine_map, make_pair, pixel_points, speckled

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from somareg import api
 from somareg.config import RegisterConfig, make_config
 from somareg.errors import ConfigError
 from somareg.io.source import RasterSource
+from somareg.register import api, choose
 from somareg.types import Grid, Result
 from tests.synthetic import SyntheticPair
 from tests.t65_api.conftest import REFERENCE, Files, register
@@ -60,26 +60,26 @@ def test_settings_tell_every_option(result: Result) -> None:
 def test_search_radius() -> None:
     plain = Grid(1000, 400)
     placed = Grid(1000, 400, REFERENCE.transform, REFERENCE.crs)
-    assert api.search_radius(make_config({}), plain) == pytest.approx(140)
-    assert api.search_radius(make_config({}), placed) == pytest.approx(50)
-    assert api.search_radius(make_config({}), REFERENCE) == 32
-    assert api.search_radius(make_config({}), Grid(20000, 400, REFERENCE.transform, REFERENCE.crs)) == 200
-    assert api.search_radius(make_config({"search_radius_px": 7}), placed) == 7
-    assert api.search_radius(make_config({"search_radius_m": 700}), placed) == pytest.approx(70, rel=0.01)
+    assert choose.search_radius(make_config({}), plain) == pytest.approx(140)
+    assert choose.search_radius(make_config({}), placed) == pytest.approx(50)
+    assert choose.search_radius(make_config({}), REFERENCE) == 32
+    assert choose.search_radius(make_config({}), Grid(20000, 400, REFERENCE.transform, REFERENCE.crs)) == 200
+    assert choose.search_radius(make_config({"search_radius_px": 7}), placed) == 7
+    assert choose.search_radius(make_config({"search_radius_m": 700}), placed) == pytest.approx(70, rel=0.01)
 
 
 def test_presets_and_search_shape_the_engine() -> None:
     plain = Grid(500, 500)
-    base = api.engine_settings(make_config({}), plain, 70.0)
+    base = choose.engine_settings(make_config({}), plain, 70.0)
     assert base.search.radius == pytest.approx(0.14)
     assert base.search.rotation_deg >= 20
-    full = api.engine_settings(make_config({"search": "full"}), plain, 70.0)
+    full = choose.engine_settings(make_config({"search": "full"}), plain, 70.0)
     assert full.search.rotation_deg == 180
     assert full.search.scale[0] <= 0.7 < 1.4 <= full.search.scale[1]
-    near = api.engine_settings(make_config({"search": "local"}), plain, 70.0)
-    placed = api.engine_settings(make_config({}), REFERENCE, 32.0)
+    near = choose.engine_settings(make_config({"search": "local"}), plain, 70.0)
+    placed = choose.engine_settings(make_config({}), REFERENCE, 32.0)
     assert near.search.rotation_deg == placed.search.rotation_deg < 6
-    fast, precise = (api.engine_settings(make_config({"preset": p}), plain, 70.0) for p in ("fast", "precise"))
+    fast, precise = (choose.engine_settings(make_config({"preset": p}), plain, 70.0) for p in ("fast", "precise"))
     assert fast.windows < base.windows < precise.windows
     assert fast.features == base.features == precise.features  # what the verdict was fitted on
     assert fast.search.keep < base.search.keep < precise.search.keep
@@ -126,12 +126,12 @@ def test_plan_refuses_what_register_refuses(files: Files) -> None:
         api.plan(files.moving, files.reference, prest="fast")
 
 
-@pytest.mark.parametrize("first", ["import somareg.warp.engine", "import somareg"])
+@pytest.mark.parametrize("first", ["import somareg.warp.engine, somareg.register.whole", "import somareg"])
 def test_public_names_are_callable_whatever_was_imported_before(first: str) -> None:
     """There is a room `somareg.warp` and a function of that name; users get the function."""
     code = (
-        f"{first}\nimport somareg\nfrom somareg import warp\n"
+        f"{first}\nimport sys, somareg\nfrom somareg import warp\n"
         "assert all(callable(getattr(somareg, n)) for n in ('register', 'assess', 'warp'))\n"
-        "assert warp is somareg.warp is somareg.api.warp"
+        "assert warp is somareg.warp is sys.modules['somareg.register.api'].warp"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

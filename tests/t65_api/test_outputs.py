@@ -13,6 +13,7 @@ import somareg
 from somareg.errors import OutputError
 from somareg.geometry.resample import resample
 from somareg.io import read_estimate
+from somareg.register import save as outputs
 from somareg.types import Result
 from tests.synthetic import pixel_points
 from tests.t65_api.conftest import REFERENCE, SIDE, Files, register, write
@@ -168,7 +169,7 @@ def test_a_failure_while_writing_names_the_folder_and_leaves_nothing(
     def fail(path: Path, *_: object, **__: object) -> None:
         raise OutputError(f"disk full while writing {path}; make room and run again")
 
-    monkeypatch.setattr("somareg.outputs.write_displacement", fail)
+    monkeypatch.setattr(outputs, "write_displacement", fail)
     with pytest.raises(OutputError) as caught:
         result.save(tmp_path / "out")
     assert str(tmp_path / "out" / "displacement.tif") in str(caught.value)

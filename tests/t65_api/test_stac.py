@@ -22,10 +22,10 @@ import rasterio
 from pystac.extensions.projection import ProjectionExtension
 
 import somareg
-from somareg import api
 from somareg.errors import ConfigError, InputError, UnsupportedError
 from somareg.geometry.ground_control import GroundControl
 from somareg.io.stac import find_asset
+from somareg.register import api
 from somareg.report.stac import ACCURACY, PROCESSING, to_stac_item
 from somareg.types import Grid, Raster, Result, StacOrigin
 from tests.t65_api.conftest import ORIGIN, REFERENCE, SIDE, UTM, Files, register

@@ -12,8 +12,8 @@ import rasterio
 from numpy.typing import NDArray
 
 import somareg
-from somareg import api
 from somareg.errors import ConfigError, InputError
+from somareg.register import api
 from somareg.types import TiePoints
 from tests.synthetic import SyntheticPair, make_pair
 from tests.t65_api.conftest import (

@@ -193,7 +193,7 @@ def test_the_accessor(sar: xarray.DataArray, optical: xarray.DataArray, array_re
 def test_nothing_is_loaded_or_registered_until_asked() -> None:
     names = ("xarray", "rioxarray", "pystac", "dask", "pandas")
     code = f"""if True:
-        import sys, somareg.api
+        import sys, somareg.register.api
         print([name for name in {names} if name in sys.modules])
         import xarray
         print(hasattr(xarray.DataArray, "somareg"))

@@ -365,7 +365,7 @@ def test_jobs_and_answers_are_picklable(places: list[Files], tmp_path: Path) -> 
 SLOW = """
 import sys, time
 import somareg
-from somareg import api
+from somareg.register import api
 real, calls = api.register, []
 def register(*a, **k):
     result = real(*a, **k)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import somareg
-from somareg.choices import Chosen, choose_model
 from somareg.config import make_config
 from somareg.errors import InputError
 from somareg.lab.data.pairs import PairEntry
@@ -21,6 +20,7 @@ from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.evaluate.protocol import Sample
 from somareg.quality import calibration
 from somareg.quality.calibration import FEATURES, load_calibration
+from somareg.register.choose import Chosen, choose_model
 from tests.small_network import save_network, small_network
 from tests.synthetic import make_pair
 

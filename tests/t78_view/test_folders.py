@@ -13,15 +13,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import rasterio
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from somareg.scene import outputs
+from somareg import report
 from somareg.types import TiePoints, Transform
 from somareg.view import Scene, Server, find_folder, make_app
 from somareg.view.arrows import NOTHING_PX
 from somareg.view.pyramid import TILE_PX
-from tests.t55_scene.conftest import bend, make_pair, run
+from tests.t55_scene.conftest import bend, make_pair, run, save
 from tests.t65_api.conftest import place_by_points, swath, write_pair
 from tests.t65_api.conftest import register as register_pair
 
@@ -91,7 +92,7 @@ def tiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     place = tmp_path_factory.mktemp("tiled")
     pair = make_pair(place, SIDE, seed=5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "render_report", lambda result, record: "")
+        patch.setattr(report, "render_report", lambda result, record: "")
         found = run(pair.moving, pair.reference, place / "out")
     yield from show(place / "out", found, bend)
 
@@ -249,3 +250,21 @@ def test_a_scene_in_the_browser(tiled: Shown) -> None:
         finally:
             server.stop()
             thread.join()
+
+
+def test_outputs_of_the_common_extent_lie_on_their_part_of_the_reference(tmp_path: Path) -> None:
+    """The folder's pixels count from the corner of the frame; the reference on disk is the whole one."""
+    pair = make_pair(tmp_path, 400, seed=3)
+    with rasterio.open(pair.moving) as file:
+        chip = save(tmp_path / "chip.tif", file.read()[:, 90:350, 60:330], nodata=0)
+    found = register_pair(chip, pair.reference, extent="common")
+    folder = found.save(tmp_path / "out", force=True)
+    x, y, width, height = found.settings["frame"]
+    with Scene(find_folder(folder)) as scene:
+        assert not scene.notes
+        assert (scene.pyramid.width, scene.pyramid.height) == (width, height)
+        shown, _ = scene.images["reference"].picture(scene.pyramid.overview(512))
+    with rasterio.open(pair.reference) as file:
+        whole = file.read(1)
+    assert shown.shape[-2:] == (height, width)
+    np.testing.assert_array_equal(shown[0], whole[y : y + height, x : x + width])

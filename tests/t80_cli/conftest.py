@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import somareg
 from somareg.cli.main import main
 from somareg.geometry.affine import AffineTransform
 from somareg.report.record import build_record
@@ -65,7 +64,7 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture
 def fake_api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
-    """Replace `somareg.api`, so that these tests are about the command line alone."""
+    """Replace `somareg.register.api`, so that these tests are about the command line alone."""
     state = FakeApi()
 
     def answer(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,7 +83,7 @@ def fake_api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
         out.write_bytes(b"pixels")
         return out
 
-    api = ModuleType("somareg.api")
+    api = ModuleType("somareg.register.api")
     for name, make in {
         "register": lambda *_, **__: make_result(state.decision),
         "assess": lambda *_, **__: make_assessment(state.decision),
@@ -92,8 +91,8 @@ def fake_api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
         "warp": warp,
     }.items():
         setattr(api, name, answer(name, make))
-    monkeypatch.setitem(sys.modules, "somareg.api", api)
-    monkeypatch.setattr(somareg, "api", api, raising=False)
+    monkeypatch.setitem(sys.modules, "somareg.register.api", api)
+    monkeypatch.setattr(sys.modules["somareg.register"], "api", api, raising=False)
     return state
 
 

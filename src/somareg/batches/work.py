@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from somareg import api
 from somareg.batches.manifest import FileMark
-from somareg.config import RegisterConfig, make_config
-from somareg.io.inputs import Located, file_of, locate, read_image, told_modalities
+from somareg.config import SCENE_PX, RegisterConfig, make_config
+from somareg.io.inputs import Located, file_of, locate, open_image, read_image, told_modalities
 from somareg.io.source import check_local_file
 from somareg.io.stac import StacAsset
 from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
-from somareg.types import Decision, Raster
+from somareg.register import api
+from somareg.types import Decision, Raster, Result
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,17 @@ class PairDone:
 
 
 def do_pair(job: PairJob) -> PairDone:
-    """Register and save one pair; a reference that the process has just decoded is not decoded again."""
+    """Register and save one pair; a reference that the process has just decoded is not decoded again.
+
+    Of a large one the ground of the pair is read from its file.
+    """
     moving, reference = locate(job.moving, "moving"), locate(job.reference, "reference")
     options = {**job.options, **told_modalities(moving, reference, job.options)}
     cfg = make_config(options)
-    raster = REFERENCES.get(reference, cfg)
+    with open_image(reference, "reference", None, cfg, again=True) as image:
+        is_large = max(image.grid.shape) > SCENE_PX
     before = check_local_file(_path(moving), "moving").stat()  # what changes while it is read is found changed later
-    result = api.register(job.moving, raster, **options)
+    result = api.register(job.moving, job.reference if is_large else REFERENCES.get(reference, cfg), **options)
     result.save(job.folder, overwrite=True, force=job.force, stac=job.stac)
     quality = result.quality
     scale = quality.metres_per_pixel
@@ -68,14 +72,15 @@ def do_pair(job: PairJob) -> PairDone:
         misregistration_px=quality.shift_before_px,
         files=(
             FileMark(str(_path(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),
-            *_others(job, reference, raster, result.settings),
+            *_others(job, reference, result),
         ),
     )
 
 
-def _others(job: PairJob, reference: Located, raster: Raster, settings: Mapping[str, Any]) -> list[FileMark]:
+def _others(job: PairJob, reference: Located, result: Result) -> list[FileMark]:
     """Marks of everything but the moving image."""
-    marks = [FileMark.of(_path(reference), raster.sha256)]
+    settings = result.settings
+    marks = [FileMark.of(_path(reference), result.reference.sha256)]
     items = {image.partition("#")[0] for image in (job.moving, job.reference) if ".json" in image.lower()}
     more = [*sorted(items), settings["tie_points"]]
     used = str(settings.get("model_used"))

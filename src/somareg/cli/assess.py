@@ -28,7 +28,7 @@ def assess(
 ) -> None:
     """Judge how well MOVING lies on REFERENCE as they stand; nothing is written."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        from somareg import api
+        from somareg.register import api
 
         with ui.working():
             assessment = api.assess(moving, reference, progress=ui.progress, **said(asked))

@@ -130,8 +130,8 @@ def _sample() -> str:
 
 
 def _self_test() -> str:
-    from somareg import api
     from somareg.cli.sample import sample_pair
+    from somareg.register import api
 
     moving, reference = sample_pair()
     start = time.perf_counter()

@@ -28,15 +28,6 @@ Dask = Annotated[
     str | None,
     _option("--dask", "Dask scheduler whose workers see the same files: tcp://host:8786", RUNNING, "ADDRESS"),
 ]
-Scene = Annotated[
-    str,
-    _option(
-        "--scene",
-        "always, never or auto: match tile by tile, in bounded memory (auto from 4096 px a side on)",
-        RUNNING,
-        "NAME",
-    ),
-]
 Resume = Annotated[bool, _option("--resume", "scenes: go on from the finished tiles of a run that was killed", RUNNING)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log every step; tracebacks", rich_help_panel=RUNNING)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only", rich_help_panel=RUNNING)]

@@ -12,7 +12,7 @@ from somareg.cli import options as o
 from somareg.cli.failures import DECISION_CODES, UsageError
 from somareg.cli.flags import said, takes_options
 from somareg.cli.session import Session, session
-from somareg.config import SCENE_PX, RegisterConfig
+from somareg.config import RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.types import Decision, Result
@@ -30,7 +30,6 @@ def register(
     overwrite: o.Overwrite = False,
     force: o.Force = False,
     stac: o.Stac = False,
-    scene: o.Scene = "auto",
     resume: o.Resume = False,
     workers: o.Workers = None,
     dask: o.Dask = None,
@@ -44,9 +43,9 @@ def register(
     if out is None and not dry_run:
         raise UsageError("missing option '-o': say where the outputs go, for example -o aligned")
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        tiled = is_scene(scene, resume, reference, options)
+        tiled = is_scene(asked.scene, resume, moving, reference, options)
         if dry_run:
-            show_plan(ui, moving, reference, options, tiled=tiled)
+            show_plan(ui, moving, reference, {**options, "scene": "always" if tiled else "never"})
             return
         shared: dict[str, Any] = {"overwrite": overwrite, "force": force, "stac": stac}
         if tiled:
@@ -61,48 +60,39 @@ def register(
         raise typer.Exit(DECISION_CODES[decision])
 
 
-def is_scene(scene: str, resume: bool, reference: str, options: dict[str, Any]) -> bool:
-    """Whether the pair is matched tile by tile; a header is read for it, and nothing of `somareg.scene` is loaded."""
-    o.check_choice("--scene", scene, ("always", "never", "auto"))
+def is_scene(scene: str, resume: bool, moving: str, reference: str, options: dict[str, Any]) -> bool:
+    """Whether the pair is matched tile by tile; headers are read for it, and no pixel."""
     if scene == "never" and resume:
         raise UsageError("--resume goes on with a scene; leave out --scene never")
     if scene != "auto" or resume:
         return scene != "never"
-    if "tie_points" in options:
-        return False
     from somareg.errors import SomaregError
-    from somareg.io.inputs import file_of, locate
-    from somareg.io.source import open_source
+    from somareg.register.plan import matches_in_tiles
 
     try:
-        with open_source(str(file_of(locate(reference, "reference"))), role="reference", tell=False) as source:
-            return max(source.grid.shape) > SCENE_PX
+        return matches_in_tiles(moving, reference, options)
     except SomaregError:
-        return False  # `register` says what is wrong with it
+        return False  # `register` says what is wrong
 
 
 def run_scene(
     ui: Session, moving: str, reference: str, out: Path, options: dict[str, Any], shared: dict[str, Any]
 ) -> Decision:
     """Register a scene into `out`, print the summary or the report's JSON."""
-    from somareg.scene.register import register_scene
+    from somareg.register.api import register_scene
 
     with ui.working():
+        options = {name: value for name, value in options.items() if name != "scene"}
         result = register_scene(moving, reference, out, progress=ui.progress, **shared, **options)
-    show_result(ui, result.folder)
+    show_result(ui, out)
     return result.verdict.decision
 
 
-def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any], *, tiled: bool = False) -> None:
+def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any]) -> None:
     """Print what `register` would do."""
-    from somareg.api import plan
+    from somareg.register.api import plan
 
     steps = plan(moving, reference, **options)
-    if tiled:
-        from somareg.scene.register import plan_scene
-
-        steps = {key: value for key, value in steps.items() if key not in ("working_size", "memory_mb")}
-        steps["scene"] = plan_scene(reference, options.get("preset", "base"))
     if ui.as_json:
         ui.emit(steps)
     elif ui.wants_text:
@@ -123,8 +113,8 @@ def run(
     stac: bool = False,
 ) -> Result:
     """Register, save into `out`, print the summary or the report's JSON."""
-    from somareg import api
     from somareg.io import writer
+    from somareg.register import api
 
     if stac:
         from somareg.report.stac import need_pystac

@@ -107,7 +107,7 @@ def _is_folder(out: str) -> bool:
 
 
 def _one(ui: Session, raster: str, known: Estimate | str, target: Path, settings: dict[str, Any]) -> None:
-    from somareg import api
+    from somareg.register import api
 
     with ui.working():
         api.warp(raster, known, target, progress=ui.progress, **settings)

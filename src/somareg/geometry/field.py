@@ -1,14 +1,55 @@
-"""Displacement fields on a regular lattice: call, inverse, Jacobian."""
+"""Fields on a regular lattice: values between nodes; displacements with their inverse and Jacobian."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from somareg.geometry.compose import compose
 from somareg.types import FloatArray, Transform
+
+
+@dataclass(frozen=True, eq=False)
+class LatticeValues:
+    """A number everywhere, bilinear between lattice nodes and held constant outside the lattice.
+
+    Attributes:
+        array: (h, w) values at the nodes.
+        origin, step: as of a `FieldTransform`.
+    """
+
+    array: FloatArray
+    origin: tuple[float, float] = (0.0, 0.0)
+    step: tuple[float, float] = (1.0, 1.0)
+
+    def __call__(self, xy: FloatArray) -> FloatArray:
+        """Values (N,) at points (N, 2)."""
+        values: FloatArray = between_nodes(self.array[None], self.origin, self.step, xy)[:, 0]
+        return values
+
+
+def between_nodes(
+    array: NDArray[np.floating[Any]], origin: tuple[float, float], step: tuple[float, float], xy: FloatArray
+) -> FloatArray:
+    """Bilinear values (N, k) at points (N, 2) of nodes (k, h, w), held constant outside; see `FieldTransform`."""
+    _, h, w = array.shape
+    points = np.asarray(xy, float)
+    x = np.clip((points[:, 0] - origin[0]) / step[0], 0, w - 1)
+    y = np.clip((points[:, 1] - origin[1]) / step[1], 0, h - 1)
+    x0 = np.minimum(x.astype(np.intp), max(w - 2, 0))
+    y0 = np.minimum(y.astype(np.intp), max(h - 2, 0))
+    right, below = min(w - 1, 1), w * min(h - 1, 1)
+    fx, fy = x - x0, y - y0
+    node = y0 * w + x0
+    result = np.empty((len(points), len(array)))
+    for axis, nodes in enumerate(array.reshape(len(array), -1)):
+        top = nodes.take(node) * (1 - fx) + nodes.take(node + right) * fx
+        bottom = nodes.take(node + below) * (1 - fx) + nodes.take(node + (below + right)) * fx
+        result[:, axis] = top * (1 - fy) + bottom * fy
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,21 +68,7 @@ class FieldTransform:
 
     def displacement(self, xy: FloatArray) -> FloatArray:
         """d(xy), (N, 2) pixels."""
-        _, h, w = self.array.shape
-        points = np.asarray(xy, float)
-        x = np.clip((points[:, 0] - self.origin[0]) / self.step[0], 0, w - 1)
-        y = np.clip((points[:, 1] - self.origin[1]) / self.step[1], 0, h - 1)
-        x0 = np.minimum(x.astype(np.intp), max(w - 2, 0))
-        y0 = np.minimum(y.astype(np.intp), max(h - 2, 0))
-        right, below = min(w - 1, 1), w * min(h - 1, 1)
-        fx, fy = x - x0, y - y0
-        node = y0 * w + x0
-        result = np.empty(points.shape)
-        for axis, nodes in enumerate(self.array.reshape(2, -1)):
-            top = nodes.take(node) * (1 - fx) + nodes.take(node + right) * fx
-            bottom = nodes.take(node + below) * (1 - fx) + nodes.take(node + (below + right)) * fx
-            result[:, axis] = top * (1 - fy) + bottom * fy
-        return result
+        return between_nodes(self.array, self.origin, self.step, xy)
 
     def __call__(self, xy: FloatArray) -> FloatArray:
         points = np.asarray(xy, float)

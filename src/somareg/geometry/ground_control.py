@@ -94,6 +94,13 @@ class GroundControl:
         points = tuple((x_of(column), y_of(row), x, y) for column, row, x, y in self.points)
         return replace(self, points=points, area=(x_of(left), y_of(top), x_of(right), y_of(bottom)))
 
+    def shifted(self, by: tuple[float, float]) -> GroundControl:
+        """The same for pixels whose coordinates are larger by (x, y)."""
+        dx, dy = by
+        left, top, right, bottom = self.area
+        points = tuple((column + dx, row + dy, x, y) for column, row, x, y in self.points)
+        return replace(self, points=points, area=(left + dx, top + dy, right + dx, bottom + dy))
+
     def with_method(self, method: ControlMethod) -> GroundControl:
         """The same points joined by another curve."""
         return self if method == self.method else replace(self, method=method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from rasterio._err import CPLE_BaseError
@@ -14,7 +15,9 @@ from rasterio.warp import transform as reproject_points
 
 from somareg.errors import ConfigError, GeoreferenceError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
-from somareg.types import IDENTITY, BoolArray, FloatArray, Grid, Raster, Transform
+from somareg.types import IDENTITY, BoolArray, FloatArray, Grid, Header, Raster, Transform
+
+Facts = TypeVar("Facts", Raster, Header)
 
 log = logging.getLogger("somareg.io")
 
@@ -84,7 +87,7 @@ def georeference(reference: Grid, moving: Grid, names: tuple[str, str] = ("refer
     return CrsTransform(reference, moving)
 
 
-def assume_crs(raster: Raster, crs: str) -> Raster:
+def assume_crs(raster: Facts, crs: str) -> Facts:
     """The raster with `crs` as its CRS if it declares none, else unchanged.
 
     Args:

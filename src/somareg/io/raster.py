@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from somareg.config import GcpMethod
 from somareg.errors import InputError, NoDataError
-from somareg.io.source import check_size, open_source
-from somareg.types import BoolArray, Grid, Raster
+from somareg.io.source import RasterSource, open_source
+from somareg.types import BoolArray, Grid, Header, Raster
 
 log = logging.getLogger("somareg.io")
 
@@ -53,24 +55,38 @@ def read_raster(
     """
     with open_source(path, role=role, nodata=nodata, expand_palette=True, gcp_method=gcp_method) as source:
         check_side(source.name, source.grid.width, source.grid.height)
-        check_size(source, max_pixels)
+        check_size(source.name, (source.grid.width, source.grid.height, source.count), max_pixels)
         data, band_mask = source.read()
         mask: BoolArray = np.asarray(band_mask.all(axis=0))
-        notes = [*source.notes, *_count_non_finite(data, source.name)]
-        _check_any_valid(mask, source.name, source.nodata)
-        return Raster(
-            data=data,
-            mask=mask,
-            grid=source.grid,
-            name=str(path),
-            path=Path(path),
-            nodata=source.nodata,
-            descriptions=source.descriptions,
-            tags=source.tags,
-            colorinterp=(*source.colorinterp, "alpha") if source.has_alpha else source.colorinterp,
-            sha256=file_sha256(path),
-            notes=tuple(notes),
-        )
+        notes = [*source.notes, *count_non_finite(data, source.name)]
+        check_any_valid(mask, source.name, source.nodata)
+        facts = header_of(source, path, partial(read_raster, path, role=role))
+        shared = {name: getattr(facts, name) for name in ("grid", "name", "path", "nodata", "descriptions", "tags")}
+        sha256, colours = file_sha256(path), facts.colorinterp
+        return Raster(data=data, mask=mask, **shared, colorinterp=colours, sha256=sha256, notes=tuple(notes))
+
+
+def header_of(source: RasterSource, path: str | Path, reader: Callable[[], Raster]) -> Header:
+    """What an open file tells of itself; no checksum is made.
+
+    Args:
+        source: the open file.
+        path: as it was given.
+        reader: reads it whole.
+    """
+    return Header(
+        grid=source.grid,
+        name=str(path),
+        count=source.count,
+        dtype=source.dtype,
+        reader=reader,
+        path=Path(path),
+        nodata=source.nodata,
+        descriptions=source.descriptions,
+        tags=source.tags,
+        colorinterp=(*source.colorinterp, "alpha") if source.has_alpha else source.colorinterp,
+        notes=source.notes,
+    )
 
 
 def from_array(
@@ -102,8 +118,8 @@ def from_array(
         valid &= np.isfinite(data).all(axis=0)
     if nodata is not None and np.isfinite(nodata):
         valid &= (data != nodata).all(axis=0)
-    _check_any_valid(valid, name, nodata)
-    notes = tuple(_count_non_finite(data, name))
+    check_any_valid(valid, name, nodata)
+    notes = tuple(count_non_finite(data, name))
     return Raster(data, valid, Grid(data.shape[2], data.shape[1]), name=name, nodata=nodata, notes=notes)
 
 
@@ -137,19 +153,36 @@ def _as_mask(mask: ArrayLike, data: NDArray[Any], name: str) -> BoolArray:
     return np.array(valid, bool)
 
 
+def check_size(name: str, size: tuple[int, int, int], max_pixels: float) -> None:
+    """Refuse what would not fit before anything is allocated.
+
+    Raises:
+        InputError: more than `max_pixels` values (width x height x bands).
+    """
+    width, height, bands = size
+    values = width * height * bands
+    if values > max_pixels:
+        raise InputError(
+            f"{name} holds {values:.3g} pixel values ({width} x {height} x {bands}), more than max_pixels = "
+            f"{max_pixels:.3g}; crop it or raise max_pixels"
+        )
+
+
 def check_side(name: str, width: int, height: int) -> None:
     """Raise `InputError` for an image that is too small to be registered."""
     if min(width, height) < MIN_SIDE:
         raise InputError(f"{name} is {width} x {height} px; at least {MIN_SIDE} px a side are needed")
 
 
-def _check_any_valid(mask: BoolArray, name: str, nodata: float | None) -> None:
+def check_any_valid(mask: BoolArray, name: str, nodata: float | None) -> None:
+    """Raise `NoDataError` for a mask without any valid pixel."""
     if not mask.any():
         rule = f"nodata value {nodata:g}" if nodata is not None else "its mask, or NaN everywhere"
         raise NoDataError(f"{name} holds no valid pixel ({rule}); check the file or give another nodata value")
 
 
-def _count_non_finite(data: NDArray[Any], name: str) -> list[str]:
+def count_non_finite(data: NDArray[Any], name: str) -> list[str]:
+    """A note that tells how many pixels are NaN or infinite; none when there are none."""
     if data.dtype.kind not in "fc":
         return []
     count = data[0].size - int(np.isfinite(data).all(axis=0).sum())

@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from somareg.config import GcpMethod
-from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.errors import ReadError, UnsupportedError
 from somareg.io.ground_control import control_grid
 from somareg.types import IDENTITY, BoolArray, Grid
 
@@ -42,11 +42,6 @@ class Block(NamedTuple):
     y: int
     width: int
     height: int
-
-    @property
-    def window(self) -> Window:
-        """The same as rasterio's window."""
-        return Window(self.x, self.y, self.width, self.height)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +87,7 @@ class RasterSource:
         Raises:
             ReadError: the file is truncated or damaged there.
         """
-        window = None if block is None else block.window
+        window = None if block is None else Window(*block)
         try:
             data = self.dataset.read(self.bands, window=window)
             mask = np.stack([self._declared(i, band, window) for i, band in zip(self.bands, data, strict=True)])
@@ -188,20 +183,6 @@ def check_local_file(path: str | Path, role: str) -> Path:
     if size == 0:
         raise ReadError(f"{role} image {text} is an empty file; fetch it again")
     return local
-
-
-def check_size(source: RasterSource, max_pixels: float) -> None:
-    """Refuse what would not fit before anything is allocated.
-
-    Raises:
-        InputError: more than `max_pixels` values (width x height x bands).
-    """
-    values = source.grid.width * source.grid.height * source.count
-    if values > max_pixels:
-        raise InputError(
-            f"{source.name} holds {values:.3g} pixel values ({source.grid.width} x {source.grid.height} x "
-            f"{source.count}), more than max_pixels = {max_pixels:.3g}; crop it or raise max_pixels"
-        )
 
 
 def _describe(

@@ -40,6 +40,7 @@ class FlowCfg:
         robust_rounds: reweightings.
         gain: rise of the correlation of held-out windows, in deviations of the background, that a field must bring.
         max_px: largest believable local displacement, pixels.
+        follow: whether to look for a displacement; without, only the certainty is told.
     """
 
     steps: tuple[tuple[WindowCfg, float], ...] = (
@@ -57,6 +58,7 @@ class FlowCfg:
     robust_rounds: int = 2
     gain: float = 0.02
     max_px: float = 24.0
+    follow: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +202,9 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
         points = matches.points.double()
         total = matches.likely.double() + torch.from_numpy(field.displacement(points.numpy()))
         process, factor = _fit_process(points, total, matches.precision.double(), side, cfg)
-        if step == 0 and (process.variance == 0 or holdout_gain(windows, matches, cell, side, cfg) < cfg.gain):
+        if step == 0 and not (
+            cfg.follow and process.variance and holdout_gain(windows, matches, cell, side, cfg) >= cfg.gain
+        ):
             process = replace(process, variance=0.0)
             break
         values = process.predict(where).clamp(-cfg.max_px, cfg.max_px)

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from somareg.matching.windows import WindowCorrelation
 
+FLOOR_PX2 = 0.1
+"""Variance per axis that no window is free of, however sharp its peak; added when its standard error is told."""
+
 
 @dataclass(frozen=True, eq=False)
 class WindowMatches:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import ConfigError, NoOverlapError
+from somareg.errors import NoOverlapError
 from somareg.geometry.lattice import jacobian_at, on_lattice, pixel_centres, source_window
 from somareg.geometry.resample import Kernel, footprint_of, resample
+from somareg.preprocess.normalise import check_bands
 from somareg.types import BoolArray, FloatArray, Grid, Raster, Transform
 
 _TILE = 512
@@ -68,9 +69,7 @@ def to_reference_grid(
 def _chosen(moving: Raster, bands: Sequence[int] | None) -> list[int]:
     """0-based band indices."""
     count = len(moving.data)
-    for band in bands or ():
-        if not 1 <= band <= count:
-            raise ConfigError(f"{moving.name} has no band {band}; choose from 1 to {count}")
+    check_bands(tuple(bands or ()), count, moving.name)
     return [band - 1 for band in bands] if bands else list(range(count))
 
 

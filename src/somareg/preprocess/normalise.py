@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.errors import ConfigError
 from somareg.preprocess.sar import detect_scale, to_log
 from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray, Modality, SarScale
@@ -24,6 +25,13 @@ def choose_bands(count: int, wanted: tuple[int, ...] | None, descriptions: tuple
         i for i, text in enumerate(descriptions, start=1) if text.upper().replace("0", "") in {"B2", "B3", "B4", "B8"}
     ]
     return tuple(named) if len(named) == MAX_BANDS else tuple(range(1, MAX_BANDS + 1))
+
+
+def check_bands(bands: tuple[int, ...], count: int, name: str) -> None:
+    """Raise `ConfigError` for a 1-based band that an image of `count` bands does not have."""
+    for band in bands:
+        if not 1 <= band <= count:
+            raise ConfigError(f"{name} has no band {band}; choose from 1 to {count}")
 
 
 def normalise(

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.config import RegisterConfig
-from somareg.errors import ConfigError, NoDataError, NoOverlapError
+from somareg.errors import NoDataError, NoOverlapError
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.preprocess.grid import to_reference_grid
-from somareg.preprocess.normalise import choose_bands, normalise
+from somareg.preprocess.normalise import check_bands, choose_bands, normalise
 from somareg.preprocess.sar import detect_scale
 from somareg.types import BoolArray, Grid, Modality, Raster, SarScale, Transform
 
@@ -61,7 +61,7 @@ def prepare(
 
     Args:
         moving, reference: as read.
-        georef: reference pixels -> moving pixels.
+        georef: reference pixels -> moving pixels; without georeferences what is known of it, the identity for nothing.
         cfg: modalities, bands, scales.
         longest: largest working side; larger images are averaged by a whole factor.
         radius_px: how far beyond the reference's edge the moving image is kept, reference pixels.
@@ -98,6 +98,8 @@ def prepare(
     else:
         moving_data, moving_mask = reduce_blocks(moving.data[[b - 1 for b in moving_bands]], moving.mask, factor)
         starts = _pixel_starts(reference_mask.shape, moving_mask.shape)
+        if isinstance(georef, AffineTransform) and not np.array_equal(georef.matrix, np.eye(2, 3)):
+            starts = (up.inverse.after(georef).after(up),)
         moving_pixels = up
     for mask, raster in ((reference_mask, reference), (moving_mask, moving)):
         if mask.sum() * factor**2 < MIN_VALID:
@@ -114,9 +116,7 @@ def prepare(
 def _bands(raster: Raster, wanted: tuple[int, ...] | None, role: str, notes: list[str]) -> tuple[int, ...]:
     count = len(raster.data)
     bands = choose_bands(count, wanted, raster.descriptions)
-    for band in bands:
-        if not 1 <= band <= count:
-            raise ConfigError(f"{raster.name} has no band {band}; choose from 1 to {count}")
+    check_bands(bands, count, raster.name)
     if count > len(bands):
         notes.append(f"{role}: matched on band {', '.join(map(str, bands))} of {count}")
     return bands

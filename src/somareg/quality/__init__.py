@@ -2,6 +2,7 @@
 
 from somareg.quality.calibration import Calibration, Engine, load_calibration
 from somareg.quality.measure import Measured, measure
+from somareg.quality.support import Support, support_of
 from somareg.quality.verdict import judge
 
-__all__ = ["Calibration", "Engine", "Measured", "judge", "load_calibration", "measure"]
+__all__ = ["Calibration", "Engine", "Measured", "Support", "judge", "load_calibration", "measure", "support_of"]

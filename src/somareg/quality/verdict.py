@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from somareg.matching.engine import Alignment
 from somareg.quality.calibration import Calibration
+from somareg.quality.support import Support
 from somareg.types import Decision, Quality, Verdict
 
 MAX_FOLDING = 0.001
 MIN_OVERLAP = 0.2
+PROVEN_ZSCORE = 2.0
 
 
-def judge(alignment: Alignment, quality: Quality, calibration: Calibration) -> Verdict:
+def judge(support: Support, quality: Quality, calibration: Calibration) -> Verdict:
     """The verdict on an estimate.
 
     Args:
-        alignment: of the engine.
+        support: by the images.
         quality: its figures.
-        calibration: probability and thresholds.
+        calibration: thresholds.
     """
-    if alignment.failure:
-        return Verdict("no-go", (f"No transform could be estimated: {alignment.failure}.",), 0.0)
-    probability = calibration.probability(alignment)
+    if support.failure:
+        return Verdict("no-go", (f"No transform could be estimated: {support.failure}.",), 0.0)
+    doubts = [*support.doubts, *_doubts(quality)]
     decision: Decision = "no-go"
-    if probability >= calibration.go:
-        decision = "go"
-    elif probability >= calibration.review:
+    if support.probability >= calibration.go:
+        decision = "review" if doubts else "go"
+    elif support.probability >= calibration.review:
         decision = "review"
-    doubts = list(_doubts(quality))
-    if decision == "go" and doubts:
-        decision = "review"
-    return Verdict(decision, (*doubts, *_reasons(decision, quality, probability)), probability)
+    chance = f"The chance that the error is below 2 px is {chance_in_words(support.probability)}."
+    proven = quality.peak_zscore >= PROVEN_ZSCORE
+    # Weightiest first: what speaks for an estimate, or what speaks against it.
+    told = (chance, *support.told) if decision != "go" and proven else (*support.told, chance)
+    return Verdict(decision, (*doubts, *told), support.probability)
 
 
 def _doubts(quality: Quality) -> list[str]:
@@ -38,23 +40,8 @@ def _doubts(quality: Quality) -> list[str]:
     if quality.folding > MAX_FOLDING:
         doubts.append(f"The displacement folds over itself on {quality.folding:.1%} of the image.")
     if quality.overlap < MIN_OVERLAP:
-        doubts.append(f"Only {quality.overlap:.0%} of the reference is covered by the moving image.")
+        doubts.append(f"Only {quality.overlap:.0%} of the smaller image is covered by the other one.")
     return doubts
-
-
-def _reasons(decision: Decision, quality: Quality, probability: float) -> list[str]:
-    strength = (
-        f"The images agree {quality.peak_zscore:.1f} deviations above chance at the estimate "
-        "(unrelated images rarely reach 2)."
-    )
-    halves = f"Two halves of the tie points agree to {quality.split_half_px:.1f} px"
-    ways = f"matching backwards agrees to {quality.forward_backward_px:.1f} px"
-    chance = f"The chance that the error is below 2 px is {chance_in_words(probability)}."
-    if decision == "go":
-        return [strength, f"{halves}, {ways}.", chance]
-    if quality.peak_zscore < 2.0:
-        return [f"{strength} That proves no common ground.", f"{halves}, {ways}.", chance]
-    return [chance, strength, f"{halves}, {ways}."]
 
 
 def chance_in_words(probability: float) -> str:

@@ -19,34 +19,26 @@ __all__ = [
     "build_record",
     "load_report",
     "render_report",
-    "write_pages",
     "write_report",
 ]
 
 
-def write_report(result: Result, folder: Path, outputs: Mapping[str, Path]) -> None:
+def write_report(result: Result, folder: Path, outputs: Mapping[str, Path], *, page: Result | None = None) -> None:
     """Write `report.json` and `report.html` into a folder that nobody else sees yet.
 
     Args:
         result: from `register`.
         folder: an existing private folder; the caller renames it, so these writes need not be atomic.
         outputs: name -> file, for every other file of the result, listed with size and hash.
+        page: what the page shows, if not all of the result's tie points.
 
     Raises:
         OutputError: a report cannot be written (read-only, disk full).
         ReadError: an output cannot be read to hash it.
     """
     record = build_record(result, outputs)
-    write_pages(folder, record, render_report(result, record))
-
-
-def write_pages(folder: Path, record: Report, page: str) -> None:
-    """Write the record and the page (HTML) of a result into a folder that nobody else sees yet.
-
-    Raises:
-        OutputError: one cannot be written (read-only, disk full).
-    """
-    for name, text in (("report.json", record.to_json()), ("report.html", page)):
+    html = render_report(page or result, record)
+    for name, text in (("report.json", record.to_json()), ("report.html", html)):
         try:
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
         except OSError as error:

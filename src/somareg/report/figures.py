@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from somareg.report.maps import arrows_figure, certainty_figure, local_figure, points_figure, thin
+from somareg.report.maps import arrows_figure, certainty_figure, known_certainty, local_figure, points_figure, thin
 from somareg.report.record import plain
 from somareg.report.residuals import histogram_figure, scatter_figure
 from somareg.report.style import DARK, LIGHT, Theme
@@ -80,7 +80,7 @@ def drawings(result: Result) -> list[Drawing]:
             "Certainty",
             "How much of the local estimate rests on matches seen nearby. Where it is low, the alignment follows the "
             "affine alone.",
-            f"Map of certainty, mean {float(thin(result.displacement.certainty).mean()):.2f} on a scale from 0 to 1.",
+            f"Map of certainty, mean {float(thin(known_certainty(result)).mean()):.2f} on a scale from 0 to 1.",
             lambda theme: certainty_figure(result, theme),
         ),
         Drawing(

@@ -40,7 +40,8 @@ def render_report(result: Result, record: Report) -> str:
             style=Markup(style),  # noqa: S704
             script=Markup(script),  # noqa: S704
             pictures=pictures,
-            picture_step=record.reference.width / pictures[0]["image"].width,
+            picture_step=result.previews.area[2] / pictures[0]["image"].width,
+            area=result.previews.area,
             figures=_figures(result),
             images=[("Moving", record.moving), ("Reference", record.reference)],
         )

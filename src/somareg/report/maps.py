@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from somareg.report.style import LIGHT, SMALL, Map, Theme, colourbar, legend, message, new_map, png
 from somareg.report.words import arrow_key, nice
-from somareg.types import Grid, Result
+from somareg.types import Result
 
 MAX_MAP_CELLS = 400
 """Longest side of a map in cells: a scene's field is thinned to it before anything is computed."""
@@ -25,11 +25,11 @@ OUTLIER = "#ff7a45"
 
 def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     """Displacement arrows over the reference, exaggerated by a round factor that the key states."""
-    grid = result.reference.grid
-    chart = new_map(grid, theme)
+    left, top, width, height = result.previews.area
+    chart = new_map(result.previews.area, theme)
     _backdrop(chart.axes, result)
-    spacing = max(grid.width, grid.height) / ARROWS_ACROSS
-    x, y = (_centres(size, spacing) for size in (grid.width, grid.height))
+    spacing = max(width, height) / ARROWS_ACROSS
+    x, y = (_centres(size, spacing) + round(start) for size, start in ((width, left), (height, top)))
     rows, columns = np.meshgrid(y, x, indexing="ij")
     down, right = _cells(result, rows, columns)
     dx, dy = result.displacement.array[:, down, right].astype(float)
@@ -64,14 +64,14 @@ def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
 
 def local_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     """Length of the displacement beyond the global affine."""
-    grid = result.reference.grid
-    chart = new_map(grid, theme)
-    step = _step(grid)
-    rows, columns = np.mgrid[0 : grid.height : step, 0 : grid.width : step]
+    left, top, width, height = result.previews.area
+    chart = new_map(result.previews.area, theme)
+    step = max(1, -(-round(max(width, height)) // MAX_MAP_CELLS))
+    rows, columns = np.mgrid[top : top + height : step, left : left + width : step]
     xy = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
     size = np.hypot(*(result.correction(xy) - result.affine(xy)).T).reshape(rows.shape)
-    top = max(float(np.percentile(size, 99.5)), 0.1)
-    shown = chart.axes.imshow(size, cmap="viridis", vmin=0, vmax=top, extent=_extent(grid), interpolation="nearest")
+    most = max(float(np.percentile(size, 99.5)), 0.1)
+    shown = chart.axes.imshow(size, cmap="viridis", vmin=0, vmax=most, extent=_extent(result), interpolation="nearest")
     colourbar(chart, shown, theme, f"local displacement (px{_one_pixel(result)})")
     if float(size.max()) < NOTHING_PX:
         message(chart.axes, theme, "The affine explains everything: no local displacement")
@@ -80,17 +80,16 @@ def local_figure(result: Result, theme: Theme = LIGHT) -> bytes:
 
 def certainty_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     """Certainty of the displacement, 0 to 1."""
-    grid = result.reference.grid
-    chart = new_map(grid, theme)
-    values = thin(result.displacement.certainty)
-    shown = chart.axes.imshow(values, cmap="cividis", vmin=0, vmax=1, extent=_extent(grid), interpolation="nearest")
+    chart = new_map(result.previews.area, theme)
+    values = thin(known_certainty(result))
+    shown = chart.axes.imshow(values, cmap="cividis", vmin=0, vmax=1, extent=_extent(result), interpolation="nearest")
     colourbar(chart, shown, theme, "certainty (0 none, 1 full)")
     return png(chart.figure)
 
 
 def points_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     """Tie points over the reference, coloured by residual, outliers hollow."""
-    chart = new_map(result.reference.grid, theme)
+    chart = new_map(result.previews.area, theme)
     _backdrop(chart.axes, result)
     points = result.tie_points
     if not len(points):
@@ -128,7 +127,8 @@ def points_figure(result: Result, theme: Theme = LIGHT) -> bytes:
 def _cells(result: Result, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Rows and columns of the displacement's array at reference pixels: a large scene has fewer than pixels."""
     grid, (height, width) = result.reference.grid, result.displacement.certainty.shape
-    return rows * height // grid.height, columns * width // grid.width
+    down, across = np.minimum(rows, grid.height - 1), np.minimum(columns, grid.width - 1)
+    return down * height // grid.height, across * width // grid.width
 
 
 def thin(values: NDArray[Any]) -> NDArray[Any]:
@@ -174,20 +174,22 @@ def _backdrop(axes: Axes, result: Result) -> None:
     image = result.previews.reference.astype(np.float32)
     grey = image @ np.array([0.299, 0.587, 0.114], np.float32) if image.ndim == 3 else image
     axes.set_facecolor("#101418")
-    axes.imshow(
-        0.62 * grey, cmap="gray", vmin=0, vmax=255, extent=_extent(result.reference.grid), interpolation="antialiased"
-    )
+    axes.imshow(0.62 * grey, cmap="gray", vmin=0, vmax=255, extent=_extent(result), interpolation="antialiased")
 
 
-def _extent(grid: Grid) -> tuple[float, float, float, float]:
-    return -0.5, grid.width - 0.5, grid.height - 0.5, -0.5
+def _extent(result: Result) -> tuple[float, float, float, float]:
+    left, top, width, height = result.previews.area
+    return left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5
 
 
-def _step(grid: Grid) -> int:
-    return max(1, -(-max(grid.shape) // MAX_MAP_CELLS))
+def known_certainty(result: Result) -> NDArray[np.float32]:
+    """The certainty on what the pictures show."""
+    left, top, width, height = (round(value) for value in result.previews.area)
+    rows, columns = _cells(result, np.array([top, top + height - 1]), np.array([left, left + width - 1]))
+    return result.displacement.certainty[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1]
 
 
-def _centres(size: int, spacing: float) -> NDArray[np.intp]:
+def _centres(size: float, spacing: float) -> NDArray[np.intp]:
     """Pixel positions of evenly spread cells, at least one."""
     count = max(1, round(size / spacing))
     return ((np.arange(count) + 0.5) * size / count).astype(np.intp)

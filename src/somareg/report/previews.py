@@ -19,14 +19,16 @@ def make_previews(
     before: Transform,
     after: Transform,
     modalities: tuple[Modality, Modality],
+    place: tuple[tuple[float, float], float] = ((0.0, 0.0), 1.0),
     longest: int = 1024,
 ) -> tuple[Previews, BoolArray]:
     """Previews, and the share of the picture where the aligned moving image has pixels.
 
     Args:
-        reference, moving: as read.
+        reference, moving: what was looked at of them.
         before, after: reference pixels -> moving pixels without and with the estimate.
         modalities: of moving and reference.
+        place: pixel of the whole reference where this one begins, and how many of those one of its pixels covers.
         longest: longer side of the pictures, pixels.
 
     Returns:
@@ -48,7 +50,8 @@ def make_previews(
             reference=picture_of(own, own_mask, limits_of(own, own_mask, modalities[1])),
             before=picture_of(*sides["b"], limits),
             after=picture_of(pixels, valid, limits),
-            step=step,
+            step=step * place[1],
+            corner=place[0],
         ),
         np.asarray(valid & own_mask),
     )

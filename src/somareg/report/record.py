@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from somareg.errors import InputError, ReadError, UnsupportedError
 from somareg.runtime.version import __version__
-from somareg.types import Decision, Raster, Result
+from somareg.types import Decision, Header, Raster, Result
 
 SCHEMA_VERSION = "1.0"
 MAX_REPORT_BYTES = 64 * 1024 * 1024
@@ -267,7 +267,7 @@ def _length(px: float, metres_per_pixel: float | None) -> Length:
     return Length(px=px, m=None if metres_per_pixel is None else px * metres_per_pixel)
 
 
-def _input_record(raster: Raster) -> InputRecord:
+def _input_record(raster: Raster | Header) -> InputRecord:
     grid = raster.grid
     nodata = raster.nodata
     return InputRecord(
@@ -276,14 +276,14 @@ def _input_record(raster: Raster) -> InputRecord:
         sha256=raster.sha256 or None,
         width=grid.width,
         height=grid.height,
-        bands=len(raster.data),
+        bands=raster.count,
         band_names=plain(raster.descriptions),
-        dtype=str(raster.data.dtype),
+        dtype=str(raster.dtype),
         crs=grid.crs,
         crs_name=crs_name(grid.crs),
         pixel_size=grid.pixel_size if grid.is_georeferenced else None,
         nodata=nodata if nodata is None or math.isfinite(nodata) else str(nodata),
-        valid_share=float(raster.mask.mean()) if raster.mask.size else 0.0,
+        valid_share=raster.valid_share,
     )
 
 

@@ -22,7 +22,7 @@ from somareg.errors import OutputError, UnsupportedError
 from somareg.io.georef import lonlat_bounds, to_lonlat
 from somareg.report.names import ITEM_NAME
 from somareg.runtime.version import __version__
-from somareg.types import Grid, Raster, Result, StacOrigin
+from somareg.types import Grid, Header, Raster, Result, StacOrigin
 
 if TYPE_CHECKING:
     import pystac
@@ -148,7 +148,9 @@ def _identifier(result: Result) -> str:
     return "-on-".join(names)
 
 
-def _dates(moving: Raster, acquired: datetime | None) -> tuple[datetime | None, dict[str, Any], dict[str, Any]]:
+def _dates(
+    moving: Raster | Header, acquired: datetime | None
+) -> tuple[datetime | None, dict[str, Any], dict[str, Any]]:
     """`datetime`, the span where there is one instead, and the properties that say how they were found."""
     from pystac.utils import str_to_datetime
 
@@ -251,9 +253,9 @@ def _own_fields(result: Result, name: str) -> dict[str, Any]:
         return {}
     moving = result.moving
     data_type = {"bool": "uint8", "complex64": "cfloat32", "complex128": "cfloat64"}.get(
-        str(moving.data.dtype), str(moving.data.dtype)
+        str(moving.dtype), str(moving.dtype)
     )
-    described = moving.descriptions or ("",) * len(moving.data)
+    described = moving.descriptions or ("",) * moving.count
     return {
         "bands": [
             {"name": _text(text) or f"band {number}", "data_type": data_type}
@@ -270,7 +272,7 @@ def _nodes(grid: Grid, reference: Grid) -> dict[str, Any]:
     return shape if grid.control is not None else {**shape, "proj:transform": list(grid.transform)}
 
 
-def _source(raster: Raster, folder: Path) -> tuple[str, str | None] | None:
+def _source(raster: Raster | Header, folder: Path) -> tuple[str, str | None] | None:
     """Address and media type of what an image was read from; files relative to the folder."""
     origin = raster.origin
     if isinstance(origin, StacOrigin) and origin.href:

@@ -14,7 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from somareg.types import Grid
+Area = tuple[float, float, float, float]
+"""(left, top, width, height) of a part of the reference, pixels."""
 
 WIDTH_IN = 5.6
 DPI = 144
@@ -63,15 +64,16 @@ class Map:
     band: tuple[float, float, float, float]
 
 
-def new_map(grid: Grid, theme: Theme) -> Map:
-    """An empty map as tall as the image asks, within reason."""
+def new_map(area: Area, theme: Theme) -> Map:
+    """An empty map of a part of the reference, as tall as that asks, within reason."""
+    left, top, width, height_px = area
     room = WIDTH_IN - LEFT - RIGHT
-    map_height = min(max(room * grid.height / grid.width, MAP_HEIGHT[0]), MAP_HEIGHT[1])
+    map_height = min(max(room * height_px / width, MAP_HEIGHT[0]), MAP_HEIGHT[1])
     height = map_height + TOP + TICKS + BAND
     figure = new_figure(theme, (WIDTH_IN, height))
     axes = add_axes(figure, theme, (LEFT, TICKS + BAND, room, map_height))
-    axes.set_xlim(-0.5, grid.width - 0.5)
-    axes.set_ylim(grid.height - 0.5, -0.5)
+    axes.set_xlim(left - 0.5, left + width - 0.5)
+    axes.set_ylim(top + height_px - 0.5, top - 0.5)
     axes.set_aspect("equal")
     label(axes, theme, "x (reference px)", "y (reference px)")
     return Map(figure, axes, (LEFT / WIDTH_IN, 0, room / WIDTH_IN, BAND / height))

@@ -6,7 +6,6 @@ process as the local flow, where its marginal likelihood asks for one: points th
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,7 @@ from somareg.matching.flow import Flow
 from somareg.matching.gaussian_process import GaussianProcess
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.posterior import WindowMatches
+from somareg.matching.posterior import FLOOR_PX2, WindowMatches
 from somareg.tiepoints.fit import GivenFit, GivenPoints, field_of, fit_given, fit_smooth, spacing_px
 from somareg.types import Progress
 
@@ -40,7 +39,7 @@ def align_given(
         pair: normalised images, which judge.
         start: what was known before the points.
         points: in the pixels of the pair.
-        cfg: settings of the engine; without `flow`, or with one that no gain reaches, there is no local displacement.
+        cfg: settings of the engine; without `flow`, or with one that follows nothing, there is no local displacement.
         progress: called with a stage's name and the share of the work done.
 
     Raises:
@@ -49,7 +48,7 @@ def align_given(
     progress("affine of the tie points", 0.1)
     fit, smooth = fit_smooth(points, fit_given(points))
     progress("local displacement of the tie points", 0.3)
-    follows = cfg.flow is not None and math.isfinite(cfg.flow.gain)
+    follows = cfg.flow is not None and cfg.flow.follow
     flow = _flow(points, fit, smooth, pair.shape, follows)
     progress("evidence", 0.6)
     estimate = compose(fit.affine, flow.field)
@@ -82,7 +81,7 @@ def _matches(xy: Tensor, away: Tensor, fit: GivenFit, points: GivenPoints) -> Wi
     return WindowMatches(
         points=xy,
         displacement=away,
-        variance=(sigma.square() - 0.1).clamp_min(0.0),  # what is told of a window adds a tenth again
+        variance=(sigma.square() - FLOOR_PX2).clamp_min(0.0),  # who tells it adds the floor again
         evidence=2.0 * torch.sqrt(-2.0 * torch.log(1.0 - trust.clamp(0.0, 0.999))),
         correlation=torch.zeros_like(sigma),
         weight=weight,

@@ -10,11 +10,10 @@ import numpy as np
 from somareg.config import RegisterConfig
 from somareg.errors import ConfigError, EstimationError, InputError
 from somareg.geometry import AffineTransform
-from somareg.matching.engine import Alignment
 from somareg.preprocess.prepare import Prepared
 from somareg.tiepoints.fit import GivenFit, GivenPoints, fit_given
 from somareg.tiepoints.formats import read_tie_points
-from somareg.types import BoolArray, Grid, Raster, TiePoints, Transform
+from somareg.types import BoolArray, Grid, TiePoints, Transform
 
 IN_MEMORY = "tie points in memory"
 
@@ -38,16 +37,21 @@ class Given:
         """Of the fit."""
         return self.fit.affine
 
-    def as_start(self, prepared: Prepared) -> Prepared:
-        """The pair with the affine among its starts, after what was known without the points."""
-        start = prepared.moving_pixels.inverse.after(self.affine).after(prepared.reference_pixels)
-        return replace(prepared, starts=(*prepared.starts, start))
+    def moved(self, here: tuple[float, float], there: tuple[float, float]) -> Given:
+        """The same in pixels whose coordinates are larger by `here` on the reference and by `there` where they lead."""
+        back = AffineTransform.from_parameters(shift=(-here[0], -here[1]))
+        affine = AffineTransform.from_parameters(shift=there).after(self.affine).after(back)
+        points = replace(self.points, xy=self.points.xy + here, target=self.points.target + np.array(there))
+        return replace(self, points=points, fit=replace(self.fit, affine=affine))
 
-    def told(self, alignment: Alignment, cfg: RegisterConfig) -> tuple[str, ...]:
-        """What became of the points, for the result's notes."""
+    def start(self, prepared: Prepared) -> AffineTransform:
+        """The affine between the working pixels of the pair: one more start of the search."""
+        return prepared.moving_pixels.inverse.after(self.affine).after(prepared.reference_pixels)
+
+    def told(self, cfg: RegisterConfig, *, local: bool = False) -> tuple[str, ...]:
+        """What became of the points, for the result's notes; `local` if they carry displacement beyond the affine."""
         if cfg.tie_points_use == "seed":
             return (f"{self.note}; their affine was one of the starts",)
-        local = alignment.flow is not None and bool(alignment.flow.field.array.any())
         beyond = "with the smooth displacement that they carry beyond it" if local else "without local displacement"
         return (f"{self.note}; it is the estimate, {beyond}; the images were not matched, only compared",)
 
@@ -75,14 +79,12 @@ def check_use(cfg: RegisterConfig) -> None:
         raise ConfigError("tie_points_use='replace' needs tie_points; give a file of them")
 
 
-def take_points(
-    source: str | Path | TiePoints, reference: Raster | Grid, moving: Raster | Grid, georef: Transform
-) -> Given:
+def take_points(source: str | Path | TiePoints, reference: Grid, moving: Grid, georef: Transform) -> Given:
     """Read tie points and fit their affine.
 
     Args:
         source: a file that `read_tie_points` knows, or points in pixels of both images.
-        reference, moving: as read, or where their pixels are.
+        reference, moving: where their pixels are.
         georef: reference pixels -> moving pixels by the georeferences.
 
     Raises:
@@ -96,7 +98,7 @@ def take_points(
     usable = given.inlier & np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1)
     chosen = given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable]
     points = GivenPoints(*chosen)
-    fit = _checked_fit(points, reference.grid if isinstance(reference, Raster) else reference, name)
+    fit = _checked_fit(points, reference, name)
     return Given(points, fit, _words(name, given, usable, fit))
 
 

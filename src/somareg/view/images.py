@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 from rio_tiler import reader
 from rio_tiler.errors import RioTilerError
 
@@ -191,7 +192,7 @@ class SceneImage:
             with self._lock:
                 image = reader.read(
                     self._source.dataset,
-                    window=window.window,
+                    window=Window(*window),
                     width=size[0],
                     height=size[1],
                     indexes=self._bands,

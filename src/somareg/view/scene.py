@@ -137,7 +137,10 @@ class Scene:
         except SomaregError as error:
             self.notes.append(f"{IMAGE_NAMES[name]} is not shown: {error}")
             return
-        if image.grid.shape != expected.shape:
+        corner = _corner(self.folder.record.settings.get("frame")) if role == "reference" else None
+        if corner is not None and image.grid.shape != expected.shape:
+            image.to_pixels = AffineTransform.from_parameters(shift=corner)
+        elif image.grid.shape != expected.shape:
             size = f"{image.grid.width} x {image.grid.height} px, not {expected.width} x {expected.height}"
             self.notes.append(f"{IMAGE_NAMES[name]} is not shown: {path} is {size} as when it was registered.")
             image.close()
@@ -179,6 +182,13 @@ class Scene:
     def _certainty(self, xy: FloatArray) -> FloatArray:
         layer: Any = self.layers.get("certainty")
         return np.ones(len(xy)) if layer is None else layer.at(xy)
+
+
+def _corner(frame: object) -> tuple[float, float] | None:
+    """Where in the reference the outputs begin, when they cover a part of it."""
+    if not isinstance(frame, list) or len(frame) != 4 or not all(isinstance(value, int) for value in frame):
+        return None
+    return float(frame[0]), float(frame[1])
 
 
 def _affine(matrix: list[list[float | None]]) -> AffineTransform | None:

@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from somareg.choices import load_model
 from somareg.errors import ConfigError, OutputError, SomaregError
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform
@@ -31,6 +30,7 @@ from somareg.matching.pair import Pair
 from somareg.matching.posterior import between_cells
 from somareg.matching.posterior import standardise as deviations
 from somareg.matching.windows import WindowCfg
+from somareg.register.choose import load_model
 
 QUARTERS = 4
 BY = ("group", "pair", "tile")

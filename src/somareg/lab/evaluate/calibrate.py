@@ -22,16 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from somareg.choices import (
-    LONGEST,
-    WEIGHT_FREE,
-    Chosen,
-    choose_device,
-    choose_model,
-    engine_settings,
-    pair_tensors,
-    search_radius,
-)
 from somareg.config import make_config
 from somareg.errors import InputError, ReadError, SomaregError
 from somareg.geometry import AffineTransform, compose
@@ -42,6 +32,16 @@ from somareg.lab.evaluate.sampling import make_list
 from somareg.matching.engine import align
 from somareg.preprocess.prepare import prepare
 from somareg.quality.calibration import FEATURES, Calibration, evidence_vector
+from somareg.register.choose import (
+    LONGEST,
+    WEIGHT_FREE,
+    Chosen,
+    choose_device,
+    choose_model,
+    engine_settings,
+    pair_tensors,
+    search_radius,
+)
 
 FALSE_GO = 0.005  # aimed at, so that another draw of unrelated pairs stays below 1 %
 

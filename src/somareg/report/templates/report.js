@@ -22,6 +22,7 @@
   const size = () => ({ w: images.reference.naturalWidth || 1, h: images.reference.naturalHeight || 1 });
   // Reference pixels per pixel of the embedded picture.
   const step = () => Number(stage.dataset.width) / size().w;
+  const left = Number(stage.dataset.left), top = Number(stage.dataset.top);
   const fitScale = () => Math.min(width / size().w, height / size().h);
   const scale = () => fitScale() * state.zoom;
   const origin = () => ({ x: width / 2 - state.x * size().w * scale(), y: height / 2 - state.y * size().h * scale() });
@@ -225,7 +226,7 @@
     const from = origin();
     const x = (at.x - from.x) / scale(), y = (at.y - from.y) / scale();
     const inside = x >= 0 && y >= 0 && x < size().w && y < size().h;
-    $("where").textContent = inside ? `x ${Math.round(x * step() - 0.5)}, y ${Math.round(y * step() - 0.5)}` : "";
+    $("where").textContent = inside ? `x ${Math.round(left + x * step() - 0.5)}, y ${Math.round(top + y * step() - 0.5)}` : "";
   }
 
   const keys = {

@@ -16,11 +16,11 @@ import numpy as np
 from somareg.errors import GeoreferenceError, InputError
 from somareg.io.georef import georeference, parse_crs, reproject
 from somareg.io.source import open_source
-from somareg.types import BoolArray, FloatArray, Grid, Raster, TiePoints
+from somareg.types import BoolArray, FloatArray, Grid, Header, Raster, TiePoints
 
 Role = Literal["reference", "moving"]
 Space = Literal["pixel", "map"]
-ImageLike = str | Path | Raster | Grid
+ImageLike = str | Path | Raster | Header | Grid
 """A raster file (only its header is read), a raster in memory, or a grid."""
 
 
@@ -187,7 +187,7 @@ def known_images(reference: ImageLike | None, moving: ImageLike | None) -> Image
 def _known(image: ImageLike | None, role: str) -> tuple[Grid | None, Path | None]:
     if image is None or isinstance(image, Grid):
         return image, None
-    if isinstance(image, Raster):
+    if isinstance(image, Raster | Header):
         return image.grid, image.path
     with open_source(image, role=role) as source:
         return source.grid, Path(image)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import somareg
-from somareg.choices import WEIGHT_FREE
 from somareg.config import Preset, Search
 from somareg.errors import EstimationError
 from somareg.lab.evaluate.peers.base import ByteImage, Prediction
 from somareg.matching.weights import DEFAULT_WEIGHTS, read_card, resolve
+from somareg.register.choose import WEIGHT_FREE
 
 
 class Registered:

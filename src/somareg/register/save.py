@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,31 @@ from somareg.io.displacement import write_displacement
 from somareg.io.writer import check_writable, output_folder
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
-from somareg.tiepoints.formats.points import write_geojson, write_qgis_points
-from somareg.types import Raster, Result
+from somareg.tiepoints.formats import write_tie_points
+from somareg.types import Header, Progress, Raster, Result, TiePoints
 from somareg.warp.engine import apply, apply_to_file
 
+QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
+PAGE_POINTS = 8000  # the page reads coordinates by the thousand at most
 
-def save(result: Result, folder: Path, *, overwrite: bool = False, force: bool = False, stac: bool = False) -> Path:
+
+def save(
+    result: Result,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    force: bool = False,
+    stac: bool = False,
+    progress: Progress | None = None,
+) -> Path:
     """Write every output into `folder`; see `Result.save`."""
     if stac:
         need_pystac()
     check_writable(folder, overwrite=overwrite, owned=OWNED)
     check_free_space(folder, _expected_bytes(result))
+    tell = progress or (lambda stage, share: None)
     with output_folder(folder, overwrite=overwrite, owned=OWNED) as place:
-        _write(result, place, force=force)
+        _write(result, place, tell, force=force)
         if stac:
             write_stac_item(result, place, folder)
     return folder
@@ -51,33 +64,52 @@ def convert(result: Result, what: str, *, force: bool = False) -> Any:
             f"the verdict is no-go ({result.verdict.reasons[0]}); use force=True to have the aligned image all the same"
         )
     settings = result.settings
-    aligned = apply(result.moving, result.estimate, resampling=settings["resampling"], nodata=settings["moving_nodata"])
+    sampling = {"resampling": settings["resampling"], "nodata": settings["moving_nodata"]}
+    aligned = apply(_pixels(result.moving), result.estimate, **sampling)
     return to_dataarray(aligned, like=like, name="aligned", **facts)
 
 
-def _write(result: Result, place: Path, *, force: bool) -> None:
+def _write(result: Result, place: Path, tell: Progress, *, force: bool) -> None:
     outputs: dict[str, Path] = {}
+    grid, moving, field = result.estimate.reference, result.moving, result.displacement
+    tags = {"SOMAREG_VERDICT": result.verdict.decision}
+    matrix = getattr(result.affine, "matrix", None)
+    step = -(-grid.width // field.grid.width)
+    outputs["displacement.tif"] = write_displacement(
+        place / "displacement.tif", field, result.estimate, matrix, tags, step=step
+    )
     if result.verdict.decision != "no-go" or force:
-        source = result.moving.path or result.moving
+        tell("warping", 0.0)
         outputs[ALIGNED] = apply_to_file(
-            source,
+            _pixels(moving),
             result.estimate,
             place / ALIGNED,
             resampling=result.settings["resampling"],
             nodata=result.settings["moving_nodata"],
+            progress=lambda stage, share: tell(stage, 0.9 * share),
         )
-    matrix = getattr(result.affine, "matrix", None)
-    tags = {"SOMAREG_VERDICT": result.verdict.decision}
-    outputs["displacement.tif"] = write_displacement(
-        place / "displacement.tif", result.displacement, result.estimate, matrix, tags
-    )
-    grid, moving = result.reference.grid, result.moving.grid
-    outputs["tie_points.geojson"] = write_geojson(place / "tie_points.geojson", result.tie_points, grid)
-    outputs["gcps.points"] = write_qgis_points(place / "gcps.points", result.tie_points, grid, moving)
-    write_report(result, place, outputs)
+    tell("writing tie points", 0.92)
+    outputs["tie_points.geojson"] = write_tie_points(place / "tie_points.geojson", result.tie_points, reference=grid)
+    few = thin_out(result.tie_points, QGIS_POINTS)
+    outputs["gcps.points"] = write_tie_points(place / "gcps.points", few, reference=grid, moving=moving.grid)
+    tell("writing report", 0.95)
+    write_report(result, place, outputs, page=replace(result, tie_points=thin_out(result.tie_points, PAGE_POINTS)))
+
+
+def thin_out(ties: TiePoints, limit: int) -> TiePoints:
+    """Every n-th tie point, so that there are no more than `limit`."""
+    every = max(1, -(-len(ties) // limit))
+    return ties if every == 1 else TiePoints(**{f.name: getattr(ties, f.name)[::every] for f in fields(ties)})
+
+
+def _pixels(image: Raster | Header) -> Path | Raster:
+    """What can be warped: the file, or what is in memory."""
+    return image if isinstance(image, Raster) else image.path or image.reader()
 
 
 def _expected_bytes(result: Result) -> int:
     """A generous guess of what will be written."""
-    pixels = result.reference.grid.width * result.reference.grid.height
-    return pixels * (len(result.moving.data) * result.moving.data.dtype.itemsize + 12) // 2 + 4_000_000
+    grid, moving = result.reference.grid, result.moving
+    nodes = result.displacement.grid
+    pixels = grid.width * grid.height * moving.count * moving.dtype.itemsize
+    return (pixels + 12 * nodes.width * nodes.height) // 2 + 4_000_000

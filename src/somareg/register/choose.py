@@ -5,7 +5,6 @@ Which engine runs is said by `choose_model`, and once the images' working sizes 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from somareg.types import BoolArray, Grid, Modality
 AUTO = "auto"
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
+"""Per preset, longer side up to which a pair that is matched whole keeps its resolution, pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +153,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def search_radius(cfg: RegisterConfig, grid: Grid) -> float:
+def search_radius(cfg: RegisterConfig, grid: Grid, longest: float | None = None) -> float:
     """Search radius in reference pixels.
 
     It is how far the search certainly reaches, not a bound: the refinement may go somewhat further.
     Without an option: 5 % of the longer side but 32 to 200 px around a georeference, 14 % otherwise.
+
+    Args:
+        cfg: settings.
+        grid: of the reference.
+        longest: longer side of what is sought, reference pixels; that of the reference if not given.
     """
-    longest = max(grid.shape)
+    longest = max(grid.shape) if longest is None else longest
     if cfg.search_radius_px is not None:
         return cfg.search_radius_px
     if cfg.search_radius_m is not None:
@@ -173,7 +178,7 @@ def search_radius(cfg: RegisterConfig, grid: Grid) -> float:
 
 
 def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> EngineCfg:
-    """Preset and search range as engine settings."""
+    """Preset and search range as engine settings; `grid` is that of what is looked at of the reference."""
     engine = preset(cfg.preset)
     search = replace(engine.search, radius=radius_px / max(grid.shape))
     if cfg.search == "full":
@@ -181,9 +186,7 @@ def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> Engine
     elif cfg.search == "local" or grid.is_georeferenced:
         search = replace(search, rotation_deg=4.0, scale=(0.96, 1.04))
     engine = replace(engine, search=search)
-    if cfg.local or engine.flow is None:
-        return engine
-    return replace(engine, flow=replace(engine.flow, gain=math.inf))
+    return engine if engine.flow is None else replace(engine, flow=replace(engine.flow, follow=cfg.local))
 
 
 def pair_tensors(

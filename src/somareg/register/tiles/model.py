@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.affine import fit_affine_irls, to_transform
-from somareg.scene.field import Field, Lattice, Prior, Sums, certainty_at, choose_prior, gather_sums, solve
-from somareg.scene.layout import Layout
-from somareg.scene.tile import TileResult
+from somareg.register.tiles.field import Field, Lattice, Prior, Sums, certainty_at, choose_prior, gather_sums, solve
+from somareg.register.tiles.layout import Layout
+from somareg.register.tiles.tile import TileResult
 from somareg.types import BoolArray, FloatArray
 
 RATIOS = (0.02, 0.1, 0.5, 2.5, 12.0)
@@ -123,15 +123,22 @@ def fit_scene(ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool
     return SceneModel(affine, solve(lattice, sums, prior)[0], sums, halves.held_out, halves.split_half_px)
 
 
-def field_on_nodes(model: SceneModel, shape: tuple[int, int], step: int) -> tuple[FieldTransform, NDArray[np.float64]]:
+def field_on_nodes(
+    model: SceneModel, shape: tuple[int, int], step: int, corner: tuple[int, int] = (0, 0)
+) -> tuple[FieldTransform, NDArray[np.float64]]:
     """The field at nodes every `step` pixels (bilinear between them), and its certainty there.
 
-    Node i lies in the middle of pixels `step * i` to `step * i + step - 1`.
+    Node i lies in the middle of pixels `step * i` to `step * i + step - 1` of the whole reference, of which the model
+    knows a part of (height, width) `shape` whose first pixel is (x, y) `corner`.
     """
-    origin, field = (step - 1) / 2, model.field
-    y, x = (origin + step * np.arange(math.ceil(n / step), dtype=float) for n in shape)
+    field = model.field
+    x, y = (
+        (step - 1) / 2 - first % step + step * np.arange(math.ceil((n + first % step) / step), dtype=float)
+        for n, first in zip(shape[::-1], corner, strict=True)
+    )
+    origin = float(x[0]), float(y[0])
     certainty = certainty_at(field.lattice, model.sums, field.prior.range_px, field.noise / INDEPENDENT, x, y)
-    return FieldTransform(field.on_grid(x, y), (origin, origin), (float(step), float(step))), certainty
+    return FieldTransform(field.on_grid(x, y), origin, (float(step), float(step))), certainty
 
 
 @dataclass(frozen=True, eq=False)

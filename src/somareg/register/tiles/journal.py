@@ -8,13 +8,13 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from somareg.errors import OutputError
 from somareg.io.atomic import output_errors
-from somareg.scene.tile import TileResult
+from somareg.register.tiles.tile import TileResult
 
 FORMAT = 1
 _ARRAYS = {"points": (-1, 2), "beyond": (-1, 2), "precision": (-1,), "hit": (-1,)}
@@ -26,39 +26,45 @@ class Journal:
     The first record binds the rest to what the run was asked for; a later run that asks for something else is refused.
 
     Args:
-        path: of the file; its folder exists.
+        path: of the file, whose folder exists; None keeps everything in memory.
         binding: JSON-ready description of inputs and settings.
 
     Raises:
         OutputError: the file belongs to other inputs or settings, or cannot be written.
     """
 
-    def __init__(self, path: Path, binding: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | None, binding: Mapping[str, Any]) -> None:
         self.path = path
+        self.facts: dict[str, Any] = {}
+        self.tiles: dict[int, TileResult] = {}
+        self._stream: BinaryIO | None = None
+        if path is not None:
+            self._open(path, binding)
+
+    def _open(self, path: Path, binding: Mapping[str, Any]) -> None:
+        """Take what the file holds; from now on it receives the rest."""
         with output_errors(path):
             records, length = _read(path) if path.exists() else ([], 0)
             self._stream = path.open("r+b" if path.exists() else "w+b")
-        self.facts: dict[str, Any] = {}
-        self.tiles: dict[int, TileResult] = {}
         try:
             with output_errors(path):
                 self._stream.truncate(length)
                 self._stream.seek(length)
-            self._bind(binding, records[0] if records else None)
+            self._bind(path, binding, records[0] if records else None)
             for record in records[1:]:
                 self._take(record)
         except BaseException:
             self.close()
             raise
 
-    def _bind(self, binding: Mapping[str, Any], first: Mapping[str, Any] | None) -> None:
+    def _bind(self, path: Path, binding: Mapping[str, Any], first: Mapping[str, Any] | None) -> None:
         """Make sure that the file is about `binding`; a new one is from now on."""
         wanted = {"format": FORMAT, **json.loads(json.dumps(binding))}
         if first is None:
             self._append({"binding": wanted})
         elif changed := _changes(first.get("binding") or {}, wanted):
             raise OutputError(
-                f"{self.path.parent.parent} holds an unfinished run of something else ({changed} changed); start again "
+                f"{path.parent.parent} holds an unfinished run of something else ({changed} changed); start again "
                 "with --overwrite or give another folder"
             )
 
@@ -80,7 +86,8 @@ class Journal:
         self._append({"tile": _to_json(tile)})
 
     def close(self) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -89,6 +96,8 @@ class Journal:
         self.close()
 
     def _append(self, record: Mapping[str, Any]) -> None:
+        if self._stream is None or self.path is None:
+            return
         text = json.dumps(record, separators=(",", ":")).encode()
         with output_errors(self.path):
             self._stream.write(b"%08x %s\n" % (zlib.crc32(text), text))

@@ -1,0 +1,66 @@
+"""How the images support an estimate, whoever gathered it: a pair matched whole or the tiles of a larger one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from somareg.matching.engine import Alignment
+from somareg.quality.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class Support:
+    """Evidence for an estimate; lengths in reference pixels.
+
+    Attributes:
+        probability: calibrated, that the error is below 2 px, 0-1.
+        predicted_px: expected RMS error; inf when it cannot be told.
+        coverage, zscore, sharpness, hit_ratio, forward_backward_px, split_half_px: see `somareg.types.Quality`.
+        before, after: its `similarity_before` and `similarity_after`.
+        told: sentences for the verdict.
+        doubts: sentences that forbid "go".
+        failure: why there is no estimate, "" otherwise.
+    """
+
+    probability: float
+    predicted_px: float
+    coverage: float
+    zscore: float
+    sharpness: float
+    hit_ratio: float
+    forward_backward_px: float
+    split_half_px: float
+    before: float
+    after: float
+    told: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    failure: str = ""
+
+
+def support_of(alignment: Alignment, factor: int, calibration: Calibration) -> Support:
+    """The support of a pair that was matched whole, `factor` reference pixels per working pixel."""
+    evidence = alignment.evidence
+    halves, backward = alignment.split_half_px * factor, alignment.forward_backward_px * factor
+    strength = (
+        f"The images agree {evidence.zscore:.1f} deviations above chance at the estimate "
+        "(unrelated images rarely reach 2)."
+    )
+    if evidence.zscore < 2.0:
+        strength += " That proves no common ground."
+    return Support(
+        probability=calibration.probability(alignment),
+        predicted_px=calibration.predict_rmse(alignment, factor),
+        coverage=evidence.coverage,
+        zscore=evidence.zscore,
+        sharpness=evidence.sharpness,
+        hit_ratio=evidence.hit_ratio,
+        forward_backward_px=backward,
+        split_half_px=halves,
+        before=evidence.correlation_before,
+        after=evidence.correlation,
+        told=(
+            strength,
+            f"Two halves of the tie points agree to {halves:.1f} px, matching backwards agrees to {backward:.1f} px.",
+        ),
+        failure=alignment.failure,
+    )

@@ -1,0 +1,136 @@
+"""What matching found, whole or in tiles: one kind of findings, of which one module makes a `Result`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from somareg.geometry import AffineTransform, FieldTransform
+from somareg.geometry.field import LatticeValues
+from somareg.io.source import Block
+from somareg.quality import Support, load_calibration
+from somareg.register.choose import Chosen
+from somareg.types import BoolArray, FloatArray, Raster
+
+Corner = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A part of an image, perhaps averaged: for pictures, and to know where pixels are valid.
+
+    Attributes:
+        raster: its pixels.
+        block: the part, in pixels of the whole image.
+        factor: pixels of the image per pixel of the raster.
+        valid_share: of the image's pixels that were read, 0-1.
+    """
+
+    raster: Raster
+    block: Block
+    factor: int
+    valid_share: float
+
+    @property
+    def to_whole(self) -> AffineTransform:
+        """Pixels of the raster -> pixels of the whole image."""
+        return AffineTransform.from_parameters(shift=self.block[:2]).after(AffineTransform.reduction(self.factor))
+
+    def seen(self, points: FloatArray) -> BoolArray:
+        """Whether each point (N, 2) of the whole image falls on a valid pixel of the part."""
+        block, mask = self.block, self.raster.mask
+        x, y = np.rint(points.T) - np.reshape(block[:2], (2, 1))
+        inside = np.asarray((x >= 0) & (x < block.width) & (y >= 0) & (y < block.height))  # never true of NaN
+        column, row = (v[inside].astype(np.intp) // self.factor for v in (x, y))
+        seen = np.zeros(len(points), bool)
+        # Averaging leaves out a rim that fills no block: it counts as the pixel beside it.
+        seen[inside] = mask[np.minimum(row, mask.shape[0] - 1), np.minimum(column, mask.shape[1] - 1)]
+        return seen
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """What single windows or given points say.
+
+    Attributes:
+        points: (N, 2) reference pixels.
+        target: (N, 2) where each was found, in the coordinates that corrections lead to.
+        sigma_px: (N,) standard error per axis, reference pixels.
+        confidence: (N,) 0-1.
+        used: (N,) bool, whether the fit looked at it.
+        near_px: an inlier lies within so many pixels of the estimate.
+    """
+
+    points: FloatArray
+    target: FloatArray
+    sigma_px: FloatArray
+    confidence: FloatArray
+    used: BoolArray
+    near_px: float
+
+    @classmethod
+    def none(cls) -> Matches:
+        nothing = np.zeros((0, 2))
+        return cls(nothing, nothing, nothing[:, 0], nothing[:, 0], np.zeros(0, bool), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found between two images. Maps lead from reference pixels to where corrections lead: to reference
+    pixels by georeference, else to moving pixels.
+
+    Attributes:
+        affine: of the estimate.
+        expected: what was known before.
+        field: displacement before the affine, on the reference; None for none.
+        certainty: on the reference, 0-1; None where nothing is known.
+        matches: of windows or points.
+        support: by the images.
+        reference, moving: views of what was looked at.
+        ran: the engine that matched.
+        step: reference pixels per node of the displacement that is given out.
+        notes: decisions taken.
+        tiles: what each tile said, () for a pair that was matched whole.
+    """
+
+    affine: AffineTransform
+    expected: AffineTransform
+    field: FieldTransform | None
+    certainty: LatticeValues | None
+    matches: Matches
+    support: Support
+    reference: View
+    moving: View
+    ran: Chosen
+    step: int = 1
+    notes: tuple[str, ...] = ()
+    tiles: tuple[Any, ...] = ()
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether the images speak for it so much that it may be right."""
+        return self.support.probability >= load_calibration(self.ran.engine).review
+
+    def moved(self, here: Corner, there: Corner) -> Findings:
+        """The same in pixels whose coordinates are larger by `here` on the reference and by `there` where maps lead."""
+        if not any((*here, *there)):
+            return self
+        back = AffineTransform.from_parameters(shift=(-here[0], -here[1]))
+        on = AffineTransform.from_parameters(shift=there)
+        field, known = self.field, self.certainty
+        return replace(
+            self,
+            affine=on.after(self.affine).after(back),
+            expected=on.after(self.expected).after(back),
+            field=field and replace(field, origin=_plus(field.origin, here)),
+            certainty=known and replace(known, origin=_plus(known.origin, here)),
+            matches=replace(
+                self.matches, points=self.matches.points + here, target=self.matches.target + np.array(there)
+            ),
+        )
+
+
+def _plus(first: Corner, second: Corner) -> Corner:
+    return first[0] + second[0], first[1] + second[1]

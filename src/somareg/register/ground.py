@@ -1,0 +1,177 @@
+"""The ground that both images can show: everything is cut to it and sized by it before anything is matched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from somareg.errors import NoOverlapError
+from somareg.geometry import AffineTransform, compose
+from somareg.geometry.lattice import jacobian_at, source_window
+from somareg.io.raster import MIN_SIDE
+from somareg.io.source import Block
+from somareg.types import FloatArray, Grid, Transform
+
+ROOM_PX = 8  # moving pixels kept beyond what is searched, see `preprocess.prepare`
+EDGE_PX = 8  # that kernels reach
+RIM_PX = 20.0  # of the reference around the moving image's footprint
+_LINES = 65
+_SNAP = 1e-3  # pixels: the rounding of georeferences
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The part of each image that is looked at.
+
+    Attributes:
+        reference, moving: parts, in pixels of the whole images.
+        radius_px: how far is searched.
+        georef: pixels of the reference's part -> pixels of the moving one's, as far as known before matching.
+        is_placed: whether georeferences say so.
+        notes: how it was found, for the result.
+    """
+
+    reference: Block
+    moving: Block
+    radius_px: float
+    georef: Transform
+    is_placed: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the reference's part."""
+        return self.reference.height, self.reference.width
+
+    @property
+    def there(self) -> tuple[int, int]:
+        """(x, y) of the corner of the part that corrections lead to: of the reference by georeference."""
+        return self.reference[:2] if self.is_placed else self.moving[:2]
+
+    @property
+    def knows(self) -> bool:
+        """Whether `georef` says more than that nothing is known."""
+        start = self.georef
+        return self.is_placed or not (isinstance(start, AffineTransform) and np.array_equal(start.matrix, np.eye(2, 3)))
+
+    @property
+    def after_correction(self) -> Transform:
+        """Where corrections lead to -> pixels of the moving image's part."""
+        return self.georef if self.is_placed else AffineTransform.identity()
+
+
+Radius = Callable[[float], float]
+"""Search radius, reference pixels, of a footprint with a longer side of so many."""
+
+
+def common_ground(
+    reference: Grid, moving: Grid, georef: Transform, radius: Radius, more_px: float = 0.0, rim_px: float = RIM_PX
+) -> Ground:
+    """The moving image's footprint on the reference with a rim, and all of the moving image that a search may meet.
+
+    Without georeferences nothing is known: both images as they are.
+
+    Args:
+        reference, moving: whole grids.
+        georef: reference pixels -> moving pixels.
+        radius: see `Radius`.
+        more_px: that is searched beyond the radius, for points that were given.
+        rim_px: kept around the footprint, at most the radius. Where the images lie further apart than that, as many
+            pixels of the smaller one are not looked at; a wider rim would be reference that shows nothing of it.
+
+    Raises:
+        NoOverlapError: the moving image cannot be placed.
+    """
+    whole = Block(0, 0, reference.width, reference.height)
+    other = Block(0, 0, moving.width, moving.height)
+    if not reference.is_georeferenced:
+        return Ground(whole, other, radius(max(reference.shape)) + more_px, georef, is_placed=False)
+    back = georef.inverse(_outline(other))
+    back = back[np.isfinite(back).all(axis=1)]
+    if not len(back):
+        raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
+    low, high = back.min(axis=0), back.max(axis=0)
+    size = np.minimum(high - low + 1, [reference.width, reference.height])
+    around = radius(float(size.max()))
+    here = _grown(low, high, min(around, rim_px) + more_px, whole)
+    away = _window(georef, here, around + more_px + ROOM_PX, moving)
+    shift = AffineTransform.from_parameters
+    between = compose(shift(shift=(-away.x, -away.y)), georef, shift(shift=here[:2]))
+    return Ground(here, away, around + more_px, between, is_placed=True)
+
+
+def footprint_area(to_moving: Transform, moving: Grid) -> float:
+    """Reference pixels that the moving image's frame covers by a map from reference to moving pixels."""
+    centre = to_moving.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
+    jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
+    return float(moving.width * moving.height / max(abs(np.linalg.det(jacobian)), 1e-12))
+
+
+def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Radius, *notes: str) -> Ground:
+    """The common ground when an affine tells where it is and no georeference does.
+
+    Args:
+        start: reference pixels -> moving pixels.
+        reference, moving: whole grids.
+        radius: see `Radius`.
+        *notes: where `start` comes from.
+    """
+    whole = Block(0, 0, reference.width, reference.height)
+    back = start.inverse(_outline(Block(0, 0, moving.width, moving.height)))
+    low, high = back.min(axis=0), back.max(axis=0)
+    size = np.minimum(high - low + 1, [reference.width, reference.height])
+    reach = radius(float(size.max()))
+    here = _grown(low, high, reach, whole)
+    away = _window(start, here, reach + ROOM_PX, moving)
+    shift = AffineTransform.from_parameters
+    between = shift(shift=(-away.x, -away.y)).after(start).after(shift(shift=here[:2]))
+    return Ground(here, away, reach, between, is_placed=False, notes=notes)
+
+
+def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
+    """The rectangle from `low` to `high` and `by` pixels around it, inside the frame, not below the smallest side."""
+    spans = []
+    for first, last, length in zip(low - by, high + by, (frame.width, frame.height), strict=True):
+        short = max(0.0, MIN_SIDE - (min(last, length - 1.0) - max(first, 0.0)))
+        start = max(0, min(int(np.floor(first - short + _SNAP)), length - MIN_SIDE))
+        spans.append((start, min(length, max(int(np.ceil(last + short - _SNAP)) + 1, start + MIN_SIDE))))
+    (left, right), (top, bottom) = spans
+    return Block(left, top, right - left, bottom - top)
+
+
+def _window(to_moving: Transform, here: Block, reach_px: float, moving: Grid) -> Block:
+    """The part of the moving image that may show a part of the reference."""
+    whole = Block(0, 0, moving.width, moving.height)
+    there = to_moving(_outline(here, reach_px, inside=True))
+    if to_moving.is_affine:
+        low, high = np.floor(there.min(axis=0)) - EDGE_PX, np.ceil(there.max(axis=0)) + EDGE_PX
+        return _clipped(low, high, whole)
+    centre = to_moving.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
+    jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
+    if not np.isfinite(jacobian).all():
+        raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
+    # Elsewhere a projection may have no answer: what is near the image counts, and all between two points.
+    spacing = (max(here.width, here.height) + 2 * reach_px) / (_LINES - 1)
+    margin = EDGE_PX + int(np.ceil(spacing * np.abs(jacobian).sum(axis=1).max()))
+    return Block(*(source_window(there, moving.shape, margin) or whole))
+
+
+def _clipped(low: FloatArray, high: FloatArray, frame: Block) -> Block:
+    """The rectangle from `low` to `high` inside the frame; all of it where they do not meet."""
+    left, top = (int(max(value, 0.0)) for value in low)
+    right, bottom = (int(min(value + 1, side)) for value, side in zip(high, frame[2:], strict=True))
+    return Block(left, top, right - left, bottom - top) if left < right and top < bottom else frame
+
+
+def _outline(block: Block, beyond: float = 0.0, *, inside: bool = False) -> FloatArray:
+    """Points (N, 2) along a rectangle's outermost pixels, `beyond` pixels outside; or all over it."""
+    x, y = (
+        np.linspace(first - beyond, first + length - 1 + beyond, _LINES)
+        for first, length in ((block.x, block.width), (block.y, block.height))
+    )
+    columns, rows = np.meshgrid(x, y)
+    kept = np.ones(columns.shape, bool)
+    kept[1:-1, 1:-1] = inside
+    return np.stack([columns[kept], rows[kept]], axis=-1)

@@ -1,0 +1,71 @@
+"""Both images, open, and how their georeferences join them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import rasterio
+
+from somareg.config import RegisterConfig
+from somareg.io import check_overlap, georeference
+from somareg.io.inputs import Located, OpenImage, open_image
+from somareg.io.source import Block
+from somareg.types import BoolArray, Transform
+
+CACHE_MB = 192
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Both images; no pixel of a file is read yet.
+
+    Attributes:
+        moving, reference: the images.
+        georef: reference pixels -> moving pixels; pixel on pixel without georeferences.
+    """
+
+    moving: OpenImage
+    reference: OpenImage
+    georef: Transform
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether georeferences join them."""
+        return self.reference.grid.is_georeferenced
+
+
+def bounded_cache() -> rasterio.Env:
+    """GDAL may keep so many decoded blocks; by default it takes a twentieth of the machine's memory."""
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_MB)
+
+
+@contextmanager
+def open_images(
+    moving: Located,
+    reference: Located,
+    cfg: RegisterConfig,
+    masks: tuple[BoolArray | None, BoolArray | None] = (None, None),
+    *,
+    again: bool = False,
+) -> Iterator[Images]:
+    """Open both images and join their georeferences; `masks` are of moving and reference, `again`: see `open_image`.
+
+    Raises:
+        ConfigError, ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError, NoOverlapError: see
+            `somareg.errors`.
+    """
+    with (
+        bounded_cache(),
+        open_image(moving, "moving", masks[0], cfg, again=again) as away,
+        open_image(reference, "reference", masks[1], cfg, again=again) as here,
+    ):
+        if not (here.grid.is_georeferenced and away.grid.is_georeferenced):
+            for image in (away, here):  # all of it will be read
+                image.check_size(Block(0, 0, image.grid.width, image.grid.height), cfg.max_pixels)
+        names = here.facts.name, away.facts.name
+        georef = georeference(here.grid, away.grid, names)
+        if here.grid.is_georeferenced:
+            check_overlap(here.grid, away.grid, names)
+        yield Images(away, here, georef)

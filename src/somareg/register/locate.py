@@ -1,0 +1,106 @@
+"""Where both images show the same ground: by their georeferences, or by looking for a small image in a large one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from somareg.config import RegisterConfig
+from somareg.geometry import AffineTransform
+from somareg.io.inputs import OpenImage
+from somareg.io.source import Block
+from somareg.matching.place import Place, find_place
+from somareg.preprocess.normalise import normalise
+from somareg.register.choose import engine_settings, search_radius
+from somareg.register.findings import View
+from somareg.register.ground import Ground, Radius, common_ground, ground_at
+from somareg.register.images import Images
+from somareg.register.tiles.overview import read_overview
+from somareg.tiepoints.use import Given, reach_px
+from somareg.types import Grid
+
+SMALL_PX, LARGE_PX = 160, 3072  # longer side that a small image keeps, and a large one may have, when it is looked for
+TURN_DEG, SCALE = 6.0, 1.1  # steps between what is tried
+HEIGHT = 5.0  # of a place that is worth a look; see `Place`
+
+
+def known_ground(images: Images, cfg: RegisterConfig, given: Given | None = None) -> Ground:
+    """The common ground as far as it is known without a look at pixels."""
+    here, there = images.reference.grid, images.moving.grid
+    radius = _radius(cfg, here)
+    if given and not images.is_placed and _is_part(here, there, radius):
+        return ground_at(given.affine, here, there, radius)
+    # Who names a radius expects images that are so far apart.
+    rim = {} if cfg.search_radius_px is None and cfg.search_radius_m is None else {"rim_px": math.inf}
+    ground = common_ground(here, there, images.georef, radius, **rim)
+    if given is None:
+        return ground
+    corner = -ground.reference.x, -ground.reference.y
+    more = reach_px(given.moved(corner, corner).affine, ground.shape)
+    return common_ground(here, there, images.georef, radius, more, **rim)
+
+
+def likely_grounds(images: Images, cfg: RegisterConfig, given: Given | None) -> tuple[Ground, ...]:
+    """What the common ground may be, the likeliest first.
+
+    Without georeferences and points, an image that is too small for the search to reach all of the other one is looked
+    for in it. That both show the same ground at different pixel sizes is possible as well.
+    """
+    known = known_ground(images, cfg, given)
+    here, there = images.reference.grid, images.moving.grid
+    radius = _radius(cfg, here)
+    if images.is_placed or given or cfg.search == "local" or not _is_part(here, there, radius):
+        return (known,)
+    found, start = _look(images, cfg)
+    if found.height < HEIGHT:
+        return (known,)
+    role = "moving image" if max(there.shape) < max(here.shape) else "reference"
+    column, row = (start.inverse if role == "moving image" else start)(np.zeros((1, 2)))[0]
+    note = f"the {role} was looked for in the other image and found from column {column:.0f}, row {row:.0f} on"
+    return ground_at(start, here, there, radius, note), known
+
+
+def _radius(cfg: RegisterConfig, reference: Grid) -> Radius:
+    return lambda longest: search_radius(cfg, reference, longest)
+
+
+def _is_part(reference: Grid, moving: Grid, radius: Radius) -> bool:
+    """Whether one image has so much room in the other that a search around the middle does not reach all places."""
+    smaller, larger = sorted((reference.shape, moving.shape), key=max)
+    room = max(n - m for n, m in zip(larger, smaller, strict=True)) / 2
+    return room > radius(max(reference.shape)) and all(n >= m for n, m in zip(larger, smaller, strict=True))
+
+
+def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform]:
+    """The place of the smaller image in the larger one, and the map from reference to moving pixels that it means."""
+    here, there = images.reference, images.moving
+    swapped = max(there.grid.shape) < max(here.grid.shape)
+    small, large = (there, here) if swapped else (here, there)
+    factor = max(1, round(max(small.grid.shape) / SMALL_PX), math.ceil(max(large.grid.shape) / LARGE_PX))
+    roles = ("moving", "reference") if swapped else ("reference", "moving")
+    both = [_reduced(image, role, factor, cfg) for image, role in zip((small, large), roles, strict=True)]
+    found = find_place(both[0], both[1], _turns(cfg, here.grid))
+    up = AffineTransform.reduction(factor)
+    between = up.after(found.transform).after(up.inverse)
+    return found, between.inverse if swapped else between
+
+
+def _reduced(image: OpenImage, role: str, factor: int, cfg: RegisterConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised bands (1, C, h, w) and mask (1, 1, h, w) of all of an image at low resolution."""
+    overview = read_overview(image, Block(0, 0, image.grid.width, image.grid.height), factor, role, cfg)
+    view: View = overview.view
+    data, _ = normalise(view.raster.data, view.raster.mask, getattr(cfg, f"{role}_modality"), overview.scale)
+    return torch.from_numpy(data)[None], torch.from_numpy(view.raster.mask)[None, None].float()
+
+
+def _turns(cfg: RegisterConfig, reference: Grid) -> list[tuple[float, float]]:
+    """(rotation in degrees, scale) over what is searched, the likeliest first."""
+    search = engine_settings(cfg, reference, 1.0).search
+    count = math.ceil(search.rotation_deg / TURN_DEG)
+    turns = [i * TURN_DEG for i in range(-count, count + 1) if abs(i * TURN_DEG) < 180.0 or i > 0]
+    low, high = (math.ceil(abs(math.log(end)) / math.log(SCALE)) for end in search.scale)
+    scales = [SCALE**i for i in range(1 - low, high)]
+    tried = [(turn, scale) for turn in turns for scale in scales]
+    return sorted(tried, key=lambda one: abs(one[0]) / TURN_DEG + abs(math.log(one[1])) / math.log(SCALE))

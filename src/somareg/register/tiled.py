@@ -1,0 +1,252 @@
+"""A pair that is matched in tiles, in bounded memory: overview, tiles, one smooth model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from somareg.config import RegisterConfig, to_mapping
+from somareg.errors import EstimationError, UnsupportedError
+from somareg.geometry import AffineTransform, FieldTransform
+from somareg.geometry.field import LatticeValues
+from somareg.jobs.one import Outcome, Runner
+from somareg.jobs.runner import open_runner
+from somareg.matching.posterior import FLOOR_PX2
+from somareg.quality import load_calibration
+from somareg.register.choose import Chosen
+from somareg.register.findings import Findings, Matches
+from somareg.register.ground import Ground
+from somareg.register.images import Images
+from somareg.register.tiles.job import TileJob, TileSettings, tile_settings
+from somareg.register.tiles.journal import Journal
+from somareg.register.tiles.layout import Layout, SceneCfg, lay_tiles
+from somareg.register.tiles.model import SceneModel, Ties, collect, field_on_nodes, fit_scene
+from somareg.register.tiles.overview import GlobalMatch, Overview, factors, match_overviews, read_overview
+from somareg.register.tiles.tile import TileResult, match_tile
+from somareg.register.tiles.votes import count_votes, support_of_tiles
+from somareg.register.workspace import Workspace
+from somareg.runtime import memory
+from somareg.runtime.clock import Clock
+from somareg.runtime.version import __version__
+from somareg.tiepoints.use import Given
+from somareg.types import Progress, Raster
+
+INLIER_PX = 4.0
+LOOK, TILES, MODEL = 0.03, 0.1, 0.98  # share of the work done when each begins
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How tiles are done.
+
+    Attributes:
+        sizes: of tiles, overview and nodes.
+        workers, dask: who does them, see `somareg.jobs.runner.open_runner`; this process one by one without.
+        workspace: where finished ones are kept.
+    """
+
+    sizes: SceneCfg = field(default_factory=SceneCfg)
+    workers: int | None = None
+    dask: Any = None
+    workspace: Workspace = field(default_factory=Workspace)
+
+
+def match_tiled(
+    images: Images,
+    ground: Ground,
+    cfg: RegisterConfig,
+    engine: tuple[Chosen, torch.device],
+    given: Given | None,
+    tiling: Tiling,
+    clock: Clock,
+    tell: Progress,
+) -> Findings:
+    """Match the common ground of a pair tile by tile.
+
+    Args:
+        images, ground: what is looked at.
+        cfg: settings.
+        engine: what runs, and where.
+        given: tie points of the user, in pixels of the whole images: one more start of the overview.
+        tiling: how tiles are done.
+        clock: told of each stage.
+        tell: called with a stage's name and the share of work done.
+
+    Raises:
+        UnsupportedError: processes for an image in memory.
+        ConfigError, ReadError, InputError, NoDataError, NoOverlapError, OutputError, ClusterError: see
+            `somareg.errors`.
+    """
+    images.moving.check_size(ground.moving, cfg.max_pixels)
+    images.reference.check_size(ground.reference, cfg.max_pixels)
+    in_memory = [image.facts.name for image in (images.moving, images.reference) if isinstance(image.facts, Raster)]
+    if in_memory and (tiling.workers is not None or tiling.dask is not None):
+        raise UnsupportedError(
+            f"{in_memory[0]} is in memory and other processes do not see it; give files, or no workers"
+        )
+    here = ground.reference[:2]
+    given = given.moved((-here[0], -here[1]), (-ground.there[0], -ground.there[1])) if given else None
+    sizes, chosen = tiling.sizes, engine[0]
+    layout = lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset])
+    binding = {**_binding(images, cfg, sizes, chosen), "points": given and given.affine.matrix.tolist()}
+    with tiling.workspace.journal("-found" * bool(ground.notes), binding, _expected_bytes(images)) as journal:
+        overviews = _look(images, ground, cfg, sizes, tell)
+        if "global" not in journal.facts:
+            told = _within(tell, LOOK, TILES)
+            journal.note("global", match_overviews(overviews, ground, cfg, engine, given, told).as_json())
+        start = GlobalMatch.from_json(journal.facts["global"])
+        clock.lap("overview")
+        memory.release()
+        settings = tile_settings(images, ground, overviews, start, cfg, sizes, engine)
+        with open_runner(tiling.workers, tiling.dask) as runner:
+            tiles = _match_tiles(layout, settings, journal, runner, tell)
+    clock.lap("tiles")
+    memory.release()
+    tell("model", MODEL)
+    ties, model, failure = _fit(start, tiles, layout, ground, cfg)
+    clock.lap("model")
+    memory.release()
+    calibration = load_calibration(chosen.engine)
+    affine, local, known = _maps(start, model, ground, sizes.step_px)
+    reference, moving = overviews
+    findings = Findings(
+        affine=affine,
+        expected=start.expected,
+        field=local,
+        certainty=known,
+        matches=_matches(ties, start),
+        support=support_of_tiles(tiles, count_votes(tiles, model, calibration), model, calibration, failure),
+        reference=reference.view,
+        moving=moving.view,
+        ran=chosen,
+        step=sizes.step_px,
+        notes=(
+            *images.moving.facts.notes,
+            *images.reference.facts.notes,
+            *ground.notes,
+            *reference.notes,
+            *moving.notes,
+            *_notes(tiles, layout),
+            *chosen.notes,
+            *start.notes,
+            *(given.told(cfg) if given else ()),
+        ),
+        tiles=tuple(tiles),
+    )
+    return findings.moved(here, ground.there)
+
+
+def _look(
+    images: Images, ground: Ground, cfg: RegisterConfig, sizes: SceneCfg, tell: Progress
+) -> tuple[Overview, Overview]:
+    """Overviews of reference and moving."""
+    tell("reading overview", LOOK)
+    largest = (
+        ground.shape if ground.is_placed else max(ground.shape, (ground.moving.height, ground.moving.width), key=max)
+    )
+    factor, away = factors(ground, sizes.factor(largest))
+    return (
+        read_overview(images.reference, ground.reference, factor, "reference", cfg),
+        read_overview(images.moving, ground.moving, away, "moving", cfg),
+    )
+
+
+def _match_tiles(
+    layout: Layout, settings: TileSettings, journal: Journal, runner: Runner, tell: Progress
+) -> list[TileResult]:
+    """All tiles, those that the journal does not hold done by the runner; a failed one is recorded and tried again
+    when the run is resumed.
+    """
+    kept = {index: tile for index, tile in journal.tiles.items() if tile.status != "failed"}
+    todo = [TileJob(i, block, settings) for i, block in enumerate(layout.blocks) if i not in kept]
+    tell(f"tile {len(kept)}/{len(layout.blocks)}", TILES)
+    for number, outcome in runner.run(match_tile, todo):
+        tile = _tile_of(todo[number], outcome)
+        kept[tile.index] = tile
+        journal.keep(tile)
+        share = len(kept) / len(layout.blocks)
+        tell(f"tile {len(kept)}/{len(layout.blocks)}", TILES + (MODEL - TILES) * share)
+    return [kept[index] for index in sorted(kept)]
+
+
+def _tile_of(job: TileJob, outcome: Outcome[TileResult]) -> TileResult:
+    if outcome.value is not None:
+        return outcome.value
+    failure = outcome.failure
+    reason = "no answer" if failure is None else f"{failure.kind}: {failure.message}"
+    return TileResult(job.index, "failed", reason)
+
+
+def _fit(
+    start: GlobalMatch, tiles: list[TileResult], layout: Layout, ground: Ground, cfg: RegisterConfig
+) -> tuple[Ties, SceneModel | None, str]:
+    """Tie points of all tiles, their model, and why there is none."""
+    ties = collect(tiles)
+    if start.failure:
+        return ties, None, start.failure
+    try:
+        return ties, fit_scene(ties, layout, ground.shape, local=cfg.local), ""
+    except EstimationError as error:
+        return ties, None, str(error)
+
+
+def _maps(
+    start: GlobalMatch, model: SceneModel | None, ground: Ground, step: int
+) -> tuple[AffineTransform, FieldTransform | None, LatticeValues | None]:
+    """Affine, field and certainty at nodes; the global affine alone where there is no model."""
+    if model is None:
+        return start.affine, None, None
+    field, certainty = field_on_nodes(model, ground.shape, step, ground.reference[:2])
+    known = LatticeValues(certainty, field.origin, field.step)
+    return start.affine.after(model.residual), field if field.array.any() else None, known
+
+
+def _matches(ties: Ties, start: GlobalMatch) -> Matches:
+    """Each window's own match."""
+    sure = np.where(ties.precision > 0, ties.weight / np.maximum(ties.precision, 1e-12), 0.0)
+    return Matches(
+        points=ties.points,
+        target=start.affine(ties.points + ties.beyond),
+        sigma_px=np.sqrt(1.0 / np.maximum(ties.precision, 1e-3) + FLOOR_PX2),
+        confidence=np.clip(sure * (0.5 + 0.5 * ties.hit), 0.0, 1.0),
+        used=np.asarray(ties.weight > 0),
+        near_px=INLIER_PX,
+    )
+
+
+def _notes(tiles: list[TileResult], layout: Layout) -> list[str]:
+    states = [tile.status for tile in tiles]
+    text = f"matched as a scene: {len(states)} tiles of {layout.blocks[0].width} px, {layout.spacing:.0f} px apart"
+    counts = {state: states.count(state) for state in ("empty", "failed") if state in states}
+    notes = [text + "".join(f", {count} {state}" for state, count in counts.items())]
+    notes.append("the predicted error is measured on tiles that the model had not seen")
+    failed = next((tile for tile in tiles if tile.status == "failed"), None)
+    if failed:
+        notes.append(f"first failed tile: number {failed.index}, {failed.reason}")
+    return notes
+
+
+def _binding(images: Images, cfg: RegisterConfig, sizes: SceneCfg, chosen: Chosen) -> dict[str, Any]:
+    """What finished tiles depend on; the device and what only shapes outputs may change."""
+    return {
+        "somareg": __version__,
+        "moving": images.moving.facts.sha256,
+        "reference": images.reference.facts.sha256,
+        "options": cfg.model_dump(mode="json", exclude={"device", "resampling", "local", "max_pixels", "extent"}),
+        "scene": to_mapping(sizes),
+        "weights": chosen.settings["model_sha256"],
+    }
+
+
+def _expected_bytes(images: Images) -> int:
+    """A generous guess of what will be written."""
+    grid, moving = images.reference.grid, images.moving.facts
+    return grid.width * grid.height * moving.count * moving.dtype.itemsize + 50_000_000
+
+
+def _within(tell: Progress, start: float, end: float) -> Progress:
+    """Progress of a part as progress of the whole."""
+    return lambda stage, share: tell(stage, start + (end - start) * share)

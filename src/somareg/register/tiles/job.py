@@ -1,0 +1,112 @@
+"""What a tile is told: picklable, for it may be done elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from somareg.config import RegisterConfig
+from somareg.geometry import AffineTransform
+from somareg.io.source import Block
+from somareg.matching.engine import EngineCfg
+from somareg.matching.weights import resolve
+from somareg.register.choose import Chosen, engine_settings
+from somareg.register.ground import Ground
+from somareg.register.images import Images
+from somareg.register.tiles.layout import SceneCfg
+from somareg.register.tiles.overview import GlobalMatch, Overview
+from somareg.types import Header, Raster, Transform
+
+
+@dataclass(frozen=True, eq=False)
+class TileSettings:
+    """What all tiles of a pair have in common. Pixels are those of the parts of the images that are looked at.
+
+    Attributes:
+        moving, reference: files, or images in memory.
+        moving_part, reference_part: the parts.
+        moving_bands, reference_bands: 1-based.
+        cfg: settings, with the SAR scales that were settled for the whole pair.
+        georef: what corrections lead to -> moving pixels.
+        start: the global affine: reference pixels -> what `georef` takes.
+        radius_px: search radius around it.
+        engine: settings of the engine.
+        model: file of the weights, None for the weight-free engine.
+        device: torch's name.
+    """
+
+    moving: Path | Raster
+    reference: Path | Raster
+    moving_part: Block
+    reference_part: Block
+    moving_bands: tuple[int, ...]
+    reference_bands: tuple[int, ...]
+    cfg: RegisterConfig
+    georef: Transform
+    start: AffineTransform
+    radius_px: float
+    engine: EngineCfg
+    model: Path | None
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class TileJob:
+    """One tile.
+
+    Attributes:
+        index: of the tile.
+        block: pixels of the reference's part.
+        settings: of the pair.
+    """
+
+    index: int
+    block: Block
+    settings: TileSettings
+
+
+def tile_settings(
+    images: Images,
+    ground: Ground,
+    overviews: tuple[Overview, Overview],
+    start: GlobalMatch,
+    cfg: RegisterConfig,
+    sizes: SceneCfg,
+    engine: tuple[Chosen, torch.device],
+) -> TileSettings:
+    """What is known of a pair when its tiles begin.
+
+    Args:
+        images, ground: what is looked at.
+        overviews: of reference and moving.
+        start: of the overviews.
+        cfg, sizes: as asked for.
+        engine: what runs, and where.
+    """
+    reference, moving = overviews
+    chosen, device = engine
+    return TileSettings(
+        moving=_place(images.moving.facts),
+        reference=_place(images.reference.facts),
+        moving_part=ground.moving,
+        reference_part=ground.reference,
+        moving_bands=moving.bands,
+        reference_bands=reference.bands,
+        cfg=cfg.model_copy(update={"moving_scale": moving.scale, "reference_scale": reference.scale}),
+        georef=ground.after_correction,
+        start=start.affine,
+        radius_px=sizes.search_px(reference.view.factor),
+        engine=engine_settings(cfg, images.reference.grid.part(*ground.reference), ground.radius_px),
+        model=None if chosen.network is None else resolve(chosen.name),
+        device=str(device),
+    )
+
+
+def _place(image: Raster | Header) -> Path | Raster:
+    """Where a worker finds the pixels: a file by its whole path, for the worker may run elsewhere."""
+    if isinstance(image, Raster):
+        return image
+    assert image.path is not None  # what is not in memory is a file
+    return image.path.absolute()

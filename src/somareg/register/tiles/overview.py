@@ -1,0 +1,189 @@
+"""The whole scene at low resolution: read strip by strip, and matched once to know where the tiles have to look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from somareg.config import RegisterConfig
+from somareg.errors import NoDataError
+from somareg.geometry import AffineTransform, compose
+from somareg.geometry.lattice import jacobian_at
+from somareg.io.inputs import OpenImage
+from somareg.io.source import Block
+from somareg.matching.engine import align
+from somareg.preprocess.normalise import check_bands, choose_bands
+from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
+from somareg.preprocess.sar import detect_scale
+from somareg.register.choose import Chosen, engine_settings, pair_tensors
+from somareg.register.findings import View
+from somareg.register.ground import Ground
+from somareg.tiepoints.use import Given
+from somareg.types import BoolArray, Progress, Raster, SarScale
+
+_STRIP_VALUES = 6_000_000  # values read at a time
+_SAMPLES_PX = 1024  # longer side of the sample of raw values that the SAR scale is judged on
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """One image at low resolution.
+
+    Attributes:
+        view: the chosen bands, averaged.
+        bands: 1-based bands of the file.
+        scale: of SAR values, judged on values as stored; "auto" unless SAR.
+        notes: decisions taken.
+    """
+
+    view: View
+    bands: tuple[int, ...]
+    scale: SarScale
+    notes: tuple[str, ...]
+
+    @property
+    def to_part(self) -> AffineTransform:
+        """Overview pixels -> pixels of the part of the image that it shows."""
+        return AffineTransform.reduction(self.view.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalMatch:
+    """The alignment of the overviews.
+
+    Attributes:
+        affine: pixels of the reference's part -> of the part that corrections lead to, see `Ground`.
+        expected: the same before anything was matched.
+        failure: why nothing could be matched, "" otherwise.
+        notes: why another engine than the tiles' matched them.
+    """
+
+    affine: AffineTransform
+    expected: AffineTransform
+    failure: str
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready; `from_json` gives the very same numbers back."""
+        maps = {name: getattr(self, name).matrix.tolist() for name in ("affine", "expected")}
+        return {**maps, "failure": self.failure, "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> GlobalMatch:
+        affine, expected = (AffineTransform(np.array(record[name])) for name in ("affine", "expected"))
+        return cls(affine, expected, str(record["failure"]), tuple(record["notes"]))
+
+
+def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: RegisterConfig) -> Overview:
+    """A part of an image averaged over `factor` x `factor` pixels, read in strips.
+
+    Args:
+        image: open.
+        part: of the image.
+        factor: pixels averaged along each side.
+        role: "moving" or "reference".
+        cfg: bands, modality and scale of that image; a SAR scale "auto" is judged on values as they are stored.
+
+    Raises:
+        NoDataError: no valid pixel.
+    """
+    facts = image.facts
+    wanted, modality, scale = (getattr(cfg, f"{role}_{name}") for name in ("bands", "modality", "scale"))
+    bands = choose_bands(facts.count, wanted, facts.descriptions)
+    check_bands(bands, facts.count, facts.name)
+    picked = [band - 1 for band in bands]
+    every = max(1, max(part.width, part.height) // _SAMPLES_PX)
+    rows = max(1, _STRIP_VALUES // (part.width * facts.count) // factor) * factor
+    images: list[NDArray[np.float32]] = []
+    masks: list[BoolArray] = []
+    samples: list[tuple[NDArray[Any], BoolArray]] = []
+    valid = 0
+    for top in range(part.y, part.y + part.height, rows):
+        count = min(rows, part.y + part.height - top)
+        data, mask = image.window(Block(part.x, top, part.width, count))
+        valid += int(mask.sum())
+        samples.append((data[picked, ::every, ::every], mask[::every, ::every]))
+        if count >= factor:
+            reduced, small = reduce_blocks(data[picked], mask, factor)
+            images.append(reduced)
+            masks.append(small)
+    if not valid:
+        raise NoDataError(f"{facts.name} holds no valid pixel; check the file or give another nodata value")
+    notes = []
+    if facts.count > len(bands):
+        notes.append(f"{role}: matched on band {', '.join(map(str, bands))} of {facts.count}")
+    if modality == "sar" and scale == "auto":
+        scale, reason = _judge_scale(samples)
+        notes.append(f"SAR values taken as {scale} ({reason})")
+    data, mask = np.concatenate(images, axis=1), np.concatenate(masks)
+    raster = Raster(data, mask, reduced_grid(facts.grid.part(*part), factor, mask.shape), name=facts.name)
+    return Overview(View(raster, part, factor, valid / (part.width * part.height)), bands, scale, tuple(notes))
+
+
+def factors(ground: Ground, placed: int) -> tuple[int, int]:
+    """Pixels averaged per overview pixel, of reference and moving image, when `placed` suits the reference.
+
+    A georeferenced moving image is averaged to about the same pixels on the ground, and by less rather than by more.
+    """
+    if not ground.is_placed:
+        return placed, placed
+    there, away = ground.georef, ground.moving
+    centre = there.inverse(np.array([[(away.width - 1) / 2, (away.height - 1) / 2]]))[0]
+    jacobian = jacobian_at(there, (float(centre[0]), float(centre[1])))
+    density = float(np.sqrt(abs(np.linalg.det(jacobian))))
+    return placed, max(1, int(placed * density + 1e-6)) if np.isfinite(density) else placed
+
+
+def match_overviews(
+    overviews: tuple[Overview, Overview],
+    ground: Ground,
+    cfg: RegisterConfig,
+    chosen: tuple[Chosen, torch.device],
+    given: Given | None,
+    progress: Progress,
+) -> GlobalMatch:
+    """The global affine, by the engine that aligns small pairs.
+
+    Args:
+        overviews: of reference and moving.
+        ground: the parts that they show.
+        cfg: settings.
+        chosen: engine and device.
+        given: tie points in pixels of the parts: one more start.
+        progress: called with a stage's name and the share of the matching done.
+    """
+    reference, moving = overviews
+    here, there = reference.view.raster, moving.view.raster
+    factor = reference.view.factor
+    scales = {"moving_scale": moving.scale, "reference_scale": reference.scale}
+    settled = cfg.model_copy(update={**scales, "moving_bands": None, "reference_bands": None})
+    between = compose(moving.to_part.inverse, ground.georef, reference.to_part) if ground.knows else ground.georef
+    radius = ground.radius_px / factor
+    small = prepare(there, here, between, settled, longest=max(here.grid.shape), radius_px=radius)
+    # Georeferenced, both ends of a correction are reference pixels; else it leads to moving pixels.
+    away = reference.to_part if ground.is_placed else moving.to_part
+    starts = small.starts
+    if given:
+        onto = away.inverse.after(given.affine).after(reference.to_part)
+        starts = (*starts, small.moving_pixels.inverse.after(onto).after(small.reference_pixels))
+    engine, device = chosen
+    picked = engine.on(small.reference_mask.shape, small.moving_mask.shape)
+    settings = replace(engine_settings(cfg, here.grid, radius), flow=None)
+    torch.manual_seed(cfg.seed)
+    pair = pair_tensors(small, device, (cfg.reference_modality, cfg.moving_modality))
+    found = align(pair, starts, settings, progress, picked.network)
+    affine, expected = (
+        away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (found.affine, starts[0])
+    )
+    return GlobalMatch(affine, expected, found.failure, () if picked is engine else picked.notes)
+
+
+def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:
+    data = np.concatenate([part for part, _ in samples], axis=1)
+    mask = np.concatenate([part for _, part in samples])
+    return detect_scale(data, mask) if mask.any() else ("amplitude", "no valid value in the sample")

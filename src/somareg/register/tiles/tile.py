@@ -1,0 +1,141 @@
+"""One tile of a scene: read its pixels, match them, say what every window saw. Picklable in, picklable out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from somareg.errors import EstimationError
+from somareg.geometry import AffineTransform
+from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.engine import Alignment, examine
+from somareg.matching.evidence import similarity
+from somareg.matching.matcher import Matcher
+from somareg.matching.network import Soma
+from somareg.matching.pair import Pair
+from somareg.matching.posterior import WindowMatches, read_windows
+from somareg.matching.refine import refine_affine
+from somareg.matching.start import SearchCfg, find_start
+from somareg.matching.vote import VoteCfg
+from somareg.matching.weights import load_network
+from somareg.matching.windows import WindowCfg, roomy
+from somareg.quality.calibration import Engine, load_calibration
+from somareg.register.images import bounded_cache
+from somareg.register.tiles.job import TileJob, TileSettings
+from somareg.register.tiles.patch import read_patches
+
+TIES = WindowCfg(size=28, margin=6, stride=28)  # side by side, so that their errors are their own
+TIES_SIGMA_CELLS = 1.5
+TURN_DEG, SCALE = 1.0, 0.01  # a tile differs from the global affine by no more
+
+
+@dataclass(frozen=True, eq=False)
+class TileResult:
+    """What a tile says, all lengths in reference pixels.
+
+    Attributes:
+        index: of the tile.
+        status: "matched", "empty" (too few valid pixels in common) or "failed".
+        reason: why it is not matched, "".
+        points: (N, 2) reference pixels, the middles of the windows.
+        beyond: (N, 2) displacement beyond the global affine G: the match of x is `G(x + beyond)`.
+        precision: (N,) of the window alone, 1/px^2.
+        hit: (N,) 1 where the window's own best match, read without any prior, agrees with the tile, else 0.
+        figures: evidence of the tile by name; "probability" and "predicted_px" are those of the engine's calibration.
+    """
+
+    index: int
+    status: str
+    reason: str = ""
+    points: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    beyond: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    precision: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    hit: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def match_tile(job: TileJob) -> TileResult:
+    """Read and match one tile; the same job always gives the same result.
+
+    What cannot be matched is told in the result; files that cannot be read raise.
+    """
+    with bounded_cache():
+        found = read_patches(job)
+    if isinstance(found, str):
+        return TileResult(job.index, "empty", found)
+    pair, start = found
+    settings = job.settings
+    network = load_network(settings.model, torch.device(settings.device)) if settings.model else None
+    try:
+        affine, ties, hit, alignment = match_windows(pair, start, settings, network)
+    except EstimationError as error:
+        return TileResult(job.index, "failed", str(error))
+    points = ties.points.double().numpy()
+    beyond = start.inverse(affine(points + ties.likely.double().numpy())) - points
+    return TileResult(
+        job.index,
+        "matched",
+        points=points + np.array(job.block[:2]),
+        beyond=beyond,
+        precision=ties.precision.double().numpy(),
+        hit=hit,
+        figures=_figures(alignment, "orientation" if network is None else "learned"),
+    )
+
+
+@torch.inference_mode()
+def match_windows(
+    pair: Pair, start: AffineTransform, settings: TileSettings, network: Soma | None
+) -> tuple[AffineTransform, WindowMatches, NDArray[np.float64], Alignment]:
+    """The engine's steps on one tile, for the sake of its windows.
+
+    Returns:
+        The tile's own affine (it is where the windows were read, and nothing more), the windows' matches relative to
+        it, whether each agrees by itself, and the evidence.
+
+    Raises:
+        EstimationError: no window has content.
+    """
+    engine = settings.engine
+    channels = OrientationFeatures(engine.features)
+    features: Describe = channels if network is None else LearnedFeatures(network, engine.strides)
+    steps, reuse = (engine.near[1:], 0.0) if network is None else (engine.learned_near, engine.reuse_px)
+    matcher = Matcher(pair, features, reuse)
+    begun = find_start(matcher, (start,), _near_search(settings.radius_px / max(pair.shape)))
+    affine, matches = refine_affine(matcher, begun.affine, steps, engine.windows)
+    windows = matcher.correlate(affine, roomy(TIES, matcher.cells()))
+    if not len(windows.surfaces):
+        raise EstimationError("no window of the tile holds enough that is valid and not flat")
+    cell = float(matcher.finest)
+    ties = read_windows(windows, cell, torch.zeros(len(windows.centres), 2), TIES_SIGMA_CELLS * cell)
+    side = 2 * windows.margin + 1
+    best = windows.surfaces.flatten(1).argmax(1)
+    away = torch.hypot((best % side - windows.margin).float(), (best // side - windows.margin).float())
+    judge = matcher if network is None else Matcher(pair, channels)
+    alignment = examine(affine, matches, matcher, judge, similarity(judge, start), steps[-1])
+    alignment = replace(alignment, support=begun.score)
+    return affine, ties, (away <= 2.0).double().numpy(), alignment
+
+
+def _near_search(radius: float) -> SearchCfg:
+    """A search around the start that turns and scales hardly."""
+    vote = VoteCfg(rotation_deg=TURN_DEG, scale=SCALE)
+    return SearchCfg(rotation_deg=TURN_DEG, scale=(1 - SCALE, 1 + SCALE), radius=radius, fine=vote)
+
+
+def _figures(alignment: Alignment, engine: Engine) -> dict[str, float]:
+    evidence, calibration = alignment.evidence, load_calibration(engine)
+    return {
+        "probability": calibration.probability(alignment),
+        "predicted_px": calibration.predict_rmse(alignment, 1),
+        "zscore": evidence.zscore,
+        "sharpness": evidence.sharpness,
+        "hit_ratio": evidence.hit_ratio,
+        "correlation": evidence.correlation,
+        "correlation_before": evidence.correlation_before,
+        "forward_backward": alignment.forward_backward_px,
+        "split_half": alignment.split_half_px,
+    }

@@ -1,0 +1,118 @@
+"""How tiles support the model of their pair.
+
+Every tile is a pair of the size that the engines' verdicts were calibrated on, so each brings a calibrated probability
+that it is right. A scene is trusted when tiles that are sure of themselves agree with a model that never saw them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from somareg.quality import Calibration, Support
+from somareg.register.tiles.model import SceneModel
+from somareg.register.tiles.tile import TileResult
+from somareg.types import FloatArray
+
+AGREE_PX = 2.0
+MIN_SURE = 4  # tiles that must be sure of themselves for "go"
+MIN_COVERAGE = 0.15  # share of the tiles with pixels that must be
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """What the tiles say about the model.
+
+    Attributes:
+        tiles: with pixels in both images.
+        sure: of them, those that their own evidence calls right.
+        agreeing: of those, the ones that a model of other tiles meets within 2 px.
+        probability: that the error is below 2 px, 0-1.
+        held_out_px: RMS by which sure tiles differ from the model of others; inf when it cannot be told.
+    """
+
+    tiles: int
+    sure: int
+    agreeing: int
+    probability: float
+    held_out_px: float
+
+
+def count_votes(tiles: Sequence[TileResult], model: SceneModel | None, calibration: Calibration) -> Votes:
+    """Let the tiles vote.
+
+    Args:
+        tiles: of the scene.
+        model: of the scene, None when there is none.
+        calibration: of the engine, for what "sure" means.
+    """
+    seen = [t for t in tiles if t.status != "empty"]
+    sure = {t.index: t.figures["probability"] for t in seen if t.figures.get("probability", 0.0) >= calibration.review}
+    held = model.held_out if model else {}
+    errors = {index: math.hypot(*held[index]) for index in sure if index in held}
+    agreeing = [index for index, error in errors.items() if error <= AGREE_PX]
+    # One tile more that is wrong: few votes prove little.
+    probability = sum(sure[index] for index in agreeing) / (len(sure) + 1)
+    inside = np.minimum(np.array(list(errors.values())), 10.0)
+    held_out = float(np.sqrt((inside**2).mean())) if errors else math.inf
+    return Votes(len(seen), len(sure), len(agreeing), probability, held_out)
+
+
+def support_of_tiles(
+    tiles: Sequence[TileResult], votes: Votes, model: SceneModel | None, calibration: Calibration, failure: str = ""
+) -> Support:
+    """What the tiles say together for an estimate.
+
+    Args:
+        tiles, votes, model: of the pair.
+        calibration: of the engine, for its thresholds.
+        failure: why there is no model, "" otherwise.
+    """
+    sure = [t for t in tiles if t.figures.get("probability", 0.0) >= calibration.review]
+    figures = sure or [t for t in tiles if t.status == "matched"]
+    coverage = votes.sure / max(votes.tiles, 1)
+    doubts = []
+    if votes.sure < MIN_SURE:
+        doubts.append(f"Only {votes.sure} tiles found common ground by themselves (at least {MIN_SURE} are needed).")
+    elif coverage < MIN_COVERAGE:
+        doubts.append(f"Only {coverage:.0%} of the tiles found common ground by themselves.")
+    told = [
+        f"{votes.sure} of {votes.tiles} tiles found the images' common ground by themselves; {votes.agreeing} of them "
+        f"lie within {AGREE_PX:g} px of a model that was fitted without them."
+    ]
+    if math.isfinite(votes.held_out_px):
+        told.append(f"Tiles and models fitted without them differ by {votes.held_out_px:.2f} px RMS.")
+    return Support(
+        probability=votes.probability,
+        predicted_px=votes.held_out_px,
+        coverage=coverage,
+        zscore=_mean(figures, "zscore", 0.0),
+        sharpness=_mean(figures, "sharpness", 0.0),
+        hit_ratio=_mean(figures, "hit_ratio", 0.0),
+        forward_backward_px=_median(figures, "forward_backward"),
+        split_half_px=model.split_half_px if model else math.inf,
+        before=_mean(figures, "correlation_before", math.nan),
+        after=_mean(figures, "correlation", 0.0),
+        told=tuple(told),
+        doubts=tuple(doubts),
+        failure=failure,
+    )
+
+
+def _values(tiles: Sequence[TileResult], name: str) -> FloatArray:
+    values: FloatArray = np.array([t.figures[name] for t in tiles if name in t.figures], float)
+    finite: FloatArray = values[np.isfinite(values)]
+    return finite
+
+
+def _mean(tiles: Sequence[TileResult], name: str, default: float) -> float:
+    values = _values(tiles, name)
+    return float(values.mean()) if len(values) else default
+
+
+def _median(tiles: Sequence[TileResult], name: str) -> float:
+    values = _values(tiles, name)
+    return float(np.median(values)) if len(values) else math.inf

@@ -1,0 +1,108 @@
+"""A pair that is matched whole: its common ground is read, brought to one grid and given to the engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from somareg.config import RegisterConfig
+from somareg.geometry.field import LatticeValues
+from somareg.matching.engine import Alignment, align
+from somareg.matching.posterior import FLOOR_PX2
+from somareg.preprocess.prepare import Prepared, prepare
+from somareg.quality import load_calibration, support_of
+from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors
+from somareg.register.findings import Findings, Matches, View
+from somareg.register.ground import Ground
+from somareg.register.images import Images
+from somareg.runtime.clock import Clock
+from somareg.runtime.threads import few_threads
+from somareg.tiepoints.align import align_given
+from somareg.tiepoints.use import Given
+from somareg.types import Progress
+
+
+def match_whole(
+    images: Images,
+    ground: Ground,
+    cfg: RegisterConfig,
+    engine: tuple[Chosen, torch.device],
+    given: Given | None,
+    clock: Clock,
+    tell: Progress,
+) -> Findings:
+    """Match the common ground of a pair, in memory.
+
+    Args:
+        images, ground: what is looked at.
+        cfg: settings.
+        engine: what runs, and where.
+        given: tie points of the user, in pixels of the whole images.
+        clock: told of each stage.
+        tell: called with a stage's name and the share of work done.
+
+    Raises:
+        ConfigError, InputError, ReadError, NoDataError, NoOverlapError: see `somareg.errors`.
+    """
+    chosen, device = engine
+    images.moving.check_size(ground.moving, cfg.max_pixels)
+    images.reference.check_size(ground.reference, cfg.max_pixels)
+    moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
+    clock.lap("read")
+    prepared = prepare(moving, reference, ground.georef, cfg, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
+    here = ground.reference[:2]
+    starts = prepared.starts
+    if given:
+        given = given.moved((-here[0], -here[1]), (-ground.there[0], -ground.there[1]))
+        starts = (*starts, given.start(prepared))
+    clock.lap("prepare")
+    torch.manual_seed(cfg.seed)
+    pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
+    chosen = chosen.on(prepared.reference_mask.shape, prepared.moving_mask.shape)
+    settings = engine_settings(cfg, reference.grid, ground.radius_px)
+    with few_threads(max(prepared.reference_mask.shape)) as cores:
+        if given and cfg.tie_points_use == "replace":
+            found = align_given(pair, starts[0], given.at_work(prepared), settings, tell)
+        else:
+            found = align(pair, starts, settings, tell, chosen.network, cores)
+    clock.lap("match")
+    affine, flow = prepared.affine_of(found.affine), found.flow
+    field = prepared.field_of(flow.field) if flow is not None and flow.field.array.any() else None
+    known = None
+    if flow is not None:
+        lattice = prepared.field_of(flow.field)
+        known = LatticeValues(flow.certainty, lattice.origin, lattice.step)
+    told = given.told(cfg, local=field is not None) if given else ()
+    findings = Findings(
+        affine=affine,
+        expected=prepared.affine_of(starts[0]),
+        field=field,
+        certainty=known,
+        matches=_matches(found, prepared),
+        support=support_of(found, prepared.factor, load_calibration(chosen.engine)),
+        reference=View(reference, ground.reference, 1, reference.valid_share),
+        moving=View(moving, ground.moving, 1, moving.valid_share),
+        ran=chosen,
+        notes=(*moving.notes, *reference.notes, *ground.notes, *prepared.notes, *chosen.notes, *told),
+    )
+    return findings.moved(here, ground.there)
+
+
+def _matches(found: Alignment, prepared: Prepared) -> Matches:
+    """Each window's own match; inliers lie within 2 feature cells of the estimate."""
+    own = found.ties
+    if own is None:
+        return Matches.none()
+    here = prepared.reference_pixels(own.points.double().numpy())
+    away = prepared.factor * own.displacement.double().numpy()
+    flow = found.flow
+    local = prepared.field_of(flow.field) if flow is not None and flow.field.array.any() else None
+    moved = here + away
+    return Matches(
+        points=here,
+        target=prepared.affine_of(found.affine)(local(moved) if local else moved),
+        sigma_px=prepared.factor * np.sqrt(own.variance.double().numpy() + FLOOR_PX2),
+        confidence=np.asarray(1.0 - np.exp(-0.5 * np.square(own.evidence.double().numpy() / 2.0))),
+        used=np.ones(len(here), bool),
+        near_px=4.0 * prepared.factor,
+    )
