@@ -12,7 +12,7 @@ from somareg.runtime.version import __version__
 if TYPE_CHECKING:
     from somareg.batches.run import batch
     from somareg.batches.warps import warp_many
-    from somareg.register.api import SceneResult, assess, load_model, register, register_scene, warp
+    from somareg.register.api import SceneResult, assess, load_model, register, register_into, register_scene, warp
     from somareg.tiepoints.estimate import estimate_from_points
     from somareg.tiepoints.formats import read_tie_points, write_tie_points
     from somareg.types import Assessment, Result, TiePoints
@@ -29,6 +29,7 @@ __all__ = [
     "load_model",
     "read_tie_points",
     "register",
+    "register_into",
     "register_scene",
     "warp",
     "warp_many",
@@ -36,7 +37,8 @@ __all__ = [
 ]
 
 _HOME = dict.fromkeys(
-    ("SceneResult", "assess", "load_model", "register", "register_scene", "warp"), "somareg.register.api"
+    ("SceneResult", "assess", "load_model", "register", "register_into", "register_scene", "warp"),
+    "somareg.register.api",
 )
 _HOME |= {
     "batch": "somareg.batches.run",

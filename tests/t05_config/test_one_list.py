@@ -24,7 +24,7 @@ from somareg.xarray import SomaregAccessor
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(RegisterConfig.model_fields)
 DOORS = (
-    *(api.register, api.assess, api.plan, run.batch, run.planned, api.register_scene),
+    *(api.register, api.assess, api.plan, run.batch, run.planned, api.register_into),
     *(SomaregAccessor.register_to, SomaregAccessor.assess),
 )
 

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 SIZES = SceneCfg(tile_px=256, overlap_px=32, overview_px=384)
 SIDE = 1024
 RIM = 40  # the truth is compared inside of it: windows cannot be centred on the edge
-run = partial(register_scene, model="orientation", scene=SIZES)
+run = partial(register_scene, model="orientation", sizes=SIZES)
 
 
 def bend(points: Array) -> Array:

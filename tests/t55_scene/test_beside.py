@@ -12,12 +12,12 @@ import rasterio
 from typer.testing import CliRunner
 
 from somareg.cli.main import app
-from somareg.cli.register import is_scene
-from somareg.errors import ConfigError, InputError
+from somareg.errors import ConfigError, InputError, ReadError
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.io import read_estimate, write_displacement
 from somareg.io.displacement import coarser_grid
 from somareg.io.shifts import export_shifts
+from somareg.register.api import plan, register_into
 from somareg.types import Displacement, Estimate, Grid
 from tests.t55_scene.conftest import Pair
 
@@ -84,17 +84,15 @@ def sparse(path: Path, side: int) -> Path:
         return path
 
 
-def test_command_line_chooses_by_size(tmp_path: Path) -> None:
+def test_a_plan_chooses_by_size(tmp_path: Path) -> None:
     large, small = str(sparse(tmp_path / "l.tif", 4097)), str(sparse(tmp_path / "s.tif", 4096))
-    assert is_scene("auto", False, large, large, {})
-    assert not is_scene("auto", False, small, small, {})
-    assert is_scene("always", False, small, small, {})
-    assert is_scene("auto", True, small, small, {})
-    assert not is_scene("never", False, large, large, {})
-    replace = {"tie_points": "points.csv", "tie_points_use": "replace"}
-    assert not is_scene("auto", False, large, large, replace)
+    assert "scene" in plan(large, large)
+    assert "scene" not in plan(small, small)
+    assert "scene" in plan(small, small, scene="always")
+    assert "scene" not in plan(large, large, scene="never")
+    assert "scene" not in plan(large, large, tie_points="points.csv", tie_points_use="replace")
     with pytest.raises(ConfigError, match="always"):
-        is_scene("allways", False, small, small, {})
+        plan(small, small, scene="allways")  # type: ignore[arg-type]
 
 
 def test_dry_run_tells_the_tiles(tmp_path: Path) -> None:
@@ -105,14 +103,35 @@ def test_dry_run_tells_the_tiles(tmp_path: Path) -> None:
 
 
 def test_small_pairs_import_nothing_of_it(tmp_path: Path, small: Pair) -> None:
+    files = f"{str(small.moving)!r}, {str(small.reference)!r}"
     code = (
-        "import sys; from typer.testing import CliRunner; from somareg.cli.main import app; "
-        "from somareg.cli.register import is_scene; import somareg.register.api; "
-        f"assert not is_scene('auto', False, {str(small.reference)!r}, {str(small.reference)!r}, {{}}); "
+        "import sys; from somareg.register.api import plan; "
+        f"assert 'scene' not in plan({files}); "
         "found = [m for m in sys.modules if m.startswith(('somareg.jobs.dask', 'distributed'))]; "
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_failure_leaves_no_folder(tmp_path: Path, small: Pair) -> None:
+    """A folder is made when there is something to keep in it."""
+    with pytest.raises(ReadError):
+        register_into(small.moving, tmp_path / "missing.tif", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_of_a_pair_matched_whole_is_a_run(tmp_path: Path, small: Pair) -> None:
+    arguments = ["register", str(small.moving), str(small.reference), "-o", str(tmp_path / "out"), "--resume"]
+    shown = CliRunner().invoke(app, [*arguments, "--model", "orientation"])
+    assert shown.exit_code in (0, 3), shown.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")) == []
+
+
+def test_workers_with_nothing_to_share_out_are_told(tmp_path: Path, small: Pair) -> None:
+    arguments = ["register", str(small.moving), str(small.reference), "-o", str(tmp_path / "out"), "--workers", "2"]
+    shown = CliRunner().invoke(app, [*arguments, "--model", "orientation"])
+    assert shown.exit_code in (0, 3), shown.output
+    assert "matched whole: there was nothing to share out" in " ".join(shown.output.split())
 
 
 def test_command_line_registers_a_scene(tmp_path: Path, small: Pair) -> None:

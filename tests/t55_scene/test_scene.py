@@ -208,7 +208,7 @@ def test_tile_is_the_same_in_another_process(tmp_path: Path) -> None:
 def test_learned_model(small: Pair, tmp_path: Path) -> None:
     """Untrained weights align nothing, and the verdict must say so; the whole path runs on them."""
     weights = save_network(small_network(), tmp_path / "small.safetensors")
-    found = register_scene(small.moving, small.reference, tmp_path / "out", model=str(weights), scene=SIZES)
+    found = register_scene(small.moving, small.reference, tmp_path / "out", model=str(weights), sizes=SIZES)
     assert found.settings["model_used"] == str(weights)
     assert {tile.status for tile in found.tiles} <= {"matched", "failed"}
     assert all(np.isfinite(tile.beyond).all() for tile in found.tiles)

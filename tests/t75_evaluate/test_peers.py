@@ -5,13 +5,13 @@ import cv2
 import numpy as np
 import pytest
 
-import somareg
 from somareg.errors import ConfigError, UnsupportedError, WeightsError
 from somareg.geometry import AffineTransform
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.evaluate.peers import METHODS, make_method, make_methods
 from somareg.lab.evaluate.peers.base import affine_displacement, gradient_magnitude, grey
 from somareg.matching.weights import DEFAULT_WEIGHTS, store
+from somareg.register import api
 from tests.small_network import save_network, small_network
 
 SIDE = 160
@@ -105,7 +105,7 @@ def test_somareg_passes_the_level_and_reports_its_verdict(name, model, preset, s
         calls.append(options)
         return Result
 
-    monkeypatch.setitem(somareg.__dict__, "register", register)
+    monkeypatch.setattr(api, "register", register)
     image = np.zeros((8, 8), np.uint8)
     for level in ("m", "R"):
         prediction = make_method(name)(image, np.stack([image] * 3), level=level, seed=4)

@@ -14,7 +14,9 @@ import pytest
 
 from somareg.cli.main import main
 from somareg.geometry.affine import AffineTransform
+from somareg.io.writer import check_writable
 from somareg.report.record import build_record
+from somareg.report.stac import need_pystac
 from somareg.types import (
     Assessment,
     Displacement,
@@ -83,9 +85,18 @@ def fake_api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
         out.write_bytes(b"pixels")
         return out
 
+    def register_into(moving: Any, reference: Any, out: Path, **said: Any) -> Result:
+        result = make_result(state.decision)
+        if said.get("stac"):
+            need_pystac()
+        check_writable(out, overwrite=said.get("overwrite", False))
+        result.save(out, **{name: said.get(name, False) for name in ("overwrite", "force", "stac")})
+        return result
+
     api = ModuleType("somareg.register.api")
     for name, make in {
         "register": lambda *_, **__: make_result(state.decision),
+        "register_into": register_into,
         "assess": lambda *_, **__: make_assessment(state.decision),
         "plan": lambda *_, **__: {"working_scale": 0.5, "reference": {"width": 100, "height": 90}, "memory_mb": 12.0},
         "warp": warp,

@@ -89,8 +89,8 @@ def test_options_reach_the_api_under_their_python_names(cli: Cli, fake_api: Fake
     flags += "--preset base"
     cli("register", "a.tif", "b.tif", "-o", tmp_path / "out", *flags.split(), "--assume-crs", "EPSG:32633")
     name, options = fake_api.calls[0]
-    assert name == "register"
-    assert options["args"] == ("a.tif", "b.tif")
+    assert name == "register_into"
+    assert options["args"] == ("a.tif", "b.tif", tmp_path / "out")
     expected = {
         "moving_bands": (3, 2, 1),
         "search_radius_px": 40.0,
@@ -132,7 +132,7 @@ def test_demo_uses_the_sample_inside_the_package(cli: Cli, fake_api: FakeApi, tm
     assert "Contains modified Copernicus Sentinel data 2020" in done.out
     assert "pixels of 8.3 m" in done.out
     assert str(tmp_path / "demo" / "report.html") in done.out
-    moving, reference = fake_api.calls[0][1]["args"]
+    moving, reference, _ = fake_api.calls[0][1]["args"]
     assert moving.name == "sar.tif"
     assert reference.name == "optical.tif"
     assert (moving.parent / "ATTRIBUTION.txt").is_file()

@@ -81,7 +81,8 @@ def test_what_is_typed_reaches_the_library(
     out = ["-o", tmp_path / "out"] if command == "register" else []
     assert cli(command, "a.tif", "b.tif", *out, *flags).code == 0
     (_, options), *_ = fake_api.calls
-    assert options == {"args": ("a.tif", "b.tif"), name: value}
+    where = (tmp_path / "out",) if command == "register" else ()
+    assert options == {"args": ("a.tif", "b.tif", *where), name: value}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -60,8 +60,15 @@ def do_pair(job: PairJob) -> PairDone:
     with open_image(reference, "reference", None, cfg, again=True) as image:
         is_large = max(image.grid.shape) > SCENE_PX
     before = check_local_file(_path(moving), "moving").stat()  # what changes while it is read is found changed later
-    result = api.register(job.moving, job.reference if is_large else REFERENCES.get(reference, cfg), **options)
-    result.save(job.folder, overwrite=True, force=job.force, stac=job.stac)
+    result = api.register_into(
+        job.moving,
+        job.reference if is_large else REFERENCES.get(reference, cfg),
+        job.folder,
+        overwrite=True,
+        force=job.force,
+        stac=job.stac,
+        **options,
+    )
     quality = result.quality
     scale = quality.metres_per_pixel
     return PairDone(

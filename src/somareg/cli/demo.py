@@ -35,5 +35,5 @@ def demo(
             ui.out.print("Sentinel-1 VH onto Sentinel-2, Irvine, California, pixels of 8.3 m")
             ui.out.print("Contains modified Copernicus Sentinel data 2020", style="dim")
         # A second demo replaces the first; files that are not somareg's are left alone.
-        result = run(ui, moving, reference, Path(out), said(asked), overwrite=True, force=False)
+        result = run(ui, moving, reference, Path(out), {**said(asked), "overwrite": True})
         raise typer.Exit(DECISION_CODES[result.verdict.decision])

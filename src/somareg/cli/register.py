@@ -15,7 +15,7 @@ from somareg.cli.session import Session, session
 from somareg.config import RegisterConfig
 
 if TYPE_CHECKING:
-    from somareg.types import Decision, Result
+    from somareg.types import Result
 
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs (created)")]
 
@@ -42,50 +42,17 @@ def register(
     options = said(asked)
     if out is None and not dry_run:
         raise UsageError("missing option '-o': say where the outputs go, for example -o aligned")
-    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        tiled = is_scene(asked.scene, resume, moving, reference, options)
-        if dry_run:
-            show_plan(ui, moving, reference, {**options, "scene": "always" if tiled else "never"})
-            return
-        shared: dict[str, Any] = {"overwrite": overwrite, "force": force, "stac": stac}
-        if tiled:
-            shared |= {"resume": resume, "workers": workers, "dask": dask}
-            decision = run_scene(ui, moving, reference, Path(str(out)), options, shared)
-        elif workers is not None or dask is not None:
-            raise UsageError(
-                "--workers and --dask are for scenes and `somareg batch`; leave them out or --scene always"
-            )
-        else:
-            decision = run(ui, moving, reference, Path(str(out)), options, **shared).verdict.decision
-        raise typer.Exit(DECISION_CODES[decision])
-
-
-def is_scene(scene: str, resume: bool, moving: str, reference: str, options: dict[str, Any]) -> bool:
-    """Whether the pair is matched tile by tile; headers are read for it, and no pixel."""
-    if scene == "never" and resume:
+    if asked.scene == "never" and resume:
         raise UsageError("--resume goes on with a scene; leave out --scene never")
-    if scene != "auto" or resume:
-        return scene != "never"
-    from somareg.errors import SomaregError
-    from somareg.register.plan import matches_in_tiles
-
-    try:
-        return matches_in_tiles(moving, reference, options)
-    except SomaregError:
-        return False  # `register` says what is wrong
-
-
-def run_scene(
-    ui: Session, moving: str, reference: str, out: Path, options: dict[str, Any], shared: dict[str, Any]
-) -> Decision:
-    """Register a scene into `out`, print the summary or the report's JSON."""
-    from somareg.register.api import register_scene
-
-    with ui.working():
-        options = {name: value for name, value in options.items() if name != "scene"}
-        result = register_scene(moving, reference, out, progress=ui.progress, **shared, **options)
-    show_result(ui, out)
-    return result.verdict.decision
+    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        if dry_run:
+            show_plan(ui, moving, reference, options)
+            return
+        rest: dict[str, Any] = {"overwrite": overwrite, "force": force, "stac": stac}
+        rest |= {"resume": resume, "workers": workers, "dask": dask}
+        options |= {name: value for name, value in rest.items() if value}
+        result = run(ui, moving, reference, Path(str(out)), options)
+        raise typer.Exit(DECISION_CODES[result.verdict.decision])
 
 
 def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any]) -> None:
@@ -101,31 +68,13 @@ def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any])
         print_plan(ui.out, steps)
 
 
-def run(
-    ui: Session,
-    moving: str | Path,
-    reference: str | Path,
-    out: Path,
-    options: dict[str, Any],
-    *,
-    overwrite: bool,
-    force: bool,
-    stac: bool = False,
-) -> Result:
-    """Register, save into `out`, print the summary or the report's JSON."""
-    from somareg.io import writer
-    from somareg.register import api
+def run(ui: Session, moving: str | Path, reference: str | Path, out: Path, arguments: dict[str, Any]) -> Result:
+    """`register_into` a folder, then print the summary or the report's JSON."""
+    from somareg.register.api import register_into
 
-    if stac:
-        from somareg.report.stac import need_pystac
-
-        need_pystac()
-    writer.check_writable(out, overwrite=overwrite)
     with ui.working():
-        result = api.register(moving, reference, progress=ui.progress, **options)
-        ui.progress("writing outputs", 1.0)
-        folder = result.save(out, overwrite=overwrite, force=force, stac=stac)
-    show_result(ui, folder)
+        result = register_into(moving, reference, out, progress=ui.progress, **arguments)
+    show_result(ui, out)
     return result
 
 

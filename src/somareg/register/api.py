@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -78,7 +79,7 @@ def register(
     return _register(images, cfg, (moving_mask, reference_mask), tie_points, tiling, progress or _quiet)
 
 
-def register_scene(
+def register_into(
     moving: Image,
     reference: Image,
     out: str | Path,
@@ -92,8 +93,8 @@ def register_scene(
     sizes: SceneCfg | None = None,
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
-) -> SceneResult:
-    """Register in tiles whatever the size, and write the outputs; what is finished survives a kill.
+) -> Result:
+    """Register a pair and write the outputs; where it is matched in tiles, finished ones survive a kill.
 
     Args:
         moving, reference: as for `register`.
@@ -102,11 +103,11 @@ def register_scene(
         overwrite: replace earlier outputs; without `resume` also begin an unfinished run anew.
         force: write aligned.tif even on no-go.
         stac: describe the outputs in a STAC Item.
-        workers, dask, progress, **options: as for `register`; `scene` is "always".
+        workers, dask, progress, **options: as for `register`.
         sizes: of tiles, overview and nodes.
 
     Returns:
-        The result, with `folder` and `tiles`; the same files as `Result.save` writes are in the folder.
+        The result, with `folder`; the files that `Result.save` writes are there.
 
     Raises:
         OutputError: another run is at work in the folder, it holds something else, or it cannot be written.
@@ -117,7 +118,7 @@ def register_scene(
         need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
     told, tie_points = told_modalities(*images, options), options.get("tie_points")
-    cfg = make_config({**options, **told, "tie_points": name_of(tie_points), "scene": "always"})
+    cfg = make_config({**options, **told, "tie_points": name_of(tie_points)})
     tell = progress or _quiet
     with open_workspace(Path(out), resume=resume, overwrite=overwrite) as workspace:
         tiling = Tiling(sizes or SceneCfg(), workers, dask, workspace)
@@ -126,13 +127,18 @@ def register_scene(
         )
         result.save(
             Path(out),
-            overwrite=True,
+            overwrite=True,  # the workspace has refused what must not be replaced
             force=force,
             stac=stac,
             progress=lambda stage, share: tell(stage, OUTPUTS + (1 - OUTPUTS) * share),
         )
     tell("done", 1.0)
     return result
+
+
+def register_scene(moving: Image, reference: Image, out: str | Path, **arguments: Any) -> SceneResult:
+    """`register_into` with `scene="always"`: in tiles whatever the size."""
+    return register_into(moving, reference, out, **{**arguments, "scene": "always"})
 
 
 def _quiet(stage: str, share: float) -> None:
@@ -172,6 +178,8 @@ def _register(
         assert findings is not None  # there is one ground at least
         tell("judging", 0.98)
         settings = {**cfg.model_dump(mode="json"), "device_used": str(device), **findings.ran.settings}
+        if (tiling.workers or tiling.dask) and not findings.tiles:
+            findings = replace(findings, notes=(*findings.notes, "matched whole: there was nothing to share out"))
         result = build_result(images, findings, cfg, settings, clock, tiling.workspace.folder)
     tell("done", 1.0)
     return result

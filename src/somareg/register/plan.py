@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from somareg.config import SCENE_PX, RegisterConfig, make_config
+from somareg.config import SCENE_PX, RegisterConfig, RegisterOptions, make_config
 from somareg.io.inputs import OpenImage, locate, told_modalities
 from somareg.register.choose import LONGEST, choose_device, choose_model
 from somareg.register.ground import Ground
@@ -37,15 +36,7 @@ def is_tiled(cfg: RegisterConfig, ground: Ground, sizes: SceneCfg) -> bool:
     return len(lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset]).blocks) >= MIN_SURE
 
 
-def matches_in_tiles(moving: str | Path, reference: str | Path, options: Mapping[str, Any]) -> bool:
-    """Whether `register` would match two files in tiles; only headers are read."""
-    located = locate(moving, "moving"), locate(reference, "reference")
-    cfg = make_config({**options, **told_modalities(*located, options)})
-    with open_images(*located, cfg, again=True) as images:
-        return is_tiled(cfg, known_ground(images, cfg), SceneCfg())
-
-
-def plan(moving: str | Path, reference: str | Path, **options: Any) -> dict[str, Any]:
+def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOptions]) -> dict[str, Any]:
     """What `register` would do with two files or STAC Items; only headers are read."""
     located = locate(moving, "moving"), locate(reference, "reference")
     cfg = make_config({**options, **told_modalities(*located, options)})

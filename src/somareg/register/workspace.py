@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,17 @@ WORK = ".somareg-scene"
 JOURNAL = "journal"
 
 
-@dataclass(frozen=True)
 class Workspace:
-    """Where a run keeps what is finished.
+    """Where a run keeps what is finished. The folder is made and locked when there is something to keep.
 
     Attributes:
         folder: for the outputs; None keeps nothing.
     """
 
-    folder: Path | None = None
+    def __init__(self, folder: Path | None = None, *, resume: bool = False) -> None:
+        self.folder, self._resume = folder, resume
+        self._lock = ExitStack()
+        self._is_claimed = False
 
     def journal(self, name: str, binding: Mapping[str, Any], expected_bytes: int) -> Journal:
         """The journal of a run, bound to what it is about.
@@ -38,20 +39,38 @@ class Workspace:
             expected_bytes: of the outputs.
 
         Raises:
-            OutputError: too little room, or the journal belongs to something else.
+            OutputError: another run is at work in the folder, there is too little room, or the journal belongs to
+                something else.
         """
         if self.folder is None:
             return Journal(None, binding)
+        self._claim(self.folder)
         check_free_space(self.folder, expected_bytes)
         return Journal(self.folder / WORK / f"{JOURNAL}{name}", binding)
+
+    def _claim(self, folder: Path) -> None:
+        if self._is_claimed:
+            return
+        make_folder(folder)
+        self._lock.enter_context(folder_lock(folder / WORK))
+        self._is_claimed = True
+        if not self._resume:
+            for journal in (folder / WORK).glob(f"{JOURNAL}*"):
+                journal.unlink()
+
+    def close(self, *, is_done: bool) -> None:
+        """Unlock the folder; what was kept in it goes when all is done."""
+        with self._lock:
+            if is_done and self.folder is not None and (self.folder / WORK).exists():
+                shutil.rmtree(self.folder / WORK, ignore_errors=True)
 
 
 @contextmanager
 def open_workspace(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Workspace]:
-    """The folder, locked; what was kept in it goes when the run ends well.
+    """The workspace of a run that writes into a folder; nothing is made before there is something to keep.
 
     Raises:
-        OutputError: another run is at work in the folder, it holds something else, or it cannot be written.
+        OutputError: the folder holds something else or an unfinished run, or it cannot be written.
     """
     if folder.is_dir():
         remove_leftovers(folder)
@@ -61,10 +80,9 @@ def open_workspace(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[W
         raise OutputError(
             f"output folder {folder} holds an unfinished run; go on with --resume or begin anew with --overwrite"
         )
-    make_folder(folder)
-    with folder_lock(folder / WORK):
-        if not resume:
-            for journal in (folder / WORK).glob(f"{JOURNAL}*"):
-                journal.unlink()
-        yield Workspace(folder)
-        shutil.rmtree(folder / WORK, ignore_errors=True)
+    workspace, is_done = Workspace(folder, resume=resume), False
+    try:
+        yield workspace
+        is_done = True
+    finally:
+        workspace.close(is_done=is_done)
