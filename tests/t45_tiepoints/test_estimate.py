@@ -14,7 +14,7 @@ from somareg.errors import InputError
 from somareg.io.georef import georeference
 from somareg.types import TiePoints
 from tests.synthetic import pixel_points, smooth_warp
-from tests.t65_api.conftest import REFERENCE, UTM, Files, moving_grid, register, write_pair
+from tests.t65_register.conftest import REFERENCE, UTM, Files, moving_grid, register, write_pair
 
 SHIFT = 6.3, -4.2
 

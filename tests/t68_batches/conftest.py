@@ -1,5 +1,5 @@
 """What these tests share with those of a single pair."""
 
-from tests.t65_api.conftest import package
+from tests.t65_register.conftest import package
 
 __all__ = ["package"]

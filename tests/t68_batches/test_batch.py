@@ -26,7 +26,7 @@ from somareg.batches.summary import BatchResult
 from somareg.errors import ConfigError, InputError, OutputError, ReadError
 from somareg.io.lock import folder_lock
 from tests.small_network import save_network, small_network
-from tests.t65_api.conftest import UTM, Files, moving_grid, register, write_pair
+from tests.t65_register.conftest import UTM, Files, moving_grid, register, write_pair
 
 LIGHT: dict[str, Any] = {"model": "orientation", "preset": "fast", "local": False}
 

@@ -17,7 +17,7 @@ from somareg.jobs.dask import Dask
 from somareg.matching.weights import store
 from somareg.types import Grid
 from tests.small_network import save_network, small_network
-from tests.t65_api.conftest import REFERENCE, UTM, moving_grid, write_pair
+from tests.t65_register.conftest import REFERENCE, UTM, moving_grid, write_pair
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
 

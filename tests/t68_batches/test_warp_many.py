@@ -18,7 +18,7 @@ from somareg.io.source import open_source
 from somareg.types import Grid
 from tests.synthetic import Scene, pixel_points
 from tests.t45_tiepoints.test_estimate import SHIFT, exact_points
-from tests.t65_api.conftest import ORIGIN, UTM, Files, moving_grid, register, write, write_pair
+from tests.t65_register.conftest import ORIGIN, UTM, Files, moving_grid, register, write, write_pair
 
 BANDS = {"B02": 10.0, "B05": 20.0, "B01": 60.0}
 

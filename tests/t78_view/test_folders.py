@@ -22,9 +22,9 @@ from somareg.types import TiePoints, Transform
 from somareg.view import Scene, Server, find_folder, make_app
 from somareg.view.arrows import NOTHING_PX
 from somareg.view.pyramid import TILE_PX
-from tests.t55_scene.conftest import bend, make_pair, run, save
-from tests.t65_api.conftest import place_by_points, swath, write_pair
-from tests.t65_api.conftest import register as register_pair
+from tests.t64_tiles.conftest import bend, make_pair, run, save
+from tests.t65_register.conftest import place_by_points, swath, write_pair
+from tests.t65_register.conftest import register as register_pair
 
 from .browser import Browser, find_chromium
 from .conftest import PORT, TOKEN

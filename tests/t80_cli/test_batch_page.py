@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from tests.t65_api.conftest import UTM, moving_grid, write, write_pair
+from tests.t65_register.conftest import UTM, moving_grid, write, write_pair
 from tests.t80_cli.conftest import Cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "batch.md"

@@ -14,7 +14,7 @@ import pytest
 import rasterio
 import xarray
 
-from tests.t65_api.conftest import UTM, moving_grid, write_pair
+from tests.t65_register.conftest import UTM, moving_grid, write_pair
 from tests.t80_cli.conftest import Cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "stac-xarray.md"

@@ -35,7 +35,7 @@ from somareg.register.tiles.patch import read_patches
 from somareg.register.tiles.tile import TileResult, match_tile
 from somareg.report import load_report
 from tests.small_network import save_network, small_network
-from tests.t55_scene.conftest import SIDE, SIZES, Pair, ground, make_geo_pair, paint, run, save, speckle, warp
+from tests.t64_tiles.conftest import SIDE, SIZES, Pair, ground, make_geo_pair, paint, run, save, speckle, warp
 
 
 def test_finds_affine_and_smooth_warp(pair: Pair, result: SceneResult) -> None:

@@ -27,7 +27,7 @@ from somareg.register.choose import search_radius
 from somareg.register.ground import Ground, common_ground
 from somareg.register.plan import plan
 from somareg.types import Grid, Result
-from tests.t65_api.conftest import UTM, place_by_points, swath, write
+from tests.t65_register.conftest import UTM, place_by_points, swath, write
 
 Array = NDArray[Any]
 register = partial(somareg.register, model="orientation")

@@ -12,9 +12,9 @@ import rasterio
 
 from somareg import SceneResult
 from somareg.types import Grid
-from tests.t55_scene.conftest import run
-from tests.t65_api.conftest import REFERENCE, place_by_points, swath, write_pair
-from tests.t65_api.test_stac import check
+from tests.t64_tiles.conftest import run
+from tests.t65_register.conftest import REFERENCE, place_by_points, swath, write_pair
+from tests.t65_register.test_stac import check
 
 
 def test_georeferenced(geo: tuple[Path, Path], geo_result: SceneResult) -> None:

@@ -13,7 +13,7 @@ from somareg.io.source import RasterSource
 from somareg.register import api, choose
 from somareg.types import Grid, Result
 from tests.synthetic import SyntheticPair
-from tests.t65_api.conftest import REFERENCE, Files, register
+from tests.t65_register.conftest import REFERENCE, Files, register
 
 
 @pytest.mark.parametrize(

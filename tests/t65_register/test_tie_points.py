@@ -16,7 +16,7 @@ from somareg.errors import ConfigError, InputError
 from somareg.register import api
 from somareg.types import TiePoints
 from tests.synthetic import SyntheticPair, make_pair
-from tests.t65_api.conftest import (
+from tests.t65_register.conftest import (
     SIDE,
     UTM,
     Files,

@@ -19,7 +19,7 @@ from somareg.io.displacement import coarser_grid
 from somareg.io.shifts import export_shifts
 from somareg.register.api import plan, register_into
 from somareg.types import Displacement, Estimate, Grid
-from tests.t55_scene.conftest import Pair
+from tests.t64_tiles.conftest import Pair
 
 UTM = (10.0, 0.0, 500000.0, 0.0, -10.0, 4650000.0)
 

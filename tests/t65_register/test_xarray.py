@@ -22,7 +22,7 @@ from somareg.geometry import AffineTransform
 from somareg.io.dataarray import to_dataarray
 from somareg.types import Estimate, Grid, Raster, Result
 from tests.synthetic import SyntheticPair
-from tests.t65_api.conftest import REFERENCE, SIDE, UTM, Files, register
+from tests.t65_register.conftest import REFERENCE, SIDE, UTM, Files, register
 
 
 def opened(path: Path, **options: Any) -> xarray.DataArray:

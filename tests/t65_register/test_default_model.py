@@ -28,7 +28,7 @@ from somareg.register import api, choose, result, whole
 from somareg.types import Result
 from tests.small_network import save_network, small_network
 from tests.synthetic import SyntheticPair, make_pair
-from tests.t65_api.conftest import Files
+from tests.t65_register.conftest import Files
 
 FREE = "orientation"
 LIGHT: dict[str, Any] = {"local": False, "preset": "fast", "device": "cpu"}

@@ -19,11 +19,11 @@ from somareg.register import workspace
 from somareg.register.tiles import journal
 from somareg.register.tiles.journal import Journal
 from somareg.register.tiles.tile import TileResult
-from tests.t55_scene.conftest import Pair, run
+from tests.t64_tiles.conftest import Pair, run
 
 KILLED = """
 import os, signal, sys
-from tests.t55_scene.conftest import run
+from tests.t64_tiles.conftest import run
 def progress(stage, share):
     if stage.startswith("tile 4/"):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from somareg.jobs.dask import Dask
-from tests.t55_scene.conftest import Pair, run
+from tests.t64_tiles.conftest import Pair, run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
 

@@ -16,7 +16,7 @@ from somareg.io import from_array
 from somareg.register import choose
 from somareg.types import Result
 from tests.synthetic import SyntheticPair, make_pair, pixel_points
-from tests.t65_api.conftest import register
+from tests.t65_register.conftest import register
 
 Array = NDArray[Any]
 

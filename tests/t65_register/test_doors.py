@@ -11,7 +11,7 @@ import rasterio
 import somareg
 from somareg.io import read_estimate
 from somareg.types import FloatArray, Result, Transform
-from tests.t55_scene.conftest import Pair, make_pair
+from tests.t64_tiles.conftest import Pair, make_pair
 
 OPTIONS = {"model": "orientation", "seed": 3}
 SIDE = 900

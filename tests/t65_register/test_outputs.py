@@ -16,7 +16,7 @@ from somareg.io import read_estimate
 from somareg.register import save as outputs
 from somareg.types import Result
 from tests.synthetic import pixel_points
-from tests.t65_api.conftest import REFERENCE, SIDE, Files, register, write
+from tests.t65_register.conftest import REFERENCE, SIDE, Files, register, write
 
 NAMES = {"aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html"}
 

@@ -28,7 +28,7 @@ from somareg.register.choose import Chosen, choose_device
 from somareg.types import Grid, Result
 from tests.small_network import SMALL, Shape, save_network, small_network, two_looks
 from tests.synthetic import Scene, SyntheticPair, affine_map, make_pair, pixel_points, speckled
-from tests.t65_api.conftest import REFERENCE, UTM, Files, moving_grid, write
+from tests.t65_register.conftest import REFERENCE, UTM, Files, moving_grid, write
 
 SIDE = 160
 

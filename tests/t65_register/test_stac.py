@@ -28,8 +28,8 @@ from somareg.io.stac import find_asset
 from somareg.register import api
 from somareg.report.stac import ACCURACY, PROCESSING, to_stac_item
 from somareg.types import Grid, Raster, Result, StacOrigin
-from tests.t65_api.conftest import ORIGIN, REFERENCE, SIDE, UTM, Files, register
-from tests.t65_api.test_outputs import NAMES, names
+from tests.t65_register.conftest import ORIGIN, REFERENCE, SIDE, UTM, Files, register
+from tests.t65_register.test_outputs import NAMES, names
 
 Describe = Callable[..., Path]
 

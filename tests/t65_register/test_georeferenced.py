@@ -15,7 +15,7 @@ from somareg.errors import GeoreferenceError, NoOverlapError
 from somareg.register import api, choose
 from somareg.types import Grid, Result
 from tests.synthetic import pixel_points
-from tests.t65_api.conftest import ORIGIN, REFERENCE, SIDE, UTM, Files, moving_grid, register, write, write_pair
+from tests.t65_register.conftest import ORIGIN, REFERENCE, SIDE, UTM, Files, moving_grid, register, write, write_pair
 
 POINTS = pixel_points((SIDE, SIDE))[::37]
 CASES = {
