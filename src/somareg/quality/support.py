@@ -37,8 +37,8 @@ class Support:
     failure: str = ""
 
 
-def support_of(alignment: Alignment, factor: int, calibration: Calibration) -> Support:
-    """The support of a pair that was matched whole, `factor` reference pixels per working pixel."""
+def support_of(alignment: Alignment, factor: int, calibration: Calibration, doubts: tuple[str, ...] = ()) -> Support:
+    """The support of a pair that was matched whole, `factor` reference pixels per working pixel; `doubts` of others."""
     evidence = alignment.evidence
     halves, backward = alignment.split_half_px * factor, alignment.forward_backward_px * factor
     strength = (
@@ -62,5 +62,6 @@ def support_of(alignment: Alignment, factor: int, calibration: Calibration) -> S
             strength,
             f"Two halves of the tie points agree to {halves:.1f} px, matching backwards agrees to {backward:.1f} px.",
         ),
+        doubts=doubts,
         failure=alignment.failure,
     )

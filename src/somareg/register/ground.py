@@ -31,6 +31,7 @@ class Ground:
         georef: pixels of the reference's part -> pixels of the moving one's, as far as known before matching.
         is_placed: whether georeferences say so.
         notes: how it was found, for the result.
+        doubts: sentences that forbid "go".
     """
 
     reference: Block
@@ -39,6 +40,7 @@ class Ground:
     georef: Transform
     is_placed: bool
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -109,25 +111,25 @@ def footprint_area(to_moving: Transform, moving: Grid) -> float:
     return float(moving.width * moving.height / max(abs(np.linalg.det(jacobian)), 1e-12))
 
 
-def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Radius, *notes: str) -> Ground:
+def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Radius, rim_px: float = np.inf) -> Ground:
     """The common ground when an affine tells where it is and no georeference does.
 
     Args:
         start: reference pixels -> moving pixels.
         reference, moving: whole grids.
         radius: see `Radius`.
-        *notes: where `start` comes from.
+        rim_px: see `common_ground`.
     """
     whole = Block(0, 0, reference.width, reference.height)
     back = start.inverse(_outline(Block(0, 0, moving.width, moving.height)))
     low, high = back.min(axis=0), back.max(axis=0)
     size = np.minimum(high - low + 1, [reference.width, reference.height])
     reach = radius(float(size.max()))
-    here = _grown(low, high, reach, whole)
+    here = _grown(low, high, min(reach, rim_px), whole)
     away = _window(start, here, reach + ROOM_PX, moving)
     shift = AffineTransform.from_parameters
     between = shift(shift=(-away.x, -away.y)).after(start).after(shift(shift=here[:2]))
-    return Ground(here, away, reach, between, is_placed=False, notes=notes)
+    return Ground(here, away, reach, between, is_placed=False)
 
 
 def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:

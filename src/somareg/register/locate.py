@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform
 from somareg.io.inputs import OpenImage
 from somareg.io.source import Block
-from somareg.matching.place import Place, find_place
+from somareg.matching.place import CHANNELS, Place, find_place
 from somareg.preprocess.normalise import normalise
 from somareg.register.choose import engine_settings, search_radius
 from somareg.register.findings import View
-from somareg.register.ground import Ground, Radius, common_ground, ground_at
+from somareg.register.ground import RIM_PX, Ground, Radius, common_ground, ground_at
 from somareg.register.images import Images
 from somareg.register.tiles.overview import read_overview
 from somareg.tiepoints.use import Given, reach_px
@@ -24,6 +25,9 @@ from somareg.types import Grid
 SMALL_PX, LARGE_PX = 160, 3072  # longer side that a small image keeps, and a large one may have, when it is looked for
 TURN_DEG, SCALE = 6.0, 1.1  # steps between what is tried
 HEIGHT = 5.0  # of a place that is worth a look; see `Place`
+RIVAL = (
+    1.2  # ratio of heights below which the best place may be another: 1.0 to 1.1 where ground repeats, else above 1.4
+)
 
 
 def known_ground(images: Images, cfg: RegisterConfig, given: Given | None = None) -> Ground:
@@ -53,13 +57,19 @@ def likely_grounds(images: Images, cfg: RegisterConfig, given: Given | None) -> 
     radius = _radius(cfg, here)
     if images.is_placed or given or cfg.search == "local" or not _is_part(here, there, radius):
         return (known,)
-    found, start = _look(images, cfg)
+    found, start, cell = _look(images, cfg)
     if found.height < HEIGHT:
         return (known,)
+    ground = ground_at(start, here, there, radius, RIM_PX + 2 * cell)
     role = "moving image" if max(there.shape) < max(here.shape) else "reference"
     column, row = (start.inverse if role == "moving image" else start)(np.zeros((1, 2)))[0]
     note = f"the {role} was looked for in the other image and found from column {column:.0f}, row {row:.0f} on"
-    return ground_at(start, here, there, radius, note), known
+    doubts: tuple[str, ...] = ()
+    if found.height < found.rival * RIVAL:
+        doubts = (
+            f"The {role} fits another place of the other image nearly as well; a georeference or tie points tell.",
+        )
+    return replace(ground, notes=(note,), doubts=doubts), known
 
 
 def _radius(cfg: RegisterConfig, reference: Grid) -> Radius:
@@ -73,8 +83,10 @@ def _is_part(reference: Grid, moving: Grid, radius: Radius) -> bool:
     return room > radius(max(reference.shape)) and all(n >= m for n, m in zip(larger, smaller, strict=True))
 
 
-def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform]:
-    """The place of the smaller image in the larger one, and the map from reference to moving pixels that it means."""
+def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform, float]:
+    """The place of the smaller image in the larger one, the map from reference to moving pixels that it means, and how
+    many pixels that may be off.
+    """
     here, there = images.reference, images.moving
     swapped = max(there.grid.shape) < max(here.grid.shape)
     small, large = (there, here) if swapped else (here, there)
@@ -84,7 +96,7 @@ def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform]:
     found = find_place(both[0], both[1], _turns(cfg, here.grid))
     up = AffineTransform.reduction(factor)
     between = up.after(found.transform).after(up.inverse)
-    return found, between.inverse if swapped else between
+    return found, between.inverse if swapped else between, float(CHANNELS.stride * factor)
 
 
 def _reduced(image: OpenImage, role: str, factor: int, cfg: RegisterConfig) -> tuple[torch.Tensor, torch.Tensor]:

@@ -118,7 +118,9 @@ def match_tiled(
         field=local,
         certainty=known,
         matches=_matches(ties, start),
-        support=support_of_tiles(tiles, count_votes(tiles, model, calibration), model, calibration, failure),
+        support=support_of_tiles(
+            tiles, count_votes(tiles, model, calibration), model, calibration, failure, ground.doubts
+        ),
         reference=reference.view,
         moving=moving.view,
         ran=chosen,

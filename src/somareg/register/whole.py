@@ -79,7 +79,7 @@ def match_whole(
         field=field,
         certainty=known,
         matches=_matches(found, prepared),
-        support=support_of(found, prepared.factor, load_calibration(chosen.engine)),
+        support=support_of(found, prepared.factor, load_calibration(chosen.engine), ground.doubts),
         reference=View(reference, ground.reference, 1, reference.valid_share),
         moving=View(moving, ground.moving, 1, moving.valid_share),
         ran=chosen,

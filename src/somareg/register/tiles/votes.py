@@ -62,7 +62,12 @@ def count_votes(tiles: Sequence[TileResult], model: SceneModel | None, calibrati
 
 
 def support_of_tiles(
-    tiles: Sequence[TileResult], votes: Votes, model: SceneModel | None, calibration: Calibration, failure: str = ""
+    tiles: Sequence[TileResult],
+    votes: Votes,
+    model: SceneModel | None,
+    calibration: Calibration,
+    failure: str = "",
+    others: tuple[str, ...] = (),
 ) -> Support:
     """What the tiles say together for an estimate.
 
@@ -70,11 +75,12 @@ def support_of_tiles(
         tiles, votes, model: of the pair.
         calibration: of the engine, for its thresholds.
         failure: why there is no model, "" otherwise.
+        others: doubts that the tiles know nothing of.
     """
     sure = [t for t in tiles if t.figures.get("probability", 0.0) >= calibration.review]
     figures = sure or [t for t in tiles if t.status == "matched"]
     coverage = votes.sure / max(votes.tiles, 1)
-    doubts = []
+    doubts = list(others)
     if votes.sure < MIN_SURE:
         doubts.append(f"Only {votes.sure} tiles found common ground by themselves (at least {MIN_SURE} are needed).")
     elif coverage < MIN_COVERAGE:
