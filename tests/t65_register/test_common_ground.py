@@ -326,6 +326,20 @@ def test_common_extent_without_georeference(pairs: Pairs, tmp_path: Path) -> Non
         assert (file.read_masks(1) > 0).mean() > 0.97
 
 
+@pytest.mark.parametrize("small", ROLES)
+def test_ground_that_stands_twice_is_never_go(small: str, pairs: Pairs) -> None:
+    """The images cannot tell which of two equal places the small one shows; a georeference can."""
+    part = pairs.sar[:, 620:860, 630:870]
+    once = pairs.optical[:, 540:980, 540:980]
+    twice = np.concatenate([once, once], axis=-1)
+    images = (part, twice) if small == "moving" else (twice, part)
+    got = register(*images, **modalities(small))
+    assert got.verdict.decision == "review"
+    assert any("another place of the other image" in reason for reason in got.verdict.reasons)
+    images = (part, once) if small == "moving" else (once, part)
+    assert not any("another place" in reason for reason in register(*images, **modalities(small)).verdict.reasons)
+
+
 def test_another_place_is_no_go(pairs: Pairs) -> None:
     elsewhere = np.random.default_rng(5).gamma(4, 30, (1, 300, 300)).astype(np.uint8)
     got = register(elsewhere, pairs.optical[:, ::2, ::2])
