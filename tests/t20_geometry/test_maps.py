@@ -1,5 +1,7 @@
 """Affine, composed and field maps: identity, inverse, order, the half-pixel rule."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import rasterio
@@ -165,3 +167,15 @@ def test_source_window_holds_the_points_and_stays_inside():
     assert source_window(xy - 500, (100, 100), 3) is None
     x, y, w, h = source_window(np.array([[-1.0, -1.0], [200.0, 200.0]]), (100, 120), 3)
     assert (x, y) == (0, 0) and w <= 120 and h <= 100
+
+
+def test_a_lattice_that_would_be_larger_than_its_points_is_not_made() -> None:
+    """A field with kinks is met by no lattice: over a large image the map itself comes back, in bounded memory."""
+    kinked = FieldTransform(np.random.default_rng(0).normal(0, 2, (2, 95, 95)), (0.0, 0.0), (64.0, 64.0))
+    tracemalloc.start()
+    found = on_lattice(kinked, (0.0, 0.0, 6000.0, 6000.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found is kinked
+    assert peak < 400e6
+    assert on_lattice(kinked, (0.0, 0.0, 500.0, 500.0)) is not kinked

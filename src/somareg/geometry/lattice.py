@@ -12,6 +12,8 @@ from somareg.types import FloatArray, Transform
 
 PointMap = Callable[[FloatArray], FloatArray]
 
+_MOST_NODES = 1_200_000  # about 200 MB while they are fitted
+
 
 def pixel_centres(x: int, y: int, width: int, height: int) -> FloatArray:
     """(height * width, 2) pixel-centre coordinates of a block, row by row."""
@@ -37,7 +39,7 @@ def on_lattice(
 
     The map's best affine part is exact; the rest is bilinear between lattice nodes. The middles of the cells, where
     that is worst, are checked; the lattice is refined until they agree, and `transform` itself is returned when a
-    fine lattice does not do.
+    lattice of a million nodes does not do.
 
     Args:
         transform: a smooth map.
@@ -50,6 +52,8 @@ def on_lattice(
     left, top, right, bottom = bounds
     while step >= 2:
         nx, ny = int(np.ceil((right - left) / step)) + 2, int(np.ceil((bottom - top) / step)) + 2
+        if nx * ny > _MOST_NODES:
+            return transform
         nodes = pixel_centres(0, 0, nx, ny) * step + (left, top)
         values = transform(nodes)
         if not np.isfinite(values).all():

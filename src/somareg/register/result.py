@@ -138,7 +138,10 @@ def _displacement(findings: Findings, correction: Transform, transform: Transfor
     nodes = coarser_grid(grid, step)
     height, width = nodes.shape
     array, certainty = np.empty((2, height, width), np.float32), np.zeros((height, width), np.float32)
-    to_moving = on_lattice(transform, (0.0, 0.0, float(grid.width), float(grid.height)))
+    # A lattice pays where there are many more pixels than its nodes.
+    to_moving = (
+        transform if step >= NODE_PX else on_lattice(transform, (0.0, 0.0, float(grid.width), float(grid.height)))
+    )
     here, there, known = findings.reference, findings.moving, findings.certainty
     rows = max(1, _POINTS // width)
     for top in range(0, height, rows):
