@@ -1,0 +1,49 @@
+"""The few values that travel between rooms.
+
+Conventions (DESIGN.md): arrays are (bands, height, width); points are (x, y) with +x right, +y down; an integer
+coordinate is a pixel **centre**; `displacement` is the backward map on the reference grid in pixels,
+`moving_xy = reference_xy + (dx, dy)`. Only `io` converts to the corner convention of geotransforms.
+
+Nothing here imports torch or rasterio.
+"""
+
+from somareg.types.estimates import Displacement, Estimate, TiePoints, Transform
+from somareg.types.images import ControlPoints, Grid, Header, Raster, StacOrigin
+from somareg.types.kinds import (
+    IDENTITY,
+    BoolArray,
+    ControlMethod,
+    Decision,
+    FloatArray,
+    Geotransform,
+    Modality,
+    Progress,
+    SarScale,
+)
+from somareg.types.results import Assessment, Previews, Quality, Result, Verdict
+
+__all__ = [
+    "IDENTITY",
+    "Assessment",
+    "BoolArray",
+    "ControlMethod",
+    "ControlPoints",
+    "Decision",
+    "Displacement",
+    "Estimate",
+    "FloatArray",
+    "Geotransform",
+    "Grid",
+    "Header",
+    "Modality",
+    "Previews",
+    "Progress",
+    "Quality",
+    "Raster",
+    "Result",
+    "SarScale",
+    "StacOrigin",
+    "TiePoints",
+    "Transform",
+    "Verdict",
+]

@@ -1,0 +1,22 @@
+"""Names of kinds: modalities, scales, decisions, arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Modality = Literal["sar", "optical", "other"]
+SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
+Decision = Literal["go", "review", "no-go"]
+ControlMethod = Literal["polynomial", "tps"]
+Progress = Callable[[str, float], None]
+"""Called with a stage's name and the share of work done, 0-1."""
+
+FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+Geotransform = tuple[float, float, float, float, float, float]
+
+IDENTITY: Geotransform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
