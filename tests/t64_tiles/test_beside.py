@@ -12,7 +12,7 @@ import rasterio
 from typer.testing import CliRunner
 
 from somareg.cli.main import app
-from somareg.errors import ConfigError, InputError, ReadError
+from somareg.errors import ConfigError, InputError, OutputError, ReadError
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.io import read_estimate, write_displacement
 from somareg.io.displacement import coarser_grid
@@ -140,3 +140,16 @@ def test_command_line_registers_a_scene(tmp_path: Path, small: Pair) -> None:
     assert shown.exit_code in (0, 3), shown.output  # 640 px are 4 tiles of 512
     assert "matched as a scene: 4 tiles" in " ".join(shown.output.split())
     assert (tmp_path / "out" / "aligned.tif").is_file()
+
+
+def test_outputs_that_appeared_meanwhile_are_not_replaced(tmp_path: Path, small: Pair) -> None:
+    out = tmp_path / "out"
+
+    def somebody_else(stage: str, share: float) -> None:
+        if stage == "judging" and not out.exists():
+            out.mkdir()
+            (out / "report.json").write_text("{}")
+
+    with pytest.raises(OutputError, match="overwrite"):
+        register_into(small.moving, small.reference, out, model="orientation", progress=somebody_else)
+    assert [path.name for path in out.iterdir()] == ["report.json"]

@@ -127,7 +127,7 @@ def register_into(
         )
         result.save(
             Path(out),
-            overwrite=True,  # the workspace has refused what must not be replaced
+            overwrite=overwrite or workspace.is_claimed,  # nobody else writes into a folder that is locked
             force=force,
             stac=stac,
             progress=lambda stage, share: tell(stage, OUTPUTS + (1 - OUTPUTS) * share),

@@ -23,12 +23,13 @@ class Workspace:
 
     Attributes:
         folder: for the outputs; None keeps nothing.
+        is_claimed: whether the folder is made and locked.
     """
 
     def __init__(self, folder: Path | None = None, *, resume: bool = False) -> None:
         self.folder, self._resume = folder, resume
         self._lock = ExitStack()
-        self._is_claimed = False
+        self.is_claimed = False
 
     def journal(self, name: str, binding: Mapping[str, Any], expected_bytes: int) -> Journal:
         """The journal of a run, bound to what it is about.
@@ -49,11 +50,11 @@ class Workspace:
         return Journal(self.folder / WORK / f"{JOURNAL}{name}", binding)
 
     def _claim(self, folder: Path) -> None:
-        if self._is_claimed:
+        if self.is_claimed:
             return
         make_folder(folder)
         self._lock.enter_context(folder_lock(folder / WORK))
-        self._is_claimed = True
+        self.is_claimed = True
         if not self._resume:
             for journal in (folder / WORK).glob(f"{JOURNAL}*"):
                 journal.unlink()
