@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from somareg.lab.data.samples import ProtocolSamples
+from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.evaluate.protocol import SetInfo
 from tests.t75_evaluate.meadow import stack
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from somareg.lab.data.samples import SampleStack
+from somareg.lab.data.stacks import SampleStack
 
 SIDE = 96
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from somareg.cli.main import main
 from somareg.errors import ConfigError, OutputError, WeightsError
-from somareg.lab.data.samples import TOGETHER, batches, load_stacks
+from somareg.lab.data.samples import load_stacks
+from somareg.lab.data.stacks import TOGETHER, batches
 from somareg.lab.evaluate import diagnose_figures, inside, run
 from somareg.lab.evaluate.diagnose import diagnose
 from somareg.lab.evaluate.diagnosis import (

@@ -19,7 +19,8 @@ from somareg.geometry.resample import resample
 from somareg.lab.data.datasets import open_dataset
 from somareg.lab.data.labels import Correction, read_corrections
 from somareg.lab.data.pack import CutCfg, cut_tiles, main, pack_tiles, tile_origins
-from somareg.lab.data.samples import ProtocolSamples, pack_samples
+from somareg.lab.data.samples import pack_samples
+from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.data.tiles import TileSet
 from somareg.lab.evaluate.protocol import load_sample
 from somareg.lab.evaluate.sampling import make_list

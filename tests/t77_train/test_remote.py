@@ -14,7 +14,7 @@ from somareg.config import to_mapping
 from somareg.errors import ConfigError, OutputError, ReadError
 from somareg.lab.data.bundle import write_bundle
 from somareg.lab.data.bundle_read import is_bundle, read_bundle_samples, read_bundle_tiles
-from somareg.lab.data.samples import ProtocolSamples, SampleStack
+from somareg.lab.data.stacks import ProtocolSamples, SampleStack
 from somareg.lab.data.synthetic.generator import SyntheticSource
 from somareg.lab.data.tiles import TileSet
 from somareg.lab.train import remote

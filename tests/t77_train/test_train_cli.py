@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from somareg.cli.main import main
 from somareg.cli.train import device_settings
-from somareg.lab.data.samples import ProtocolSamples, SampleStack
+from somareg.lab.data.stacks import ProtocolSamples, SampleStack
 from somareg.lab.train import engine
 from somareg.lab.train.config import load_config
 from somareg.lab.train.engine import train

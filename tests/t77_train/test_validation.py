@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somareg.geometry import AffineTransform
-from somareg.lab.data.samples import ProtocolSamples, SampleStack, batches, shares
+from somareg.lab.data.stacks import ProtocolSamples, SampleStack, batches, shares
 from somareg.lab.train import validation
 from somareg.lab.train.judge import ProtocolValidator
 from somareg.lab.train.validation import ENGINE, validate_samples

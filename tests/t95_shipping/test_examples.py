@@ -18,7 +18,7 @@ import rasterio
 from rasterio.windows import Window
 
 from somareg.cli.sample import sample_pair
-from somareg.lab.data.samples import ProtocolSamples
+from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.data.tiles import TileSet
 from somareg.report.checks import CHECKS
 from tests.t95_shipping.pages import ROOT, Shell, blocks_in, blocks_of

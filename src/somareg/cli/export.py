@@ -62,7 +62,7 @@ def export(
                 raise ConfigError("--validation measures weights; export to .safetensors with it, then that to ONNX")
             _export_onnx(ui, checkpoint, out, name=name, licence=licence, raw=raw, overwrite=overwrite)
             return
-        from somareg.lab.data.samples import ProtocolSamples
+        from somareg.lab.data.stacks import ProtocolSamples
         from somareg.lab.train.export import export_checkpoint
         from somareg.matching.weights.card import card_path
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from somareg.errors import InputError, OutputError, SomaregError
 from somareg.lab.data.bundle_read import KIND, SAMPLE_TEXTS, TILE_TEXTS, Bytes
-from somareg.lab.data.samples import ProtocolSamples
+from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.data.store import write_tensors
 from somareg.lab.data.tiles import TileSet
 

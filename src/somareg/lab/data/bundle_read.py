@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from somareg.errors import InputError, ReadError
-from somareg.lab.data.samples import ProtocolSamples, SampleStack
+from somareg.lab.data.stacks import ProtocolSamples, SampleStack
 from somareg.lab.data.store import read_tensors
 from somareg.lab.data.tiles import TileSet
 

@@ -1,30 +1,21 @@
-"""The protocol's samples in memory: stacks per set and level, batches that a network takes, one safetensors file.
-
-The file serves to validate where the data folder is not at hand.
-"""
+"""Cut the protocol's samples from a data folder: `python -m somareg.lab.data.samples`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from somareg.errors import ConfigError, InputError, ReadError, SomaregError
-from somareg.lab.data.batch import PairBatch
+from somareg.errors import ConfigError, SomaregError
 from somareg.lab.data.pairs import PairEntry, StoredPair, list_pairs, load_pair
-from somareg.lab.data.standardise import standardise
-from somareg.lab.data.store import read_tensors, write_tensors
+from somareg.lab.data.stacks import ProtocolSamples, SampleStack
 from somareg.lab.evaluate.protocol import (
     LEVELS,
-    LoadedSample,
     Sample,
     SampleList,
     SetInfo,
@@ -32,152 +23,7 @@ from somareg.lab.evaluate.protocol import (
     load_sample,
 )
 
-KIND = "somareg.protocol-samples"
 HELD_OUT = 8  # one place in so many is scored where a set has no validation pairs of its own
-TOGETHER = 4  # samples of a batch: enough for a CPU, and 512 px fit everywhere
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SampleStack:
-    """n samples of one set, split and level.
-
-    Attributes:
-        set, split, level: what they are.
-        moving: (n, S, S) uint8 SAR.
-        reference: (n, 3, S, S) uint8 optical, RGB.
-        matrix: (n, 2, 3) float64 truth, reference-crop to moving-crop pixel centres.
-        index: places in the committed list.
-        group: places on the ground.
-        quoted_from: smallest CMR threshold (pixels) that the set's labels allow to quote.
-    """
-
-    set: str
-    split: str
-    level: str
-    moving: Tensor
-    reference: Tensor
-    matrix: Tensor
-    index: tuple[int, ...]
-    group: tuple[str, ...]
-    quoted_from: float
-
-    def __post_init__(self) -> None:
-        count = len(self.index)
-        side = self.moving.shape[-1]
-        shapes = {"moving": (count, side, side), "reference": (count, 3, side, side), "matrix": (count, 2, 3)}
-        for key, shape in shapes.items():
-            found: Tensor = getattr(self, key)
-            dtype = torch.float64 if key == "matrix" else torch.uint8
-            if tuple(found.shape) != shape or found.dtype != dtype:
-                raise InputError(f"samples: {key} is {shape} {dtype}, not {tuple(found.shape)} {found.dtype}")
-        if len(self.group) != count:
-            raise InputError(f"samples: group has {len(self.group)} entries for {count} samples")
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, i: int) -> LoadedSample:
-        """Sample `i` as the protocol's own `load_sample` gives it."""
-        return LoadedSample(*(getattr(self, key)[i].cpu().numpy() for key in ("moving", "reference", "matrix")))
-
-    def to(self, device: torch.device | str) -> SampleStack:
-        """The same samples on another device."""
-        moving, reference, matrix = (tensor.to(device) for tensor in (self.moving, self.reference, self.matrix))
-        return replace(self, moving=moving, reference=reference, matrix=matrix)
-
-    def batch(self, chosen: slice, device: torch.device | str) -> PairBatch:
-        """Some samples as a network takes them: normalised as registration normalises, every pixel valid."""
-        reference, moving = self.reference[chosen].to(device), self.moving[chosen, None].to(device)
-        seen = torch.ones_like(moving, dtype=torch.float32)
-        return PairBatch(
-            reference=standardise(reference.float(), seen, "optical"),
-            reference_mask=seen,
-            moving=standardise(moving.float(), seen, "sar"),
-            moving_mask=seen,
-            truth=self.matrix[chosen].float().to(device),
-            flow=None,
-            modalities=("optical", "sar"),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ProtocolSamples:
-    """Samples of several sets and levels.
-
-    Attributes:
-        stacks: one per set, split and level, in the order of the lists.
-    """
-
-    stacks: tuple[SampleStack, ...]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.stacks))
-
-    def __iter__(self) -> Iterator[SampleStack]:
-        return iter(self.stacks)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the samples lie."""
-        return self.stacks[0].moving.device if self.stacks else torch.device("cpu")
-
-    def to(self, device: torch.device | str) -> ProtocolSamples:
-        """The same samples on another device."""
-        return ProtocolSamples(tuple(stack.to(device) for stack in self.stacks))
-
-    def save(self, path: str | Path) -> Path:
-        """Write one safetensors file in one step.
-
-        Raises:
-            OutputError: the folder or the disk refuses.
-        """
-        tensors = {
-            f"{i}.{key}": getattr(stack, key)
-            for i, stack in enumerate(self.stacks)
-            for key in ("moving", "reference", "matrix")
-        }
-        keys = ("set", "split", "level", "index", "group", "quoted_from")
-        return write_tensors(
-            path, KIND, tensors, {"stacks": [{key: getattr(stack, key) for key in keys} for stack in self.stacks]}
-        )
-
-    @classmethod
-    def load(cls, path: str | Path) -> ProtocolSamples:
-        """Read a file that `save` wrote, onto the CPU.
-
-        Raises:
-            ReadError: missing, damaged, or not a file of samples.
-        """
-        tensors, texts = read_tensors(path, KIND)
-        try:
-            return cls(tuple(_stack(tensors, i, text) for i, text in enumerate(texts["stacks"])))
-        except (InputError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise ReadError(f"{path} is not a file of samples ({error}); pack them again") from error
-
-
-def batches(stacks: Iterable[SampleStack], device: torch.device | str, limit: int | None = None) -> Iterator[PairBatch]:
-    """Samples as batches of at most `TOGETHER`, each from one stack.
-
-    Args:
-        stacks: one after another; with a limit all are needed at once.
-        device: where the batches go.
-        limit: samples used, shared among the stacks; None for all.
-    """
-    for stack, count in shares(stacks, limit):
-        for first in range(0, count, TOGETHER):
-            yield stack.batch(slice(first, min(first + TOGETHER, count)), device)
-
-
-def shares(stacks: Iterable[SampleStack], limit: int | None) -> Iterator[tuple[SampleStack, int]]:
-    """Each stack and how many of its first samples are used, at most `limit` in all; short ones leave more to later."""
-    if limit is None:
-        yield from ((stack, len(stack)) for stack in stacks)
-        return
-    held = list(stacks)
-    for number, stack in enumerate(held):
-        count = min(len(stack), -(-limit // (len(held) - number)))
-        limit -= count
-        yield stack, count
 
 
 def load_stacks(
@@ -264,21 +110,6 @@ def _load(made: SampleList, level: str, samples: Sequence[Sample], pairs: _PairC
     )
     index, group = tuple(s.index for s in samples), tuple(s.pair.group for s in samples)
     return SampleStack(made.set, made.split, level, moving, reference, matrix, index, group, made.quoted_from)
-
-
-def _stack(tensors: Mapping[str, Tensor], i: int, text: Mapping[str, Any]) -> SampleStack:
-    moving, reference, matrix = (tensors[f"{i}.{key}"] for key in ("moving", "reference", "matrix"))
-    return SampleStack(
-        set=str(text["set"]),
-        split=str(text["split"]),
-        level=str(text["level"]),
-        moving=moving,
-        reference=reference,
-        matrix=matrix,
-        index=tuple(int(k) for k in text["index"]),
-        group=tuple(str(g) for g in text["group"]),
-        quoted_from=float(text["quoted_from"]),
-    )
 
 
 def held_out(data_dir: str | Path, name: str, count: int, levels: Collection[str]) -> SampleList:

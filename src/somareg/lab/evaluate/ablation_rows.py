@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from somareg.geometry import AffineTransform
-from somareg.lab.data.samples import ProtocolSamples, SampleStack, batches, shares
+from somareg.lab.data.stacks import ProtocolSamples, SampleStack, batches, shares
 from somareg.lab.evaluate.diagnose import diagnose
 from somareg.lab.evaluate.diagnose_parts import stage_errors
 from somareg.lab.evaluate.diagnosis import Similarity

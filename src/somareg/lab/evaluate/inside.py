@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from somareg.lab.data.batch import PairBatch
-from somareg.lab.data.samples import batches, load_stacks
+from somareg.lab.data.samples import load_stacks
+from somareg.lab.data.stacks import batches
 from somareg.lab.evaluate.diagnose import Diagnosis, diagnose, save_diagnosis
 from somareg.lab.evaluate.list_file import committed_list
 from somareg.lab.evaluate.peers import Method

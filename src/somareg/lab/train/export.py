@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from somareg.errors import ReadError, WeightsError
-from somareg.lab.data.samples import ProtocolSamples
+from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.train.validation import validate_samples
 from somareg.matching.weights.card import ModelCard
 from somareg.matching.weights.store import build_network, check_state, save_weights

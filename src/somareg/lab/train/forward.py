@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from somareg.lab.data.batch import PairBatch
-from somareg.lab.data.samples import ProtocolSamples, shares
+from somareg.lab.data.stacks import ProtocolSamples, shares
 from somareg.lab.train.losses import map_points, true_residual, within_search
 from somareg.lab.train.validation import figures
 from somareg.matching.affine import apply_affine_batch

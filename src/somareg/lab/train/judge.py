@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.data.bundle_read import is_bundle, read_bundle_samples
-from somareg.lab.data.samples import ProtocolSamples, batches
+from somareg.lab.data.stacks import ProtocolSamples, batches
 from somareg.lab.train.logs import before_after
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from somareg.geometry import AffineTransform
-from somareg.lab.data.samples import ProtocolSamples, SampleStack, shares
+from somareg.lab.data.stacks import ProtocolSamples, SampleStack, shares
 from somareg.lab.evaluate import metrics
 from somareg.matching.engine import EngineCfg, align
 from somareg.matching.network import Soma
