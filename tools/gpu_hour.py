@@ -5,13 +5,11 @@ python tools/gpu_hour.py runs/gpu/pack.safetensors --plan compact --minutes 9 --
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 
 from somareg.lab.train.remote import main  # noqa: E402 - the path comes first
 

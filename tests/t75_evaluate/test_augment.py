@@ -14,7 +14,15 @@ from torch import Tensor
 
 from somareg.errors import ConfigError
 from somareg.lab.data import effects
-from somareg.lab.data.augment import AugmentCfg, OpticalAugmentCfg, SarAugmentCfg, augment, drop_rectangles, make_batch
+from somareg.lab.data.augment import (
+    AugmentCfg,
+    OpticalAugmentCfg,
+    SarAugmentCfg,
+    augment,
+    cut_edges,
+    drop_rectangles,
+    make_batch,
+)
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.data.dice import Dice
 from somareg.lab.data.draw import DrawCfg, draw_pairs
@@ -333,3 +341,18 @@ def test_bad_settings_are_refused() -> None:
         SarAugmentCfg(looks=(0.2, 3.0))
     with pytest.raises(ConfigError, match="dropout_share"):
         AugmentCfg(dropout_share=-0.1)
+
+
+def test_images_end_at_a_straight_line() -> None:
+    mask = torch.ones(300, 1, 50, 60)
+    mask[:, :, :5] = 0
+    kept = cut_edges(mask, 0.5, 0.3, dice())
+    hit = (kept != mask).flatten(1).any(1)
+    assert 0.35 < float(hit.float().mean()) < 0.55
+    assert (kept[:, :, :5] == 0).all() and (kept <= mask).all()
+    lost = (mask - kept).sum((1, 2, 3)) / (50 * 60)
+    assert 0.02 < float(lost[hit].mean()) < 0.3 and float(lost.max()) < 0.45
+    # what is lost lies on one side of a line: no row of pixels is lost twice
+    changes = (kept[:, 0, 5:].diff(dim=-1) != 0).sum(-1)
+    assert int(changes.max()) <= 1
+    assert torch.equal(cut_edges(mask, 0.0, 0.3, dice()), mask)

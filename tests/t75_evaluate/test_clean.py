@@ -270,3 +270,14 @@ def test_a_folder_without_tiles_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert main(["--tiles", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_two_dates_of_one_place_have_a_shift_each() -> None:
+    """Tiles of one pair share it; pairs of one group do not."""
+    parts = [tile(0, (2.0, 0.0)), tile(1, (2.0, 0.0)), tile(2, (-1.0, 1.5))]
+    names = ("meadow/before.png@0,0", "meadow/before.png@128,0", "meadow/after.png@0,0")
+    tiles = replace(TileSet.concat(parts), name=names)
+    _, found = clean(tiles, FEATURES, replace(CFG, by="pair"))
+    assert set(found) == {"meadow/before.png", "meadow/after.png"}
+    assert off(found["meadow/before.png"], (2.0, 0.0)) < 0.3
+    assert off(found["meadow/after.png"], (-1.0, 1.5)) < 0.3

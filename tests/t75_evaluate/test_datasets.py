@@ -235,3 +235,43 @@ def test_the_mask_of_a_lossy_image_is_a_png_of_its_name(data_dir):
     entry = dataset.entries[3]
     for pair in (dataset.load(entry), load_pair(data_dir, entry)):
         np.testing.assert_array_equal(pair.valid, mask > 0)
+
+
+# --- pairs across dates -----------------------------------------------------------------------------------------------
+
+
+def two_dates(folder: Path, cross: str, roles: tuple[str, str] = ("train", "train"), mask: bool = False) -> Path:
+    """`pairs.csv` with two dates of one place, and a list of cross pairs."""
+    plant(folder, {f"mini/{kind}/{date}.png": date for kind in ("sar", "optical") for date in ("before", "after")})
+    if mask:
+        plant(folder, {"mini/mask/after.png": "after"})
+    lines = [f"mini,{date}.png,{role},place,24,20,0,0," for date, role in zip(("before", "after"), roles, strict=True)]
+    (folder / "pairs.csv").write_text("\n".join(["set,name,role,group,width,height,dx,dy,note", *lines, ""]))
+    (folder / "mini_cross.csv").write_text("sar_name,optical_name,dx,dy\n" + cross)
+    return folder
+
+
+def test_pairs_across_dates_have_no_pixels_of_their_own(tmp_path):
+    dataset = open_dataset(two_dates(tmp_path, "before.png,after.png,-0.9,0.25\n"))
+    assert len(dataset) == 3
+    entry = dataset.entries[-1]
+    assert (entry.name, entry.role, entry.group) == ("before+after.png", "train", "place")
+    assert entry.offset == (-0.9, 0.25)
+    pair = dataset.load(entry)
+    assert pair.sar[0, 0] == dataset.load(dataset.entries[0]).sar[0, 0]
+    assert pair.optical[0, 0, 0] == dataset.load(dataset.entries[1]).optical[0, 0, 0]
+    assert pair.sar[0, 0] != pair.optical[0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("cross", "changes", "told"),
+    [
+        ("before.png,missing.png,0,0\n", {}, "known pairs"),
+        ("before.png,after.png,zero,0\n", {}, "bad row"),
+        ("before.png,after.png,0,0\n", {"roles": ("train", "test")}, "differ in role or group"),
+        ("before.png,after.png,0,0\n", {"mask": True}, "has a mask"),
+    ],
+)
+def test_a_bad_list_of_cross_pairs_is_told(tmp_path, cross, changes, told):
+    with pytest.raises(InputError, match=told):
+        open_dataset(two_dates(tmp_path, cross, **changes))

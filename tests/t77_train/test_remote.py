@@ -12,6 +12,7 @@ import torch
 
 from somareg.config import to_mapping
 from somareg.errors import ConfigError, OutputError, ReadError
+from somareg.lab.data.bundle import main as bundle
 from somareg.lab.data.bundle import write_bundle
 from somareg.lab.data.bundle_read import is_bundle, read_bundle_samples, read_bundle_tiles
 from somareg.lab.data.stacks import ProtocolSamples, SampleStack
@@ -251,3 +252,20 @@ def test_the_truth_scores_and_the_identity_does_not(monkeypatch: pytest.MonkeyPa
         found[shift] = validate_forward(network, samples, None, CPU)
     assert found[-4.0]["median_px"] == pytest.approx(0.0, abs=1e-6) and found[-4.0]["cmr_0.5"] == 1.0
     assert found[0.0]["median_px"] == pytest.approx(4.0, abs=1e-6) and found[0.0]["cmr_3"] == 0.0
+
+
+def test_places_that_are_scored_are_not_learned(
+    tiles: TileSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command leaves tiles of the samples' groups out."""
+    scored = replace(tiles, group=("place-1", *tiles.group[1:]))
+    scored.save(tmp_path / "tiles" / "tiles-00000.safetensors")
+    some_samples().save(tmp_path / "val.safetensors")
+    out = tmp_path / "pack.safetensors"
+    arguments = ["--tiles", str(tmp_path / "tiles"), "--samples", str(tmp_path / "val.safetensors"), "--out", str(out)]
+    assert bundle(arguments) == 0
+    assert "5 tiles" in capsys.readouterr().out
+    (kept,) = read_bundle_tiles(out)
+    assert "place-1" not in kept.group and len(kept) == 5
+    assert bundle([*arguments[:-1], str(out), "--max-mb", "0.01"]) == 2
+    assert "do not fit" in capsys.readouterr().err

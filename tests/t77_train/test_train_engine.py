@@ -67,6 +67,20 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, gradient: boo
     assert not same(b["state_dict"], c["state_dict"])
 
 
+def test_a_checkpoint_of_another_optimiser_is_as_safe(tmp_path: Path) -> None:
+    """Runs that began with AdamW unfused (float16, or before it was fused) still drop a bad step."""
+    run(make_cfg(max_steps=3), tmp_path / "run")
+    path = tmp_path / "run" / "last.ckpt"
+    before = read(path)
+    for group in before["optimizer_states"][0]["param_groups"]:
+        group["fused"] = None
+    torch.save(before, path)
+    result = run(make_cfg(max_steps=4), tmp_path / "run", parts=parts(objective=poisoned({3})), resume=True)
+    after = read(path)
+    assert (result.skipped, result.steps) == (1, 4)
+    assert same(before["state_dict"], after["state_dict"])
+
+
 def test_divergence_ends_with_the_last_good_checkpoint(tmp_path: Path) -> None:
     cfg = make_cfg(max_steps=60, checkpoint_minutes=0.0)
     with pytest.raises(EstimationError, match=r"20 steps in a row up to step 24; lower optimiser\.lr"):

@@ -74,8 +74,8 @@ def _files_of(folder: Path, entry: PairEntry) -> PairFiles:
 def _cross_pairs(path: Path, known: dict[str, tuple[PairEntry, PairFiles]]) -> dict[PairEntry, PairFiles]:
     """Pairs without pixels of their own, columns sar_name, optical_name, dx, dy; both images are of one place.
 
-    A pair is named `SAR+OPTICAL` and takes the group and the role of its SAR image. Where both images have a mask the
-    optical one is used: no layout has two.
+    A pair is named `SAR+OPTICAL` and takes the group and the role of its SAR image. Masks belong to pairs as they are:
+    images that have one are refused.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
@@ -92,8 +92,10 @@ def _cross_pairs(path: Path, known: dict[str, tuple[PairEntry, PairFiles]]) -> d
             ) from error
         if entry.role != other.role or entry.group != other.group:
             raise InputError(f"{path}: {entry.name} and {other.name} differ in role or group; pair images of one place")
+        if sar.mask or optical.mask:
+            raise InputError(f"{path}: {entry.name} or {other.name} has a mask, which no cross pair can take over")
         name = f"{Path(entry.name).stem}+{other.name}"
-        found[replace(entry, name=name, offset=offset)] = PairFiles(sar.sar, optical.optical, optical.mask)
+        found[replace(entry, name=name, offset=offset)] = PairFiles(sar.sar, optical.optical)
     return found
 
 

@@ -6,7 +6,6 @@ validation, so that a machine which is taken away takes little with it.
 
 from __future__ import annotations
 
-import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -218,15 +217,14 @@ def _clear(folder: Path, name: str) -> None:
 
 
 def _summary(result: TrainResult, cfg: TrainCfg) -> str:
+    memory = ""
     if torch.cuda.is_available():
-        memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the device"
-    else:
-        memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
+        memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the device"
     scores = ", ".join(f"{name} {value:.3g}" for name, value in result.scores.items() if "/" not in name)
     return (
         f"stopped by {result.stopped} after {result.minutes:.1f} min, {result.steps} steps of {cfg.run.batch} pairs; "
         f"{result.pairs_per_second:.1f} pairs/s, {100 * result.data_share:.0f} % of a step for its batch, "
-        f"{result.skipped} skipped, {memory}; {scores or 'not validated'}"
+        f"{result.skipped} skipped{memory}; {scores or 'not validated'}"
     )
 
 

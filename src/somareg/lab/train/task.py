@@ -214,6 +214,10 @@ class RegistrationTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Where the run stood."""
         record = checkpoint["somareg"]
+        # Which step the optimiser takes follows today's settings, not those of the run that wrote the checkpoint.
+        for state in checkpoint["optimizer_states"]:
+            for group in state["param_groups"]:
+                group["fused"] = self._drops_itself
         self._saved_average = checkpoint["ema"]
         self.minutes = self.minutes_before = float(record["minutes"])
         self._bad = torch.tensor([int(record["skipped"]), int(record["bad_in_a_row"])])
