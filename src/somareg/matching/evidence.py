@@ -141,7 +141,7 @@ def forward_backward(swapped: Matcher, affine: AffineTransform, shape: tuple[int
         RMS disagreement in reference pixels, inf when there is no fit.
     """
     try:
-        backward, _ = refine_affine(swapped, affine.inverse, NEAR[-1:], 120)
+        backward = refine_affine(swapped, affine.inverse, NEAR[-1:], 120).affine
     except EstimationError:
         return math.inf
     return disagreement(affine, backward.inverse, shape)
@@ -163,7 +163,7 @@ def back_again(matcher: Matcher, affine: AffineTransform, step: StepCfg, limit: 
     windows = matcher.correlate_back(affine, step.window, step.stride)
     cell, extent = float(step.stride or matcher.finest), max(matcher.pair.shape) / 2
     try:
-        residual, _ = fit_windows(windows, cell, step, extent)
+        residual = fit_windows(windows, cell, step, extent).residual
     except EstimationError:
         return math.inf
     return disagreement(to_transform(residual), AffineTransform.identity(), matcher.pair.shape)

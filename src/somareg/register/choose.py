@@ -20,6 +20,7 @@ from somareg.io import metres_per_pixel
 from somareg.matching.engine import EngineCfg, preset
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
+from somareg.matching.search import ALL_AROUND, ANY_SCALE
 from somareg.matching.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
 from somareg.preprocess.prepare import Prepared
 from somareg.quality.calibration import Engine, load_calibration
@@ -181,10 +182,14 @@ def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> Engine
     """Preset and search range as engine settings; `grid` is that of what is looked at of the reference."""
     engine = preset(cfg.preset)
     search = replace(engine.search, radius=radius_px / max(grid.shape))
+    # Between SAR and anything else keypoints hardly ever find something.
+    search = replace(search, hints_first=(cfg.moving_modality == "sar") == (cfg.reference_modality == "sar"))
     if cfg.search == "full":
-        search = replace(search, rotation_deg=180.0, scale=(0.68, 1.45), keep=2 * search.keep)
+        search = replace(search, rotation_deg=ALL_AROUND, scale=ANY_SCALE, keep=2 * search.keep)
     elif cfg.search == "local" or grid.is_georeferenced:
         search = replace(search, rotation_deg=4.0, scale=(0.96, 1.04))
+    else:
+        search = replace(search, widens=True)
     engine = replace(engine, search=search)
     return engine if engine.flow is None else replace(engine, flow=replace(engine.flow, follow=cfg.local))
 
