@@ -27,7 +27,8 @@ from somareg.errors import InputError, ReadError, SomaregError
 from somareg.geometry import AffineTransform, compose
 from somareg.io import from_array
 from somareg.lab.evaluate.metrics import point_errors, rmse
-from somareg.lab.evaluate.protocol import Sample, SetInfo, load_sample
+from somareg.lab.evaluate.protocol import SetInfo
+from somareg.lab.evaluate.sample import Sample, load_sample
 from somareg.lab.evaluate.sampling import make_list
 from somareg.matching.engine import align
 from somareg.preprocess.prepare import prepare
