@@ -1,9 +1,12 @@
 """Matchers of others: functions of a module that Python can import."""
 
 import json
+import re
 import sys
+from pathlib import Path
 from textwrap import dedent
 
+import cv2
 import numpy as np
 import pytest
 
@@ -78,6 +81,21 @@ def module(tmp_path, monkeypatch):
     yield package
     for name in [name for name in sys.modules if name == "mine" or name.startswith("mine.")]:
         del sys.modules[name]
+
+
+def test_the_example_of_the_documentation_works(module, monkeypatch):
+    page = (Path(__file__).parents[2] / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(# my_matcher\.py\n.*?)```", page, re.DOTALL)
+    (module.parent / "my_matcher.py").write_text(code)
+    assert "orb=my_matcher:match" in page
+    noise = np.random.default_rng(3).uniform(0, 255, (260, 260)).astype(np.float32)
+    ground = np.rint(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)).astype(np.uint8)
+    moving, reference = ground[40:240, 30:230], np.stack([ground[44:244, 27:227]] * 3)
+    method = make_method("orb=my_matcher:match")
+    found = method(moving, reference, level="m", seed=0).displacement
+    assert rmse(point_errors(found, np.array([[1.0, 0, -3], [0, 1, 4]]), (200, 200))) < 0.5
+    assert method(np.zeros_like(moving), reference, level="m", seed=0).displacement is None
+    monkeypatch.delitem(sys.modules, "my_matcher")
 
 
 @pytest.fixture

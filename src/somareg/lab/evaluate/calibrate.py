@@ -93,7 +93,7 @@ def observe(
     Args:
         moving: (H, W) or (C, H, W) SAR.
         reference: (C, H, W) optical.
-        truth: (2, 3) reference -> moving pixel centres; None when the images are unrelated.
+        truth: (2, 3) reference -> moving pixel centres, or (2, H, W) displacement; None when the images are unrelated.
         chosen: the model.
         device: where it runs.
     """
@@ -134,7 +134,7 @@ def observations(data_dir: Path, seed: int, chosen: Chosen, device: torch.device
                     **label,
                     "level": level,
                     "pair": sample.pair.name,
-                    **observe(loaded.moving, loaded.reference, loaded.matrix, chosen, device),
+                    **observe(loaded.moving, loaded.reference, loaded.truth(), chosen, device),
                 }
         every = [sample for level in source.levels for sample in made.samples[level]]
         for k in range(source.unrelated):
