@@ -119,8 +119,14 @@ def test_thresholds_start_where_the_worst_truth_of_a_row_allows(whole_dir):
 
 
 def test_a_truth_worse_than_all_thresholds_quotes_nothing(tmp_path):
-    folder = write_set(tmp_path, [("map_optical", "old_1", 7.5, 0.0, 0.0)])
-    assert read_whole(folder, "crossmodal", "val").quoted_from is None
+    folder = write_set(tmp_path, [("map_optical", "old_1", 7.5, 0.0, 0.0), PAIRS[2]])
+    made = read_whole(folder, "crossmodal", "val")
+    assert (made.quoted_from, made.parts) == (None, {"map_optical": None, "nir_visible_aerial": 0.5})
+    total, old, exact = evaluate(
+        folder, ["crossmodal"], ["whole"], [Knows(made.whole)], out_dir=tmp_path / "out", lists=[made]
+    )
+    assert total["cmr"] is None and old["cmr"] is None and exact["cmr"]["0.5"] == 1.0
+    assert total["go"] == 1.0
 
 
 def test_total_and_modalities_have_rows_of_their_own(whole_dir, tmp_path):
@@ -237,6 +243,7 @@ def test_a_set_without_the_asked_level_is_told_what_it_has(whole_dir, tmp_path):
         ({"ref_width": ""}, r"pairs.csv:2: bad number"),
         ({"a": 0, "b": 0}, "of pair 'atlas_1' cannot be inverted"),
         ({"c": "nan"}, "of pair 'atlas_1' cannot be inverted"),
+        ({"landmark_rms_px": "nan"}, "of pair 'atlas_1' are no finite numbers"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, changes, message):

@@ -70,7 +70,7 @@ def diagnose_methods(
     levels = affine_levels(levels)
     if lists is None:
         every = [made for name in sets for made in set_lists(data_dir, name, split)]
-        lists = [made for made in every if made.quoted_from is not None]
+        lists = [made for made in every if made.is_labelled]
     total = sum(len(made.samples.get(level, [])[:limit]) for made in lists for level in levels)
     found = []
     for name, network in learned(methods).items():

@@ -80,7 +80,7 @@ def evaluate(
         for sample in samples:
             loaded = loader(sample)
             for method in chosen:
-                rows[method.name].append(_measure(method, sample, loaded, seed, made.quoted_from is not None))
+                rows[method.name].append(_measure(method, sample, loaded, seed, made.is_labelled))
                 done += 1
                 if progress:
                     progress(f"{method.name} {made.set} {level}", done, total)

@@ -104,6 +104,11 @@ class SampleList:
     whole: tuple[WholeSample, ...] = ()
     parts: Mapping[str, float | None] = field(default_factory=dict)
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any figure that needs a truth can be told."""
+        return any(quoted_from is not None for quoted_from in (self.quoted_from, *self.parts.values()))
+
     def of(self, level: str) -> Sequence[Sample | WholeSample]:
         """The questions of a level; none where the list does not have it."""
         return self.whole if level == WHOLE else self.samples.get(level, [])

@@ -91,6 +91,10 @@ def _pair(name: str, row: dict[str, str], where: str) -> WholePair:
         floor, black = float(row["landmark_rms_px"] or 0), float(row["black_frame_share"] or 0)
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: bad number ({error}); sizes, a ... f, landmark_rms_px are numbers") from error
+    if not (np.isfinite([floor, black]).all() and floor >= 0):
+        raise InputError(
+            f"{where}: landmark_rms_px and black_frame_share of pair '{row['pair']}' are no finite numbers"
+        )
     if not np.isfinite(backwards).all() or abs(np.linalg.det(backwards[:, :2])) < 1e-6:
         raise InputError(f"{where}: a ... f of pair '{row['pair']}' cannot be inverted; give an affine truth")
     matrix = AffineTransform(backwards).inverse.matrix
