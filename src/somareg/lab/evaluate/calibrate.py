@@ -27,7 +27,8 @@ from somareg.errors import InputError, ReadError, SomaregError
 from somareg.geometry import AffineTransform, compose
 from somareg.io import from_array
 from somareg.lab.evaluate.metrics import point_errors, rmse
-from somareg.lab.evaluate.protocol import Sample, SetInfo, load_sample
+from somareg.lab.evaluate.protocol import SetInfo
+from somareg.lab.evaluate.sample import Sample, load_sample
 from somareg.lab.evaluate.sampling import make_list
 from somareg.matching.engine import align
 from somareg.preprocess.prepare import prepare
@@ -92,7 +93,7 @@ def observe(
     Args:
         moving: (H, W) or (C, H, W) SAR.
         reference: (C, H, W) optical.
-        truth: (2, 3) reference -> moving pixel centres; None when the images are unrelated.
+        truth: (2, 3) reference -> moving pixel centres, or (2, H, W) displacement; None when the images are unrelated.
         chosen: the model.
         device: where it runs.
     """
@@ -133,7 +134,7 @@ def observations(data_dir: Path, seed: int, chosen: Chosen, device: torch.device
                     **label,
                     "level": level,
                     "pair": sample.pair.name,
-                    **observe(loaded.moving, loaded.reference, loaded.matrix, chosen, device),
+                    **observe(loaded.moving, loaded.reference, loaded.truth(), chosen, device),
                 }
         every = [sample for level in source.levels for sample in made.samples[level]]
         for k in range(source.unrelated):
