@@ -2,9 +2,10 @@
 
 The displacement beyond the affine is a smooth random field with zero mean: close to good windows it follows them,
 far from any it returns to zero, and its variance says which is which. How large and how smooth the field is, and
-whether there is one, is weighed: the marginal likelihood of the measurements gives every size and smoothness a posterior
-probability, "no field" among them, and the estimate is the mean over all (Bayesian model averaging). The noise of
-overlapping windows is correlated as it was measured to be, so a pair that is truly affine keeps no local displacement.
+whether there is one, is weighed: the marginal likelihood of the measurements gives every size and smoothness a
+posterior probability, "no field" among them, and the estimate is the mean over all (Bayesian model averaging). The
+noise of overlapping windows is correlated as it was measured to be, so a pair that is truly affine keeps no local
+displacement.
 """
 
 from __future__ import annotations

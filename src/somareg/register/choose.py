@@ -42,6 +42,7 @@ class Chosen:
         card: of the network's weights.
         by_name: the user asked for this one; "auto" would rather give way than fail.
         notes: decisions taken, for the result.
+        rival: another engine that matches the pair as well where it is matched whole; the likelier result is kept.
     """
 
     name: str = WEIGHT_FREE
@@ -49,6 +50,7 @@ class Chosen:
     card: ModelCard | None = None
     by_name: bool = False
     notes: tuple[str, ...] = ()
+    rival: Chosen | None = None
 
     @property
     def engine(self) -> Engine:
@@ -71,8 +73,10 @@ class Chosen:
         Raises:
             ConfigError: a model was asked for by name and an image is too narrow, naming the sizes and the way out.
         """
-        if self.network is None or min(*reference, *moving) >= MIN_SIDE:
+        if min(*reference, *moving) >= MIN_SIDE:
             return self
+        if self.network is None:
+            return replace(self, rival=None)
         sizes = f"{reference[1]} x {reference[0]} (reference) and {moving[1]} x {moving[0]} px (moving)"
         if self.by_name:
             raise ConfigError(
@@ -85,7 +89,8 @@ class Chosen:
 def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
     """The engine for a configuration, its network loaded once per process.
 
-    "auto" takes the weights that ship where they were trained for: SAR against optical.
+    "auto" takes the weights that ship where they were trained for: SAR against optical. Elsewhere it takes the engine
+    without weights, and those weights as its rival.
 
     Raises:
         ConfigError, WeightsError, UnsupportedError: see `load_model`.
@@ -94,12 +99,17 @@ def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
         return Chosen(by_name=True)
     if cfg.tie_points_use == "replace":
         return _without_weights("the given tie points replace the match")
-    if cfg.model == AUTO and {cfg.moving_modality, cfg.reference_modality} != {"sar", "optical"}:
-        pair = f"{cfg.moving_modality} against {cfg.reference_modality}"
-        return _without_weights(f"{DEFAULT_WEIGHTS} is for SAR against optical, the pair is {pair}")
     path = _weights_of(cfg.model)
     if path is None:
         return _without_weights("none are in this installation")
+    if cfg.model == AUTO and {cfg.moving_modality, cfg.reference_modality} != {"sar", "optical"}:
+        pair = f"{cfg.moving_modality} against {cfg.reference_modality}"
+        free = _without_weights(f"{DEFAULT_WEIGHTS} was trained on SAR against optical, the pair is {pair}")
+        rival = Chosen(DEFAULT_WEIGHTS, load_network(path, device), read_card(path))
+        told = (
+            f"{DEFAULT_WEIGHTS} explains the images better than the engine without weights, though the pair is {pair}"
+        )
+        return replace(free, rival=replace(rival, notes=(told,)))
     card = read_card(path)
     name = DEFAULT_WEIGHTS if cfg.model == AUTO else cfg.model
     notes: tuple[str, ...] = ()

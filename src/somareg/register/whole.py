@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from somareg.config import RegisterConfig
+from somareg.geometry import AffineTransform
 from somareg.geometry.field import LatticeValues
-from somareg.matching.engine import Alignment, align
+from somareg.matching.engine import Alignment, EngineCfg, align
+from somareg.matching.pair import Pair
 from somareg.matching.posterior import FLOOR_PX2
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
@@ -20,6 +22,8 @@ from somareg.runtime.threads import few_threads
 from somareg.tiepoints.align import align_given
 from somareg.tiepoints.use import Given
 from somareg.types import Progress
+
+SAME = 0.05  # probabilities that differ by less are equal
 
 
 def match_whole(
@@ -64,7 +68,7 @@ def match_whole(
         if given and cfg.tie_points_use == "replace":
             found = align_given(pair, starts[0], given.at_work(prepared), settings, tell)
         else:
-            found = align(pair, starts, settings, tell, chosen.network, cores)
+            chosen, found = _align(pair, starts, settings, chosen, tell, cores)
     clock.lap("match")
     affine, flow = prepared.affine_of(found.affine), found.flow
     field = prepared.field_of(flow.field) if flow is not None and flow.field.array.any() else None
@@ -86,6 +90,34 @@ def match_whole(
         notes=(*moving.notes, *reference.notes, *ground.notes, *prepared.notes, *chosen.notes, *told),
     )
     return findings.moved(here, ground.there)
+
+
+def _align(
+    pair: Pair,
+    starts: tuple[AffineTransform, ...],
+    settings: EngineCfg,
+    chosen: Chosen,
+    tell: Progress,
+    cores: int,
+) -> tuple[Chosen, Alignment]:
+    """Align by the chosen engine and by its rival; the likelier alignment and who made it.
+
+    The rival begins where the first one arrived as well, so agreement costs little. Where both are about as probable
+    the smaller predicted error decides.
+    """
+    found = align(pair, starts, settings, tell, chosen.network, cores)
+    if chosen.rival is None:
+        return chosen, found
+    rival = chosen.rival
+    begun = starts if found.failure else (found.affine, *starts)
+    other = align(pair, begun, settings, lambda stage, share: None, rival.network, cores)
+    judged = []
+    for engine, alignment in ((chosen, found), (rival, other)):
+        calibration = load_calibration(engine.engine)
+        judged.append((calibration.probability(alignment), calibration.predict_rmse(alignment, 1)))
+    (first, first_px), (second, second_px) = judged
+    is_better = second_px < first_px if abs(second - first) < SAME else second > first
+    return (rival, other) if is_better else (chosen, found)
 
 
 def _matches(found: Alignment, prepared: Prepared) -> Matches:

@@ -72,11 +72,13 @@ def _info(name: str, crop: int, role: str) -> SetInfo:
 
 
 SOURCES = (
-    Source(_info("ombria", 160, "val"), ("E", "m", "M", "H"), 30, 100),
-    Source(_info("sen12patches", 160, "train"), ("E", "m", "M", "H"), 30, 100),
-    Source(_info("sen12scenes", 256, "train"), ("m", "M", "H"), 20, 50, apart=900),
-    Source(_info("sih", 512, "train"), ("m", "M", "H"), 12, 30, apart=900),
-    Source(_info("sih", 224, "train"), ("m", "M", "H"), 20, 40, apart=900),
+    Source(_info("ombria", 160, "val"), ("E", "m", "M", "H", "A"), 24, 100),
+    Source(_info("sen12patches", 160, "train"), ("E", "m", "M", "H", "A"), 24, 100),
+    Source(_info("multisensor", 160, "val"), ("m", "H", "A"), 30, 80),
+    Source(_info("vhrcity", 160, "val"), ("m", "A"), 20, 40),
+    Source(_info("sen12scenes", 256, "train"), ("m", "M", "H", "A"), 16, 50, apart=900),
+    Source(_info("sih", 512, "train"), ("m", "H", "A"), 12, 30, apart=900),
+    Source(_info("sih", 224, "train"), ("m", "M", "H", "A"), 16, 40, apart=900),
     Source(_info("vhr", 128, "val-vhr"), ("m",), 0, 40, exact=False),
 )
 
