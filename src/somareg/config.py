@@ -85,7 +85,8 @@ class RegisterConfig(BaseModel):
     preset: Preset = option("base", "speed against accuracy", SEARCH)
     search: Search = option(
         "auto",
-        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift) or full "
+        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift first, and "
+        "all that full tries when nothing there is clear) or full "
         "(any rotation, scale 0.68-1.45)",
         SEARCH,
     )
@@ -96,7 +97,7 @@ class RegisterConfig(BaseModel):
     model: str = option(
         "auto",
         "compact (the trained weights that ship), orientation (no weights), or a .safetensors file; auto takes compact "
-        "for SAR against optical, else orientation",
+        "for SAR against optical, else the likelier of both",
         SEARCH,
         "NAME|FILE",
         accepts="str | Path",
