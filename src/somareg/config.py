@@ -85,9 +85,8 @@ class RegisterConfig(BaseModel):
     preset: Preset = option("base", "speed against accuracy", SEARCH)
     search: Search = option(
         "auto",
-        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift first, and "
-        "all that full tries when nothing there is clear) or full "
-        "(any rotation, scale 0.68-1.45)",
+        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift, then as "
+        "full while nothing is clear) or full (any rotation, scale 0.68-1.45)",
         SEARCH,
     )
     search_radius_px: float | None = option(

@@ -160,7 +160,7 @@ def align(
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
     evidence, ties = gather(judge, compose(affine, flow.field), before())
-    if evidence.zscore < found.evidence.zscore:  # the judge, which did not make the field, sees less under it
+    if not evidence.is_beyond(found.evidence):  # the judge, which did not make the field, does not see it
         return replace(found, flow=flow.without_field())
     return replace(found, evidence=evidence, ties=ties)
 

@@ -18,7 +18,7 @@ from somareg.geometry import AffineTransform
 from somareg.matching.affine import NO_SHAPE, Shape, ShapePrior, apply_affine_batch, departure, fit_affine, to_transform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, support_at
-from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinned
+from somareg.matching.windows import WindowCfg, WindowCorrelation, overlap, roomy, thinned
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,10 @@ def fit_windows(
     of_any = _anneal(windows, cell, step, extent, None)
     if step.shape is None:
         return of_any
-    overlap = _overlap(windows.centres.double() * cell, step.window.size * cell)
-    as_expected = _anneal(windows, cell, step, extent, (step.shape.deviation * extent, overlap, known))
-    gain = (of_any.support - as_expected.support) * len(windows.centres) / overlap
+    witnesses = len(windows.centres) / overlap(windows.centres, step.window.size)
+    prior = (step.shape.deviation * extent, len(windows.centres) / witnesses, known)
+    as_expected = _anneal(windows, cell, step, extent, prior)
+    gain = (of_any.support - as_expected.support) * witnesses
     return of_any if gain > step.shape.gain else as_expected
 
 
@@ -179,8 +180,8 @@ def _anneal(
         matches = read_windows(windows, cell, apply_affine_batch(residual, points) - points, sigma * cell)
         prior = None
         if shape is not None:
-            deviation_px, overlap, known = shape
-            prior = _shape_prior(matches, cell, overlap, deviation_px, known)
+            deviation_px, shared, known = shape
+            prior = _shape_prior(matches, cell, shared, deviation_px, known)
         residual = fit_affine(
             matches.points, matches.displacement, matches.weight, stiffness=step.stiffness, extent=extent, shape=prior
         )
@@ -189,25 +190,19 @@ def _anneal(
     return Fit(residual, matches, float(support.mean()))
 
 
-def _overlap(points: Tensor, side: float) -> float:
-    """How many windows of this side (pixels) show a place, in the mean: they are no independent witnesses."""
-    spread = points.amax(0) - points.amin(0) + side
-    return max(1.0, len(points) * side**2 / float(spread.prod()))
-
-
-def _shape_prior(matches: WindowMatches, cell: float, overlap: float, deviation_px: float, known: Shape) -> ShapePrior:
+def _shape_prior(matches: WindowMatches, cell: float, shared: float, deviation_px: float, known: Shape) -> ShapePrior:
     """The prior in units of an average window: its variance, counted as often as windows overlap.
 
     Args:
         matches: of the windows.
         cell: pixels per cell.
-        overlap: see `_overlap`.
+        shared: windows per place, see `windows.overlap`.
         deviation_px: of shear and aspect, at the rim of the image.
         known: see `fit_windows`.
     """
     weight = matches.weight.double()
     typical = float((weight * (matches.variance + FLOOR_CELLS2 * cell**2)).sum() / weight.sum().clamp_min(1e-12))
-    return ShapePrior(typical * overlap / deviation_px**2, known)
+    return ShapePrior(typical * shared / deviation_px**2, known)
 
 
 def rescale(transform: AffineTransform, old: int, new: int) -> AffineTransform:
