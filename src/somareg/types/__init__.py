@@ -10,6 +10,7 @@ Nothing here imports torch or rasterio.
 from somareg.types.estimates import Displacement, Estimate, TiePoints, Transform
 from somareg.types.images import ControlPoints, Grid, Header, Raster, StacOrigin
 from somareg.types.kinds import (
+    HEIGHTS,
     IDENTITY,
     BoolArray,
     ControlMethod,
@@ -23,6 +24,7 @@ from somareg.types.kinds import (
 from somareg.types.results import Assessment, Previews, Quality, Result, Verdict
 
 __all__ = [
+    "HEIGHTS",
     "IDENTITY",
     "Assessment",
     "BoolArray",

@@ -17,7 +17,8 @@ from somareg.geometry.lattice import jacobian_at
 from somareg.io.inputs import OpenImage
 from somareg.io.source import Block
 from somareg.matching.engine import align
-from somareg.preprocess.normalise import check_bands, choose_bands
+from somareg.preprocess.bands import check_bands, choose_bands
+from somareg.preprocess.normalise import treatment
 from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
 from somareg.preprocess.sar import detect_scale
 from somareg.register.choose import Chosen, engine_settings, pair_tensors
@@ -94,7 +95,7 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     """
     facts = image.facts
     wanted, modality, scale = (getattr(cfg, f"{role}_{name}") for name in ("bands", "modality", "scale"))
-    bands = choose_bands(facts.count, wanted, facts.descriptions)
+    bands = choose_bands(facts.count, wanted, facts.descriptions, modality)
     check_bands(bands, facts.count, facts.name)
     picked = [band - 1 for band in bands]
     every = max(1, max(part.width, part.height) // _SAMPLES_PX)
@@ -120,6 +121,8 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     if modality == "sar" and scale == "auto":
         scale, reason = _judge_scale(samples)
         notes.append(f"SAR values taken as {scale} ({reason})")
+    if told := treatment(modality):
+        notes.append(told)
     data, mask = np.concatenate(images, axis=1), np.concatenate(masks)
     raster = Raster(data, mask, reduced_grid(facts.grid.part(*part), factor, mask.shape), name=facts.name)
     return Overview(View(raster, part, factor, valid / (part.width * part.height)), bands, scale, tuple(notes))
@@ -161,7 +164,8 @@ def match_overviews(
     here, there = reference.view.raster, moving.view.raster
     factor = reference.view.factor
     scales = {"moving_scale": moving.scale, "reference_scale": reference.scale}
-    settled = cfg.model_copy(update={**scales, "moving_bands": None, "reference_bands": None})
+    bands = {"moving_bands": _all_bands(there), "reference_bands": _all_bands(here)}  # they were chosen for overviews
+    settled = cfg.model_copy(update={**scales, **bands})
     between = compose(moving.to_part.inverse, ground.georef, reference.to_part) if ground.knows else ground.georef
     radius = ground.radius_px / factor
     small = prepare(there, here, between, settled, longest=max(here.grid.shape), radius_px=radius)
@@ -181,6 +185,10 @@ def match_overviews(
         away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (found.affine, starts[0])
     )
     return GlobalMatch(affine, expected, found.failure, () if picked is engine else picked.notes)
+
+
+def _all_bands(raster: Raster) -> tuple[int, ...]:
+    return tuple(range(1, len(raster.data) + 1))
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:
