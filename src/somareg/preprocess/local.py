@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +30,11 @@ def local_mean(image: NDArray[np.float32], mask: BoolArray, sigma: float) -> NDA
     size = max(1, width // factor), max(1, height // factor)
     weight = mask.astype(np.float32)
     overall = np.float32(image[mask].mean()) if mask.any() else np.float32(0)
-    both = np.stack([np.where(mask, image - overall, 0).astype(np.float32), weight], axis=-1)
+    both: NDArray[Any] = np.stack([np.where(mask, image - overall, 0).astype(np.float32), weight], axis=-1)
     if factor > 1:
         both = cv2.resize(both, size, interpolation=cv2.INTER_AREA)
     both = cv2.GaussianBlur(both, (0, 0), sigma / factor, borderType=cv2.BORDER_CONSTANT)
-    mean = both[..., 0] / np.maximum(both[..., 1], 1e-4)
+    mean: NDArray[Any] = both[..., 0] / np.maximum(both[..., 1], 1e-4)
     if factor > 1:
         mean = cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(mean + overall, np.float32)

@@ -26,15 +26,17 @@ def relief(heights: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]
         mask: (H, W) valid.
 
     Returns:
-        (4, H, W): the heights; slopes in 0-1, where 0.7 is a steep one of this image; along the columns and along the
-        rows in -1..1. Pixels at an edge take the slope of their
-        neighbours.
+        (4, H, W): the heights; slopes in 0-1, where 0.7 is a steep one of this image; slopes along the rows and along
+        the columns in -1..1. Pixels at an edge take the slope of their neighbours.
     """
     if not mask.any():
         return np.zeros((4, *heights.shape), np.float32)
     whole = filled(heights - heights[mask].mean(), mask, 3.0)
     smooth = cv2.GaussianBlur(whole, (0, 0), SIGMA)
-    away = [cv2.Sobel(smooth, cv2.CV_32F, *along, ksize=3, scale=1 / 8) for along in ((1, 0), (0, 1))]
+    away = [
+        np.asarray(cv2.Sobel(smooth, cv2.CV_32F, *along, ksize=3, scale=1 / 8), np.float32)
+        for along in ((1, 0), (0, 1))
+    ]
     inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0).astype(bool)
     east, north = (filled(slope, inner, 2.0) for slope in away) if inner.any() else away
     slope = np.hypot(east, north)
