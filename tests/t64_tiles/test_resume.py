@@ -15,6 +15,7 @@ import pytest
 
 from somareg import SceneResult
 from somareg.errors import OutputError
+from somareg.io.lock import LOCK_NAME
 from somareg.register import workspace
 from somareg.register.tiles import journal
 from somareg.register.tiles.journal import Journal
@@ -39,7 +40,7 @@ def killed(small: Pair, tmp_path: Path) -> Path:
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert {path.name for path in out.iterdir()} == {workspace.WORK}
+    assert {path.name for path in out.iterdir()} == {workspace.WORK, LOCK_NAME}
     return out
 
 

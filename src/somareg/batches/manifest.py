@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from somareg.errors import InputError, OutputError
-from somareg.io.atomic import output_errors, write_text
+from somareg.io.atomic import write_text
 from somareg.io.raster import file_sha256
+from somareg.io.refusals import output_errors
 from somareg.report.record import plain
 from somareg.types import Decision
 

@@ -33,6 +33,7 @@ from somareg.io.displacement import (
     read_correction,
     read_estimate,
 )
+from somareg.io.folders import keep_inputs
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.writer import GeotiffSpec, write_geotiff_blocks
 from somareg.types import Estimate, Grid, Result
@@ -66,6 +67,7 @@ def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: 
         field = estimate.displacement
         return _write(out, field.grid, tags, lambda block: field.array[:, block.y : block.y + block.height], overwrite)
     file = find_displacement(estimate)
+    keep_inputs((Path(out),), {"estimate": file})
     with open_source(file, role="displacement", tell=False) as source:
         check_format(source, file)
         kept = {key: value for key, value in source.tags.items() if key.startswith("SOMAREG_") and key != STEP_TAG}

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from somareg.errors import ConfigError
-from somareg.io.atomic import make_folder, write_text
+from somareg.io.atomic import write_text
+from somareg.io.folders import make_folder
 from somareg.lab.data.pairs import StoredPair, load_pair
 from somareg.lab.evaluate import metrics
 from somareg.lab.evaluate.list_file import committed_list

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from somareg.errors import OutputError
-from somareg.io.atomic import output_errors
+from somareg.io.refusals import output_errors
 from somareg.register.tiles.tile import TileResult
 
 FORMAT = 1
