@@ -14,7 +14,7 @@ from somareg.batches.pairs import BatchPair, Pairs, find_pairs, unmatched
 from somareg.batches.summary import CSV_NAME, JSON_NAME, BatchResult
 from somareg.batches.work import PairDone, PairJob, do_pair, shipped_weights
 from somareg.config import RegisterOptions, make_config
-from somareg.errors import SomaregError
+from somareg.errors import SomaregError, guarded
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.folders import keep_inputs, make_folder, without_inputs
 from somareg.io.inputs import file_of, locate
@@ -29,6 +29,7 @@ from somareg.types import Progress
 log = logging.getLogger("somareg.batch")
 
 
+@guarded
 def batch(
     pairs: Pairs,
     out: str | Path,
@@ -98,6 +99,7 @@ def batch(
     return result
 
 
+@guarded
 def planned(
     pairs: Pairs,
     out: str | Path,

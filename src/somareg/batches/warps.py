@@ -12,7 +12,7 @@ from typing import Any
 
 from somareg.batches.pairs import file_stem, unused_name
 from somareg.config import Resampling
-from somareg.errors import InputError, OutputError, SomaregError
+from somareg.errors import InputError, OutputError, SomaregError, guarded
 from somareg.io.displacement import find_displacement, read_estimate
 from somareg.io.folders import check_folder_writable, keep_inputs, make_folder, without_inputs
 from somareg.io.inputs import file_of, locate
@@ -52,6 +52,7 @@ class Warped:
     seconds: float = 0.0
 
 
+@guarded
 def warp_many(
     rasters: Iterable[str | Path],
     estimate: Result | Estimate | str | Path,

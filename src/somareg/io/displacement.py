@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError
+from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError, guarded
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.io.ground_control import read_control
 from somareg.io.source import Block, RasterSource, open_source
@@ -96,6 +96,7 @@ def coarser_grid(grid: Grid, step: int) -> Grid:
     return Grid(-(-grid.width // step), -(-grid.height // step), transform, grid.crs, control)
 
 
+@guarded
 def read_estimate(path: str | Path) -> Estimate:
     """Read an estimate back.
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import InputError
+from somareg.errors import InputError, guarded
 from somareg.geometry import AffineTransform
 from somareg.geometry.lattice import pixel_centres
 from somareg.io.displacement import (
@@ -41,6 +41,7 @@ from somareg.types import Estimate, Grid, Result
 _ROWS = 512
 
 
+@guarded
 def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write an estimate as a shift raster on the reference grid, block by block.
 
@@ -96,6 +97,7 @@ def _write(
     return Path(out)
 
 
+@guarded
 def read_shifts(path: str | Path) -> Estimate:
     """Read the shift raster of any program as an estimate that `somareg.warp` applies.
 

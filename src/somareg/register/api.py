@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from somareg.config import RegisterConfig, RegisterOptions, Resampling, make_config
+from somareg.errors import guarded
 from somareg.io import from_array, read_estimate
 from somareg.io.dataarray import is_dataarray, to_dataarray
 from somareg.io.displacement import find_displacement
@@ -40,6 +41,7 @@ SceneResult = Result
 """What `register_scene` returns."""
 
 
+@guarded
 def register(
     moving: Image,
     reference: Image,
@@ -82,6 +84,7 @@ def register(
     return _register(images, cfg, (moving_mask, reference_mask), tie_points, tiling, progress or _quiet)
 
 
+@guarded
 def register_into(
     moving: Image,
     reference: Image,
@@ -143,6 +146,7 @@ def register_into(
     return result
 
 
+@guarded
 def register_scene(moving: Image, reference: Image, out: str | Path, **arguments: Any) -> SceneResult:
     """`register_into` with `scene="always"`: in tiles whatever the size."""
     return register_into(moving, reference, out, **{**arguments, "scene": "always"})
@@ -209,6 +213,7 @@ class RegisterArguments(RegisterOptions, total=False):
     progress: Progress | None
 
 
+@guarded
 def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArguments]) -> Assessment:
     """Judge how well a pair lies together as it stands, without changing anything.
 
@@ -244,6 +249,7 @@ def _mean_offset(result: Result) -> tuple[float, float]:
     return float(dx), float(dy)
 
 
+@guarded
 def warp(
     raster: Image,
     estimate: Result | Estimate | str | Path,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from somareg.config import did_you_mean
-from somareg.errors import ConfigError, EstimationError
+from somareg.errors import ConfigError, EstimationError, guarded
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.dataarray import need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
@@ -26,6 +26,7 @@ QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
 PAGE_POINTS = 8000  # the page reads coordinates by the thousand at most
 
 
+@guarded
 def save(
     result: Result,
     folder: Path,
@@ -69,6 +70,7 @@ def spare_inputs(folder: Path, inputs: Mapping[str, str | Path | None], settings
     keep_inputs((folder / name for name in OWNED), {**inputs, **named})
 
 
+@guarded
 def convert(result: Result, what: str, *, force: bool = False) -> Any:
     """An output as xarray.DataArray; see `Result.to_xarray`."""
     need_rioxarray()

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from somareg.errors import ConfigError
+from somareg.errors import ConfigError, guarded
 from somareg.io.folders import keep_inputs
 from somareg.io.source import check_local_file
 from somareg.tiepoints.formats.point_pairs import (
@@ -61,6 +61,7 @@ class Conversion:
     written: int
 
 
+@guarded
 def read_tie_points(
     path: str | Path,
     *,
@@ -91,6 +92,7 @@ def read_tie_points(
     return to_tie_points(pairs, images, file)
 
 
+@guarded
 def write_tie_points(
     path: str | Path,
     points: TiePoints,
@@ -124,6 +126,7 @@ def write_tie_points(
     return file
 
 
+@guarded
 def convert_tie_points(
     source: str | Path,
     target: str | Path,
