@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from rasterio.io import DatasetReader
 import somareg
 from somareg.errors import ReadError, SomaregError
 from somareg.io.source import Block, open_source
+from somareg.tiepoints.formats import read_tie_points, write_tie_points
 from somareg.view.folder import find_folder
 from tests.t90_security.conftest import SIDE, make_pair, noise, rewrite, tree, write
 
@@ -237,3 +240,59 @@ def test_rewritten_files_have_no_side_files(pair: Pair) -> None:
     """What is written by the tests themselves must not be what is tested."""
     rewrite(pair[0], lambda d: d)
     assert tree(pair[0].parent).keys() == {"moving.tif", "reference.tif"}
+
+
+@pytest.mark.parametrize("kind", ["geojson", "gpkg", "points", "vrt", "stac", "estimate"])
+@pytest.mark.parametrize("scheme", ["", "/vsicurl/", "ESRI::"])
+def test_a_crs_is_no_address(pair: Pair, tmp_path: Path, web: Web, earlier: Path, kind: str, scheme: str) -> None:
+    """GDAL understands a CRS by fetching what has its name."""
+    crs = f"{scheme}{web.root}/crs"
+    points = tmp_path / f"a.{kind}"
+    try:
+        if kind == "estimate":
+            out = Path(shutil.copytree(earlier, tmp_path / "out"))
+            with rasterio.open(out / "displacement.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+                grid = json.loads(file.tags()["SOMAREG_REFERENCE_GRID"])
+                file.update_tags(SOMAREG_REFERENCE_GRID=json.dumps(grid | {"crs": crs}))
+            somareg.warp(pair[0], out)
+        elif kind == "stac":
+            item = {
+                "type": "Feature",
+                "stac_version": "1.0.0",
+                "id": "a",
+                "links": [],
+                "properties": {"proj:code": crs},
+            }
+            item["assets"] = {"vv": {"href": str(pair[0]), "type": "image/tiff"}}
+            (tmp_path / "item.json").write_text(json.dumps(item))
+            somareg.register(f"{tmp_path / 'item.json'}#vv", pair[1], **FAST)
+        elif kind == "gpkg":
+            write_tie_points(points, read_tie_points(earlier / "gcps.points", moving=pair[0], reference=pair[1]))
+            with sqlite3.connect(points) as database:
+                database.execute("UPDATE gpkg_geometry_columns SET srs_id = 7")
+                database.execute("INSERT INTO gpkg_spatial_ref_sys VALUES ('a', 7, 'NONE', 7, ?, '')", (crs,))
+                database.execute("ALTER TABLE tie_points RENAME COLUMN ref_x TO other")
+            read_tie_points(points, reference=pair[1], moving=pair[0])
+        else:
+            text = {
+                "geojson": json.dumps({"features": [], "crs": {"properties": {"name": crs}}}),
+                "points": f"#CRS: {crs}\nmapX,mapY,sourceX,sourceY,enable\n1,1,1,1,1\n",
+                "vrt": f'<V><GCPList Projection="{crs}"><GCP Pixel="1" Line="1" X="1" Y="1"/></GCPList></V>',
+            }[kind]
+            points.write_text(text)
+            read_tie_points(points, reference=pair[1], moving=pair[0])
+    except SomaregError:
+        assert kind != "stac"  # there it is only compared with the file's own
+    else:
+        assert kind == "stac"
+    assert web.asked == ""
+
+
+@pytest.mark.parametrize("crs", ["http://127.0.0.1:1/a", "/etc/passwd", "a.prj", "ESRI::a.prj", "[" * 9999])
+def test_a_crs_is_no_file_either(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crs: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with rasterio.open(pair[0]) as file:
+        (tmp_path / "a.prj").write_text(file.crs.to_wkt())
+    rewrite(pair[0], lambda d: d, crs=None)
+    with pytest.raises(SomaregError, match="is not a CRS"):
+        somareg.register(*pair, assume_crs=crs, **FAST)
