@@ -51,10 +51,10 @@ class FileMark:
         """Whether the file still has the same content."""
         try:
             stat = Path(self.path).stat()
-            if stat.st_size != self.size:
+            if stat.st_size != self.size or not Path(self.path).is_file():
                 return False
             return stat.st_mtime_ns == self.mtime_ns or file_sha256(self.path) == self.sha256
-        except OSError:
+        except (OSError, ValueError):  # a manifest may say anything
             return False
 
 
