@@ -24,7 +24,7 @@ from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import EngineCfg
 from somareg.matching.evidence import forward_backward
 from somareg.matching.matcher import Matcher
-from somareg.register import choose, tiled, workspace
+from somareg.register import choose, tiled
 from somareg.register.choose import Chosen
 from somareg.register.images import open_images
 from somareg.register.locate import known_ground
@@ -174,7 +174,7 @@ def test_half_without_data(small: Pair, tmp_path: Path) -> None:
 
 def test_lock(small: Pair, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with folder_lock(out / workspace.WORK), pytest.raises(OutputError, match="in use by another run"):
+    with folder_lock(out), pytest.raises(OutputError, match="in use by another run"):
         run(small.moving, small.reference, out)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,9 +12,9 @@ from typing import Any
 
 from somareg.batches.pairs import file_stem, unused_name
 from somareg.config import Resampling
-from somareg.errors import InputError, OutputError
-from somareg.io.atomic import check_folder_writable, make_folder
+from somareg.errors import InputError, OutputError, SomaregError, guarded
 from somareg.io.displacement import find_displacement, read_estimate
+from somareg.io.folders import check_folder_writable, keep_inputs, make_folder, without_inputs
 from somareg.io.inputs import file_of, locate
 from somareg.jobs.one import Failure
 from somareg.jobs.runner import open_runner
@@ -50,6 +52,7 @@ class Warped:
     seconds: float = 0.0
 
 
+@guarded
 def warp_many(
     rasters: Iterable[str | Path],
     estimate: Result | Estimate | str | Path,
@@ -91,6 +94,11 @@ def warp_many(
         raise InputError("no raster to warp; name one or more")
     known = _known(estimate)
     outputs = output_paths([raster for raster, _ in subjects], Path(folder))
+    files = {raster: _file_of(raster) for raster, _ in subjects}
+    # A raster whose output would be the raster itself fails alone; no other output may take its place.
+    own = [without_inputs([out], [files[raster]]) for (raster, _), out in zip(subjects, outputs, strict=True)]
+    inputs = {f"input {raster}": file for raster, file in files.items()}
+    keep_inputs(itertools.chain(*own), {**inputs, "estimate": known if isinstance(known, str) else None})
     _check(outputs, Path(folder), overwrite)
     jobs = [
         WarpJob(raster, known, str(out), kernel, resolution, overwrite)
@@ -113,6 +121,12 @@ def warp_one(job: WarpJob) -> None:
     apply_to_file(
         path, estimate, job.out, resampling=job.resampling, resolution=job.resolution, overwrite=job.overwrite
     )
+
+
+def _file_of(raster: str) -> str | Path:
+    with suppress(SomaregError):  # one that is missing is told when its turn comes
+        return file_of(locate(raster, "input")) or raster
+    return raster
 
 
 def output_paths(rasters: Sequence[str], folder: Path) -> list[Path]:

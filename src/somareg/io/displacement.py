@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError
+from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError, guarded
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.io.ground_control import read_control
 from somareg.io.source import Block, RasterSource, open_source
+from somareg.io.text import parse_json
 from somareg.io.writer import write_geotiff
 from somareg.types import IDENTITY, Displacement, Estimate, Grid, Transform
 
@@ -96,6 +97,7 @@ def coarser_grid(grid: Grid, step: int) -> Grid:
     return Grid(-(-grid.width // step), -(-grid.height // step), transform, grid.crs, control)
 
 
+@guarded
 def read_estimate(path: str | Path) -> Estimate:
     """Read an estimate back.
 
@@ -190,15 +192,15 @@ def check_format(source: RasterSource, file: Path) -> None:
 
 def _grid(tags: Mapping[str, str], key: str, file: Path) -> Grid:
     try:
-        values: dict[str, Any] = json.loads(tags[key])
+        values: dict[str, Any] = parse_json(tags[key])
         a, b, c, d, e, f = (float(v) for v in values["transform"])
         crs = None if values["crs"] is None else str(values["crs"])
         control = read_control(values.get("control"))
         grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), crs, control)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{file} has a malformed tag {key}; write it anew with somareg register") from error
-    if min(grid.shape) < 1:
-        raise InputError(f"{file} has a malformed tag {key} (empty grid); write it anew with somareg register")
+    if min(grid.shape) < 1 or not np.isfinite(grid.transform).all():
+        raise InputError(f"{file} has a malformed tag {key} (an impossible grid); write it anew with somareg register")
     return grid
 
 
@@ -206,8 +208,8 @@ def _affine(tags: Mapping[str, str], file: Path) -> AffineTransform:
     if "SOMAREG_AFFINE" not in tags:
         return AffineTransform.identity()
     try:
-        return AffineTransform(np.asarray(json.loads(tags["SOMAREG_AFFINE"]), np.float64))
-    except (TypeError, ValueError, EstimationError) as error:
+        return AffineTransform(np.asarray(parse_json(tags["SOMAREG_AFFINE"]), np.float64))
+    except (TypeError, ValueError, OverflowError, EstimationError) as error:
         raise InputError(f"{file} has a malformed tag SOMAREG_AFFINE; write it anew with somareg register") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +24,8 @@ log = logging.getLogger("somareg.io")
 
 LONLAT = "EPSG:4326"
 _MAX_PROJ_CALLS = 4000
+# GDAL would also open a file of that name, or fetch a URL: neither was asked for.
+_DEFINITION = re.compile(r"\s*(urn(:[\w.+-]*)+\s*$|[A-Za-z][\w-]*:[\w+-]+\s*$|\+|\{|[A-Za-z]\w*\s*\[)")
 _EQUATOR_M, _FLATTENING = 6378137.0, 1 / 298.257223563  # WGS 84
 
 
@@ -99,8 +102,8 @@ def assume_crs(raster: Facts, crs: str) -> Facts:
         GeoreferenceError: the raster has no geotransform, so a CRS alone does not place it.
     """
     try:
-        wkt = CRS.from_user_input(crs).to_wkt()
-    except CRSError as error:
+        wkt = parse_crs(crs).to_wkt()
+    except GeoreferenceError as error:
         raise ConfigError(f"assume_crs '{crs}' is not a CRS; write for example EPSG:32632") from error
     if raster.grid.crs is not None:
         return raster
@@ -195,9 +198,11 @@ def parse_crs(text: str | None, where: str = "a CRS") -> CRS:
         GeoreferenceError: it cannot be understood; `where` names it.
     """
     try:
+        if not _DEFINITION.match(str(text)):
+            raise ValueError(text)
         return CRS.from_user_input(text)
-    except CRSError as error:
-        raise GeoreferenceError(f"{where} cannot be understood: {str(text)[:80]}") from error
+    except (CRSError, ValueError, RecursionError) as error:
+        raise GeoreferenceError(f"{where} cannot be understood: {str(text)[:80]!r}") from error
 
 
 def _check_geotransform(grid: Grid, name: str) -> None:
@@ -237,7 +242,7 @@ def reproject(points: FloatArray, source: str, target: str) -> FloatArray:
     """
     result = np.full(points.shape, np.nan)
     usable = np.flatnonzero(np.isfinite(points).all(axis=1))
-    crs = CRS.from_user_input(source), CRS.from_user_input(target)
+    crs = parse_crs(source), parse_crs(target)
     # One point that a projection refuses fails the whole call, so a failing set is halved until the culprits are alone.
     pieces, calls = [usable] if usable.size else [], 0
     while pieces and calls < _MAX_PROJ_CALLS:

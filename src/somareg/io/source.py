@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from somareg.config import GcpMethod
 from somareg.errors import ReadError, UnsupportedError
 from somareg.io.ground_control import control_grid
+from somareg.io.side_files import check_overviews, check_side_files
 from somareg.types import IDENTITY, BoolArray, Grid
 
 log = logging.getLogger("somareg.io")
@@ -150,14 +151,21 @@ def open_source(
 
 
 def _open(path: Path, name: str) -> Any:
+    check_side_files(path, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             # The class behind rasterio.open, which alone takes a list of drivers.
-            return DatasetReader(str(path.absolute()), driver=list(ALLOWED_DRIVERS))
+            dataset = DatasetReader(str(path.absolute()), driver=list(ALLOWED_DRIVERS))
         except (RasterioError, OSError, ValueError) as error:
             formats = ", ".join(ALLOWED_DRIVERS)
             raise ReadError(f"{name} cannot be opened as one of {formats}: {gdal_cause(error)}") from error
+    try:
+        check_overviews(dataset, name)
+    except BaseException:
+        dataset.close()
+        raise
+    return dataset
 
 
 def check_local_file(path: str | Path, role: str) -> Path:

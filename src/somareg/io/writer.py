@@ -14,19 +14,14 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from somareg.errors import OutputError
-from somareg.io.atomic import (
-    atomic_path,
-    check_free_space,
-    check_writable,
-    output_folder,
-    write_text,
-)
+from somareg.io.atomic import atomic_path, check_writable, output_folder, write_text
+from somareg.io.folders import check_free_space
+from somareg.io.georef import parse_crs
 from somareg.io.ground_control import gdal_points
 from somareg.io.source import Block, gdal_cause
 from somareg.types import IDENTITY, BoolArray, Grid
@@ -246,7 +241,7 @@ def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
         "BIGTIFF": "IF_SAFER",
     }
     if spec.grid.crs is not None:
-        profile["crs"] = CRS.from_user_input(spec.grid.crs)
+        profile["crs"] = parse_crs(spec.grid.crs, "the CRS to write")
     if spec.grid.control is not None:
         profile["gcps"] = gdal_points(spec.grid.control.xy, spec.grid.control.map_xy)
     elif spec.grid.transform != IDENTITY:

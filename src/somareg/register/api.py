@@ -9,14 +9,18 @@ from typing import Any, Unpack
 import numpy as np
 
 from somareg.config import RegisterConfig, RegisterOptions, Resampling, make_config
+from somareg.errors import guarded
 from somareg.io import from_array, read_estimate
 from somareg.io.dataarray import is_dataarray, to_dataarray
+from somareg.io.displacement import find_displacement
+from somareg.io.folders import keep_inputs
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.register.choose import choose_device, choose_model, load_model
 from somareg.register.images import open_images
 from somareg.register.locate import likely_grounds
 from somareg.register.plan import is_tiled, plan
 from somareg.register.result import build_result
+from somareg.register.save import save, spare_inputs
 from somareg.register.tiled import Tiling, match_tiled
 from somareg.register.tiles.layout import SceneCfg
 from somareg.register.whole import match_whole
@@ -37,6 +41,7 @@ SceneResult = Result
 """What `register_scene` returns."""
 
 
+@guarded
 def register(
     moving: Image,
     reference: Image,
@@ -79,6 +84,7 @@ def register(
     return _register(images, cfg, (moving_mask, reference_mask), tie_points, tiling, progress or _quiet)
 
 
+@guarded
 def register_into(
     moving: Image,
     reference: Image,
@@ -120,25 +126,39 @@ def register_into(
     told, tie_points = told_modalities(*images, options), options.get("tie_points")
     cfg = make_config({**options, **told, "tie_points": name_of(tie_points)})
     tell = progress or _quiet
+    spare_inputs(Path(out), _files_of((moving, reference), images), cfg.model_dump())
     with open_workspace(Path(out), resume=resume, overwrite=overwrite) as workspace:
         tiling = Tiling(sizes or SceneCfg(), workers, dask, workspace)
         result = _register(
             images, cfg, (None, None), tie_points, tiling, lambda stage, share: tell(stage, OUTPUTS * share)
         )
-        result.save(
+        save(
+            result,
             Path(out),
-            overwrite=overwrite or workspace.is_claimed,  # nobody else writes into a folder that is locked
+            overwrite=overwrite,
             force=force,
             stac=stac,
             progress=lambda stage, share: tell(stage, OUTPUTS + (1 - OUTPUTS) * share),
+            lock=workspace.lock,
+            beside=workspace.beside,
         )
     tell("done", 1.0)
     return result
 
 
+@guarded
 def register_scene(moving: Image, reference: Image, out: str | Path, **arguments: Any) -> SceneResult:
     """`register_into` with `scene="always"`: in tiles whatever the size."""
     return register_into(moving, reference, out, **{**arguments, "scene": "always"})
+
+
+def _files_of(given: tuple[Image, Image], located: tuple[Located, Located]) -> dict[str, str | Path | None]:
+    """Both images' files, and the STAC Items that were given for them."""
+    files: dict[str, str | Path | None] = {}
+    for role, image, place in zip(("moving image", "reference image"), given, located, strict=True):
+        item = str(image).partition("#")[0] if isinstance(image, str | Path) else None
+        files |= {role: file_of(place), f"STAC Item of the {role}": item}
+    return files
 
 
 def _quiet(stage: str, share: float) -> None:
@@ -193,6 +213,7 @@ class RegisterArguments(RegisterOptions, total=False):
     progress: Progress | None
 
 
+@guarded
 def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArguments]) -> Assessment:
     """Judge how well a pair lies together as it stands, without changing anything.
 
@@ -228,6 +249,7 @@ def _mean_offset(result: Result) -> tuple[float, float]:
     return float(dx), float(dy)
 
 
+@guarded
 def warp(
     raster: Image,
     estimate: Result | Estimate | str | Path,
@@ -257,6 +279,11 @@ def warp(
     known = _estimate(estimate)
     located: Any = locate(raster, "input")
     subject = file_of(located) or located
+    if out is not None:
+        item = str(raster).partition("#")[0] if isinstance(raster, str | Path) else None
+        estimated = None if isinstance(estimate, Result | Estimate) else find_displacement(estimate)
+        files = {"input": file_of(located), "estimate": estimated, "STAC Item of the input": item}
+        keep_inputs((Path(out),), files)
     if isinstance(subject, np.ndarray):
         subject = from_array(subject, role="raster")
     if out is None:

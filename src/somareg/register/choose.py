@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from somareg.config import RegisterConfig
-from somareg.errors import ConfigError
+from somareg.errors import ConfigError, guarded
 from somareg.features.encoder import MIN_SIDE
 from somareg.io import metres_per_pixel
 from somareg.matching.engine import EngineCfg, preset
@@ -129,6 +129,7 @@ def _weights_of(model: str) -> Path | None:
     return embedded().get(DEFAULT_WEIGHTS) if model == AUTO else resolve(model)
 
 
+@guarded
 def load_model(model: str = AUTO, *, device: str = "auto") -> Soma | None:
     """The network behind a `model=` name, loaded once per process.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from somareg.config import did_you_mean
-from somareg.errors import ConfigError, EstimationError
-from somareg.io.atomic import check_free_space
+from somareg.errors import ConfigError, EstimationError, guarded
+from somareg.io.atomic import check_writable, output_folder
 from somareg.io.dataarray import need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
-from somareg.io.writer import check_writable, output_folder
+from somareg.io.folders import check_free_space, keep_inputs
+from somareg.io.lock import FolderLock
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
@@ -24,6 +26,7 @@ QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
 PAGE_POINTS = 8000  # the page reads coordinates by the thousand at most
 
 
+@guarded
 def save(
     result: Result,
     folder: Path,
@@ -32,20 +35,42 @@ def save(
     force: bool = False,
     stac: bool = False,
     progress: Progress | None = None,
+    lock: FolderLock | None = None,
+    beside: tuple[str, ...] = (),
 ) -> Path:
-    """Write every output into `folder`; see `Result.save`."""
+    """Write every output into `folder`; see `Result.save`, and `output_folder` for `lock` and `beside`."""
     if stac:
         need_pystac()
-    check_writable(folder, overwrite=overwrite, owned=OWNED)
+    inputs: dict[str, str | Path | None] = {}
+    for role, image in (("moving image", result.moving), ("reference image", result.reference)):
+        inputs |= {role: image.path, f"STAC Item of the {role}": image.origin.href if image.origin else None}
+    spare_inputs(folder, inputs, result.settings)
+    check_writable(folder, overwrite=overwrite, owned=OWNED, beside=beside, lock=lock)
     check_free_space(folder, _expected_bytes(result))
     tell = progress or (lambda stage, share: None)
-    with output_folder(folder, overwrite=overwrite, owned=OWNED) as place:
+    with output_folder(folder, overwrite=overwrite, owned=OWNED, beside=beside, lock=lock) as place:
         _write(result, place, tell, force=force)
         if stac:
             write_stac_item(result, place, folder)
     return folder
 
 
+def spare_inputs(folder: Path, inputs: Mapping[str, str | Path | None], settings: Mapping[str, Any]) -> None:
+    """Refuse an output folder where an output has the name of an input.
+
+    Args:
+        folder: for the outputs.
+        inputs: what each is called -> its file, None for one in memory.
+        settings: some of which name files.
+
+    Raises:
+        OutputError: an input would be replaced or removed.
+    """
+    named = {f"file of {name}": value for name, value in settings.items() if isinstance(value, str)}
+    keep_inputs((folder / name for name in OWNED), {**inputs, **named})
+
+
+@guarded
 def convert(result: Result, what: str, *, force: bool = False) -> Any:
     """An output as xarray.DataArray; see `Result.to_xarray`."""
     need_rioxarray()

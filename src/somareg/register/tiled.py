@@ -97,7 +97,8 @@ def match_tiled(
         if "global" not in journal.facts:
             told = _within(tell, LOOK, TILES)
             journal.note("global", match_overviews(overviews, ground, cfg, engine, given, told).as_json())
-        start = GlobalMatch.from_json(journal.facts["global"])
+        with journal.believed():
+            start = GlobalMatch.from_json(journal.facts["global"])
         clock.lap("overview")
         memory.release()
         settings = tile_settings(images, ground, overviews, start, cfg, sizes, engine)
@@ -162,6 +163,9 @@ def _match_tiles(
     """All tiles, those that the journal does not hold done by the runner; a failed one is recorded and tried again
     when the run is resumed.
     """
+    with journal.believed():
+        if any(index >= len(layout.blocks) for index in journal.tiles):
+            raise ValueError("tiles that this pair does not have")
     kept = {index: tile for index, tile in journal.tiles.items() if tile.status != "failed"}
     todo = [TileJob(i, block, settings) for i, block in enumerate(layout.blocks) if i not in kept]
     tell(f"tile {len(kept)}/{len(layout.blocks)}", TILES)

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
-from rasterio.crs import CRS
 
 from somareg.errors import OutputError, UnsupportedError
-from somareg.io.georef import lonlat_bounds, to_lonlat
+from somareg.io.georef import lonlat_bounds, parse_crs, to_lonlat
 from somareg.report.names import ITEM_NAME
 from somareg.runtime.version import __version__
 from somareg.types import Grid, Header, Raster, Result, StacOrigin
@@ -201,7 +200,7 @@ def _project(item: pystac.Item, grid: Grid) -> None:
 
     code = wkt2 = None
     if grid.crs is not None:
-        crs = CRS.from_user_input(grid.crs)
+        crs = parse_crs(grid.crs)
         authority = crs.to_authority()
         code = None if authority is None else ":".join(authority)
         wkt2 = crs.to_wkt(version="WKT2_2019") if code is None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from somareg.errors import EstimationError, InputError
+from somareg.errors import EstimationError, InputError, guarded
 from somareg.geometry import compose
 from somareg.io import georeference
 from somareg.tiepoints.fit import field_of, fit_smooth
@@ -13,6 +13,7 @@ from somareg.tiepoints.use import name_of, take_points
 from somareg.types import Estimate, TiePoints
 
 
+@guarded
 def estimate_from_points(
     tie_points: str | Path | TiePoints, *, reference: ImageLike, moving: ImageLike, local: bool = True
 ) -> Estimate:

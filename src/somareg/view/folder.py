@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from somareg.errors import ReadError
+from somareg.errors import ReadError, guarded
 from somareg.io.displacement import read_estimate
 from somareg.report.record import InputRecord, Report, load_report
 from somareg.types import Estimate
@@ -42,6 +42,7 @@ class Folder:
         return self.path / DISPLACEMENT
 
 
+@guarded
 def find_folder(path: str | Path, *, moving: str | Path | None = None, reference: str | Path | None = None) -> Folder:
     """Read a result.
 

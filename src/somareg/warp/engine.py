@@ -10,9 +10,9 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from somareg.errors import OutputError
 from somareg.geometry.lattice import source_window
 from somareg.geometry.resample import Kernel, resample
+from somareg.io.folders import keep_inputs
 from somareg.io.source import Block
 from somareg.io.writer import write_geotiff_blocks
 from somareg.runtime.version import __version__
@@ -111,8 +111,7 @@ def apply_to_file(
         SomaregError: as `apply`.
     """
     final = Path(out_path)
-    if isinstance(raster, str | Path) and final.exists() and Path(raster).exists() and final.samefile(raster):
-        raise OutputError(f"output {final} is the input itself; give another name")
+    keep_inputs((final,), {"input": raster if isinstance(raster, str | Path) else None})
     with rasterio.Env(GDAL_CACHEMAX=_READ_CACHE_MB), open_subject(raster, nodata) as subject:
         plan = make_plan(estimate, subject.grid, subject.name, resolution)
         kernel = subject.kernel(resampling)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from somareg.errors import ConfigError, InputError
-from somareg.io.atomic import make_folder
+from somareg.io.folders import make_folder
 from somareg.lab.data.pairs import StoredPair, load_pair
 from somareg.lab.evaluate import metrics
 from somareg.lab.evaluate.list_file import set_lists

@@ -18,9 +18,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from somareg.errors import ConfigError, OutputError
+from somareg.errors import ConfigError, guarded
+from somareg.io.folders import keep_inputs
 from somareg.io.source import check_local_file
-from somareg.tiepoints.formats.point_pairs import ImageLike, from_tie_points, known_images, to_tie_points
+from somareg.tiepoints.formats.point_pairs import (
+    ImageLike,
+    Images,
+    from_tie_points,
+    known_images,
+    to_tie_points,
+)
 from somareg.types import TiePoints
 
 __all__ = ["SUFFIXES", "Conversion", "ImageLike", "convert_tie_points", "read_tie_points", "write_tie_points"]
@@ -54,6 +61,7 @@ class Conversion:
     written: int
 
 
+@guarded
 def read_tie_points(
     path: str | Path,
     *,
@@ -84,6 +92,7 @@ def read_tie_points(
     return to_tie_points(pairs, images, file)
 
 
+@guarded
 def write_tie_points(
     path: str | Path,
     points: TiePoints,
@@ -111,10 +120,13 @@ def write_tie_points(
     """
     file = Path(path)
     write = _function(file, 2)
-    write(file, from_tie_points(points), known_images(reference, moving), overwrite=overwrite)
+    images = known_images(reference, moving)
+    keep_inputs((file,), _files_of(images))
+    write(file, from_tie_points(points), images, overwrite=overwrite)
     return file
 
 
+@guarded
 def convert_tie_points(
     source: str | Path,
     target: str | Path,
@@ -133,11 +145,14 @@ def convert_tie_points(
     """
     taken, given = check_local_file(source, "tie point"), Path(target)
     read, write = _function(taken, 1), _function(given, 2)
-    if given.exists() and given.samefile(taken):
-        raise OutputError(f"output {given} is the input itself; give another name")
     images = known_images(reference, moving)
+    keep_inputs((given,), {"input": taken, **_files_of(images)})
     pairs = read(taken, images, skip_bad=skip_bad_rows)
     return Conversion(given, len(pairs), write(given, pairs, images, overwrite=overwrite))
+
+
+def _files_of(images: Images) -> dict[str, Path | None]:
+    return {"reference image": images.reference_file, "moving image": images.moving_file}
 
 
 def _function(path: Path, which: int) -> Any:

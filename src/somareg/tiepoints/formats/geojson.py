@@ -11,6 +11,7 @@ import numpy as np
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
 from somareg.io.georef import LONLAT, metres_per_pixel, parse_crs, to_lonlat
+from somareg.io.text import parse_json
 from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
 from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, RecordTable, read_records, record_of
 from somareg.tiepoints.formats.rows import number, text_of
@@ -22,8 +23,8 @@ _PIXELS = "pixel centres of the reference image, x right, y down; not longitude 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     """Read a FeatureCollection; see `records.read_records` for what rules."""
     try:
-        collection = json.loads(text_of(path))
-    except (ValueError, RecursionError) as error:
+        collection = parse_json(text_of(path))
+    except ValueError as error:
         raise InputError(f"{path} is not GeoJSON: {error}") from error
     features = collection.get("features") if isinstance(collection, dict) else None
     if not isinstance(features, list):
