@@ -14,7 +14,7 @@ from somareg.quality import load_calibration, support_of
 from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors
 from somareg.register.findings import Findings, Matches, View
 from somareg.register.ground import Ground
-from somareg.register.images import Images
+from somareg.register.images import Images, all_bands
 from somareg.runtime.clock import Clock
 from somareg.runtime.threads import few_threads
 from somareg.tiepoints.align import align_given
@@ -49,7 +49,9 @@ def match_whole(
     images.reference.check_size(ground.reference, cfg.max_pixels)
     moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
     clock.lap("read")
-    prepared = prepare(moving, reference, ground.georef, cfg, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
+    every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # what is read is matched
+    read = cfg.model_copy(update=every)
+    prepared = prepare(moving, reference, ground.georef, read, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
     here = ground.reference[:2]
     starts = prepared.starts
     if given:
