@@ -78,9 +78,9 @@ class Validity:
 
     @property
     def has_mask(self) -> bool:
-        """Whether a mask band says what is valid, and not the values of pixels."""
+        """Whether one mask says what is valid in all bands, whatever nodata value they declare."""
         flags = self._flags[0]
-        return MaskFlags.per_dataset in flags and not {MaskFlags.alpha, MaskFlags.nodata} & set(flags)
+        return self.nodata is None and MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
     @property
     def follows_alpha(self) -> bool:
@@ -99,8 +99,8 @@ class Validity:
         band = self.alphas[-1]
         if not self.follows_alpha:
             return (
-                f"band {band} is flagged alpha and masks nothing, as for GDAL: a mask band or a nodata value does, or it "
-                "is not the last band"
+                f"band {band} is flagged alpha and masks nothing, as for GDAL: a mask band or a nodata value does, or "
+                "it is not the last band"
             )
         width, height = (min(side, _LOOK_PX) for side in (self.dataset.width, self.dataset.height))
         left, top = (self.dataset.width - width) // 2, (self.dataset.height - height) // 2

@@ -268,7 +268,8 @@ def _cog_options(spec: GeotiffSpec) -> dict[str, Any]:
 
 
 def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
-    tags = {key: value for key, value in spec.tags.items() if key != "AREA_OR_POINT"}
+    # What is valid is told by nodata value, mask or alpha; the tag of GDAL that tells it, too, would go before them.
+    tags = {key: value for key, value in spec.tags.items() if key not in ("AREA_OR_POINT", "NODATA_VALUES")}
     dataset.update_tags(**tags)
     if spec.descriptions:
         dataset.descriptions = tuple(text or None for text in spec.descriptions)

@@ -192,13 +192,24 @@ def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) 
     mask[...] = sampled
     for alpha in subject.alphas:
         data[alpha][~mask[alpha]] = 0
-        if subject.follows_alpha:
-            data[alpha][mask[alpha] & (data[alpha] == 0)] = 1
+        if subject.is_shown_by_alpha and subject.dtype.kind in "iu":
+            data[alpha][mask[alpha] & (data[alpha] == 0)] = 1  # what shines through is not gone
+    if subject.dtype.kind == "f":
+        _keep_finite(data, mask)
     if subject.nodata is not None and not subject.has_mask:
         for band in range(subject.count):
             if band not in subject.alphas:
                 _keep_off_nodata(data[band], mask[band], subject.nodata)
     return data, mask
+
+
+def _keep_finite(data: NDArray[Any], mask: BoolArray) -> None:
+    """Sums of the largest values of a type overflow: they are brought back, and what is no number is invalid."""
+    if np.isfinite(data[mask]).all():
+        return
+    mask &= ~np.isnan(data)
+    top = np.finfo(data.dtype).max
+    data[mask] = np.clip(data[mask], -top, top)
 
 
 def _keep_off_nodata(data: NDArray[Any], mask: BoolArray, nodata: float) -> None:

@@ -42,6 +42,7 @@ class Subject:
         nodata: value for invalid pixels, None where there is none that the dtype can hold.
         is_classes: a palette or mask, whose values must not be mixed.
         alphas: indices of the alpha bands, from 0.
+        is_shown_by_alpha: whether the last of them says what is valid: it is above 0 there.
         has_mask: whether a mask band says what is valid, whatever value a pixel has.
         metadata: keyword arguments of `GeotiffSpec` that go into the output unchanged.
     """
@@ -54,6 +55,7 @@ class Subject:
     nodata: float | None
     is_classes: bool
     alphas: tuple[int, ...] = ()
+    is_shown_by_alpha: bool = False
     has_mask: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -67,15 +69,15 @@ class Subject:
     @property
     def fill(self) -> float:
         """Value written to invalid pixels; alpha bands hold 0 there."""
-        if self.nodata is not None:
-            return self.nodata
-        return float("nan") if self.dtype.kind in "fc" else 0.0
+        if self.dtype.kind in "fc" and (self.nodata is None or self.has_mask):
+            return float("nan")  # bands may differ behind one mask
+        return 0.0 if self.nodata is None else self.nodata
 
     @property
-    def follows_alpha(self) -> bool:
-        """Whether a reader of the output knows valid pixels by its alpha band, as GDAL does."""
-        told = self.nodata is None and self.dtype in (np.uint8, np.uint16)
-        return told and self.count in (2, 4) and self.count - 1 in self.alphas
+    def _is_alpha_enough(self) -> bool:
+        """Whether GDAL knows valid pixels of the output by its alpha band."""
+        last = self.count - 1
+        return self.is_shown_by_alpha and last in (1, 3) and last in self.alphas and self.dtype in ("uint8", "uint16")
 
     def output_spec(self, grid: Grid, tags: Mapping[str, str], *, averaged_overviews: bool) -> GeotiffSpec:
         """The GeoTIFF that will hold it on another grid; without nodata value or alpha, a mask marks the outside."""
@@ -86,7 +88,7 @@ class Subject:
             dtype=storable_dtype(self.dtype),
             count=self.count,
             nodata=self.nodata,
-            has_mask=self.has_mask or (self.nodata is None and not self.follows_alpha),
+            has_mask=self.has_mask or (self.nodata is None and not self._is_alpha_enough),
             averaged_overviews=averaged_overviews,
             **kept,
         )
@@ -183,6 +185,7 @@ def _from_file(
         nodata=_output_nodata(source),
         is_classes=bool(source.colormap),
         alphas=tuple(band - 1 for band in source.alphas),
+        is_shown_by_alpha=source.validity.follows_alpha,
         has_mask=source.validity.has_mask,
         metadata={
             "descriptions": tuple(text or "" for text in about.descriptions),
@@ -272,6 +275,7 @@ def _from_memory(raster: Raster, nodata: float | None) -> Subject:
         nodata=None if is_bool else storable_nodata(value, dtype),
         is_classes=is_bool,
         alphas=alphas,
+        is_shown_by_alpha=value is None and count - 1 in alphas,
         metadata={
             **{name: _with_alphas(values, alphas, defaults[name]) for name, values in per_band.items()},
             "colorinterp": names,
