@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.errors import ConfigError, InputError
+from somareg.geometry import AffineTransform
 from somareg.geometry.lattice import on_lattice, pixel_centres, source_window
 from somareg.geometry.proportions import same_proportions, scaling
 from somareg.geometry.resample import resample
-from somareg.io.georef import LONLAT, check_overlap, georeference
+from somareg.io.georef import check_overlap, georeference
 from somareg.io.source import REMOTE, Block, RasterSource, open_source
 from somareg.io.stac import find_asset
 from somareg.types import IDENTITY, BoolArray, Classes, Grid, Transform
@@ -148,8 +149,9 @@ def _place(image: Grid, source: RasterSource, name: str) -> tuple[Transform, flo
     """The map from the image to the mask, the share of the image that the mask covers, and words on what was taken."""
     mask, how = source.grid, ""
     if image.crs is None and mask.crs is None and IDENTITY not in (image.transform, mask.transform):
-        image, mask = replace(image, crs=LONLAT), replace(mask, crs=LONLAT)  # any, as long as it is one
-        return georeference(image, mask), 1.0, ", placed by the geotransforms of both"
+        corner, right, below = mask.to_pixel(image.to_map(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])))
+        between = AffineTransform(np.stack([right - corner, below - corner, corner], axis=-1))
+        return between, 1.0, ", placed by the geotransforms of both"
     if image.crs is not None and mask.crs is None and mask.transform != IDENTITY:
         mask, how = replace(mask, crs=image.crs), ", taken to have the image's CRS"
     elif image.crs is None and mask.crs is not None and image.transform != IDENTITY:
