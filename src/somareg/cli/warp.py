@@ -77,7 +77,7 @@ MaskValues = Annotated[
 ]
 
 
-@takes_options("resampling", "gcp_method")
+@takes_options("gcp_method", "resampling")
 def warp(
     inputs: Inputs,
     *,

@@ -19,8 +19,9 @@ from somareg.io.validity import differs
 from somareg.io.writer import write_geotiff_blocks
 from somareg.runtime.version import __version__
 from somareg.types import BoolArray, Estimate, Grid, Progress, Raster, Reading
+from somareg.warp.opening import open_subject
 from somareg.warp.plan import Resolution, WarpPlan, make_plan
-from somareg.warp.subject import Subject, open_subject
+from somareg.warp.subject import Subject
 
 if TYPE_CHECKING:
     import xarray
