@@ -19,6 +19,8 @@ from somareg.types import BoolArray, Grid, Header, Raster
 
 log = logging.getLogger("somareg.io")
 
+HOPELESS = 0.01  # of the pixels of one band that must be valid in all
+
 
 @dataclass(frozen=True, eq=False)
 class OpenImage:
@@ -70,14 +72,14 @@ class OpenImage:
         """A part of the bands that are looked at, as an image of its own.
 
         Raises:
-            NoDataError: no pixel of it is valid in all of them.
+            NoDataError: hardly a pixel of it is valid in all of them.
             ReadError: the file is damaged there.
         """
         facts = self.facts
         data, seen = self.pixels(block, self.bands)
         mask: BoolArray = np.asarray(seen.all(axis=0))
         about = about_bands(facts.name, self.bands, [float(own.mean()) for own in seen], float(mask.mean()))
-        if about and not mask.any():
+        if about and mask.sum() < HOPELESS * seen.sum(axis=(1, 2)).max():
             raise NoDataError(about[0])
         for note in about:
             log.warning(note)

@@ -9,6 +9,7 @@ from somareg.config import RegisterConfig
 from somareg.geometry.field import LatticeValues
 from somareg.matching.engine import Alignment, align
 from somareg.matching.posterior import FLOOR_PX2
+from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
 from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors
@@ -50,8 +51,9 @@ def match_whole(
     moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
     clock.lap("read")
     every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # what is read is matched
-    read = cfg.model_copy(update=every)
-    prepared = prepare(moving, reference, ground.georef, read, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
+    (away, few), (near, more) = bridged(moving, "moving"), bridged(reference, "reference")
+    whole = cfg.model_copy(update=every)
+    prepared = prepare(away, near, ground.georef, whole, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
     here = ground.reference[:2]
     starts = prepared.starts
     if given:
@@ -85,7 +87,7 @@ def match_whole(
         reference=View(reference, ground.reference, 1, reference.valid_share),
         moving=View(moving, ground.moving, 1, moving.valid_share),
         ran=chosen,
-        notes=(*moving.notes, *reference.notes, *ground.notes, *prepared.notes, *chosen.notes, *told),
+        notes=(*moving.notes, *reference.notes, *ground.notes, *few, *more, *prepared.notes, *chosen.notes, *told),
     )
     return findings.moved(here, ground.there)
 

@@ -15,8 +15,10 @@ from somareg.errors import NoDataError
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import jacobian_at
 from somareg.io.inputs import OpenImage
+from somareg.io.opened import about_bands
 from somareg.io.source import Block
 from somareg.matching.engine import align
+from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
 from somareg.preprocess.sar import detect_scale
 from somareg.register.choose import Chosen, engine_settings, pair_tensors
@@ -99,25 +101,29 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     images: list[NDArray[np.float32]] = []
     masks: list[BoolArray] = []
     samples: list[tuple[NDArray[Any], BoolArray]] = []
-    valid = 0
+    valid, each = 0, np.zeros(len(image.bands))
     for top in range(part.y, part.y + part.height, rows):
         count = min(rows, part.y + part.height - top)
-        data, mask = image.window(Block(part.x, top, part.width, count))
+        data, seen = image.pixels(Block(part.x, top, part.width, count), image.bands)
+        mask: BoolArray = np.asarray(seen.all(axis=0))
         valid += int(mask.sum())
+        each += seen.sum(axis=(1, 2))
         samples.append((data[:, ::every, ::every], mask[::every, ::every]))
         if count >= factor:
             reduced, small = reduce_blocks(data, mask, factor)
             images.append(reduced)
             masks.append(small)
+    area = part.width * part.height
+    notes = list(about_bands(facts.name, image.bands, (each / area).tolist(), valid / area))
     if not valid:
-        raise NoDataError(f"{facts.name} holds no valid pixel; check the file or give another nodata value")
-    notes = []
+        said = notes or [f"{facts.name} holds no valid pixel; check the file or give another nodata value"]
+        raise NoDataError(said[0])
     if modality == "sar" and scale == "auto":
         scale, reason = _judge_scale(samples)
         notes.append(f"SAR values taken as {scale} ({reason})")
     data, mask = np.concatenate(images, axis=1), np.concatenate(masks)
     raster = Raster(data, mask, reduced_grid(facts.grid.part(*part), factor, mask.shape), name=facts.name)
-    return Overview(View(raster, part, factor, valid / (part.width * part.height)), image.bands, scale, tuple(notes))
+    return Overview(View(raster, part, factor, valid / area), image.bands, scale, tuple(notes))
 
 
 def factors(ground: Ground, placed: int) -> tuple[int, int]:
@@ -160,6 +166,7 @@ def match_overviews(
     settled = cfg.model_copy(update={**scales, **every})
     between = compose(moving.to_part.inverse, ground.georef, reference.to_part) if ground.knows else ground.georef
     radius = ground.radius_px / factor
+    there, here = bridged(there, "moving")[0], bridged(here, "reference")[0]
     small = prepare(there, here, between, settled, longest=max(here.grid.shape), radius_px=radius)
     # Georeferenced, both ends of a correction are reference pixels; else it leads to moving pixels.
     away = reference.to_part if ground.is_placed else moving.to_part

@@ -14,6 +14,7 @@ from somareg.io.inputs import OpenImage, open_image
 from somareg.io.source import Block
 from somareg.matching.pair import Pair
 from somareg.preprocess.grid import to_reference_grid
+from somareg.preprocess.holes import bridge_holes, bridged
 from somareg.preprocess.normalise import normalise
 from somareg.register.choose import to_pair
 from somareg.register.tiles.job import TileJob
@@ -42,10 +43,11 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         patch = _moving_patch(image.matched_on(settings.moving_bands), job, pad)
     if patch is None:
         return "outside the moving image"
-    moving, to_moving = patch
+    moving, to_moving = bridged(patch[0], "moving")[0], patch[1]
     warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad)
     if (reference_mask & warped_mask[pad:-pad, pad:-pad]).mean() < MIN_VALID_SHARE:
         return "hardly any valid pixel in common"
+    reference, reference_mask, _ = bridge_holes(reference, reference_mask)
     reference, _ = normalise(reference, reference_mask, cfg.reference_modality, cfg.reference_scale)
     warped, _ = normalise(warped, warped_mask, cfg.moving_modality, cfg.moving_scale)
     modalities = cfg.reference_modality, cfg.moving_modality
