@@ -113,7 +113,7 @@ def _from_file(
         grid=source.grid,
         dtype=source.dtype,
         count=len(channels),
-        read=lambda block: source.read(block, channels),
+        read=lambda block: source.read(block) if channels == source.bands else source.read(block, channels),
         nodata=_output_nodata(source),
         is_classes=bool(source.colormap),
         alphas=tuple(band - 1 for band in source.alphas),
