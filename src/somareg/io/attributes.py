@@ -53,7 +53,7 @@ def numbers_per_band(
             values = np.asarray(attrs[key], np.float64).ravel()
         except (TypeError, ValueError):
             values = np.zeros(0)
-        if len(values) in (1, count):
+        if len(values) in (1, count) and np.isfinite(values).all():
             return tuple(float(v) for v in np.broadcast_to(values, count))
         notes.append(f"{name}: attribute {key} is no number, nor one for each of {count} bands, and is ignored")
     return ()
