@@ -75,6 +75,7 @@ def test_the_moving_image_is_read_as_it_was(moving: Path, clouds: str, tmp_path:
     out = apply_to_file(moved, estimate, tmp_path / "out.tif")
     with rasterio.open(out) as file:
         assert file.nodata == 3
+        assert json.loads(file.tags()["SOMAREG_READING"]) == {"nodata": 3.0, "mask": clouds, "mask_values": "8-11"}
         np.testing.assert_array_equal(file.read_masks() > 0, expected)
         np.testing.assert_array_equal(file.read()[expected], WORDS[expected])
 
@@ -121,10 +122,13 @@ def test_in_memory_it_is_known_by_its_grid(clouds: str) -> None:
 # --- other rasters ----------------------------------------------------------------------------------------------------
 
 
-def test_another_raster_that_declares_nothing_gets_the_nodata_value(moving: Path, clouds: str, tmp_path: Path) -> None:
+def test_another_raster_that_declares_nothing_gets_the_nodata_value(
+    moving: Path, clouds: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     estimate = remembering(moving, nodata=0.0, mask=clouds)
     later = save(tmp_path / "later.tif", WORDS[:1])
     np.testing.assert_array_equal(apply(later, estimate).mask, WORDS[0] != 0)  # and no clouds of another day
+    assert "later.tif declares no nodata value; it is taken to be 0" in caplog.text
     told = save(tmp_path / "told.tif", WORDS[:1], nodata=4)
     np.testing.assert_array_equal(apply(told, estimate).mask, WORDS[0] != 4)
     assert apply(save(tmp_path / "classes.tif", WORDS[:1]), estimate, resampling="nearest").mask.all()

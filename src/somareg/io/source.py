@@ -122,7 +122,7 @@ def _describe(
     alphas = tuple(i for i in flagged if i not in imagery)
     bands = tuple(i for i in dataset.indexes if i not in alphas)
     validity = Validity(dataset, said[0], imagery, alphas)
-    if about_alpha := _look(validity, name):
+    if tell and (about_alpha := _look(validity, name)):
         notes.append(f"{name}: {about_alpha}")
     palette, colormap = _palette(dataset, bands, interp)
     expanded = palette is not None and expand_palette

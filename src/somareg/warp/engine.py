@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -236,7 +237,10 @@ def _blocks(area: Block, side: int) -> Iterator[Block]:
 
 
 def _processing_tags(subject: Subject, kernel: Kernel, resolution: Resolution) -> dict[str, str]:
+    said = subject.reading.said()
+    read = {"SOMAREG_READING": json.dumps(said)} if said else {}
     return {
+        **read,
         "SOMAREG_VERSION": __version__,
         "SOMAREG_PROCESSING": "aligned to the reference image, resampled once from the original pixels",
         "SOMAREG_RESAMPLING": kernel,

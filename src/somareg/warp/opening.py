@@ -81,7 +81,7 @@ def open_subject(
             for note in mask.notes:
                 log.info(note)
             subject = replace(subject, read=masked(subject.read, mask.valid))
-        yield subject
+        yield replace(subject, reading=reading)
 
 
 def _from_file(

@@ -52,9 +52,14 @@ def reading_for(claims: Claims, estimate: Estimate, said: Reading) -> Reading:
     if matters and is_moving(claims, estimate):
         return _settled(said.over(remembered), [name for name in ("nodata", "mask") if getattr(said, name) is None])
     shared = Reading(gcp_method=remembered.gcp_method, assume_crs=remembered.assume_crs)
-    if not own:
+    if not own and said.nodata is None and remembered.nodata is not None:
         shared = replace(shared, nodata=remembered.nodata)
-    return _settled(said.over(shared), ["nodata"] if said.nodata is None else [])
+        log.warning(
+            "%s declares no nodata value; it is taken to be %g, as in the moving image (nan for none)",
+            claims.path or "the input",
+            remembered.nodata,
+        )
+    return _settled(said.over(shared), [])
 
 
 def make_reading(

@@ -14,7 +14,7 @@ from somareg.errors import ConfigError
 from somareg.geometry.resample import Kernel
 from somareg.io.source import Block
 from somareg.io.writer import GeotiffSpec, storable_dtype
-from somareg.types import BoolArray, Grid
+from somareg.types import BoolArray, Grid, Reading
 
 log = logging.getLogger("somareg.warp")
 
@@ -34,6 +34,7 @@ class Subject:
         alphas: indices of the alpha bands, from 0.
         is_shown_by_alpha: whether the last of them says what is valid: it is above 0 there.
         has_mask: whether a mask band says what is valid, whatever value a pixel has.
+        reading: how it is read.
         metadata: keyword arguments of `GeotiffSpec` that go into the output unchanged.
     """
 
@@ -47,6 +48,7 @@ class Subject:
     alphas: tuple[int, ...] = ()
     is_shown_by_alpha: bool = False
     has_mask: bool = False
+    reading: Reading = field(default_factory=Reading)
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def kernel(self, wanted: Kernel) -> Kernel:
