@@ -22,7 +22,7 @@ from tests import layouts
 SIDE, LOWEST = layouts.SIDE, layouts.LOWEST
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(layouts.layouts())
 def test_masks_equal_those_of_gdal(tmp_path_factory: pytest.TempPathFactory, layout: layouts.Layout) -> None:
     path = tmp_path_factory.mktemp("layout") / "a.img"

@@ -35,7 +35,7 @@ def masks(path: Path, nodata: float | None = None) -> np.ndarray:
         return source.read(bands=source.dataset.indexes)[1]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(layouts.layouts(), st.none() | st.sampled_from([0.0, 2.0, -1.0, 300.0]))
 def test_nothing_is_lost_and_nothing_made_up(
     tmp_path_factory: pytest.TempPathFactory, layout: layouts.Layout, nodata: float | None

@@ -6,6 +6,7 @@ flagged alpha decides, as in `gdalwarp`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NodataShadowWarning
 from rasterio.windows import Window
 
 from somareg.types import BoolArray
@@ -86,7 +88,10 @@ class Validity:
     def follows_alpha(self) -> bool:
         """Whether the last band is alpha and decides what is valid."""
         last = self.dataset.count
-        return last in self.alphas and MaskFlags.all_valid in self._flags[last - 1]
+        flags = self._flags[last - 1]
+        # The user's nodata value stands for the file's, behind which GDAL sees no alpha band.
+        told_otherwise = self.nodata is not None and MaskFlags.nodata in flags
+        return last in self.alphas and (MaskFlags.all_valid in flags or told_otherwise)
 
     @cached_property
     def _flags(self) -> tuple[list[MaskFlags], ...]:
@@ -121,8 +126,7 @@ class Validity:
         if MaskFlags.alpha in flags:  # of a band that the user calls imagery
             return ""
         if self.nodata is not None and MaskFlags.nodata in flags:
-            # The user's value stands for the file's, behind which GDAL sees no alpha band.
-            return "alpha" if self.dataset.count in self.alphas and band not in self.alphas else ""
+            return ""
         if MaskFlags.per_dataset in flags:
             return "shared"
         if MaskFlags.all_valid in flags:
@@ -134,7 +138,9 @@ class Validity:
         return np.asarray(self.dataset.read(self.alphas[-1], window=window, **_sized(size)) > 0)
 
     def _mask(self, band: int, window: Window | None, size: tuple[int, int] | None) -> BoolArray:
-        return np.asarray(self.dataset.read_masks(band, window=window, **_sized(size)) > 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NodataShadowWarning)  # `note` tells it
+            return np.asarray(self.dataset.read_masks(band, window=window, **_sized(size)) > 0)
 
 
 def flagged_alpha(dataset: Any) -> tuple[int, ...]:

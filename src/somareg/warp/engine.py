@@ -127,7 +127,7 @@ def apply_to_file(
         with write_geotiff_blocks(final, spec, overwrite=overwrite) as writer:
             for done, block in enumerate(blocks, 1):
                 data, mask = _warp_block(subject, plan, block, kernel)
-                writer.write(data, block, np.asarray(mask.any(axis=0)))
+                writer.write(data, block, np.asarray(mask[subject.own].any(axis=0)))
                 if progress is not None:
                     progress("warping", done / len(blocks))
     return final
@@ -145,7 +145,7 @@ def _placed_by(estimate: Estimate, reading: Reading) -> Estimate:
 def _in_memory(subject: Subject, data: NDArray[Any], mask: BoolArray, grid: Grid, tags: Mapping[str, str]) -> Raster:
     """The warped raster; alpha bands stand apart from the others."""
     kept = subject.metadata
-    own = [i for i in range(subject.count) if i not in subject.alphas]
+    own = subject.own
     seen = mask[own]
     joined: BoolArray = np.asarray(seen.all(axis=0))
     per_band: dict[str, Any] = {name: tuple(kept[name][i] for i in own) if kept[name] else () for name in _PER_BAND}

@@ -59,6 +59,11 @@ class Subject:
         return wanted
 
     @property
+    def own(self) -> list[int]:
+        """Indices of the bands that are not alpha; of all where there are no others."""
+        return [i for i in range(self.count) if i not in self.alphas] or list(range(self.count))
+
+    @property
     def fill(self) -> float:
         """Value written to invalid pixels; alpha bands hold 0 there."""
         if self.dtype.kind in "fc" and (self.nodata is None or self.has_mask):
