@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,6 +79,7 @@ class SceneImage:
         role: what messages call it.
         nodata: overrides the declared nodata value.
         bands: to show, from 1; default the first three, or the first.
+        named: bands that were named when the image was registered, see `open_source`.
 
     Attributes:
         grid: of the file.
@@ -88,10 +90,16 @@ class SceneImage:
     """
 
     def __init__(
-        self, path: Path, role: str, nodata: float | None = None, bands: tuple[int, ...] | None = None
+        self,
+        path: Path,
+        role: str,
+        nodata: float | None = None,
+        bands: tuple[int, ...] | None = None,
+        named: Sequence[int] | None = None,
     ) -> None:
         self._stack = ExitStack()
-        source = open_source(path, role=role, nodata=nodata, expand_palette=True, tell=False)  # the report has it all
+        said: dict[str, Any] = {"nodata": nodata, "bands": named}
+        source = open_source(path, role=role, **said, expand_palette=True, tell=False)  # the report has it all
         self._source = self._stack.enter_context(source)
         self._lock, self._base_lock = threading.Lock(), threading.Lock()
         self._palette = self._source.palette
