@@ -16,12 +16,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic import ValidatorFunctionWrapHandler as Check
 from pydantic_core import to_json, to_jsonable_python
 
 from somareg.errors import ConfigError
-from somareg.types import Modality, SarScale, TiePoints
+from somareg.types import Classes, Modality, SarScale, TiePoints
 
 Preset = Literal["fast", "base", "precise"]
 Search = Literal["local", "auto", "full"]
@@ -76,6 +77,26 @@ class RegisterConfig(BaseModel):
     reference_scale: SarScale = option("auto", "the same for a SAR reference", INPUT)
     moving_nodata: float | None = option(None, "value that means no data", INPUT, "VALUE")
     reference_nodata: float | None = option(None, "the same for the reference", INPUT, "VALUE")
+    moving_mask: str | None = option(
+        None,
+        "mask of the moving image in a file on any grid, 0 where it is invalid (docs/masks.md)",
+        INPUT,
+        "FILE",
+        accepts="str | Path | NDArray[Any] | None",
+    )
+    moving_mask_values: str | None = option(
+        None,
+        "classes of that mask that are invalid, such as 3,8-10 or bit3; the others are valid",
+        INPUT,
+        "LIST",
+        accepts="str | Sequence[int] | None",
+    )
+    reference_mask: str | None = option(
+        None, "the same for the reference", INPUT, "FILE", accepts="str | Path | NDArray[Any] | None"
+    )
+    reference_mask_values: str | None = option(
+        None, "the same for the reference's mask", INPUT, "LIST", accepts="str | Sequence[int] | None"
+    )
     assume_crs: str | None = option(None, "CRS of the image that declares none", INPUT, "EPSG:N")
     gcp_method: GcpMethod = option(
         "auto",
@@ -138,7 +159,18 @@ class RegisterConfig(BaseModel):
             ) from error
         return bands
 
-    @field_validator("model", "tie_points", mode="before")
+    @field_validator("moving_mask_values", "reference_mask_values", mode="before")
+    @classmethod
+    def _classes(cls, given: Any, info: ValidationInfo) -> str | None:
+        """Classes of a mask, from a text, a number or a list."""
+        try:
+            return None if given is None else str(Classes.parse(given))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{info.field_name}: {_shown(given)} is not a list of classes, such as 3,8-10 or bit3,bit4"
+            ) from error
+
+    @field_validator("model", "tie_points", "moving_mask", "reference_mask", mode="before")
     @classmethod
     def _path(cls, given: Any) -> Any:
         return str(given) if isinstance(given, Path) else given
@@ -158,6 +190,10 @@ class RegisterOptions(TypedDict, total=False):
     reference_scale: SarScale
     moving_nodata: float | None
     reference_nodata: float | None
+    moving_mask: str | Path | NDArray[Any] | None
+    moving_mask_values: str | Sequence[int] | None
+    reference_mask: str | Path | NDArray[Any] | None
+    reference_mask_values: str | Sequence[int] | None
     assume_crs: str | None
     gcp_method: GcpMethod
     preset: Preset

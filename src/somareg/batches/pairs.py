@@ -121,9 +121,9 @@ def _pair(header: list[str], row: list[str], file: Path, line: int) -> BatchPair
         if not cells[role]:
             raise InputError(f"{where} names no {role} image")
     options: dict[str, Any] = {name: cell for name, cell in cells.items() if cell and name not in _COLUMNS}
-    for column in ("tie_points", "model"):
+    for column in ("tie_points", "model", "moving_mask", "reference_mask"):
         text = str(options.get(column, ""))
-        if column == "tie_points" or text.lower().endswith(".safetensors"):
+        if column != "model" or text.lower().endswith(".safetensors"):
             options |= {column: _absolute(text, file.parent)} if text else {}
     try:
         make_config(options)

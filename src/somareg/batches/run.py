@@ -19,6 +19,7 @@ from somareg.io.atomic import check_writable, output_folder
 from somareg.io.folders import keep_inputs, make_folder, without_inputs
 from somareg.io.inputs import file_of, locate
 from somareg.io.lock import folder_lock
+from somareg.io.masks import absolute, check_mask_values
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
@@ -120,7 +121,12 @@ def planned(
 def _job(pair: BatchPair, folder: Path, options: Mapping[str, Any], *, force: bool, stac: bool) -> PairJob:
     both = {**options, **pair.options}
     try:
-        check_use(make_config(both))
+        cfg = make_config(both)
+        check_use(cfg)
+        for name in ("moving_mask", "reference_mask"):
+            mask = getattr(cfg, name)
+            check_mask_values(mask, getattr(cfg, f"{name}_values"), f"{name}_values")
+            both |= {} if mask is None else {name: absolute(mask)}
     except SomaregError as error:
         raise type(error)(f"pair '{pair.name}': {error}") from error
     return PairJob(pair.moving, pair.reference, str((folder / pair.name).absolute()), both, force, stac)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError, guarded
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.io.ground_control import read_control
+from somareg.io.reading import READING_TAG, reading_of_tags, reading_tags
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.text import parse_json
 from somareg.io.writer import write_geotiff
@@ -46,7 +47,7 @@ def write_displacement(
     Args:
         path: output file.
         displacement: on the reference grid, pixels; or with `step` on `coarser_grid` of it, still reference pixels.
-        estimate: its grids go into the tags.
+        estimate: its grids, and how the moving image was read, go into the tags.
         affine_matrix: (2, 3) the global affine of the correction, which continues it outside the grid.
         tags: more dataset-level metadata.
         step: reference pixels per pixel of the file.
@@ -80,6 +81,7 @@ def estimate_tags(
         "SOMAREG_REFERENCE_GRID": json.dumps(asdict(estimate.reference)),
         "SOMAREG_MOVING_GRID": json.dumps(asdict(estimate.moving)),
     }
+    tags |= reading_tags(estimate)
     if affine_matrix is not None:
         tags["SOMAREG_AFFINE"] = json.dumps(np.asarray(affine_matrix, float).tolist())
     if step > 1:
@@ -125,7 +127,13 @@ def read_estimate(path: str | Path) -> Estimate:
             raise InputError(f"{file} is {source.grid.width} x {source.grid.height} px but its tags say another size")
         affine = _affine(tags, file)
         correction = read_correction(source, affine, step)
-    return Estimate(correction, reference, moving)
+        try:
+            reading, sha256 = reading_of_tags(tags)
+        except ValueError as error:
+            raise InputError(
+                f"{file} has a malformed tag {READING_TAG}; write it anew with somareg register"
+            ) from error
+    return Estimate(correction, reference, moving, reading, sha256)
 
 
 def node_step(tags: Mapping[str, str], file: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import rasterio
 
@@ -12,7 +12,8 @@ from somareg.config import RegisterConfig
 from somareg.io import check_overlap, georeference
 from somareg.io.inputs import Located, OpenImage, open_image
 from somareg.io.source import Block
-from somareg.types import BoolArray, Transform
+from somareg.preprocess.normalise import check_bands, choose_bands
+from somareg.types import BoolArray, Raster, Transform
 
 CACHE_MB = 192
 
@@ -50,7 +51,13 @@ def open_images(
     *,
     again: bool = False,
 ) -> Iterator[Images]:
-    """Open both images and join their georeferences; `masks` are of moving and reference, `again`: see `open_image`.
+    """Open both images, choose the bands that are matched and join the georeferences.
+
+    Args:
+        moving, reference: as `locate` gives them.
+        cfg: settings.
+        masks: of moving and reference in memory, see `open_image`.
+        again: see `open_image`.
 
     Raises:
         ConfigError, ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError, NoOverlapError: see
@@ -58,9 +65,11 @@ def open_images(
     """
     with (
         bounded_cache(),
-        open_image(moving, "moving", masks[0], cfg, again=again) as away,
-        open_image(reference, "reference", masks[1], cfg, again=again) as here,
+        open_image(moving, "moving", masks[0], cfg, again=again) as moving_image,
+        open_image(reference, "reference", masks[1], cfg, again=again) as reference_image,
     ):
+        away = matched(moving_image, "moving", cfg.moving_bands)
+        here = matched(reference_image, "reference", cfg.reference_bands)
         if not (here.grid.is_georeferenced and away.grid.is_georeferenced):
             for image in (away, here):  # all of it will be read
                 image.check_size(Block(0, 0, image.grid.width, image.grid.height), cfg.max_pixels)
@@ -69,3 +78,27 @@ def open_images(
         if here.grid.is_georeferenced:
             check_overlap(here.grid, away.grid, names)
         yield Images(away, here, georef)
+
+
+def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None) -> OpenImage:
+    """The image with the bands that are matched: the wanted ones, by their numbers in the file, else `choose_bands`.
+
+    Raises:
+        ConfigError: a band that it does not have.
+    """
+    facts = image.facts
+    own = len(image.numbers)
+    if wanted:
+        check_bands(wanted, image.most, facts.name)
+        bands = wanted
+    else:
+        bands = tuple(image.numbers[i - 1] for i in choose_bands(own, None, facts.descriptions))
+    if own > len(bands):
+        note = f"{role}: matched on band {', '.join(map(str, bands))} of {own}"
+        image = replace(image, facts=replace(facts, notes=(*facts.notes, note)))
+    return image.matched_on(bands)
+
+
+def all_bands(raster: Raster) -> tuple[int, ...]:
+    """Numbers of the bands of an image of which only those that are matched were read."""
+    return tuple(range(1, raster.count + 1))

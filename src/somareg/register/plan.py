@@ -70,7 +70,7 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
             chosen = chosen.on((height, width), (height, width) if ground.is_placed else there)
             work = {"working_size": f"{width} x {height} px (1/{factor} of the reference)"}
             read = sum(
-                block.width * block.height * image.facts.count * image.facts.dtype.itemsize
+                block.width * block.height * len(image.bands) * image.facts.dtype.itemsize
                 for block, image in ((ground.reference, images.reference), (ground.moving, images.moving))
             )
             memory = width * height * WHOLE_BYTES + read + _given_out(grid, cfg, ground)

@@ -12,14 +12,14 @@ import numpy as np
 from somareg.config import did_you_mean
 from somareg.errors import ConfigError, EstimationError, guarded
 from somareg.io.atomic import check_writable, output_folder
-from somareg.io.dataarray import need_rioxarray, to_dataarray
+from somareg.io.dataarray import kept_attributes, need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
 from somareg.io.folders import check_free_space, keep_inputs
 from somareg.io.lock import FolderLock
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
-from somareg.types import Header, Progress, Raster, Result, TiePoints
+from somareg.types import Header, Progress, Raster, Reading, Result, TiePoints
 from somareg.warp.engine import apply, apply_to_file
 
 QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
@@ -74,7 +74,10 @@ def spare_inputs(folder: Path, inputs: Mapping[str, str | Path | None], settings
 def convert(result: Result, what: str, *, force: bool = False) -> Any:
     """An output as xarray.DataArray; see `Result.to_xarray`."""
     need_rioxarray()
-    facts = {"somareg_verdict": result.verdict.decision, "somareg_predicted_rmse_px": result.predicted_rmse_px}
+    facts: dict[str, Any] = {
+        "somareg_verdict": result.verdict.decision,
+        "somareg_predicted_rmse_px": result.predicted_rmse_px,
+    }
     like = result.reference.origin
     if what == "displacement":
         field = result.displacement
@@ -88,10 +91,17 @@ def convert(result: Result, what: str, *, force: bool = False) -> Any:
         raise EstimationError(
             f"the verdict is no-go ({result.verdict.reasons[0]}); use force=True to have the aligned image all the same"
         )
-    settings = result.settings
-    sampling = {"resampling": settings["resampling"], "nodata": settings["moving_nodata"]}
-    aligned = apply(_pixels(result.moving), result.estimate, **sampling)
-    return to_dataarray(aligned, like=like, name="aligned", **facts)
+    aligned = apply(_pixels(result.moving), **_as_read(result), resampling=result.settings["resampling"])
+    return to_dataarray(aligned, like=like, name="aligned", kept=kept_attributes(result.moving.origin), **facts)
+
+
+def _as_read(result: Result) -> dict[str, Any]:
+    """Estimate and reading for the moving image itself, which nothing has to be known by."""
+    estimate = result.estimate
+    reading = estimate.reading
+    if isinstance(result.moving, Raster):  # its mask is applied
+        reading = replace(reading, mask=None, mask_values=None)
+    return {"estimate": replace(estimate, reading=Reading()), "reading": reading}
 
 
 def _write(result: Result, place: Path, tell: Progress, *, force: bool) -> None:
@@ -107,14 +117,15 @@ def _write(result: Result, place: Path, tell: Progress, *, force: bool) -> None:
         tell("warping", 0.0)
         outputs[ALIGNED] = apply_to_file(
             _pixels(moving),
-            result.estimate,
-            place / ALIGNED,
+            out_path=place / ALIGNED,
+            **_as_read(result),
             resampling=result.settings["resampling"],
-            nodata=result.settings["moving_nodata"],
             progress=lambda stage, share: tell(stage, 0.9 * share),
         )
     tell("writing tie points", 0.92)
-    outputs["tie_points.geojson"] = write_tie_points(place / "tie_points.geojson", result.tie_points, reference=grid)
+    outputs["tie_points.geojson"] = write_tie_points(
+        place / "tie_points.geojson", result.tie_points, reference=grid, estimate=result.estimate
+    )
     few = thin_out(result.tie_points, QGIS_POINTS)
     outputs["gcps.points"] = write_tie_points(place / "gcps.points", few, reference=grid, moving=moving.grid)
     tell("writing report", 0.95)

@@ -12,6 +12,8 @@ from somareg.config import RegisterConfig, to_mapping
 from somareg.errors import EstimationError, UnsupportedError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.geometry.field import LatticeValues
+from somareg.io.masks import mask_file
+from somareg.io.raster import file_sha256
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.posterior import FLOOR_PX2
@@ -241,6 +243,7 @@ def _binding(images: Images, cfg: RegisterConfig, sizes: SceneCfg, chosen: Chose
         "somareg": __version__,
         "moving": images.moving.facts.sha256,
         "reference": images.reference.facts.sha256,
+        "masks": [path and file_sha256(mask_file(path, "")) for path in (cfg.moving_mask, cfg.reference_mask)],
         "options": cfg.model_dump(mode="json", exclude={"device", "resampling", "local", "max_pixels", "extent"}),
         "scene": to_mapping(sizes),
         "weights": chosen.settings["model_sha256"],

@@ -7,7 +7,8 @@ coordinate is a pixel **centre**; `displacement` is the backward map on the refe
 Nothing here imports torch or rasterio.
 """
 
-from somareg.types.estimates import Displacement, Estimate, TiePoints, Transform
+from somareg.types.classes import Classes
+from somareg.types.estimates import IN_MEMORY, Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import ControlPoints, Grid, Header, Raster, StacOrigin
 from somareg.types.kinds import (
     IDENTITY,
@@ -24,8 +25,10 @@ from somareg.types.results import Assessment, Previews, Quality, Result, Verdict
 
 __all__ = [
     "IDENTITY",
+    "IN_MEMORY",
     "Assessment",
     "BoolArray",
+    "Classes",
     "ControlMethod",
     "ControlPoints",
     "Decision",
@@ -40,6 +43,7 @@ __all__ = [
     "Progress",
     "Quality",
     "Raster",
+    "Reading",
     "Result",
     "SarScale",
     "StacOrigin",

@@ -145,7 +145,8 @@ class Scene:
         estimate = self.folder.estimate
         expected = estimate.moving if role == "moving" else estimate.reference
         try:
-            image = SceneImage(path, role, nodata)
+            named = self.folder.record.settings.get(f"{role}_bands")
+            image = SceneImage(path, role, nodata, named=named if isinstance(named, list) else None)
         except SomaregError as error:
             self.notes.append(f"{IMAGE_NAMES[name]} is not shown: {error}")
             return

@@ -13,13 +13,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from somareg.errors import ConfigError, guarded
+from somareg.errors import ConfigError, InputError, guarded
 from somareg.io.folders import keep_inputs
+from somareg.io.reading import reading_of, reading_record
 from somareg.io.source import check_local_file
 from somareg.tiepoints.formats.point_pairs import (
     ImageLike,
@@ -28,7 +29,7 @@ from somareg.tiepoints.formats.point_pairs import (
     known_images,
     to_tie_points,
 )
-from somareg.types import TiePoints
+from somareg.types import Estimate, Reading, TiePoints
 
 __all__ = ["SUFFIXES", "Conversion", "ImageLike", "convert_tie_points", "read_tie_points", "write_tie_points"]
 
@@ -99,6 +100,7 @@ def write_tie_points(
     *,
     reference: ImageLike | None = None,
     moving: ImageLike | None = None,
+    estimate: Estimate | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write tie points; the file appears whole or not at all.
@@ -108,6 +110,7 @@ def write_tie_points(
         points: for example `Result.tie_points`.
         reference, moving: the two images. Map coordinates need the reference, QGIS points both, and control points in
             a GeoTIFF or VRT the moving image as a file.
+        estimate: GeoJSON holds how its moving image was read, too, and `estimate_from_points` takes it from there.
         overwrite: replace an existing file.
 
     Returns:
@@ -122,8 +125,27 @@ def write_tie_points(
     write = _function(file, 2)
     images = known_images(reference, moving)
     keep_inputs((file,), _files_of(images))
+    if estimate is not None:
+        images = replace(images, moving_reading=reading_record(estimate))
     write(file, from_tie_points(points), images, overwrite=overwrite)
     return file
+
+
+def moving_reading(path: str | Path) -> tuple[Reading, str]:
+    """How the moving image of tie points was read, and its checksum; nothing in files that do not tell.
+
+    Raises:
+        ReadError, UnsupportedError: no local file.
+        InputError: malformed.
+    """
+    file = check_local_file(path, "tie point")
+    if SUFFIXES.get(file.suffix.lower(), ("",))[0] != "geojson":
+        return Reading(), ""
+    told = import_module(f"{__name__}.geojson").reading(file)
+    try:
+        return (Reading(), "") if told is None else reading_of(told)
+    except ValueError as error:
+        raise InputError(f"{file}: what it says of how the moving image was read is malformed ({error})") from error
 
 
 @guarded
