@@ -17,13 +17,11 @@ from somareg.io import (
     check_overlap,
     from_array,
     georeference,
-    ground_pixel_size,
     lonlat_bounds,
-    metres_per_pixel,
 )
 from somareg.types import Grid
 
-WKT = {code: CRS.from_epsg(code).to_wkt() for code in (4326, 3395, 3857, 32632, 32633, 32601, 2263)}
+WKT = {code: CRS.from_epsg(code).to_wkt() for code in (4326, 3395, 3857, 32632, 32633, 32601)}
 
 
 def utm(width=400, height=300, size=10.0, x=500000.0, y=5000000.0, code=32632):
@@ -142,17 +140,3 @@ def test_no_overlap_prints_both_bounds_in_degrees():
 def test_wrong_but_valid_crs_does_not_crash():
     with pytest.raises(NoOverlapError):
         check_overlap(utm(), dataclasses.replace(utm(), crs=WKT[3857]))
-
-
-def test_true_ground_metres():
-    assert metres_per_pixel(Grid(9, 9)) is None
-    assert metres_per_pixel(utm()) == pytest.approx(10 / 0.9996, rel=2e-4)
-    # One degree on the ellipsoid at 45 N: 78.8468 km of longitude, 111.1318 km of latitude.
-    x, y = ground_pixel_size(Grid(100, 100, (1e-4, 0, 9 - 5e-3, 0, -1e-4, 45 + 5e-3), WKT[4326]))
-    assert x == pytest.approx(7.88468, rel=1e-4) and y == pytest.approx(11.11318, rel=1e-4)
-    for code in (3395, 3857):  # Mercator stretches by about 1 / cos(latitude)
-        e, n = reproject(CRS.from_epsg(4326), CRS.from_epsg(code), [9], [60])
-        grid = Grid(100, 100, (10, 0, e[0] - 500, 0, -10, n[0] + 500), WKT[code])
-        assert metres_per_pixel(grid) == pytest.approx(5.0, rel=0.01)
-    feet = Grid(100, 100, (10, 0, 985000, 0, -10, 200000), WKT[2263])
-    assert metres_per_pixel(feet) == pytest.approx(3.048, rel=1e-3)

@@ -19,6 +19,7 @@ from somareg.errors import InputError, ReadError, UnsupportedError
 from somareg.report import Report, build_record, load_report
 from somareg.report.record import crs_name, plain, residual_vectors
 from somareg.types import Result
+from tests.figures import on_squares
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -95,7 +96,7 @@ def test_nan_and_infinity_become_null(build: Callable[..., Result], tmp_path: Pa
     moving = replace(result.moving, nodata=math.nan)
     result = replace(
         result,
-        quality=broken,
+        quality=on_squares(broken, 10.0, math.nan),
         moving=moving,
         settings={"deep": [{"x": math.nan}, np.int64(3)]},
         timings={"a": math.nan},

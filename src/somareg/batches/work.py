@@ -70,12 +70,11 @@ def do_pair(job: PairJob) -> PairDone:
         **options,
     )
     quality = result.quality
-    scale = quality.metres_per_pixel
     return PairDone(
         verdict=result.verdict.decision,
         probability=result.verdict.probability,
         predicted_rmse_px=quality.predicted_rmse_px,
-        predicted_rmse_m=None if scale is None else quality.predicted_rmse_px * scale,
+        predicted_rmse_m=quality.metres.predicted_rmse_m if quality.metres else None,
         misregistration_px=quality.shift_before_px,
         files=(
             FileMark(str(_path(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),

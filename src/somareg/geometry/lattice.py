@@ -28,6 +28,29 @@ def jacobian_at(transform: PointMap, xy: tuple[float, float], step: float = 1.0)
     return np.stack([(right - left) / (2 * step), (below - above) / (2 * step)], axis=-1)
 
 
+def jacobian_between(to_moving: Transform, reference: tuple[int, int], moving: tuple[int, int]) -> FloatArray:
+    """2x2 Jacobian of a map from reference to moving pixels, where both images show the same ground.
+
+    That is the centre of the smaller image, if it lies in the other one: far away from it a projection may have no
+    answer, or quite another one.
+
+    Args:
+        to_moving: the map.
+        reference, moving: (height, width) of the images.
+
+    Returns:
+        The Jacobian; NaN where the map has no answer at the centre of either image.
+    """
+    middles = (np.array([[(width - 1) / 2, (height - 1) / 2]]) for height, width in (reference, moving))
+    here, there = next(middles), next(middles)
+    claimed = to_moving.inverse(there)  # of the moving image, on the reference
+    for place, xy, (height, width) in ((claimed, claimed, reference), (here, to_moving(here), moving)):
+        if ((xy >= -0.5) & (xy < np.array([width, height]) - 0.5)).all():
+            return jacobian_at(to_moving, (float(place[0, 0]), float(place[0, 1])))
+    jacobian = jacobian_at(to_moving, (float(claimed[0, 0]), float(claimed[0, 1])))
+    return jacobian if np.isfinite(jacobian).all() else jacobian_at(to_moving, (float(here[0, 0]), float(here[0, 1])))
+
+
 def on_lattice(
     transform: Transform,
     bounds: tuple[float, float, float, float],

@@ -206,7 +206,7 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
     result = register(moving, reference, **arguments)
     quality = result.quality
     rms = quality.shift_before_px
-    metres = None if quality.metres_per_pixel is None else rms * quality.metres_per_pixel
+    metres = quality.metres.shift_before_m if quality.metres else None
     verdict = result.verdict
     if verdict.decision == "go":
         if rms <= ALIGNED_PX:

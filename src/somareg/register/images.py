@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import rasterio
 
@@ -12,7 +13,10 @@ from somareg.config import RegisterConfig
 from somareg.io import check_overlap, georeference
 from somareg.io.inputs import Located, OpenImage, open_image
 from somareg.io.source import Block
-from somareg.types import BoolArray, Transform
+from somareg.io.unnamed import in_one_system
+from somareg.types import BoolArray, Grid, Transform
+
+log = logging.getLogger("somareg.register")
 
 CACHE_MB = 192
 
@@ -61,6 +65,7 @@ def open_images(
         open_image(moving, "moving", masks[0], cfg, again=again) as away,
         open_image(reference, "reference", masks[1], cfg, again=again) as here,
     ):
+        here, away = _in_one_system(here, away)
         if not (here.grid.is_georeferenced and away.grid.is_georeferenced):
             for image in (away, here):  # all of it will be read
                 image.check_size(Block(0, 0, image.grid.width, image.grid.height), cfg.max_pixels)
@@ -69,3 +74,17 @@ def open_images(
         if here.grid.is_georeferenced:
             check_overlap(here.grid, away.grid, names)
         yield Images(away, here, georef)
+
+
+def _in_one_system(reference: OpenImage, moving: OpenImage) -> tuple[OpenImage, OpenImage]:
+    """Both images on grids that geotransforms without a CRS may place; see `somareg.io.unnamed.in_one_system`."""
+    names = reference.facts.name, moving.facts.name
+    here, there, note = in_one_system(reference.grid, moving.grid, names)
+    if not note:
+        return reference, moving
+    log.warning(note)
+    return _on(reference, here), _on(moving, there, note)
+
+
+def _on(image: OpenImage, grid: Grid, *notes: str) -> OpenImage:
+    return replace(image, facts=replace(image.facts, grid=grid, notes=(*image.facts.notes, *notes)))

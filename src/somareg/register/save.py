@@ -89,7 +89,8 @@ def _write(result: Result, place: Path, tell: Progress, *, force: bool) -> None:
             progress=lambda stage, share: tell(stage, 0.9 * share),
         )
     tell("writing tie points", 0.92)
-    outputs["tie_points.geojson"] = write_tie_points(place / "tie_points.geojson", result.tie_points, reference=grid)
+    known: dict[str, Any] = {"reference": grid, "correction": result.correction}
+    outputs["tie_points.geojson"] = write_tie_points(place / "tie_points.geojson", result.tie_points, **known)
     few = thin_out(result.tie_points, QGIS_POINTS)
     outputs["gcps.points"] = write_tie_points(place / "gcps.points", few, reference=grid, moving=moving.grid)
     tell("writing report", 0.95)

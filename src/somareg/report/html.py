@@ -66,6 +66,7 @@ def page_environment(*packages: str) -> Environment:
         "px": words.pixels,
         "m": words.metres,
         "both_units": words.length,
+        "on_ground": words.on_ground,
         "percent": words.percent,
         "file_size": words.file_size,
         "short_name": short_name,

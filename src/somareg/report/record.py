@@ -92,7 +92,8 @@ class AffineRecord(_Model):
 class Figures(_Model):
     """The lengths a reader asks for first."""
 
-    metres_per_pixel: Number
+    metres_per_pixel: Number = Field(description="of a reference pixel, RMS over all directions")
+    pixel_m: tuple[float, float] | None = Field(default=None, description="its upper and left edge, metres")
     misregistration_before: Length = Field(description="RMS displacement found")
     predicted_rmse: Length = Field(description="calibrated expected error after alignment")
     predicted_ce90: Length = Field(description="calibrated radius that holds 90 % of the errors")
@@ -101,6 +102,12 @@ class Figures(_Model):
     residual_ce90: Length = Field(description="90th percentile of the same distances")
     forward_backward: Length
     split_half: Length
+
+    @property
+    def edges_m(self) -> tuple[float, float] | None:
+        """Upper and left edge of a reference pixel, metres; earlier reports hold one number for both."""
+        scale = self.metres_per_pixel
+        return self.pixel_m or (None if scale is None else (scale, scale))
 
 
 class TiePointRecord(_Model):
@@ -236,35 +243,38 @@ def residual_vectors(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _figures(result: Result) -> Figures:
-    quality, scale = result.quality, result.quality.metres_per_pixel
+    quality, ground = result.quality, result.quality.metres
     kept = result.tie_points.residual_px[result.tie_points.inlier]
+
+    def both(name: str) -> Length:
+        return Length(px=getattr(quality, f"{name}_px"), m=getattr(ground, f"{name}_m", None))
+
+    ce90 = float(np.percentile(kept, 90)) if len(kept) else math.nan
     return Figures(
-        metres_per_pixel=scale,
-        misregistration_before=_length(quality.shift_before_px, scale),
-        predicted_rmse=_length(quality.predicted_rmse_px, scale),
-        predicted_ce90=_length(quality.predicted_ce90_px, scale),
-        local_rms=_length(quality.local_rms_px, scale),
-        residual_median=_length(quality.residual_median_px, scale),
-        residual_ce90=_length(float(np.percentile(kept, 90)) if len(kept) else math.nan, scale),
-        forward_backward=_length(quality.forward_backward_px, scale),
-        split_half=_length(quality.split_half_px, scale),
+        metres_per_pixel=quality.metres_per_pixel,
+        pixel_m=ground.pixel_m if ground else None,
+        misregistration_before=both("shift_before"),
+        predicted_rmse=both("predicted_rmse"),
+        predicted_ce90=both("predicted_ce90"),
+        local_rms=both("local_rms"),
+        residual_median=both("residual_median"),
+        residual_ce90=Length(px=ce90, m=ground.residual_ce90_m if ground else None),
+        forward_backward=both("forward_backward"),
+        split_half=both("split_half"),
     )
 
 
 def _affine_record(result: Result) -> AffineRecord:
     quality = result.quality
+    shift_m = quality.metres.shift_m if quality.metres else (None, None)
     return AffineRecord(
         matrix=plain(np.asarray(getattr(result.affine, "matrix", np.full((2, 3), np.nan)))),
         rotation_deg=quality.rotation_deg,
         scale=quality.scale,
         shear_deg=quality.shear_deg,
-        shift_x=_length(quality.shift_px[0], quality.metres_per_pixel),
-        shift_y=_length(quality.shift_px[1], quality.metres_per_pixel),
+        shift_x=Length(px=quality.shift_px[0], m=shift_m[0]),
+        shift_y=Length(px=quality.shift_px[1], m=shift_m[1]),
     )
-
-
-def _length(px: float, metres_per_pixel: float | None) -> Length:
-    return Length(px=px, m=None if metres_per_pixel is None else px * metres_per_pixel)
 
 
 def _input_record(raster: Raster | Header) -> InputRecord:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from somareg.errors import ConfigError, OutputError
 from somareg.io.source import check_local_file
 from somareg.tiepoints.formats.point_pairs import ImageLike, from_tie_points, known_images, to_tie_points
-from somareg.types import TiePoints
+from somareg.types import TiePoints, Transform
 
 __all__ = ["SUFFIXES", "Conversion", "ImageLike", "convert_tie_points", "read_tie_points", "write_tie_points"]
 
@@ -90,6 +90,7 @@ def write_tie_points(
     *,
     reference: ImageLike | None = None,
     moving: ImageLike | None = None,
+    correction: Transform | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write tie points; the file appears whole or not at all.
@@ -99,6 +100,8 @@ def write_tie_points(
         points: for example `Result.tie_points`.
         reference, moving: the two images. Map coordinates need the reference, QGIS points both, and control points in
             a GeoTIFF or VRT the moving image as a file.
+        correction: `Result.correction`, which gives residuals the direction that their length in metres depends on;
+            without it that length is the RMS over all directions.
         overwrite: replace an existing file.
 
     Returns:
@@ -111,7 +114,8 @@ def write_tie_points(
     """
     file = Path(path)
     write = _function(file, 2)
-    write(file, from_tie_points(points), known_images(reference, moving), overwrite=overwrite)
+    images = replace(known_images(reference, moving), correction=correction)
+    write(file, from_tie_points(points), images, overwrite=overwrite)
     return file
 
 

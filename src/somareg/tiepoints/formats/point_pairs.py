@@ -14,9 +14,11 @@ from typing import Any, Literal
 import numpy as np
 
 from somareg.errors import GeoreferenceError, InputError
-from somareg.io.georef import georeference, parse_crs, reproject
+from somareg.io.crs import parse_crs, reproject
+from somareg.io.georef import georeference
 from somareg.io.source import open_source
-from somareg.types import BoolArray, FloatArray, Grid, Header, Raster, TiePoints
+from somareg.io.unnamed import in_one_system
+from somareg.types import BoolArray, FloatArray, Grid, Header, Raster, TiePoints, Transform
 
 Role = Literal["reference", "moving"]
 Space = Literal["pixel", "map"]
@@ -31,12 +33,14 @@ class Images:
     Attributes:
         reference, moving: None where not given.
         reference_file, moving_file: None where the grid came without a file.
+        correction: what the points were fitted by; None where that is not known.
     """
 
     reference: Grid | None = None
     moving: Grid | None = None
     reference_file: Path | None = None
     moving_file: Path | None = None
+    correction: Transform | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +68,10 @@ class Places:
             return self.xy
         if grid is None:
             raise InputError(f"{file} holds map coordinates of the {role} image; give that image with --{role}")
-        if grid.crs is None:
+        if grid.crs is None and (self.crs is not None or not grid.unnamed_crs):
             raise GeoreferenceError(f"{file} holds map coordinates, but the {role} image has no CRS (--assume-crs)")
         there = self.xy
-        if self.crs is not None and parse_crs(self.crs) != parse_crs(grid.crs):
+        if self.crs is not None and grid.crs is not None and parse_crs(self.crs) != parse_crs(grid.crs):
             there = reproject(there, self.crs, grid.crs)
         return grid.to_pixel(there)
 
@@ -180,8 +184,10 @@ def known_images(reference: ImageLike | None, moving: ImageLike | None) -> Image
     Raises:
         ReadError, UnsupportedError, GeoreferenceError: a file cannot be opened, see `open_source`.
     """
-    here, there = _known(reference, "reference"), _known(moving, "moving")
-    return Images(here[0], there[0], here[1], there[1])
+    (here, here_file), (there, there_file) = _known(reference, "reference"), _known(moving, "moving")
+    if here is not None and there is not None:
+        here, there, _ = in_one_system(here, there)
+    return Images(here, there, here_file, there_file)
 
 
 def _known(image: ImageLike | None, role: str) -> tuple[Grid | None, Path | None]:
