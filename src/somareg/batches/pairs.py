@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import Any
 
 from somareg.config import RegisterConfig, did_you_mean, make_config
 from somareg.errors import ConfigError, InputError, ReadError
-from somareg.io.source import REMOTE
+from somareg.io.paths import REMOTE, split, whole_path
 from somareg.io.text import read_text
 
 MAX_TABLE_MIB = 64
@@ -139,9 +138,9 @@ def _given(moving: str | Path, reference: str | Path) -> BatchPair:
 
 def _absolute(text: str, folder: Path) -> str:
     """A path that means the same everywhere; what is no local path stays as it is, for `open_source` to refuse."""
-    if REMOTE.match(text):
+    if REMOTE.match(text) and not split(text, folder)[1]:
         return text
-    return os.path.abspath(folder / Path(text).expanduser())  # noqa: PTH100 - links stay links
+    return whole_path(text, folder)
 
 
 def _match_folders(moving: Path, reference: Path) -> list[BatchPair]:

@@ -31,8 +31,8 @@ def jacobian_at(transform: PointMap, xy: tuple[float, float], step: float = 1.0)
 def jacobian_between(to_moving: Transform, reference: tuple[int, int], moving: tuple[int, int]) -> FloatArray:
     """2x2 Jacobian of a map from reference to moving pixels, where both images show the same ground.
 
-    That is the centre of the smaller image, if it lies in the other one: far away from it a projection may have no
-    answer, or quite another one.
+    That is the centre of the moving image, or that of the reference where only this one lies in the other image: far
+    away a projection may have no answer, or quite another one.
 
     Args:
         to_moving: the map.
@@ -41,14 +41,17 @@ def jacobian_between(to_moving: Transform, reference: tuple[int, int], moving: t
     Returns:
         The Jacobian; NaN where the map has no answer at the centre of either image.
     """
-    middles = (np.array([[(width - 1) / 2, (height - 1) / 2]]) for height, width in (reference, moving))
-    here, there = next(middles), next(middles)
+    here, there = (np.array([[(width - 1) / 2, (height - 1) / 2]]) for height, width in (reference, moving))
     claimed = to_moving.inverse(there)  # of the moving image, on the reference
-    for place, xy, (height, width) in ((claimed, claimed, reference), (here, to_moving(here), moving)):
-        if ((xy >= -0.5) & (xy < np.array([width, height]) - 0.5)).all():
-            return jacobian_at(to_moving, (float(place[0, 0]), float(place[0, 1])))
-    jacobian = jacobian_at(to_moving, (float(claimed[0, 0]), float(claimed[0, 1])))
-    return jacobian if np.isfinite(jacobian).all() else jacobian_at(to_moving, (float(here[0, 0]), float(here[0, 1])))
+    is_common = _inside(claimed, reference), _inside(to_moving(here), moving)
+    places = (here, claimed) if is_common == (False, True) else (claimed, here)
+    both = [jacobian_at(to_moving, (float(place[0, 0]), float(place[0, 1]))) for place in places]
+    return both[0] if np.isfinite(both[0]).all() else both[1]
+
+
+def _inside(xy: FloatArray, shape: tuple[int, int]) -> bool:
+    """Whether a point (1, 2) lies in an image (height, width)."""
+    return bool(((xy >= -0.5) & (xy < np.array(shape[::-1]) - 0.5)).all())
 
 
 def on_lattice(

@@ -65,6 +65,17 @@ def is_plane(crs: CRS) -> bool:
     return not (crs.is_geographic or crs.is_projected) and _root(crs).get("type") == "EngineeringCRS"
 
 
+def same_crs(first: str | None, second: str | None) -> bool:
+    """Whether two CRSs mean the same; of local systems, which nothing else defines, the names count too."""
+    one, other = parse_crs(first), parse_crs(second)
+    return bool(one == other) and (not is_plane(one) or name_of(str(first)) == name_of(str(second)))
+
+
+def name_of(crs: str) -> str:
+    """What a CRS calls itself."""
+    return crs.split('"')[1][:60] if '"' in crs else crs[:60]
+
+
 def places_images(crs: CRS) -> bool:
     """Whether its coordinates can be those of pixels; heights and coordinates in space cannot."""
     return bool(crs.is_geographic or crs.is_projected) or is_plane(crs)

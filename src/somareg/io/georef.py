@@ -11,7 +11,18 @@ import numpy as np
 
 from somareg.errors import ConfigError, GeoreferenceError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
-from somareg.io.crs import LONLAT, is_of_earth, is_plane, near_turn, parse_crs, places_images, reproject, turn_of
+from somareg.io.crs import (
+    LONLAT,
+    is_of_earth,
+    is_plane,
+    name_of,
+    near_turn,
+    parse_crs,
+    places_images,
+    reproject,
+    same_crs,
+    turn_of,
+)
 from somareg.types import IDENTITY, BoolArray, FloatArray, Grid, Header, Raster, Transform
 
 Facts = TypeVar("Facts", Raster, Header)
@@ -38,7 +49,7 @@ class CrsTransform:
     def __call__(self, xy: FloatArray) -> FloatArray:
         there = self.source.to_map(xy)
         if self.source.crs is not None and self.target.crs is not None:  # else both lie in one unnamed system
-            if parse_crs(self.source.crs) != parse_crs(self.target.crs):
+            if not same_crs(self.source.crs, self.target.crs):
                 there = reproject(there, self.source.crs, self.target.crs)
             there[:, 0] = near_turn(there[:, 0], _centre_map(self.target)[0], turn_of(self.target.crs))
         return self.target.to_pixel(there)
@@ -76,7 +87,7 @@ def georeference(reference: Grid, moving: Grid, names: tuple[str, str] = ("refer
     for grid, name in zip(grids, names, strict=True):
         _check_geotransform(grid, name)
     straight = all(grid.control is None or grid.control.is_affine for grid in grids)
-    same = reference.crs is None or parse_crs(reference.crs) == parse_crs(moving.crs)
+    same = reference.crs is None or same_crs(reference.crs, moving.crs)
     if not same:
         _check_on_earth(grids, names)
     return _between_grids(reference, moving) if straight and same else CrsTransform(reference, moving)
@@ -118,7 +129,7 @@ def to_lonlat(grid: Grid, xy: FloatArray) -> FloatArray:
     if grid.crs is None:
         raise GeoreferenceError("an image without a CRS has no longitude and latitude; give one with --assume-crs")
     if not has_lonlat(grid):
-        raise GeoreferenceError(f"'{_name(grid.crs)}' has no longitude and latitude on the earth")
+        raise GeoreferenceError(f"'{name_of(grid.crs)}' has no longitude and latitude on the earth")
     lonlat = reproject(grid.to_map(xy), grid.crs, LONLAT)
     lonlat[:, 0] = near_turn(lonlat[:, 0], 0.0, 360.0)
     return lonlat
@@ -216,14 +227,9 @@ def _check_on_earth(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
     for grid, name, other in zip(grids, names, names[::-1], strict=True):
         if grid.crs is not None and is_plane(parse_crs(grid.crs)):
             raise GeoreferenceError(
-                f"{name} lies in the local system '{_name(grid.crs)}', which cannot be joined with the CRS of {other}; "
-                "give both images one CRS"
+                f"{name} lies in the local system '{name_of(grid.crs)}', which cannot be joined with the CRS of "
+                f"{other}; give both images one CRS"
             )
-
-
-def _name(crs: str) -> str:
-    """What a CRS calls itself."""
-    return crs.split('"')[1][:60] if '"' in crs else crs[:60]
 
 
 def _check_geotransform(grid: Grid, name: str) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from somareg.config import GcpMethod
 from somareg.errors import InputError, NoDataError
+from somareg.io.paths import named
 from somareg.io.source import RasterSource, open_source
 from somareg.types import BoolArray, Grid, Header, Raster
 
@@ -124,8 +125,9 @@ def from_array(
 
 
 def file_sha256(path: str | Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    with Path(path).open("rb") as stream:
+    """Hex digest of the file that a path names or names a part of, read in pieces."""
+    file = Path(path)
+    with (file if file.is_file() else named(path, "input").file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +14,22 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from somareg.config import GcpMethod
-from somareg.errors import ReadError, UnsupportedError
-from somareg.io.ground_control import control_grid
-from somareg.types import IDENTITY, BoolArray, Grid
+from somareg.errors import ReadError
+from somareg.io.containers import open_container, open_page
+from somareg.io.paths import Named, named
+from somareg.io.placing import grid_of
+from somareg.types import BoolArray, Grid
 
 log = logging.getLogger("somareg.io")
 
 ALLOWED_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "ENVI", "PNG", "JPEG", "HFA")
-"""Formats that are opened. VRT and everything that can point elsewhere is left out on purpose."""
-
-REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+:/)", re.IGNORECASE)
-"""URLs, also those that a `Path` has shortened, and GDAL's virtual files."""
+"""Formats that are opened. VRT and everything that can point elsewhere is left out on purpose; netCDF and HDF5 are
+opened by `somareg.io.containers`, after a look whether they do."""
 
 _RGBA = ("red", "green", "blue", "alpha")
 
@@ -143,53 +142,62 @@ def open_source(
         ReadError: missing, empty, a folder, unreadable, or not one of `ALLOWED_DRIVERS`.
         GeoreferenceError: its ground control points place nothing.
     """
-    local = check_local_file(path, role)
+    place = named(path, role)
     name = f"{role} image {path}"
-    with rasterio.Env(), _open(local, name) as dataset:
-        yield _describe(dataset, name, nodata, expand_palette, gcp_method, tell)
+    with rasterio.Env():
+        dataset, notes = _open(place, name)
+        with dataset:
+            yield _describe(dataset, name, nodata, expand_palette, gcp_method, tell, (place, notes))
 
 
-def _open(path: Path, name: str) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            # The class behind rasterio.open, which alone takes a list of drivers.
-            return DatasetReader(str(path.absolute()), driver=list(ALLOWED_DRIVERS))
-        except (RasterioError, OSError, ValueError) as error:
-            formats = ", ".join(ALLOWED_DRIVERS)
-            raise ReadError(f"{name} cannot be opened as one of {formats}: {gdal_cause(error)}") from error
+def _open(place: Named, name: str) -> tuple[Any, tuple[str, ...]]:
+    """What a path names, and what was chosen and not read."""
+
+    def opener(text: str, drivers: Sequence[str]) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            try:
+                # The class behind rasterio.open, which alone takes a list of drivers.
+                return DatasetReader(text, driver=list(drivers))
+            except (RasterioError, OSError, ValueError) as error:
+                cause = _is_vrt(place.file) or gdal_cause(error)
+                raise ReadError(f"{name} cannot be opened as one of {', '.join(drivers)}: {cause}") from error
+
+    dataset = open_container(place, name, opener)
+    if dataset is not None:
+        return dataset, place.notes
+    whole = opener(str(place.file.absolute()), ALLOWED_DRIVERS)
+    dataset, note = open_page(place, name, opener, whole)
+    return dataset, (*place.notes, *((note,) if note else ()))
 
 
-def check_local_file(path: str | Path, role: str) -> Path:
-    """The path, if it is a non-empty file on this machine.
-
-    Raises:
-        UnsupportedError: a URL or GDAL virtual path.
-        ReadError: missing, a folder, or empty.
-    """
-    text = str(path)
-    if REMOTE.match(text):
-        raise UnsupportedError(f"{role} image {text} is not a local file; download it first and give its path")
-    local = Path(path)
+def _is_vrt(file: Path) -> str:
+    """Why a VRT is not opened, and the way out; "" for anything else."""
     try:
-        is_folder, is_file = local.is_dir(), local.is_file()
-        size = local.stat().st_size if is_file else 0
-    except (OSError, ValueError) as error:
-        raise ReadError(f"{role} image {text} cannot be read: {error}") from error
-    if is_folder:
-        raise ReadError(f"{role} image {text} is a folder; give a file in it")
-    if not is_file:
-        raise ReadError(f"{role} image {text} does not exist; check the path")
-    if size == 0:
-        raise ReadError(f"{role} image {text} is an empty file; fetch it again")
-    return local
+        with file.open("rb") as stream:
+            is_vrt = b"<VRTDataset" in stream.read(1024)
+    except OSError:
+        return ""
+    way_out = f"make it one file that holds its pixels: gdal_translate {file.name} OUT.tif"
+    return f"it is a VRT, which may point to any file or address; {way_out}" if is_vrt else ""
 
 
 def _describe(
-    dataset: Any, name: str, nodata: float | None, expand_palette: bool, gcp_method: GcpMethod, tell: bool
+    dataset: Any,
+    name: str,
+    nodata: float | None,
+    expand_palette: bool,
+    gcp_method: GcpMethod,
+    tell: bool,
+    found: tuple[Named, tuple[str, ...]],
 ) -> RasterSource:
-    notes: list[str] = []
-    grid = _grid(dataset, name, notes, gcp_method, logging.WARNING if tell else logging.DEBUG)
+    """`found`: what was opened, and notes about it."""
+    grid, about = grid_of(dataset, name, gcp_method, found[0])
+    notes = [*found[1], *about]
+    level = logging.WARNING if tell else logging.DEBUG
+    for note in notes:
+        log.log(level, note)
+    placed = len(notes)
     interp = dataset.colorinterp
     colours = [i for i in dataset.indexes if interp[i - 1] != ColorInterp.alpha]
     bands = tuple(colours or dataset.indexes)
@@ -202,7 +210,7 @@ def _describe(
     if scaled:
         notes.append(f"{name}: scale and offset tags kept, raw values used")
     dtypes = {dataset.dtypes[i - 1] for i in bands}
-    for note in notes:
+    for note in notes[placed:]:
         log.log(logging.INFO if tell else logging.DEBUG, note)
     return RasterSource(
         name=name,
@@ -257,30 +265,6 @@ def _palette(
     for index, colour in colours.items():
         table[index] = colour
     return table, colours
-
-
-def _grid(dataset: Any, name: str, notes: list[str], gcp_method: GcpMethod, level: int) -> Grid:
-    coefficients = tuple(float(v) for v in dataset.transform[:6])
-    crs = dataset.crs
-    points, points_crs = dataset.gcps
-    if coefficients == IDENTITY and len(points) >= 3 and points_crs:
-        grid, note = control_grid((dataset.width, dataset.height), points, points_crs, name, gcp_method)
-        log.log(level, note)
-        notes.append(note)
-        return grid
-    if coefficients == IDENTITY and points:
-        notes.append(f"{name}: its {len(points)} ground control points are too few or have no CRS, and are ignored")
-    elif coefficients == IDENTITY and crs:
-        log.log(level, "%s names a CRS but has no geotransform; it is used as not georeferenced", name)
-        notes.append(f"{name}: a CRS without geotransform is ignored")
-        crs = None
-    try:
-        wkt = crs.to_wkt() if crs else None
-    except CRSError:
-        wkt = None
-        notes.append(f"{name}: its CRS cannot be understood and is ignored")
-    a, b, c, d, e, f = coefficients
-    return Grid(dataset.width, dataset.height, (a, b, c, d, e, f), wkt or None)
 
 
 def gdal_cause(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from rasterio.errors import CRSError
 
 from somareg.config import did_you_mean
 from somareg.errors import InputError, ReadError, UnsupportedError
-from somareg.io.source import check_local_file
+from somareg.io.paths import check_local_file
 from somareg.types import Grid, Modality, StacOrigin
 
 MAX_ITEM_BYTES = 16 * 1024 * 1024

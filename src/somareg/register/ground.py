@@ -160,7 +160,7 @@ def _check_in_one_piece(onto: Transform, claimed: FloatArray, found: Block, imag
     if shown < _SHOWN:
         raise GeoreferenceError(
             f"the {name} lies across the edge of the other image's map and would span {found.width} x {found.height} "
-            f"of its pixels, of which it shows {100 * shown:.1g} %; bring one image to a CRS without an edge there: "
+            "of its pixels, nearly all of which show something else; bring one image to a CRS without an edge there: "
             "gdalwarp -t_srs"
         )
 

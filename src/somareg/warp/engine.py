@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from somareg.errors import OutputError
 from somareg.geometry.lattice import source_window
 from somareg.geometry.resample import Kernel, resample
+from somareg.io.paths import is_same_file
 from somareg.io.source import Block
 from somareg.io.writer import write_geotiff_blocks
 from somareg.runtime.version import __version__
@@ -111,7 +112,7 @@ def apply_to_file(
         SomaregError: as `apply`.
     """
     final = Path(out_path)
-    if isinstance(raster, str | Path) and final.exists() and Path(raster).exists() and final.samefile(raster):
+    if isinstance(raster, str | Path) and is_same_file(final, raster):
         raise OutputError(f"output {final} is the input itself; give another name")
     with rasterio.Env(GDAL_CACHEMAX=_READ_CACHE_MB), open_subject(raster, nodata) as subject:
         plan = make_plan(estimate, subject.grid, subject.name, resolution)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from somareg.errors import ConfigError, OutputError
-from somareg.io.source import check_local_file
+from somareg.io.paths import check_local_file
 from somareg.tiepoints.formats.point_pairs import ImageLike, from_tie_points, known_images, to_tie_points
 from somareg.types import TiePoints, Transform
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from somareg.errors import GeoreferenceError, InputError
-from somareg.io.crs import parse_crs, reproject
+from somareg.io.crs import reproject, same_crs
 from somareg.io.georef import georeference
 from somareg.io.source import open_source
 from somareg.io.unnamed import in_one_system
@@ -71,7 +71,7 @@ class Places:
         if grid.crs is None and (self.crs is not None or not grid.unnamed_crs):
             raise GeoreferenceError(f"{file} holds map coordinates, but the {role} image has no CRS (--assume-crs)")
         there = self.xy
-        if self.crs is not None and grid.crs is not None and parse_crs(self.crs) != parse_crs(grid.crs):
+        if self.crs is not None and grid.crs is not None and not same_crs(self.crs, grid.crs):
             there = reproject(there, self.crs, grid.crs)
         return grid.to_pixel(there)
 
