@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from somareg.errors import InputError, OutputError
 from somareg.io.atomic import output_errors, write_text
 from somareg.io.raster import file_sha256
-from somareg.report.record import plain
+from somareg.report.plain import plain
 from somareg.types import Decision
 
 FILE_NAME = "manifest.jsonl"

@@ -12,7 +12,7 @@ from typing import Any
 
 from somareg.config import RegisterConfig, did_you_mean, make_config
 from somareg.errors import ConfigError, InputError, ReadError
-from somareg.io.paths import REMOTE, split, whole_path
+from somareg.io.paths import REMOTE, is_file_name, split, whole_path
 from somareg.io.text import read_text
 
 MAX_TABLE_MIB = 64
@@ -188,6 +188,10 @@ def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
             continue
         if _UNFIT.search(pair.name) or pair.name.startswith(".") or pair.name.endswith((".", " ")) or _own(pair.name):
             raise InputError(f"the pair's name {pair.name!r} cannot be a folder's; use letters, digits, - and _")
+        if is_file_name(pair.name):
+            raise InputError(
+                f"the pair's name {pair.name!r} is a file's, and its outputs are a folder; leave the end out"
+            )
         if pair.name.casefold() in taken:
             raise InputError(f"two pairs are called '{pair.name}'; give each its own name")
         taken.add(pair.name.casefold())
@@ -196,7 +200,7 @@ def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
 
 def _folder_name(image: str) -> str:
     stem = file_stem(image)
-    return f"{stem}_pair" if _own(stem) else stem
+    return f"{stem}_pair" if _own(stem) or is_file_name(stem) else stem
 
 
 def unused_name(stem: str, taken: set[str]) -> str:

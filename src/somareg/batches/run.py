@@ -18,6 +18,7 @@ from somareg.config import RegisterOptions, make_config
 from somareg.errors import SomaregError
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.lock import folder_lock
+from somareg.io.paths import check_folder_name
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
@@ -81,6 +82,7 @@ def batch(
     jobs = {pair.name: _job(pair, folder, options, force=force, stac=stac) for pair in found}
     tell = progress or (lambda stage, share: None)
     lonely = _unmatched(pairs, reference)
+    check_folder_name(folder)
     check_writable(folder, overwrite=True)
     with folder_lock(folder):
         manifest = _begin(found, jobs, read_manifest(folder, overwrite=overwrite), folder)

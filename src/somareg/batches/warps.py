@@ -14,6 +14,7 @@ from somareg.errors import InputError, OutputError
 from somareg.io.atomic import check_folder_writable, make_folder
 from somareg.io.displacement import find_displacement, read_estimate
 from somareg.io.inputs import file_of, locate
+from somareg.io.paths import check_folder_name
 from somareg.jobs.one import Failure
 from somareg.jobs.runner import open_runner
 from somareg.types import Estimate, Progress, Result
@@ -89,6 +90,7 @@ def warp_many(
     subjects += [(str(raster), "nearest") for raster in nearest]
     if not subjects:
         raise InputError("no raster to warp; name one or more")
+    check_folder_name(folder)
     known = _known(estimate)
     outputs = output_paths([raster for raster, _ in subjects], Path(folder))
     _check(outputs, Path(folder), overwrite)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         assume_crs,
         check_overlap,
         georeference,
-        lonlat_bounds,
     )
+    from somareg.io.lonlat import lonlat_bounds
     from somareg.io.metric import ground_metric
     from somareg.io.raster import from_array, read_raster
     from somareg.io.writer import write_geotiff
@@ -29,8 +29,8 @@ _HOME = {
         "assume_crs",
         "check_overlap",
         "georeference",
-        "lonlat_bounds",
     ),
+    "lonlat": ("lonlat_bounds",),
     "metric": ("ground_metric",),
     "raster": ("from_array", "read_raster"),
     "writer": ("write_geotiff",),

@@ -34,6 +34,10 @@ def grid_of_array(array: xarray.DataArray, name: str, notes: list[str]) -> Grid:
     Raises:
         InputError: coordinates that are not evenly spaced.
     """
+    if "transform" in array.attrs and _told_transform(array.attrs["transform"]) is None:
+        notes.append(f"{name}: attrs['transform'] is no transform and is ignored")
+        array = array.copy(deep=False)
+        del array.attrs["transform"]  # rioxarray would stumble over it
     width, height = array.rio.width, array.rio.height
     transform = _coefficients(array.rio.transform())
     if not (transform[1] or transform[3]):

@@ -12,8 +12,6 @@ import numpy as np
 from somareg.errors import ConfigError, GeoreferenceError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
 from somareg.io.crs import (
-    LONLAT,
-    is_of_earth,
     is_plane,
     name_of,
     near_turn,
@@ -23,13 +21,12 @@ from somareg.io.crs import (
     same_crs,
     turn_of,
 )
-from somareg.types import IDENTITY, BoolArray, FloatArray, Grid, Header, Raster, Transform
+from somareg.io.lonlat import has_lonlat, is_inside, lonlat_bounds, outline
+from somareg.types import IDENTITY, FloatArray, Grid, Header, Raster, Transform
 
 Facts = TypeVar("Facts", Raster, Header)
 
 log = logging.getLogger("somareg.io")
-
-_NEAR_DEG = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,85 +101,29 @@ def assume_crs(raster: Facts, crs: str) -> Facts:
         ConfigError: `crs` is not understood, does not exist, or is one of heights.
         GeoreferenceError: the raster has no geotransform, so a CRS alone does not place it.
     """
+    wkt = check_crs(crs)
+    if raster.grid.crs is not None:
+        return raster
+    if raster.grid.transform == IDENTITY:
+        raise GeoreferenceError(f"{raster.name} has no geotransform, so a CRS alone does not place it on the ground")
+    note = f"{raster.name}: CRS assumed to be {crs}"
+    log.info(note)
+    return dataclasses.replace(raster, grid=dataclasses.replace(raster.grid, crs=wkt), notes=(*raster.notes, note))
+
+
+def check_crs(crs: str) -> str:
+    """WKT of a CRS that is assumed, see `assume_crs`, whether it is needed or not.
+
+    Raises:
+        ConfigError: it is not understood, does not exist, or is one of heights.
+    """
     try:
         known = parse_crs(crs)
     except GeoreferenceError as error:
         raise ConfigError(f"assume_crs '{crs}' is not a CRS that exists; write for example EPSG:32632") from error
     if not places_images(known):
         raise ConfigError(f"assume_crs '{crs}' holds no map coordinates (x, y); write for example EPSG:32632")
-    if raster.grid.crs is not None:
-        return raster
-    if raster.grid.transform == IDENTITY:
-        raise GeoreferenceError(f"{raster.name} has no geotransform, so a CRS alone does not place it on the ground")
-    wkt = known.to_wkt()
-    note = f"{raster.name}: CRS assumed to be {crs}"
-    log.info(note)
-    return dataclasses.replace(raster, grid=dataclasses.replace(raster.grid, crs=wkt), notes=(*raster.notes, note))
-
-
-def to_lonlat(grid: Grid, xy: FloatArray) -> FloatArray:
-    """Longitude (-180 to 180) and latitude (N, 2), WGS 84 degrees, of pixel centres (N, 2) of a georeferenced grid.
-
-    Raises:
-        GeoreferenceError: the grid has no CRS, or a local one.
-    """
-    if grid.crs is None:
-        raise GeoreferenceError("an image without a CRS has no longitude and latitude; give one with --assume-crs")
-    if not has_lonlat(grid):
-        raise GeoreferenceError(f"'{name_of(grid.crs)}' has no longitude and latitude on the earth")
-    lonlat = reproject(grid.to_map(xy), grid.crs, LONLAT)
-    lonlat[:, 0] = near_turn(lonlat[:, 0], 0.0, 360.0)
-    return lonlat
-
-
-def has_lonlat(grid: Grid) -> bool:
-    """Whether its pixels have a longitude and a latitude on the earth: it has a CRS, and not a local one."""
-    return grid.crs is not None and is_of_earth(grid.crs)
-
-
-def lonlat_bounds(grid: Grid) -> tuple[float, float, float, float]:
-    """(west, south, east, north) in degrees; east exceeds 180 when the image crosses the antimeridian.
-
-    An image that holds a pole has all longitudes, from -180 to 180.
-
-    Raises:
-        GeoreferenceError: the grid has no CRS or lies outside what its CRS can express.
-    """
-    lonlat = to_lonlat(grid, outline(grid, 21))
-    lonlat = lonlat[np.isfinite(lonlat).all(axis=1)]
-    if not len(lonlat):
-        raise GeoreferenceError("an image lies outside the area its CRS can express; check its CRS and geotransform")
-    lon, lat = np.unwrap(lonlat[:, 0], period=360.0), lonlat[:, 1]
-    pole = pole_inside(grid)
-    south, north = min(float(lat.min()), pole or 90.0), max(float(lat.max()), pole or -90.0)
-    west, east = float(lon.min()), float(lon.max())
-    if pole is not None or east - west >= 360.0 - _NEAR_DEG:
-        return -180.0, south, 180.0, north
-    turns = 360.0 * np.floor((west + 180.0 + _NEAR_DEG) / 360.0)
-    return west - float(turns), south, east - float(turns), north
-
-
-def outline(grid: Grid, steps: int) -> FloatArray:
-    """Points (4 * steps, 2) along the grid's outer edge in pixels: clockwise on the screen, from the first corner."""
-    along, zero = np.arange(steps) / steps, np.zeros(steps)
-    edges = ((along, zero), (zero + 1, along), (1 - along, zero + 1), (zero, 1 - along))
-    u, v = np.concatenate([np.stack(edge) for edge in edges], axis=1)
-    return np.stack([u * grid.width, v * grid.height], axis=-1) - 0.5
-
-
-def pole_inside(grid: Grid) -> float | None:
-    """The latitude, 90 or -90, of the pole that lies inside a georeferenced image; None where none does.
-
-    In degrees a pole is an edge and never inside.
-    """
-    if not has_lonlat(grid) or grid.crs is None or parse_crs(grid.crs).is_geographic:
-        return None
-    poles = np.array([90.0, -90.0])
-    there = grid.to_pixel(reproject(np.stack([0 * poles, poles], axis=-1), LONLAT, grid.crs))
-    inside = poles[_inside(grid, there)]
-    # Projections that show the pole as a line, or as another place, do not lead back to it.
-    back = [float(pole) for pole in inside if abs(to_lonlat(grid, there[poles == pole])[0, 1] - pole) < 1e-3]
-    return back[0] if back else None
+    return str(known.to_wkt())
 
 
 def check_overlap(reference: Grid, moving: Grid, names: tuple[str, str] = ("reference", "moving")) -> float:
@@ -193,12 +134,12 @@ def check_overlap(reference: Grid, moving: Grid, names: tuple[str, str] = ("refe
         GeoreferenceError: as `georeference`.
     """
     to_moving = georeference(reference, moving, names)
-    hit = _inside(moving, to_moving(_samples(reference)))
+    hit = is_inside(moving, to_moving(_samples(reference)))
     if hit.mean() > 0.05:
         return float(hit.mean())
     # The moving image may be much the smaller one and fall between the samples: look from its side too.
     back = to_moving.inverse(_samples(moving))
-    share = _inside(reference, back).mean()
+    share = is_inside(reference, back).mean()
     if share == 0 and not hit.any():
         raise NoOverlapError(_no_overlap_message(reference, moving, names))
     corners = to_moving.inverse(np.array([[0.0, 0.0], [moving.width, 0.0], [0.0, moving.height]]) - 0.5)
@@ -275,11 +216,6 @@ def _samples(grid: Grid, n: int = 64) -> FloatArray:
     middles = (np.arange(n) + 0.5) / n
     x, y = np.meshgrid(middles * grid.width - 0.5, middles * grid.height - 0.5)
     return np.stack([x.ravel(), y.ravel()], axis=-1)
-
-
-def _inside(grid: Grid, xy: FloatArray) -> BoolArray:
-    x, y = xy.T
-    return np.asarray((x >= -0.5) & (x < grid.width - 0.5) & (y >= -0.5) & (y < grid.height - 0.5))
 
 
 def _no_overlap_message(reference: Grid, moving: Grid, names: tuple[str, str]) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.errors import InputError, OutputError, ReadError, UnsupportedError
 
 REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+:/)", re.IGNORECASE)
 """URLs, also those that a `Path` has shortened, and GDAL's virtual files."""
@@ -16,6 +16,8 @@ _PREFIXED = re.compile(r"(GTIFF_DIR|NETCDF|HDF5):(.+)", re.IGNORECASE | re.DOTAL
 _QUOTED = re.compile(r'"([^"]+)":?(.*)', re.DOTALL)
 _POLARISATIONS = ("vv", "hh", "vh", "hv")  # the order in which one is taken
 _MANIFEST = "manifest.safe"
+_RASTERS = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".nc", ".h5"}
+_FILES = _RASTERS | {".json", ".geojson", ".csv", ".html", ".gpkg", ".points", ".zip"}
 _SHOWN = 12
 
 
@@ -126,6 +128,25 @@ def check_local_file(path: str | Path, role: str) -> Path:
     if size == 0:
         raise ReadError(f"{role} image {text} is an empty file; fetch it again")
     return local
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name is that of a file, not of a folder of outputs."""
+    return Path(name).suffix.lower() in _FILES
+
+
+def check_folder_name(folder: str | Path) -> None:
+    """Refuse a folder for outputs that is called like a file, unless there is such a folder.
+
+    Raises:
+        OutputError: "-o aligned.tif" where a folder is wanted.
+    """
+    place = Path(folder)
+    if is_file_name(place.name) and not place.is_dir():
+        raise OutputError(
+            f"output {place} is called like a file, but the outputs are several files in a folder; give a folder: "
+            f"{place.with_suffix('')}"
+        )
 
 
 def pick(names: list[str], wanted: str, what: str) -> str:

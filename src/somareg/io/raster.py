@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from somareg.config import GcpMethod
 from somareg.errors import InputError, NoDataError
-from somareg.io.paths import named
+from somareg.io.paths import named, whole_path
 from somareg.io.source import RasterSource, open_source
 from somareg.types import BoolArray, Grid, Header, Raster
 
@@ -81,7 +81,7 @@ def header_of(source: RasterSource, path: str | Path, reader: Callable[[], Raste
         count=source.count,
         dtype=source.dtype,
         reader=reader,
-        path=Path(path),
+        path=Path(whole_path(path, Path())),
         nodata=source.nodata,
         descriptions=source.descriptions,
         tags=source.tags,

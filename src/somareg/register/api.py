@@ -12,11 +12,13 @@ from somareg.config import RegisterConfig, RegisterOptions, Resampling, make_con
 from somareg.io import from_array, read_estimate
 from somareg.io.dataarray import is_dataarray, to_dataarray
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
+from somareg.io.paths import check_folder_name
 from somareg.register.choose import choose_device, choose_model, load_model
 from somareg.register.images import open_images
 from somareg.register.locate import likely_grounds
 from somareg.register.plan import is_tiled, plan
 from somareg.register.result import build_result
+from somareg.register.slips import doubts_about
 from somareg.register.tiled import Tiling, match_tiled
 from somareg.register.tiles.layout import SceneCfg
 from somareg.register.whole import match_whole
@@ -110,10 +112,12 @@ def register_into(
         The result, with `folder`; the files that `Result.save` writes are there.
 
     Raises:
-        OutputError: another run is at work in the folder, it holds something else, or it cannot be written.
+        OutputError: another run is at work in the folder, it holds something else or is called like a file, or it
+            cannot be written.
         UnsupportedError: `stac` without pystac, or processes for an image in memory.
         SomaregError: as `register`.
     """
+    check_folder_name(out)
     if stac:
         need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
@@ -164,6 +168,8 @@ def _register(
         if tie_points is not None:
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
         grounds = likely_grounds(images, cfg, given)
+        slips = doubts_about(images, grounds[0], cfg)
+        grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
         clock.lap("open")
         findings = None
         for ground in grounds:

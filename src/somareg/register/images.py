@@ -11,6 +11,7 @@ import rasterio
 
 from somareg.config import RegisterConfig
 from somareg.io import check_overlap, georeference
+from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
 from somareg.io.source import Block
 from somareg.io.unnamed import in_one_system
@@ -60,12 +61,16 @@ def open_images(
         ConfigError, ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError, NoOverlapError: see
             `somareg.errors`.
     """
+    if cfg.assume_crs:
+        check_crs(cfg.assume_crs)
     with (
         bounded_cache(),
         open_image(moving, "moving", masks[0], cfg, again=again) as away,
         open_image(reference, "reference", masks[1], cfg, again=again) as here,
     ):
         here, away = _in_one_system(here, away)
+        if cfg.assume_crs and not any("CRS assumed to be" in n for image in (here, away) for n in image.facts.notes):
+            away = _noted(away, f"assume_crs {cfg.assume_crs} is not used: both images name a CRS of their own")
         if not (here.grid.is_georeferenced and away.grid.is_georeferenced):
             for image in (away, here):  # all of it will be read
                 image.check_size(Block(0, 0, image.grid.width, image.grid.height), cfg.max_pixels)
@@ -82,9 +87,13 @@ def _in_one_system(reference: OpenImage, moving: OpenImage) -> tuple[OpenImage, 
     here, there, note = in_one_system(reference.grid, moving.grid, names)
     if not note:
         return reference, moving
+    return _on(reference, here), _noted(_on(moving, there), note)
+
+
+def _on(image: OpenImage, grid: Grid) -> OpenImage:
+    return replace(image, facts=replace(image.facts, grid=grid))
+
+
+def _noted(image: OpenImage, note: str) -> OpenImage:
     log.warning(note)
-    return _on(reference, here), _on(moving, there, note)
-
-
-def _on(image: OpenImage, grid: Grid, *notes: str) -> OpenImage:
-    return replace(image, facts=replace(image.facts, grid=grid, notes=(*image.facts.notes, *notes)))
+    return replace(image, facts=replace(image.facts, notes=(*image.facts.notes, note)))

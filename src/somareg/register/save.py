@@ -13,6 +13,7 @@ from somareg.errors import ConfigError, EstimationError
 from somareg.io.atomic import check_free_space
 from somareg.io.dataarray import need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
+from somareg.io.paths import check_folder_name
 from somareg.io.writer import check_writable, output_folder
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
@@ -34,13 +35,14 @@ def save(
     progress: Progress | None = None,
 ) -> Path:
     """Write every output into `folder`; see `Result.save`."""
+    check_folder_name(folder)
     if stac:
         need_pystac()
     check_writable(folder, overwrite=overwrite, owned=OWNED)
     check_free_space(folder, _expected_bytes(result))
     tell = progress or (lambda stage, share: None)
     with output_folder(folder, overwrite=overwrite, owned=OWNED) as place:
-        _write(result, place, tell, force=force)
+        _write(result, place, folder, tell, force=force)
         if stac:
             write_stac_item(result, place, folder)
     return folder
@@ -69,7 +71,7 @@ def convert(result: Result, what: str, *, force: bool = False) -> Any:
     return to_dataarray(aligned, like=like, name="aligned", **facts)
 
 
-def _write(result: Result, place: Path, tell: Progress, *, force: bool) -> None:
+def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: bool) -> None:
     outputs: dict[str, Path] = {}
     grid, moving, field = result.estimate.reference, result.moving, result.displacement
     tags = {"SOMAREG_VERDICT": result.verdict.decision}
@@ -94,7 +96,8 @@ def _write(result: Result, place: Path, tell: Progress, *, force: bool) -> None:
     few = thin_out(result.tie_points, QGIS_POINTS)
     outputs["gcps.points"] = write_tie_points(place / "gcps.points", few, reference=grid, moving=moving.grid)
     tell("writing report", 0.95)
-    write_report(result, place, outputs, page=replace(result, tie_points=thin_out(result.tie_points, PAGE_POINTS)))
+    page = replace(result, tie_points=thin_out(result.tie_points, PAGE_POINTS))
+    write_report(result, place, outputs, final=folder, page=page)
 
 
 def thin_out(ties: TiePoints, limit: int) -> TiePoints:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from somareg.io.georef import has_lonlat, lonlat_bounds, outline, pole_inside, to_lonlat
+from somareg.io.lonlat import has_lonlat, lonlat_bounds, outline, pole_inside, to_lonlat
 from somareg.types import FloatArray, Grid
 
 _EDGE_POINTS = 8

@@ -8,7 +8,8 @@ from pathlib import Path
 from somareg.errors import ReadError
 from somareg.io.displacement import read_estimate
 from somareg.io.paths import file_behind
-from somareg.report.record import InputRecord, Report, load_report
+from somareg.report.inputs import InputRecord
+from somareg.report.record import Report, load_report
 from somareg.types import Estimate
 
 REPORT, DISPLACEMENT, ALIGNED, POINTS = "report.json", "displacement.tif", "aligned.tif", "tie_points.geojson"
@@ -94,7 +95,8 @@ def _find_image(
         return None
     path = Path(told.path)
     name = path.name
-    for candidate in (path, folder / path, folder / name, folder.parent / name):
+    moved = [] if told.path_from_report is None else [folder / told.path_from_report]  # with the folder
+    for candidate in (path, *moved, folder / path, folder / name, folder.parent / name):
         if file_behind(candidate).exists():
             return candidate
     missing.append(f"The {role} image is no longer at {path}; say where it is with --{role} FILE.")

@@ -30,7 +30,7 @@ from somareg.lab.evaluate.protocol import (
     check_names,
     load_sample,
 )
-from somareg.report.record import plain
+from somareg.report.plain import plain
 from somareg.runtime.version import __version__
 from somareg.types import FloatArray
 

@@ -11,7 +11,7 @@ import numpy as np
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
 from somareg.io.crs import LONLAT, parse_crs
-from somareg.io.georef import has_lonlat, to_lonlat
+from somareg.io.lonlat import has_lonlat, to_lonlat
 from somareg.io.metric import ground_metric
 from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
 from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, RecordTable, read_records, record_of
