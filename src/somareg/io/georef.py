@@ -12,6 +12,7 @@ import numpy as np
 from somareg.errors import ConfigError, GeoreferenceError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
 from somareg.io.crs import (
+    ellipsoid_of,
     is_plane,
     name_of,
     near_turn,
@@ -164,13 +165,16 @@ def _check_both_named(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
 
 
 def _check_on_earth(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
-    """Refuse a local system beside another CRS: nothing tells where on the earth it lies."""
+    """Refuse a local system beside another CRS, for nothing tells where on the earth it lies, and two bodies."""
     for grid, name, other in zip(grids, names, names[::-1], strict=True):
         if grid.crs is not None and is_plane(parse_crs(grid.crs)):
             raise GeoreferenceError(
                 f"{name} lies in the local system '{name_of(grid.crs)}', which cannot be joined with the CRS of "
                 f"{other}; give both images one CRS"
             )
+    sizes = [ellipsoid_of(str(grid.crs)).equator_m for grid in grids]
+    if abs(sizes[0] / sizes[1] - 1) > 0.01:
+        raise GeoreferenceError(f"{names[0]} and {names[1]} lie on different bodies and cannot be joined")
 
 
 def _check_geotransform(grid: Grid, name: str) -> None:
