@@ -14,10 +14,19 @@ from dataclasses import is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic import ValidatorFunctionWrapHandler as Check
 from pydantic_core import to_json, to_jsonable_python
 
@@ -52,7 +61,7 @@ def option(
         metavar: what the command line shows in place of a value; for a literal "NAME", for a whole number "N".
         flag: of the command line, where it is not the name with dashes.
         accepts: annotation of what Python callers may give, where that is more than the field holds.
-        **bounds: `gt`, `ge`, `lt`, `le`.
+        **bounds: `gt`, `ge`, `lt`, `le`, `allow_inf_nan`.
     """
     shown: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
     return Field(default=default, description=text, json_schema_extra=shown, **bounds)
@@ -111,9 +120,16 @@ class RegisterConfig(BaseModel):
         SEARCH,
     )
     search_radius_px: float | None = option(
-        None, "search radius, reference pixels", SEARCH, "PX", flag="--search-radius", gt=0
+        None, "search radius, reference pixels", SEARCH, "PX", flag="--search-radius", gt=0, allow_inf_nan=False
     )
-    search_radius_m: float | None = option(None, "search radius, metres; georeferenced pairs only", SEARCH, "M", gt=0)
+    search_radius_m: float | None = option(
+        None,
+        "the same in metres, in every direction; needs a reference with a CRS",
+        SEARCH,
+        "M",
+        gt=0,
+        allow_inf_nan=False,
+    )
     model: str = option(
         "auto",
         "compact (the trained weights that ship), orientation (no weights), or a .safetensors file; auto takes compact "
@@ -158,6 +174,14 @@ class RegisterConfig(BaseModel):
                 f"{info.field_name}: {_shown(given)} is not a list of band numbers from 1, such as 1 or 3,2,1"
             ) from error
         return bands
+
+    @model_validator(mode="after")
+    def _one_radius(self) -> Self:
+        if self.search_radius_px is not None and self.search_radius_m is not None:
+            raise ConfigError(
+                "search_radius_px and search_radius_m are given both; leave one out (--search-radius is in pixels)"
+            )
+        return self
 
     @field_validator("moving_mask_values", "reference_mask_values", mode="before")
     @classmethod

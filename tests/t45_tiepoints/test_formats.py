@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from somareg.errors import ConfigError, InputError, OutputError
 from somareg.io import georeference
-from somareg.io.georef import to_lonlat
+from somareg.io.lonlat import to_lonlat
 from somareg.io.writer import write_geotiff
 from somareg.tiepoints.formats import convert_tie_points, geopackage, read_tie_points, write_tie_points
 from somareg.types import Grid, TiePoints

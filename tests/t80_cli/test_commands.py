@@ -85,7 +85,7 @@ def test_quiet_prints_nothing(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> No
 
 
 def test_options_reach_the_api_under_their_python_names(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
-    flags = "--moving-bands 3,2,1 --search-radius 40 --search-radius-m 900 --no-local --moving-nodata -9999 --seed 7 "
+    flags = "--moving-bands 3,2,1 --search-radius-m 900 --no-local --moving-nodata -9999 --seed 7 "
     flags += "--preset base"
     cli("register", "a.tif", "b.tif", "-o", tmp_path / "out", *flags.split(), "--assume-crs", "EPSG:32633")
     name, options = fake_api.calls[0]
@@ -93,7 +93,6 @@ def test_options_reach_the_api_under_their_python_names(cli: Cli, fake_api: Fake
     assert options["args"] == ("a.tif", "b.tif", tmp_path / "out")
     expected = {
         "moving_bands": (3, 2, 1),
-        "search_radius_px": 40.0,
         "search_radius_m": 900.0,
         "local": False,
         "moving_nodata": -9999.0,

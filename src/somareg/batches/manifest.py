@@ -17,7 +17,7 @@ from somareg.io.atomic import write_text
 from somareg.io.raster import file_sha256
 from somareg.io.refusals import output_errors
 from somareg.io.text import parse_json
-from somareg.report.record import plain
+from somareg.report.plain import plain
 from somareg.types import Decision
 
 FILE_NAME = "manifest.jsonl"

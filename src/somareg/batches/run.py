@@ -19,7 +19,8 @@ from somareg.io.atomic import check_writable, output_folder
 from somareg.io.folders import keep_inputs, make_folder, without_inputs
 from somareg.io.inputs import file_of, locate
 from somareg.io.lock import folder_lock
-from somareg.io.masks import absolute, check_mask_values
+from somareg.io.masks import check_mask_values
+from somareg.io.paths import check_folder_name, whole_path
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
@@ -84,6 +85,7 @@ def batch(
     jobs = {pair.name: _job(pair, folder, options, force=force, stac=stac) for pair in found}
     tell = progress or (lambda stage, share: None)
     lonely = _unmatched(pairs, reference)
+    check_folder_name(folder)
     _spare_inputs(folder, pairs, jobs.values())
     make_folder(folder)
     with folder_lock(folder) as lock:
@@ -126,7 +128,7 @@ def _job(pair: BatchPair, folder: Path, options: Mapping[str, Any], *, force: bo
         for name in ("moving_mask", "reference_mask"):
             mask = getattr(cfg, name)
             check_mask_values(mask, getattr(cfg, f"{name}_values"), f"{name}_values")
-            both |= {} if mask is None else {name: absolute(mask)}
+            both |= {} if mask is None else {name: whole_path(mask)}
     except SomaregError as error:
         raise type(error)(f"pair '{pair.name}': {error}") from error
     return PairJob(pair.moving, pair.reference, str((folder / pair.name).absolute()), both, force, stac)

@@ -16,7 +16,8 @@ from somareg.errors import InputError, OutputError, SomaregError, guarded
 from somareg.io.displacement import find_displacement, read_estimate
 from somareg.io.folders import check_folder_writable, keep_inputs, make_folder, without_inputs
 from somareg.io.inputs import file_of, locate
-from somareg.io.masks import absolute, check_mask_values
+from somareg.io.masks import check_mask_values
+from somareg.io.paths import check_folder_name, whole_path
 from somareg.jobs.one import Failure
 from somareg.jobs.runner import open_runner
 from somareg.types import Estimate, Progress, Reading, Result
@@ -103,9 +104,11 @@ def warp_many(
     subjects += [(str(raster), "nearest") for raster in nearest]
     if not subjects:
         raise InputError("no raster to warp; name one or more")
+    check_folder_name(folder)
     reading = make_reading(nodata=nodata, bands=bands, mask=mask, mask_values=mask_values, gcp_method=gcp_method)
     check_mask_values(reading.mask, reading.mask_values, "mask_values")
-    reading = replace(reading, mask=reading.mask if reading.mask == NO_MASK else absolute(reading.mask))
+    if reading.mask is not None and reading.mask != NO_MASK:
+        reading = replace(reading, mask=whole_path(reading.mask))
     known = _known(estimate)
     outputs = output_paths([raster for raster, _ in subjects], Path(folder))
     files = {raster: _file_of(raster) for raster, _ in subjects}

@@ -15,6 +15,7 @@ from affine import Affine
 from numpy.typing import ArrayLike, NDArray
 
 from somareg.errors import InputError, UnsupportedError
+from somareg.io.array_place import grid_of_array
 from somareg.io.attributes import (
     attributes_of,
     descriptions,
@@ -24,14 +25,12 @@ from somareg.io.attributes import (
 )
 from somareg.io.raster import from_array
 from somareg.io.validity import differs
-from somareg.types import IDENTITY, BoolArray, FloatArray, Geotransform, Grid, Raster
+from somareg.types import BoolArray, FloatArray, Grid, Raster
 
 if TYPE_CHECKING:
     import xarray
 
 INSTALL = "pip install 'somareg[xarray]'"
-
-_UNEVEN = 0.01  # of a pixel's size: coordinates in float32 are no evener
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +134,7 @@ def read_header(array: xarray.DataArray, role: str, nodata: float | None = None)
     if bands.dtype.kind not in "biufc":
         raise InputError(f"{name} has dtype {bands.dtype}; give bool, integer, real or complex numbers")
     notes: list[str] = []
-    grid = _grid(array, name, notes)
+    grid = grid_of_array(array, name, notes)
     declared = nodata if nodata is not None else array.rio.nodata
     count = bands.shape[0]
     scales = numbers_per_band(array.attrs, ("scale_factor", "scales"), count, name, notes)
@@ -224,54 +223,6 @@ def _as_bands(array: xarray.DataArray, name: str) -> tuple[xarray.DataArray, Has
     if keep is None:
         return bands.transpose(y, x).expand_dims("band"), None
     return bands.transpose(keep, y, x), keep
-
-
-def _grid(array: xarray.DataArray, name: str, notes: list[str]) -> Grid:
-    """CRS and transform; the coordinates have the word, for a written transform outlives a crop."""
-    width, height = array.rio.width, array.rio.height
-    transform = _coefficients(array.rio.transform())
-    if not (transform[1] or transform[3]):
-        for dim in (array.rio.x_dim, array.rio.y_dim):
-            if dim in array.coords:
-                _check_spacing(np.asarray(array[dim].to_numpy(), float), str(dim), name)
-        computed = Grid(width, height, _coefficients(array.rio.transform(recalc=True)))
-        transform = _unrounded(computed, _written_transform(array))
-    crs = array.rio.crs
-    if crs is not None and transform == IDENTITY:
-        notes.append(f"{name}: a CRS without coordinates or transform is ignored")
-        crs = None
-    return Grid(width, height, transform, crs.to_wkt() if crs else None)
-
-
-def _written_transform(array: xarray.DataArray) -> Geotransform | None:
-    """The transform as written beside the CRS, in GDAL's order there, without the rounding of coordinates."""
-    mapping = array.rio.grid_mapping
-    try:
-        c, a, b, f, d, e = map(float, array.coords[mapping].attrs["GeoTransform"].split())
-    except (AttributeError, KeyError, ValueError):
-        return None
-    return a, b, c, d, e, f
-
-
-def _unrounded(computed: Grid, written: Geotransform | None) -> Geotransform:
-    """The written transform where the coordinates agree with it, else theirs."""
-    if written is None:
-        return computed.transform
-    corners = np.array([[-0.5, -0.5], [computed.width - 0.5, computed.height - 0.5]])
-    apart = replace(computed, transform=written).to_map(corners) - computed.to_map(corners)
-    return written if float(np.abs(apart).max()) < 1e-3 * min(computed.pixel_size) else computed.transform
-
-
-def _coefficients(transform: Affine) -> Geotransform:
-    a, b, c, d, e, f = (float(v) for v in transform[:6])
-    return a, b, c, d, e, f
-
-
-def _check_spacing(values: FloatArray, dim: str, name: str) -> None:
-    steps = np.diff(values)
-    mean = float(steps.mean()) if steps.size else 1.0
-    if not np.isfinite(mean) or mean == 0 or float(np.abs(steps - mean).max(initial=0.0)) > _UNEVEN * abs(mean):
-        raise InputError(f"coordinates '{dim}' of {name} are not evenly spaced; resample it to a regular grid first")
 
 
 def _axes(grid: Grid) -> tuple[tuple[str, FloatArray | None], tuple[str, FloatArray | None]]:

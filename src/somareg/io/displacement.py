@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,8 @@ def coarser_grid(grid: Grid, step: int) -> Grid:
     a, b, c, d, e, f = grid.transform
     transform = grid.transform if grid.transform == IDENTITY else (a * step, b * step, c, d * step, e * step, f)
     control = grid.control.scaled((1 / step, 1 / step)) if grid.control else None
-    return Grid(-(-grid.width // step), -(-grid.height // step), transform, grid.crs, control)
+    width, height = (-(-side // step) for side in (grid.width, grid.height))
+    return replace(grid, width=width, height=height, transform=transform, control=control)
 
 
 @guarded
@@ -204,7 +205,8 @@ def _grid(tags: Mapping[str, str], key: str, file: Path) -> Grid:
         a, b, c, d, e, f = (float(v) for v in values["transform"])
         crs = None if values["crs"] is None else str(values["crs"])
         control = read_control(values.get("control"))
-        grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), crs, control)
+        known = {name: bool(values.get(name, False)) for name in ("unnamed_crs", "rpcs")}
+        grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), crs, control, **known)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{file} has a malformed tag {key}; write it anew with somareg register") from error
     if min(grid.shape) < 1 or not np.isfinite(grid.transform).all():

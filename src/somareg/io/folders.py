@@ -8,6 +8,7 @@ from pathlib import Path
 
 from somareg.errors import OutputError
 from somareg.io.leftovers import part_name
+from somareg.io.paths import file_behind
 from somareg.io.refusals import output_errors, reason
 
 
@@ -87,7 +88,7 @@ def keep_inputs(outputs: Iterable[Path], inputs: Mapping[str, str | Path | None]
     Raises:
         OutputError: an output is an input, also by another name (a link).
     """
-    roles = {_identity(path): role for role, path in inputs.items() if path is not None}
+    roles = {_identity(file_behind(path)): role for role, path in inputs.items() if path is not None}
     roles.pop(None, None)
     for output in outputs:
         role = roles.get(_identity(output))
@@ -97,7 +98,7 @@ def keep_inputs(outputs: Iterable[Path], inputs: Mapping[str, str | Path | None]
 
 def without_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> list[Path]:
     """The outputs that are no input."""
-    taken = {_identity(path) for path in inputs} - {None}
+    taken = {_identity(file_behind(path)) for path in inputs} - {None}
     return [output for output in outputs if _identity(output) not in taken]
 
 

@@ -17,7 +17,7 @@ from somareg.geometry.lattice import on_lattice, pixel_centres, source_window
 from somareg.geometry.proportions import same_proportions, scaling
 from somareg.geometry.resample import resample
 from somareg.io.georef import check_overlap, georeference
-from somareg.io.source import REMOTE, Block, RasterSource, open_source
+from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.stac import find_asset
 from somareg.types import IDENTITY, BoolArray, Classes, Grid, Transform
 
@@ -116,11 +116,6 @@ def mask_file(path: str, role: str) -> Path:
     """The file of a mask, where it lies or where a STAC Item says; see `find_asset` for errors."""
     asset = find_asset(path, f"{role} mask")
     return Path(path) if asset is None else asset.path
-
-
-def absolute(path: str | None) -> str | None:
-    """The same path in any folder; what is no local path stays as it is."""
-    return path if path is None or REMOTE.match(path) else str(Path(path).expanduser().absolute())
 
 
 def classes_of_array(mask: NDArray[np.generic], values: str | None) -> BoolArray:

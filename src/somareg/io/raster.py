@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from somareg.config import GcpMethod
 from somareg.errors import InputError, NoDataError
+from somareg.io.paths import named, whole_path
 from somareg.io.source import RasterSource, open_source
 from somareg.io.validity import differs
 from somareg.types import BoolArray, Grid, Header, Raster
@@ -102,7 +103,7 @@ def header_of(source: RasterSource, path: str | Path, reader: Callable[..., Rast
         count=source.count,
         dtype=source.dtype,
         reader=reader,
-        path=Path(path),
+        path=Path(whole_path(path)),
         nodata=source.nodata,
         descriptions=source.descriptions,
         tags=source.tags,
@@ -150,8 +151,9 @@ def from_array(
 
 
 def file_sha256(path: str | Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    with Path(path).open("rb") as stream:
+    """Hex digest of the file that a path names or names a part of, read in pieces."""
+    file = Path(path)
+    with (file if file.is_file() else named(path, "input").file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,26 +13,25 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from somareg.config import GcpMethod
-from somareg.errors import ReadError, UnsupportedError
-from somareg.io.ground_control import control_grid
+from somareg.errors import ReadError
+from somareg.io.containers import open_container, open_page
+from somareg.io.paths import Named, named
 from somareg.io.pixels import Block, RasterSource, gdal_cause
+from somareg.io.placing import grid_of
 from somareg.io.side_files import check_overviews, check_side_files
 from somareg.io.validity import Validity, flagged_alpha
-from somareg.types import IDENTITY, Grid
 
-__all__ = ["ALLOWED_DRIVERS", "REMOTE", "Block", "RasterSource", "check_local_file", "gdal_cause", "open_source"]
+__all__ = ["ALLOWED_DRIVERS", "Block", "RasterSource", "gdal_cause", "open_source"]
 
 log = logging.getLogger("somareg.io")
 
 ALLOWED_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "ENVI", "PNG", "JPEG", "HFA")
-"""Formats that are opened. VRT and everything that can point elsewhere is left out on purpose."""
-
-REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+:/)", re.IGNORECASE)
-"""URLs, also those that a `Path` has shortened, and GDAL's virtual files."""
+"""Formats that are opened. VRT and everything that can point elsewhere is left out on purpose; netCDF and HDF5 are
+opened by `somareg.io.containers`, after a look whether they do."""
 
 _RGBA = ("red", "green", "blue", "alpha")
 
@@ -65,53 +63,52 @@ def open_source(
         ReadError: missing, empty, a folder, unreadable, or not one of `ALLOWED_DRIVERS`.
         GeoreferenceError: its ground control points place nothing.
     """
-    local = check_local_file(path, role)
+    place = named(path, role)
     name = f"{role} image {path}"
-    with rasterio.Env(), _open(local, name) as dataset:
-        yield _describe(dataset, name, (nodata, bands or ()), expand_palette, gcp_method, tell)
+    with rasterio.Env():
+        dataset, notes = _open(place, name)
+        with dataset:
+            found = place, notes
+            yield _describe(dataset, name, (nodata, bands or ()), expand_palette, gcp_method, tell, found)
 
 
-def _open(path: Path, name: str) -> Any:
-    check_side_files(path, name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+def _open(place: Named, name: str) -> tuple[Any, tuple[str, ...]]:
+    """What a path names, and what was chosen and not read."""
+    check_side_files(place.file, name)
+
+    def opener(text: str, drivers: Sequence[str]) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            try:
+                # The class behind rasterio.open, which alone takes a list of drivers.
+                dataset = DatasetReader(text, driver=list(drivers))
+            except (RasterioError, OSError, ValueError) as error:
+                cause = _is_vrt(place.file) or gdal_cause(error)
+                raise ReadError(f"{name} cannot be opened as one of {', '.join(drivers)}: {cause}") from error
         try:
-            # The class behind rasterio.open, which alone takes a list of drivers.
-            dataset = DatasetReader(str(path.absolute()), driver=list(ALLOWED_DRIVERS))
-        except (RasterioError, OSError, ValueError) as error:
-            formats = ", ".join(ALLOWED_DRIVERS)
-            raise ReadError(f"{name} cannot be opened as one of {formats}: {gdal_cause(error)}") from error
+            check_overviews(dataset, name)
+        except BaseException:
+            dataset.close()
+            raise
+        return dataset
+
+    dataset = open_container(place, name, opener)
+    if dataset is not None:
+        return dataset, place.notes
+    whole = opener(str(place.file.absolute()), ALLOWED_DRIVERS)
+    dataset, note = open_page(place, name, opener, whole)
+    return dataset, (*place.notes, *((note,) if note else ()))
+
+
+def _is_vrt(file: Path) -> str:
+    """Why a VRT is not opened, and the way out; "" for anything else."""
     try:
-        check_overviews(dataset, name)
-    except BaseException:
-        dataset.close()
-        raise
-    return dataset
-
-
-def check_local_file(path: str | Path, role: str) -> Path:
-    """The path, if it is a non-empty file on this machine.
-
-    Raises:
-        UnsupportedError: a URL or GDAL virtual path.
-        ReadError: missing, a folder, or empty.
-    """
-    text = str(path)
-    if REMOTE.match(text):
-        raise UnsupportedError(f"{role} image {text} is not a local file; download it first and give its path")
-    local = Path(path)
-    try:
-        is_folder, is_file = local.is_dir(), local.is_file()
-        size = local.stat().st_size if is_file else 0
-    except (OSError, ValueError) as error:
-        raise ReadError(f"{role} image {text} cannot be read: {error}") from error
-    if is_folder:
-        raise ReadError(f"{role} image {text} is a folder; give a file in it")
-    if not is_file:
-        raise ReadError(f"{role} image {text} does not exist; check the path")
-    if size == 0:
-        raise ReadError(f"{role} image {text} is an empty file; fetch it again")
-    return local
+        with file.open("rb") as stream:
+            is_vrt = b"<VRTDataset" in stream.read(1024)
+    except OSError:
+        return ""
+    way_out = f"make it one file that holds its pixels: gdal_translate {file.name} OUT.tif"
+    return f"it is a VRT, which may point to any file or address; {way_out}" if is_vrt else ""
 
 
 def _describe(
@@ -121,10 +118,15 @@ def _describe(
     expand_palette: bool,
     gcp_method: GcpMethod,
     tell: bool,
+    found: tuple[Named, tuple[str, ...]],
 ) -> RasterSource:
-    """`said`: nodata value and bands, see `open_source`."""
-    notes: list[str] = []
-    grid = _grid(dataset, name, notes, gcp_method, logging.WARNING if tell else logging.DEBUG)
+    """`said`: nodata value and bands, see `open_source`; `found`: what was opened, and notes about it."""
+    grid, about = grid_of(dataset, name, gcp_method, found[0])
+    notes = [*found[1], *about]
+    level = logging.WARNING if tell else logging.DEBUG
+    for note in notes:
+        log.log(level, note)
+    placed = len(notes)
     interp, flagged = dataset.colorinterp, flagged_alpha(dataset)
     imagery = tuple(i for i in flagged if i in said[1])
     alphas = tuple(i for i in flagged if i not in imagery)
@@ -140,7 +142,7 @@ def _describe(
     if scaled:
         notes.append(f"{name}: scale and offset tags kept, raw values used")
     dtypes = {dataset.dtypes[i - 1] for i in bands}
-    for note in notes:
+    for note in notes[placed:]:
         log.log(logging.INFO if tell else logging.DEBUG, note)
     nodatas = tuple(_nodata(dataset, i, said[0]) for i in bands)
     return RasterSource(
@@ -200,27 +202,3 @@ def _palette(
     for index, colour in colours.items():
         table[index] = colour
     return table, colours
-
-
-def _grid(dataset: Any, name: str, notes: list[str], gcp_method: GcpMethod, level: int) -> Grid:
-    coefficients = tuple(float(v) for v in dataset.transform[:6])
-    crs = dataset.crs
-    points, points_crs = dataset.gcps
-    if coefficients == IDENTITY and len(points) >= 3 and points_crs:
-        grid, note = control_grid((dataset.width, dataset.height), points, points_crs, name, gcp_method)
-        log.log(level, note)
-        notes.append(note)
-        return grid
-    if coefficients == IDENTITY and points:
-        notes.append(f"{name}: its {len(points)} ground control points are too few or have no CRS, and are ignored")
-    elif coefficients == IDENTITY and crs:
-        log.log(level, "%s names a CRS but has no geotransform; it is used as not georeferenced", name)
-        notes.append(f"{name}: a CRS without geotransform is ignored")
-        crs = None
-    try:
-        wkt = crs.to_wkt() if crs else None
-    except CRSError:
-        wkt = None
-        notes.append(f"{name}: its CRS cannot be understood and is ignored")
-    a, b, c, d, e, f = coefficients
-    return Grid(dataset.width, dataset.height, (a, b, c, d, e, f), wkt or None)

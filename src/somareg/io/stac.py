@@ -19,8 +19,8 @@ import numpy as np
 
 from somareg.config import did_you_mean
 from somareg.errors import GeoreferenceError, InputError, ReadError, UnsupportedError
-from somareg.io.georef import parse_crs
-from somareg.io.source import check_local_file
+from somareg.io.crs import parse_crs
+from somareg.io.paths import check_local_file
 from somareg.io.text import parse_json
 from somareg.types import Grid, Modality, StacOrigin
 

@@ -17,13 +17,15 @@ from somareg.io.dataarray import is_dataarray, kept_attributes, to_dataarray
 from somareg.io.displacement import find_displacement
 from somareg.io.folders import keep_inputs
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
-from somareg.io.masks import absolute, check_mask_values, classes_of_array
+from somareg.io.masks import check_mask_values, classes_of_array
+from somareg.io.paths import check_folder_name, whole_path
 from somareg.register.choose import choose_device, choose_model, load_model
 from somareg.register.images import open_images
 from somareg.register.locate import likely_grounds
 from somareg.register.plan import is_tiled, plan
 from somareg.register.result import build_result
 from somareg.register.save import save, spare_inputs
+from somareg.register.slips import doubts_about
 from somareg.register.tiled import Tiling, match_tiled
 from somareg.register.tiles.layout import SceneCfg
 from somareg.register.whole import match_whole
@@ -116,10 +118,12 @@ def register_into(
         The result, with `folder`; the files that `Result.save` writes are there.
 
     Raises:
-        OutputError: another run is at work in the folder, it holds something else, or it cannot be written.
+        OutputError: another run is at work in the folder, it holds something else or is called like a file, or it
+            cannot be written.
         UnsupportedError: `stac` without pystac, or processes for an image in memory.
         SomaregError: as `register`.
     """
+    check_folder_name(out)
     if stac:
         need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
@@ -196,7 +200,8 @@ def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Ask
     ]
     record = dict.fromkeys(arrays, IN_MEMORY) | {f"{name}_values": getattr(cfg, f"{name}_values") for name in arrays}
     update: dict[str, Any] = {f"{name}_values": None for name in arrays}
-    update |= {name: absolute(getattr(cfg, name)) for name in ("moving_mask", "reference_mask")}
+    files = {name: getattr(cfg, name) for name in ("moving_mask", "reference_mask")}
+    update |= {name: whole_path(file) for name, file in files.items() if file is not None}
     return _Asked(cfg.model_copy(update=update), points, (masks[0], masks[1]), record)
 
 
@@ -213,6 +218,8 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
         if tie_points is not None:
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
         grounds = likely_grounds(images, cfg, given)
+        slips = doubts_about(images, grounds[0], cfg)
+        grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
         clock.lap("open")
         findings = None
         for ground in grounds:
@@ -254,7 +261,7 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
     result = register(moving, reference, **arguments)
     quality = result.quality
     rms = quality.shift_before_px
-    metres = None if quality.metres_per_pixel is None else rms * quality.metres_per_pixel
+    metres = quality.metres.shift_before_m if quality.metres else None
     verdict = result.verdict
     if verdict.decision == "go":
         if rms <= ALIGNED_PX:

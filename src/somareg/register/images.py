@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,10 +11,14 @@ import rasterio
 
 from somareg.config import RegisterConfig
 from somareg.io import check_overlap, georeference
+from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
 from somareg.io.source import Block
+from somareg.io.unnamed import in_one_system
 from somareg.preprocess.normalise import check_bands, choose_bands
-from somareg.types import BoolArray, Raster, Transform
+from somareg.types import BoolArray, Grid, Raster, Transform
+
+log = logging.getLogger("somareg.register")
 
 CACHE_MB = 192
 
@@ -63,6 +68,8 @@ def open_images(
         ConfigError, ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError, NoOverlapError: see
             `somareg.errors`.
     """
+    if cfg.assume_crs:
+        check_crs(cfg.assume_crs)
     with (
         bounded_cache(),
         open_image(moving, "moving", masks[0], cfg, again=again) as moving_image,
@@ -70,6 +77,9 @@ def open_images(
     ):
         away = matched(moving_image, "moving", cfg.moving_bands)
         here = matched(reference_image, "reference", cfg.reference_bands)
+        here, away = _in_one_system(here, away)
+        if cfg.assume_crs and not any("CRS assumed to be" in n for image in (here, away) for n in image.facts.notes):
+            away = _noted(away, f"assume_crs {cfg.assume_crs} is not used: both images name a CRS of their own")
         if not (here.grid.is_georeferenced and away.grid.is_georeferenced):
             for image in (away, here):  # all of it will be read
                 image.check_size(Block(0, 0, image.grid.width, image.grid.height), cfg.max_pixels)
@@ -102,3 +112,21 @@ def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None) -> Open
 def all_bands(raster: Raster) -> tuple[int, ...]:
     """Numbers of the bands of an image of which only those that are matched were read."""
     return tuple(range(1, raster.count + 1))
+
+
+def _in_one_system(reference: OpenImage, moving: OpenImage) -> tuple[OpenImage, OpenImage]:
+    """Both images on grids that geotransforms without a CRS may place; see `somareg.io.unnamed.in_one_system`."""
+    names = reference.facts.name, moving.facts.name
+    here, there, note = in_one_system(reference.grid, moving.grid, names)
+    if not note:
+        return reference, moving
+    return _on(reference, here), _noted(_on(moving, there), note)
+
+
+def _on(image: OpenImage, grid: Grid) -> OpenImage:
+    return replace(image, facts=replace(image.facts, grid=grid))
+
+
+def _noted(image: OpenImage, note: str) -> OpenImage:
+    log.warning(note)
+    return replace(image, facts=replace(image.facts, notes=(*image.facts.notes, note)))

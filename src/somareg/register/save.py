@@ -16,6 +16,7 @@ from somareg.io.dataarray import kept_attributes, need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
 from somareg.io.folders import check_free_space, keep_inputs
 from somareg.io.lock import FolderLock
+from somareg.io.paths import check_folder_name
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
@@ -39,6 +40,7 @@ def save(
     beside: tuple[str, ...] = (),
 ) -> Path:
     """Write every output into `folder`; see `Result.save`, and `output_folder` for `lock` and `beside`."""
+    check_folder_name(folder)
     if stac:
         need_pystac()
     inputs: dict[str, str | Path | None] = {}
@@ -49,7 +51,7 @@ def save(
     check_free_space(folder, _expected_bytes(result))
     tell = progress or (lambda stage, share: None)
     with output_folder(folder, overwrite=overwrite, owned=OWNED, beside=beside, lock=lock) as place:
-        _write(result, place, tell, force=force)
+        _write(result, place, folder, tell, force=force)
         if stac:
             write_stac_item(result, place, folder)
     return folder
@@ -104,7 +106,7 @@ def _as_read(result: Result) -> dict[str, Any]:
     return {"estimate": replace(estimate, reading=Reading()), "reading": reading}
 
 
-def _write(result: Result, place: Path, tell: Progress, *, force: bool) -> None:
+def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: bool) -> None:
     outputs: dict[str, Path] = {}
     grid, moving, field = result.estimate.reference, result.moving, result.displacement
     tags = {"SOMAREG_VERDICT": result.verdict.decision}
@@ -129,7 +131,8 @@ def _write(result: Result, place: Path, tell: Progress, *, force: bool) -> None:
     few = thin_out(result.tie_points, QGIS_POINTS)
     outputs["gcps.points"] = write_tie_points(place / "gcps.points", few, reference=grid, moving=moving.grid)
     tell("writing report", 0.95)
-    write_report(result, place, outputs, page=replace(result, tie_points=thin_out(result.tie_points, PAGE_POINTS)))
+    page = replace(result, tie_points=thin_out(result.tie_points, PAGE_POINTS))
+    write_report(result, place, outputs, final=folder, page=page)
 
 
 def thin_out(ties: TiePoints, limit: int) -> TiePoints:

@@ -21,7 +21,8 @@ from somareg.types.kinds import (
     Progress,
     SarScale,
 )
-from somareg.types.results import Assessment, Previews, Quality, Result, Verdict
+from somareg.types.metric import GroundMetric, metric_of, square_metric
+from somareg.types.results import Assessment, Metres, Previews, Quality, Result, Verdict
 
 __all__ = [
     "IDENTITY",
@@ -37,7 +38,9 @@ __all__ = [
     "FloatArray",
     "Geotransform",
     "Grid",
+    "GroundMetric",
     "Header",
+    "Metres",
     "Modality",
     "Previews",
     "Progress",
@@ -50,4 +53,6 @@ __all__ = [
     "TiePoints",
     "Transform",
     "Verdict",
+    "metric_of",
+    "square_metric",
 ]

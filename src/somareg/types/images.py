@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,8 @@ class Grid:
         crs: WKT of the coordinate reference system, or None when the image is not georeferenced.
         control: the ground control points that place the pixels when no geotransform does; `transform` is then the
             affine nearest to them, good for sizes and nothing else.
+        unnamed_crs: without `crs`, the geotransforms of both images of a pair lead into one system that neither names.
+        rpcs: nothing but rational polynomial coefficients (RPCs) places the pixels; they need heights and are not used.
     """
 
     width: int
@@ -63,6 +65,8 @@ class Grid:
     transform: Geotransform = IDENTITY
     crs: str | None = None
     control: ControlPoints | None = None
+    unnamed_crs: bool = False
+    rpcs: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +75,16 @@ class Grid:
 
     @property
     def is_georeferenced(self) -> bool:
-        return self.crs is not None
+        """Whether its pixels have a place that those of another image can have as well."""
+        return self.crs is not None or self.unnamed_crs
+
+    @property
+    def has_geotransform(self) -> bool:
+        """Whether it leads anywhere but to the pixels themselves, counted from above or from below."""
+        a, b, c, d, e, f = self.transform
+        return self.control is not None or not (
+            (a, b, c, d) == (1.0, 0.0, 0.0, 0.0) and abs(e) == 1.0 and f in (0.0, self.height, -self.height)
+        )
 
     @property
     def pixel_size(self) -> tuple[float, float]:
@@ -104,7 +117,7 @@ class Grid:
         placed = self.crs is not None or self.transform != IDENTITY
         transform = (a, b, a * x + b * y + c, d, e, d * x + e * y + f) if placed else IDENTITY
         control = self.control.shifted((-x, -y)) if self.control else None
-        return Grid(width, height, transform, self.crs, control)
+        return replace(self, width=width, height=height, transform=transform, control=control)
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ class Scene:
         if role == "moving":
             start = self._start()
             image.to_pixels = start if name == "before" else compose(start, estimate.correction)
-            if name == "before" and estimate.reference.crs is None:
+            if name == "before" and not estimate.reference.is_georeferenced:
                 image.to_pixels = self._centred()
         self._stack.callback(image.close)
         self.images[name] = image
@@ -181,7 +181,7 @@ class Scene:
         affine = _affine(folder.record.affine.matrix)
         with open_source(folder.displacement, role="displacement", tell=False) as source:
             step, has_certainty = node_step(source.tags, folder.displacement), source.count == 3
-        self.arrows = Arrows(folder.estimate, affine, folder.record.figures.metres_per_pixel, self._certainty)
+        self.arrows = Arrows(folder.estimate, affine, folder.record.figures.edges_m, self._certainty)
         if has_certainty:
             certainty = CertaintyLayer(folder.displacement, step, self.pyramid)
             self._stack.callback(certainty.close)
@@ -189,7 +189,7 @@ class Scene:
         if affine is not None:
             self.layers["local"] = LocalLayer(folder.estimate.correction, affine, self.pyramid)
         if folder.points is not None:
-            self.points = Points(folder.points, folder.estimate, folder.record.figures.metres_per_pixel)
+            self.points = Points(folder.points, folder.estimate)
             self.layers["residual"] = ResidualLayer(self.points, self.pyramid)
 
     def _certainty(self, xy: FloatArray) -> FloatArray:

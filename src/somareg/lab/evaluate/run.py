@@ -19,7 +19,7 @@ from somareg.lab.evaluate.sample import LoadedSample, Sample, SampleList, load_s
 from somareg.lab.evaluate.summary import Record, Summary, summarise
 from somareg.lab.evaluate.whole import load_whole
 from somareg.lab.evaluate.whole_pair import WholeSample
-from somareg.report.record import plain
+from somareg.report.plain import plain
 from somareg.types import FloatArray
 
 Progress = Callable[[str, int, int], None]

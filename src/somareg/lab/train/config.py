@@ -141,8 +141,8 @@ class TrainCfg:
 
     def __post_init__(self) -> None:
         data, optimiser, run = self.data, self.optimiser, self.run
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; give 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}; give 0 to 2^63 - 1")
         if not 0 <= data.synthetic_share <= 1:
             raise ConfigError(f"data.synthetic_share is {data.synthetic_share}; it is a share, 0 to 1")
         for name in ("synthetic_pool", "synthetic_size", "synthetic_chunk"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from somareg.config import RegisterConfig
 from somareg.errors import NoDataError
 from somareg.geometry import AffineTransform, compose
-from somareg.geometry.lattice import jacobian_at
+from somareg.geometry.lattice import jacobian_between
 from somareg.io.inputs import OpenImage
 from somareg.io.opened import about_bands
 from somareg.io.source import Block
@@ -133,9 +133,7 @@ def factors(ground: Ground, placed: int) -> tuple[int, int]:
     """
     if not ground.is_placed:
         return placed, placed
-    there, away = ground.georef, ground.moving
-    centre = there.inverse(np.array([[(away.width - 1) / 2, (away.height - 1) / 2]]))[0]
-    jacobian = jacobian_at(there, (float(centre[0]), float(centre[1])))
+    jacobian = jacobian_between(ground.georef, ground.shape, (ground.moving.height, ground.moving.width))
     density = float(np.sqrt(abs(np.linalg.det(jacobian))))
     return placed, max(1, int(placed * density + 1e-6)) if np.isfinite(density) else placed
 

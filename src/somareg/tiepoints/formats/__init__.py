@@ -20,8 +20,8 @@ from typing import Any
 
 from somareg.errors import ConfigError, InputError, guarded
 from somareg.io.folders import keep_inputs
+from somareg.io.paths import check_local_file
 from somareg.io.reading import reading_of, reading_record
-from somareg.io.source import check_local_file
 from somareg.tiepoints.formats.point_pairs import (
     ImageLike,
     Images,
@@ -110,7 +110,9 @@ def write_tie_points(
         points: for example `Result.tie_points`.
         reference, moving: the two images. Map coordinates need the reference, QGIS points both, and control points in
             a GeoTIFF or VRT the moving image as a file.
-        estimate: GeoJSON holds how its moving image was read, too, and `estimate_from_points` takes it from there.
+        estimate: of which they are. It gives residuals the direction that their length in metres depends on; without
+            it that length is the RMS over all directions. GeoJSON holds how its moving image was read, too, and
+            `estimate_from_points` takes it from there.
         overwrite: replace an existing file.
 
     Returns:
@@ -126,7 +128,7 @@ def write_tie_points(
     images = known_images(reference, moving)
     keep_inputs((file,), _files_of(images))
     if estimate is not None:
-        images = replace(images, moving_reading=reading_record(estimate))
+        images = replace(images, moving_reading=reading_record(estimate), correction=estimate.correction)
     write(file, from_tie_points(points), images, overwrite=overwrite)
     return file
 

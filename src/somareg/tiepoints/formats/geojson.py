@@ -10,7 +10,9 @@ import numpy as np
 
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
-from somareg.io.georef import LONLAT, metres_per_pixel, parse_crs, to_lonlat
+from somareg.io.crs import LONLAT, parse_crs
+from somareg.io.lonlat import has_lonlat, to_lonlat
+from somareg.io.metric import ground_metric
 from somareg.io.text import parse_json
 from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
 from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, RecordTable, read_records, record_of
@@ -39,16 +41,16 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
     """Write all points: longitude and latitude when the reference is known to be georeferenced, else its pixels."""
     points = to_tie_points(pairs, images, path)
     grid = images.reference
-    georeferenced = grid is not None and grid.is_georeferenced
+    georeferenced = grid is not None and has_lonlat(grid)
     places = to_lonlat(grid, points.reference_xy) if grid is not None and georeferenced else points.reference_xy
     digits = 9 if georeferenced else 4
-    metres = None if grid is None else metres_per_pixel(grid)
+    metres = _metres(points, images)
     features = [
         {
             "type": "Feature",
             "id": index,
             "geometry": _point(place, digits),
-            "properties": _properties(points, index, metres),
+            "properties": record_of(points, index, _number) | {k: _number(v[index]) for k, v in metres.items()},
         }
         for index, place in enumerate(places)
     ]
@@ -115,18 +117,23 @@ def _point(place: FloatArray, digits: int) -> dict[str, Any] | None:
     return {"type": "Point", "coordinates": [round(float(v), digits) for v in place]}
 
 
-def _properties(points: TiePoints, index: int, metres: float | None) -> dict[str, Any]:
-    values = record_of(points, index, _number)
-    if metres is not None:
-        dx, dy = points.displacement[index]
-        lengths = (
-            ("dx_m", dx),
-            ("dy_m", dy),
-            ("sigma_m", points.sigma_px[index]),
-            ("residual_m", points.residual_px[index]),
-        )
-        values |= {name: _number(value * metres) for name, value in lengths}
-    return values
+def _metres(points: TiePoints, images: Images) -> dict[str, FloatArray]:
+    """Lengths (N,) on the ground by column; none without a CRS."""
+    grid, here = images.reference, points.reference_xy
+    metric = ground_metric(grid, here) if grid is not None and len(here) else None
+    if metric is None:
+        return {}
+    # A standard error has no direction. A residual has one, which the correction tells.
+    right, down = (metric.lengths(np.broadcast_to(step, here.shape)) for step in ([1.0, 0.0], [0.0, 1.0]))
+    residual: FloatArray = points.residual_px * metric.even
+    if images.correction is not None:
+        residual = metric.lengths(here + points.displacement - images.correction(here))
+    return {
+        "dx_m": points.displacement[:, 0] * right,
+        "dy_m": points.displacement[:, 1] * down,
+        "sigma_m": points.sigma_px * metric.even,
+        "residual_m": residual,
+    }
 
 
 def _number(value: Any) -> float | None:

@@ -21,7 +21,7 @@ from rasterio.errors import CRSError
 
 from somareg.errors import InputError, OutputError, ReadError
 from somareg.io.atomic import atomic_path
-from somareg.io.georef import LONLAT, parse_crs
+from somareg.io.crs import LONLAT, parse_crs
 from somareg.tiepoints.formats.point_pairs import Images, PointPairs, on_layer, to_tie_points
 from somareg.tiepoints.formats.records import (
     COLUMNS,

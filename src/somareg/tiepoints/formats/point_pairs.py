@@ -16,9 +16,11 @@ import numpy as np
 
 from somareg.config import GcpMethod
 from somareg.errors import GeoreferenceError, InputError
-from somareg.io.georef import georeference, parse_crs, reproject
+from somareg.io.crs import reproject, same_crs
+from somareg.io.georef import georeference
 from somareg.io.source import open_source
-from somareg.types import BoolArray, FloatArray, Grid, Header, Raster, TiePoints
+from somareg.io.unnamed import in_one_system
+from somareg.types import BoolArray, FloatArray, Grid, Header, Raster, TiePoints, Transform
 
 Role = Literal["reference", "moving"]
 Space = Literal["pixel", "map"]
@@ -34,6 +36,7 @@ class Images:
         reference, moving: None where not given.
         reference_file, moving_file: None where the grid came without a file.
         moving_reading: how the moving image was read, JSON-ready, for formats that have room for it; {} for nothing.
+        correction: what the points were fitted by; None where that is not known.
     """
 
     reference: Grid | None = None
@@ -41,6 +44,7 @@ class Images:
     reference_file: Path | None = None
     moving_file: Path | None = None
     moving_reading: Mapping[str, Any] = field(default_factory=dict)
+    correction: Transform | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +72,10 @@ class Places:
             return self.xy
         if grid is None:
             raise InputError(f"{file} holds map coordinates of the {role} image; give that image with --{role}")
-        if grid.crs is None:
+        if grid.crs is None and (self.crs is not None or not grid.unnamed_crs):
             raise GeoreferenceError(f"{file} holds map coordinates, but the {role} image has no CRS (--assume-crs)")
         there = self.xy
-        if self.crs is not None and parse_crs(self.crs) != parse_crs(grid.crs):
+        if self.crs is not None and grid.crs is not None and not same_crs(self.crs, grid.crs):
             there = reproject(there, self.crs, grid.crs)
         return grid.to_pixel(there)
 
@@ -184,8 +188,11 @@ def known_images(reference: ImageLike | None, moving: ImageLike | None, gcp_meth
     Raises:
         ReadError, UnsupportedError, GeoreferenceError: a file cannot be opened, see `open_source`.
     """
-    here, there = (_known(image, role, gcp_method) for image, role in ((reference, "reference"), (moving, "moving")))
-    return Images(here[0], there[0], here[1], there[1])
+    here, here_file = _known(reference, "reference", gcp_method)
+    there, there_file = _known(moving, "moving", gcp_method)
+    if here is not None and there is not None:
+        here, there, _ = in_one_system(here, there)
+    return Images(here, there, here_file, there_file)
 
 
 def _known(image: ImageLike | None, role: str, gcp_method: GcpMethod) -> tuple[Grid | None, Path | None]:
