@@ -14,14 +14,24 @@ from dataclasses import is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic import ValidatorFunctionWrapHandler as Check
 from pydantic_core import to_json, to_jsonable_python
 
 from somareg.errors import ConfigError
-from somareg.types import Modality, SarScale, TiePoints
+from somareg.types import Classes, Modality, SarScale, TiePoints
 
 Preset = Literal["fast", "base", "precise"]
 Search = Literal["local", "auto", "full"]
@@ -51,7 +61,7 @@ def option(
         metavar: what the command line shows in place of a value; for a literal "NAME", for a whole number "N".
         flag: of the command line, where it is not the name with dashes.
         accepts: annotation of what Python callers may give, where that is more than the field holds.
-        **bounds: `gt`, `ge`, `lt`, `le`.
+        **bounds: `gt`, `ge`, `lt`, `le`, `allow_inf_nan`.
     """
     shown: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
     return Field(default=default, description=text, json_schema_extra=shown, **bounds)
@@ -76,6 +86,26 @@ class RegisterConfig(BaseModel):
     reference_scale: SarScale = option("auto", "the same for a SAR reference", INPUT)
     moving_nodata: float | None = option(None, "value that means no data", INPUT, "VALUE")
     reference_nodata: float | None = option(None, "the same for the reference", INPUT, "VALUE")
+    moving_mask: str | None = option(
+        None,
+        "mask of the moving image in a file on any grid, 0 where it is invalid (docs/masks.md)",
+        INPUT,
+        "FILE",
+        accepts="str | Path | NDArray[Any] | None",
+    )
+    moving_mask_values: str | None = option(
+        None,
+        "classes of that mask that are invalid, such as 3,8-10 or bit3; the others are valid",
+        INPUT,
+        "LIST",
+        accepts="str | Sequence[int] | None",
+    )
+    reference_mask: str | None = option(
+        None, "the same for the reference", INPUT, "FILE", accepts="str | Path | NDArray[Any] | None"
+    )
+    reference_mask_values: str | None = option(
+        None, "the same for the reference's mask", INPUT, "LIST", accepts="str | Sequence[int] | None"
+    )
     assume_crs: str | None = option(None, "CRS of the image that declares none", INPUT, "EPSG:N")
     gcp_method: GcpMethod = option(
         "auto",
@@ -90,9 +120,16 @@ class RegisterConfig(BaseModel):
         SEARCH,
     )
     search_radius_px: float | None = option(
-        None, "search radius, reference pixels", SEARCH, "PX", flag="--search-radius", gt=0
+        None, "search radius, reference pixels", SEARCH, "PX", flag="--search-radius", gt=0, allow_inf_nan=False
     )
-    search_radius_m: float | None = option(None, "search radius, metres; georeferenced pairs only", SEARCH, "M", gt=0)
+    search_radius_m: float | None = option(
+        None,
+        "the same in metres, in every direction; needs a reference with a CRS",
+        SEARCH,
+        "M",
+        gt=0,
+        allow_inf_nan=False,
+    )
     model: str = option(
         "auto",
         "compact (the trained weights that ship), orientation (no weights), or a .safetensors file; auto takes compact "
@@ -138,7 +175,26 @@ class RegisterConfig(BaseModel):
             ) from error
         return bands
 
-    @field_validator("model", "tie_points", mode="before")
+    @model_validator(mode="after")
+    def _one_radius(self) -> Self:
+        if self.search_radius_px is not None and self.search_radius_m is not None:
+            raise ConfigError(
+                "search_radius_px and search_radius_m are given both; leave one out (--search-radius is in pixels)"
+            )
+        return self
+
+    @field_validator("moving_mask_values", "reference_mask_values", mode="before")
+    @classmethod
+    def _classes(cls, given: Any, info: ValidationInfo) -> str | None:
+        """Classes of a mask, from a text, a number or a list."""
+        try:
+            return None if given is None else str(Classes.parse(given))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{info.field_name}: {_shown(given)} is not a list of classes, such as 3,8-10 or bit3,bit4"
+            ) from error
+
+    @field_validator("model", "tie_points", "moving_mask", "reference_mask", mode="before")
     @classmethod
     def _path(cls, given: Any) -> Any:
         return str(given) if isinstance(given, Path) else given
@@ -158,6 +214,10 @@ class RegisterOptions(TypedDict, total=False):
     reference_scale: SarScale
     moving_nodata: float | None
     reference_nodata: float | None
+    moving_mask: str | Path | NDArray[Any] | None
+    moving_mask_values: str | Sequence[int] | None
+    reference_mask: str | Path | NDArray[Any] | None
+    reference_mask_values: str | Sequence[int] | None
     assume_crs: str | None
     gcp_method: GcpMethod
     preset: Preset

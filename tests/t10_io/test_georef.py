@@ -17,13 +17,14 @@ from somareg.io import (
     check_overlap,
     from_array,
     georeference,
-    ground_pixel_size,
     lonlat_bounds,
-    metres_per_pixel,
 )
+from somareg.io.crs import parse_crs, turn_of
+from somareg.io.georef import CrsTransform
+from somareg.io.lonlat import pole_inside, to_lonlat
 from somareg.types import Grid
 
-WKT = {code: CRS.from_epsg(code).to_wkt() for code in (4326, 3395, 3857, 32632, 32633, 32601, 2263)}
+WKT = {code: CRS.from_epsg(code).to_wkt() for code in (4326, 3395, 3857, 32632, 32633, 32601)}
 
 
 def utm(width=400, height=300, size=10.0, x=500000.0, y=5000000.0, code=32632):
@@ -144,15 +145,96 @@ def test_wrong_but_valid_crs_does_not_crash():
         check_overlap(utm(), dataclasses.replace(utm(), crs=WKT[3857]))
 
 
-def test_true_ground_metres():
-    assert metres_per_pixel(Grid(9, 9)) is None
-    assert metres_per_pixel(utm()) == pytest.approx(10 / 0.9996, rel=2e-4)
-    # One degree on the ellipsoid at 45 N: 78.8468 km of longitude, 111.1318 km of latitude.
-    x, y = ground_pixel_size(Grid(100, 100, (1e-4, 0, 9 - 5e-3, 0, -1e-4, 45 + 5e-3), WKT[4326]))
-    assert x == pytest.approx(7.88468, rel=1e-4) and y == pytest.approx(11.11318, rel=1e-4)
-    for code in (3395, 3857):  # Mercator stretches by about 1 / cos(latitude)
-        e, n = reproject(CRS.from_epsg(4326), CRS.from_epsg(code), [9], [60])
-        grid = Grid(100, 100, (10, 0, e[0] - 500, 0, -10, n[0] + 500), WKT[code])
-        assert metres_per_pixel(grid) == pytest.approx(5.0, rel=0.01)
-    feet = Grid(100, 100, (10, 0, 985000, 0, -10, 200000), WKT[2263])
-    assert metres_per_pixel(feet) == pytest.approx(3.048, rel=1e-3)
+# --- maps that wrap, poles, other bodies ------------------------------------------------------------------------------
+
+WRAPPING = [
+    "EPSG:4326",
+    "EPSG:4807",
+    "EPSG:3857",
+    "EPSG:3395",
+    "EPSG:3832",
+    "EPSG:4087",
+    "EPSG:6933",
+    "+proj=mill +R=1000",
+]
+
+
+@given(st.sampled_from(WRAPPING), st.integers(-2, 2), st.floats(-0.49, 0.49), st.floats(-3, 3))
+@settings(max_examples=60, deadline=None)
+def test_turns_around_the_earth_do_not_count(crs, turns, share, scale):
+    """An image lies where it lies, from whichever end of the map its x is counted."""
+    turn = turn_of(crs)
+    size = turn * 1e-6
+    x = share * turn
+    reference = Grid(200, 100, (size, 0, x, 0, -size, 0.05 * turn), crs)
+    moving = Grid(200, 100, (size, 0, x + turns * turn, 0, -size, 0.05 * turn), crs)
+    xy = np.array([[0.0, 0.0], [199.0, 0.0], [0.0, 99.0], [50.0, 50.0]])
+    np.testing.assert_allclose(georeference(reference, moving)(xy), xy, atol=0.01)
+    bent = CrsTransform(reference, moving)
+    np.testing.assert_allclose(bent(xy), xy, atol=0.01)
+    np.testing.assert_allclose(bent.inverse(xy), xy, atol=0.01)
+    assert check_overlap(reference, moving) == 1
+
+
+def test_bounds_of_the_world_and_across_its_edge():
+    assert lonlat_bounds(Grid(360, 180, (1, 0, -180, 0, -1, 90), WKT[4326])) == (-180, -90, 180, 90)
+    assert lonlat_bounds(Grid(360, 180, (1, 0, 0, 0, -1, 90), WKT[4326]))[::2] == (-180, 180)
+    edge = 20037508.342789244
+    world = Grid(4007, 4007, (1e4, 0, -edge, 0, -1e4, edge), WKT[3857])
+    assert lonlat_bounds(world)[::2] == pytest.approx((-180, 180), abs=0.1)
+    for left in (edge - 5e4, -edge - 5e4):
+        west, _, east, _ = lonlat_bounds(Grid(100, 100, (1e3, 0, left, 0, -1e3, 0), WKT[3857]))
+        assert (west, east) == pytest.approx((179.55, 180.45), abs=0.01)
+
+
+@pytest.mark.parametrize(("code", "pole"), [(3413, 90), (3031, -90), (3573, 90), (3995, 90), (32661, 90), (6931, 90)])
+def test_an_image_that_holds_a_pole_has_all_longitudes(code, pole):
+    crs = CRS.from_epsg(code)
+    x, y = (v[0] for v in reproject(CRS.from_epsg(4326), crs, [0], [pole]))
+    grid = Grid(200, 200, (1000.0, 0, x - 60e3, 0, -1000.0, y + 110e3), crs.to_wkt())
+    assert pole_inside(grid) == pole
+    west, south, east, north = lonlat_bounds(grid)
+    assert (west, east) == (-180, 180)
+    far = max(abs(90 - abs(lat)) for lat in (south, north))
+    assert pole in (south, north)
+    assert far == pytest.approx(np.hypot(140, 110) / 111.7, rel=0.05)
+    beside = dataclasses.replace(grid, transform=(1000.0, 0, x + 10e3, 0, -1000.0, y + 110e3))
+    assert pole_inside(beside) is None
+    assert abs(lonlat_bounds(beside)[3 if pole > 0 else 1]) < 90
+
+
+@pytest.mark.parametrize("code", [4326, 3857, 3395])
+def test_maps_without_a_pole_hold_none(code):
+    assert pole_inside(Grid(1000, 1000, (1e5, 0, -5e7, 0, -1e5, 5e7), WKT[code])) is None
+
+
+def test_other_bodies_and_local_systems_have_no_place_on_the_earth():
+    mars = Grid(100, 100, (10, 0, 0, 0, -10, 0), "+proj=eqc +R=3396190 +units=m")
+    local = Grid(100, 100, (10, 0, 0, 0, -10, 0), 'LOCAL_CS["site",UNIT["metre",1]]')
+    for grid in (mars, local):
+        with pytest.raises(GeoreferenceError, match="no longitude and latitude"):
+            to_lonlat(grid, np.zeros((1, 2)))
+        assert georeference(grid, grid).is_affine
+        away = dataclasses.replace(grid, transform=(10, 0, 1e5, 0, -10, 0))
+        with pytest.raises(NoOverlapError, match="map units"):
+            check_overlap(grid, away)
+    with pytest.raises(GeoreferenceError, match="cannot be joined"):
+        check_overlap(mars, utm())
+
+
+@pytest.mark.parametrize(
+    "text", ["/etc/hostname", "http://example.invalid/crs", "hostname", "", "EPSG:99999", "EPSG:abc"]
+)
+def test_a_crs_is_a_definition_and_no_file_or_address(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hostname").write_text(WKT[4326])
+    with pytest.raises(GeoreferenceError, match="cannot be understood"):
+        parse_crs(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["EPSG:4326", "urn:ogc:def:crs:EPSG::32632", "OGC:CRS84", "IAU_2015:30100", "+proj=utm +zone=33"]
+)
+def test_definitions_of_every_kind(text):
+    assert parse_crs(text).to_wkt()
+    assert parse_crs(parse_crs(text).to_wkt()) == parse_crs(text)

@@ -115,7 +115,9 @@ def test_tiles_see_what_the_whole_sees(modality: Modality) -> None:
     """Each tile of a scene is prepared by itself: its middle looks to the matcher as in the whole."""
     data = hills(shape=(400, 400), roughness=3.0)[None]
     whole = channels(normalise(data, np.ones((400, 400), bool), modality)[0], np.ones((400, 400), bool))
-    tile = channels(normalise(data[:, 100:300, 100:300], np.ones((200, 200), bool), modality)[0], np.ones((200, 200), bool))
+    tile = channels(
+        normalise(data[:, 100:300, 100:300], np.ones((200, 200), bool), modality)[0], np.ones((200, 200), bool)
+    )
     there, here = whole[:, 60:140, 60:140], tile[:, 10:90, 10:90]
     assert np.corrcoef(there.ravel(), here.ravel())[0, 1] > 0.93
 

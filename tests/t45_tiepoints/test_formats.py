@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from somareg.errors import ConfigError, InputError, OutputError
 from somareg.io import georeference
-from somareg.io.georef import to_lonlat
+from somareg.io.lonlat import to_lonlat
 from somareg.io.writer import write_geotiff
 from somareg.tiepoints.formats import convert_tie_points, geopackage, read_tie_points, write_tie_points
 from somareg.types import Grid, TiePoints
@@ -314,7 +314,7 @@ def test_nothing_is_replaced_unasked_and_nothing_left_behind(tmp_path, moving_fi
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("somareg.io.atomic._sync", refuse)
+    monkeypatch.setattr("somareg.io.atomic.sync", refuse)
     with pytest.raises(OutputError, match="disk full"):
         write_tie_points(path, points, **images, overwrite=True)
     assert path.read_bytes() == before

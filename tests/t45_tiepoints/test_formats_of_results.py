@@ -8,7 +8,7 @@ import pytest
 import rasterio
 
 from somareg.errors import OutputError
-from somareg.io.georef import to_lonlat
+from somareg.io.lonlat import to_lonlat
 from somareg.tiepoints.formats import write_tie_points
 from somareg.types import Grid, TiePoints
 

@@ -14,7 +14,7 @@ from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.evidence import NO_EVIDENCE
 from somareg.quality import Engine, Measured, Support, judge, load_calibration, measure, support_of
 from somareg.quality.calibration import FEATURES
-from somareg.types import Quality, TiePoints
+from somareg.types import Grid, Quality, TiePoints
 from tests.synthetic import make_pair
 from tests.t40_matching.conftest import as_pair
 
@@ -63,7 +63,7 @@ def given(**more: object) -> Measured:
         support=support(),
         overlap=1.0,
         area=(0.0, 0.0, float(SHAPE[1]), float(SHAPE[0])),
-        metres_per_pixel=10.0,
+        reference=Grid(*SHAPE[::-1], (10.0, 0.0, 5e5, 0.0, -10.0, 5e6), "EPSG:32632"),
     )
     return replace(base, **more)  # type: ignore[arg-type]
 

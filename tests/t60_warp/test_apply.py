@@ -14,7 +14,7 @@ from rasterio.warp import reproject
 from somareg.errors import GeoreferenceError, InputError, NoOverlapError, OutputError, ReadError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.io import read_raster
-from somareg.io.georef import lonlat_bounds
+from somareg.io.lonlat import lonlat_bounds
 from somareg.types import Estimate, Grid, Raster
 from somareg.warp import apply, apply_to_file, engine, plan
 

@@ -51,8 +51,8 @@ def test_a_reference_in_degrees() -> None:
     """Pixel sizes in metres come from the ellipsoid, not from the CRS's units."""
     grid = Grid(100, 100, (0.0001, 0.0, 15.0, 0.0, -0.0001, 42.0), "EPSG:4326")
     radius = choose.search_radius(make_config({"search_radius_m": 300.0}), grid)
-    size = np.sqrt(0.0001**2 * 111_066 * 82_850)  # metres per degree of latitude and longitude at 42 degrees north
-    assert radius == pytest.approx(300 / size, rel=0.01)
+    # A degree of longitude has 82 850 m at 42 degrees north, one of latitude more: it reaches 300 m in every direction.
+    assert radius == pytest.approx(300 / (0.0001 * 82_850), rel=0.01)
 
 
 def test_a_larger_radius_finds_what_is_further_away(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from somareg.types import (
     TiePoints,
     Verdict,
 )
+from tests.figures import on_squares
 
 SIZE = (220, 300)
 UTM33 = (
@@ -69,7 +70,6 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
     certainty = np.clip(1.1 - np.hypot(rows / h - 0.4, columns / w - 0.4), 0, 1).astype(np.float32)
     tie = make_points(correction, points, rng)
     residual = tie.residual_px[tie.inlier]
-    scale = 10.0 if georeferenced else None
     sar = np.clip(optical[..., 1] * rng.gamma(4, 0.25, SIZE), 0, 255).astype(np.uint8)
     before = np.roll(sar, (-2, 4), (0, 1))
     quality = Quality(
@@ -94,8 +94,10 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
         local_rms_px=1.118,
         predicted_rmse_px=PREDICTED[decision],
         predicted_ce90_px=1.52 * PREDICTED[decision],
-        metres_per_pixel=scale,
     )
+    if georeferenced:
+        ce90 = float(np.percentile(residual, 90)) if len(residual) else float("nan")
+        quality = on_squares(quality, 10.0, 10.0 * ce90)
     parts: dict[str, Any] = {
         "transform": correction,
         "correction": correction,

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 
 from somareg.errors import InputError, ReadError, UnsupportedError
 from somareg.report import Report, build_record, load_report
-from somareg.report.record import crs_name, plain, residual_vectors
+from somareg.report.inputs import crs_name
+from somareg.report.plain import plain
+from somareg.report.record import residual_vectors
 from somareg.types import Result
+from tests.figures import on_squares
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -95,7 +98,7 @@ def test_nan_and_infinity_become_null(build: Callable[..., Result], tmp_path: Pa
     moving = replace(result.moving, nodata=math.nan)
     result = replace(
         result,
-        quality=broken,
+        quality=on_squares(broken, 10.0, math.nan),
         moving=moving,
         settings={"deep": [{"x": math.nan}, np.int64(3)]},
         timings={"a": math.nan},
@@ -116,7 +119,7 @@ def test_nan_and_infinity_become_null(build: Callable[..., Result], tmp_path: Pa
 def test_file_name_of_undecodable_bytes(result: Result) -> None:
     name = b"caf\xe9.tif".decode("utf-8", "surrogateescape")
     record = build_record(replace(result, moving=replace(result.moving, name=name, path=Path(name))), {})
-    assert json.loads(record.to_json())["moving"]["path"] == "caf\\udce9.tif"
+    assert json.loads(record.to_json())["moving"]["path"] == str(Path("caf\\udce9.tif").absolute())
 
 
 def test_arrays_have_no_path_and_no_hash(result: Result) -> None:

@@ -28,6 +28,7 @@ from somareg.types import (
     TiePoints,
     Verdict,
 )
+from tests.figures import on_squares
 
 
 @dataclass
@@ -146,7 +147,7 @@ def make_result(decision: str) -> Result:
 def make_quality() -> Quality:
     """Measured figures with one that could not be measured."""
     numbers = dict.fromkeys(Quality.__dataclass_fields__, 0.5)
-    return Quality(
+    quality = Quality(
         **numbers
         | {
             "n_points": 3,
@@ -155,9 +156,10 @@ def make_quality() -> Quality:
             "predicted_rmse_px": 0.61,
             "predicted_ce90_px": float("nan"),
             "rotation_deg": 0.031,
-            "metres_per_pixel": 10.0,
+            "metres": None,
         }
     )
+    return on_squares(quality, 10.0)
 
 
 def make_assessment(decision: str) -> Assessment:

@@ -85,7 +85,7 @@ def test_quiet_prints_nothing(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> No
 
 
 def test_options_reach_the_api_under_their_python_names(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
-    flags = "--moving-bands 3,2,1 --search-radius 40 --search-radius-m 900 --no-local --moving-nodata -9999 --seed 7 "
+    flags = "--moving-bands 3,2,1 --search-radius-m 900 --no-local --moving-nodata -9999 --seed 7 "
     flags += "--preset base"
     cli("register", "a.tif", "b.tif", "-o", tmp_path / "out", *flags.split(), "--assume-crs", "EPSG:32633")
     name, options = fake_api.calls[0]
@@ -93,7 +93,6 @@ def test_options_reach_the_api_under_their_python_names(cli: Cli, fake_api: Fake
     assert options["args"] == ("a.tif", "b.tif", tmp_path / "out")
     expected = {
         "moving_bands": (3, 2, 1),
-        "search_radius_px": 40.0,
         "search_radius_m": 900.0,
         "local": False,
         "moving_nodata": -9999.0,
@@ -123,6 +122,23 @@ def test_warp_prints_the_path(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> No
     _, options = fake_api.calls[0]
     assert (options["resampling"], options["resolution"], options["overwrite"]) == ("nearest", "native", False)
     assert json.loads(cli("warp", "bands.tif", "est", "-o", out, "--json").out) == {"output": str(out), "bytes": 6}
+
+
+READING = {"nodata": 0.0, "bands": "2,1", "mask": "scl.tif", "mask_values": "3,8-10", "gcp_method": "tps"}
+
+
+@pytest.mark.parametrize("prefix", ["--", "--moving-"])
+def test_warp_reads_a_raster_as_it_is_told(cli: Cli, fake_api: FakeApi, tmp_path: Path, prefix: str) -> None:
+    """What was typed for `register` may be typed again."""
+    mask = [f"{prefix}mask", "scl.tif", f"{prefix}mask-values", "3,8-10"]
+    flags = [f"{prefix}nodata", "0", *mask, "--bands", "2,1", "--gcp-method", "tps"]
+    done = cli("warp", "bands.tif", "est", "-o", tmp_path / "out.tif", *flags)
+    assert done.code == 0
+    _, options = fake_api.calls[0]
+    assert {name: options[name] for name in READING} == READING
+    cli("warp", "bands.tif", "est", "-o", tmp_path / "two.tif")
+    _, options = fake_api.calls[1]
+    assert {name: options[name] for name in READING} == dict.fromkeys(READING)
 
 
 def test_demo_uses_the_sample_inside_the_package(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 from somareg.cli import sample
-from somareg.io import metres_per_pixel, read_raster
+from somareg.io import ground_metric, read_raster
 from somareg.matching.weights import read_card, store
 from tests.small_network import save_network, small_network
 from tests.t80_cli.conftest import Cli, FakeApi
@@ -74,7 +74,9 @@ def test_demo_sample_is_a_proper_pair() -> None:
             assert "Copernicus" in file.tags()["TIFFTAG_COPYRIGHT"]
     assert moving.stat().st_size + reference.stat().st_size <= 2_000_000
     # what `somareg demo` says: World Mercator stretches 8.3 m on the ground to 10
-    assert metres_per_pixel(read_raster(reference, role="reference").grid) == pytest.approx(8.33, abs=0.005)
+    metric = ground_metric(read_raster(reference, role="reference").grid)
+    assert metric is not None
+    assert metric.pixel_m == pytest.approx((8.33, 8.33), abs=0.03)
 
 
 def test_eval_passes_names_on_and_prints_the_table(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import Any
 
 from somareg.config import RegisterConfig, did_you_mean, make_config
 from somareg.errors import ConfigError, InputError, ReadError
-from somareg.io.source import REMOTE
+from somareg.io.paths import is_file_name, whole_path
 from somareg.io.text import read_text
 
 MAX_TABLE_MIB = 64
@@ -121,33 +120,26 @@ def _pair(header: list[str], row: list[str], file: Path, line: int) -> BatchPair
         if not cells[role]:
             raise InputError(f"{where} names no {role} image")
     options: dict[str, Any] = {name: cell for name, cell in cells.items() if cell and name not in _COLUMNS}
-    for column in ("tie_points", "model"):
+    for column in ("tie_points", "model", "moving_mask", "reference_mask"):
         text = str(options.get(column, ""))
-        if column == "tie_points" or text.lower().endswith(".safetensors"):
-            options |= {column: _absolute(text, file.parent)} if text else {}
+        if column != "model" or text.lower().endswith(".safetensors"):
+            options |= {column: whole_path(text, file.parent)} if text else {}
     try:
         make_config(options)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    moving, reference = (_absolute(cells[role], file.parent) for role in ("moving", "reference"))
+    moving, reference = (whole_path(cells[role], file.parent) for role in ("moving", "reference"))
     return BatchPair(cells.get("name", ""), moving, reference, options)
 
 
 def _given(moving: str | Path, reference: str | Path) -> BatchPair:
-    return BatchPair("", _absolute(str(moving), Path()), _absolute(str(reference), Path()))
-
-
-def _absolute(text: str, folder: Path) -> str:
-    """A path that means the same everywhere; what is no local path stays as it is, for `open_source` to refuse."""
-    if REMOTE.match(text):
-        return text
-    return os.path.abspath(folder / Path(text).expanduser())  # noqa: PTH100 - links stay links
+    return BatchPair("", whole_path(moving), whole_path(reference))
 
 
 def _match_folders(moving: Path, reference: Path) -> list[BatchPair]:
     movings = _images(moving)
     if not reference.is_dir():
-        return [BatchPair("", image, _absolute(str(reference), Path())) for image in movings.values()]
+        return [BatchPair("", image, whole_path(reference)) for image in movings.values()]
     references = _images(reference)
     both = [stem for stem in movings if stem in references]
     if not both:
@@ -176,7 +168,7 @@ def _images(folder: Path) -> dict[str, str]:
             stem = entry.stem.casefold()
             if stem in found:
                 raise InputError(f"{folder} holds {Path(found[stem]).name} and {entry.name}; which one is meant?")
-            found[stem] = _absolute(str(entry), Path())
+            found[stem] = whole_path(entry)
     return found
 
 
@@ -189,6 +181,10 @@ def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
             continue
         if _UNFIT.search(pair.name) or pair.name.startswith(".") or pair.name.endswith((".", " ")) or _own(pair.name):
             raise InputError(f"the pair's name {pair.name!r} cannot be a folder's; use letters, digits, - and _")
+        if is_file_name(pair.name):
+            raise InputError(
+                f"the pair's name {pair.name!r} is a file's, and its outputs are a folder; leave the end out"
+            )
         if pair.name.casefold() in taken:
             raise InputError(f"two pairs are called '{pair.name}'; give each its own name")
         taken.add(pair.name.casefold())
@@ -197,7 +193,7 @@ def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
 
 def _folder_name(image: str) -> str:
     stem = file_stem(image)
-    return f"{stem}_pair" if _own(stem) else stem
+    return f"{stem}_pair" if _own(stem) or is_file_name(stem) else stem
 
 
 def unused_name(stem: str, taken: set[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from somareg.batches.manifest import Entry
 from somareg.io.atomic import write_text
-from somareg.report.record import plain
+from somareg.report.plain import plain
 
 CSV_NAME, JSON_NAME = "summary.csv", "summary.json"
 COLUMNS = (

@@ -10,8 +10,10 @@ from typing import Any
 
 from somareg.batches.manifest import FileMark
 from somareg.config import SCENE_PX, RegisterConfig, make_config
+from somareg.errors import SomaregError
 from somareg.io.inputs import Located, file_of, locate, open_image, read_image, told_modalities
-from somareg.io.source import check_local_file
+from somareg.io.masks import mask_file
+from somareg.io.paths import file_behind, named
 from somareg.io.stac import StacAsset
 from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
 from somareg.register import api
@@ -59,7 +61,7 @@ def do_pair(job: PairJob) -> PairDone:
     cfg = make_config(options)
     with open_image(reference, "reference", None, cfg, again=True) as image:
         is_large = max(image.grid.shape) > SCENE_PX
-    before = check_local_file(_path(moving), "moving").stat()  # what changes while it is read is found changed later
+    before = named(_path(moving), "moving").file.stat()  # what changes while it is read is found changed later
     result = api.register_into(
         job.moving,
         job.reference if is_large else REFERENCES.get(reference, cfg),
@@ -70,15 +72,14 @@ def do_pair(job: PairJob) -> PairDone:
         **options,
     )
     quality = result.quality
-    scale = quality.metres_per_pixel
     return PairDone(
         verdict=result.verdict.decision,
         probability=result.verdict.probability,
         predicted_rmse_px=quality.predicted_rmse_px,
-        predicted_rmse_m=None if scale is None else quality.predicted_rmse_px * scale,
+        predicted_rmse_m=quality.metres.predicted_rmse_m if quality.metres else None,
         misregistration_px=quality.shift_before_px,
         files=(
-            FileMark(str(_path(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),
+            FileMark(str(_file(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),
             *_others(job, reference, result),
         ),
     )
@@ -87,9 +88,10 @@ def do_pair(job: PairJob) -> PairDone:
 def _others(job: PairJob, reference: Located, result: Result) -> list[FileMark]:
     """Marks of everything but the moving image."""
     settings = result.settings
-    marks = [FileMark.of(_path(reference), result.reference.sha256)]
-    items = {image.partition("#")[0] for image in (job.moving, job.reference) if ".json" in image.lower()}
-    more = [*sorted(items), settings["tie_points"]]
+    marks = [FileMark.of(_file(reference), result.reference.sha256)]
+    masks = [str(settings[name]) for name in ("moving_mask", "reference_mask") if settings[name] is not None]
+    items = {image.partition("#")[0] for image in (job.moving, job.reference, *masks) if ".json" in image.lower()}
+    more = [*sorted(items), settings["tie_points"], *(file_behind(mask_file(path, "")) for path in masks)]
     used = str(settings.get("model_used"))
     if used.endswith(".safetensors"):  # those that ship belong to the installation, see `shipped_weights`
         more.append(used)
@@ -104,6 +106,11 @@ def shipped_weights() -> str | None:
 
 def _path(image: Located) -> Path:
     return Path(str(file_of(image)))
+
+
+def _file(image: Located) -> Path:
+    """The file that is read."""
+    return named(_path(image), "input").file
 
 
 class ReferenceCache:
@@ -141,11 +148,11 @@ class ReferenceCache:
     @staticmethod
     def _key(image: Located, cfg: RegisterConfig) -> tuple[Any, ...] | None:
         try:
-            stat = _path(image).stat()
-        except OSError:
+            stat = _file(image).stat()
+        except (OSError, SomaregError):
             return None  # reading tells what is wrong
         told = (repr(image), cfg.reference_modality) if isinstance(image, StacAsset) else ()
-        settings = cfg.reference_nodata, cfg.max_pixels, cfg.gcp_method
+        settings = cfg.reference_nodata, cfg.reference_bands, cfg.max_pixels, cfg.gcp_method
         return str(_path(image)), stat.st_size, stat.st_mtime_ns, *settings, *told
 
 

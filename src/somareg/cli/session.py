@@ -51,7 +51,7 @@ class Session:
 
     def emit(self, document: Mapping[str, Any]) -> None:
         """Print the one JSON document of `--json`."""
-        from somareg.report.record import plain
+        from somareg.report.plain import plain
 
         print(json.dumps(plain(document), ensure_ascii=False, indent=2, allow_nan=False))
 

@@ -28,6 +28,32 @@ def jacobian_at(transform: PointMap, xy: tuple[float, float], step: float = 1.0)
     return np.stack([(right - left) / (2 * step), (below - above) / (2 * step)], axis=-1)
 
 
+def jacobian_between(to_moving: Transform, reference: tuple[int, int], moving: tuple[int, int]) -> FloatArray:
+    """2x2 Jacobian of a map from reference to moving pixels, where both images show the same ground.
+
+    That is the centre of the moving image, or that of the reference where only this one lies in the other image: far
+    away a projection may have no answer, or quite another one.
+
+    Args:
+        to_moving: the map.
+        reference, moving: (height, width) of the images.
+
+    Returns:
+        The Jacobian; NaN where the map has no answer at the centre of either image.
+    """
+    here, there = (np.array([[(width - 1) / 2, (height - 1) / 2]]) for height, width in (reference, moving))
+    claimed = to_moving.inverse(there)  # of the moving image, on the reference
+    is_common = _inside(claimed, reference), _inside(to_moving(here), moving)
+    places = (here, claimed) if is_common == (False, True) else (claimed, here)
+    both = [jacobian_at(to_moving, (float(place[0, 0]), float(place[0, 1]))) for place in places]
+    return both[0] if np.isfinite(both[0]).all() else both[1]
+
+
+def _inside(xy: FloatArray, shape: tuple[int, int]) -> bool:
+    """Whether a point (1, 2) lies in an image (height, width)."""
+    return bool(((xy >= -0.5) & (xy < np.array(shape[::-1]) - 0.5)).all())
+
+
 def on_lattice(
     transform: Transform,
     bounds: tuple[float, float, float, float],

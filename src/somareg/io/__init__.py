@@ -16,10 +16,9 @@ if TYPE_CHECKING:
         assume_crs,
         check_overlap,
         georeference,
-        ground_pixel_size,
-        lonlat_bounds,
-        metres_per_pixel,
     )
+    from somareg.io.lonlat import lonlat_bounds
+    from somareg.io.metric import ground_metric
     from somareg.io.raster import from_array, read_raster
     from somareg.io.writer import write_geotiff
 
@@ -30,10 +29,9 @@ _HOME = {
         "assume_crs",
         "check_overlap",
         "georeference",
-        "ground_pixel_size",
-        "lonlat_bounds",
-        "metres_per_pixel",
     ),
+    "lonlat": ("lonlat_bounds",),
+    "metric": ("ground_metric",),
     "raster": ("from_array", "read_raster"),
     "writer": ("write_geotiff",),
 }
@@ -52,9 +50,8 @@ __all__ = [
     "check_writable",
     "from_array",
     "georeference",
-    "ground_pixel_size",
+    "ground_metric",
     "lonlat_bounds",
-    "metres_per_pixel",
     "output_folder",
     "read_estimate",
     "read_raster",

@@ -6,7 +6,7 @@ xarray and rioxarray are the extra `xarray`; importing this module needs neither
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -15,16 +15,22 @@ from affine import Affine
 from numpy.typing import ArrayLike, NDArray
 
 from somareg.errors import InputError, UnsupportedError
+from somareg.io.array_place import grid_of_array
+from somareg.io.attributes import (
+    attributes_of,
+    descriptions,
+    numbers_per_band,
+    scaling_attributes,
+    units_per_band,
+)
 from somareg.io.raster import from_array
-from somareg.types import IDENTITY, BoolArray, FloatArray, Geotransform, Grid, Raster
+from somareg.io.validity import differs
+from somareg.types import BoolArray, FloatArray, Grid, Raster
 
 if TYPE_CHECKING:
     import xarray
 
 INSTALL = "pip install 'somareg[xarray]'"
-
-_KNOWN_ATTRIBUTES = {"long_name", "scale_factor", "add_offset", "_FillValue", "AREA_OR_POINT", "units", "grid_mapping"}
-_UNEVEN = 0.01  # of a pixel's size: coordinates in float32 are no evener
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,7 @@ class ArrayHeader:
         nodata: declared value, NaN where masked values were read as NaN, None without one.
         descriptions: one per band.
         tags: its text attributes.
+        scales, offsets, units: one per band, () where none are told.
         notes: what was decided.
     """
 
@@ -45,15 +52,16 @@ class ArrayHeader:
     nodata: float | None
     descriptions: tuple[str, ...]
     tags: dict[str, str]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    units: tuple[str, ...]
     notes: tuple[str, ...]
 
     def read(self, x: int, y: int, width: int, height: int) -> tuple[NDArray[Any], BoolArray]:
         """Pixels (C, h, w) of a rectangle and their mask (C, h, w); of a Dask array only its chunks are computed."""
         data = self.bands[:, y : y + height, x : x + width].to_numpy()
         mask = np.isfinite(data) if data.dtype.kind in "fc" else np.ones(data.shape, bool)
-        if self.nodata is not None and np.isfinite(self.nodata):
-            mask &= data != self.nodata
-        return data, np.asarray(mask)
+        return data, np.asarray(mask & differs(data, self.nodata))
 
 
 def is_dataarray(image: object) -> TypeGuard[xarray.DataArray]:
@@ -110,6 +118,9 @@ def from_dataarray(
         name=f"{role} DataArray" + (f" '{array.name}'" if array.name else ""),
         descriptions=header.descriptions,
         tags=header.tags,
+        scales=header.scales,
+        offsets=header.offsets,
+        units=header.units,
         notes=(*header.notes, *raster.notes),
         origin=array,
     )
@@ -123,21 +134,39 @@ def read_header(array: xarray.DataArray, role: str, nodata: float | None = None)
     if bands.dtype.kind not in "biufc":
         raise InputError(f"{name} has dtype {bands.dtype}; give bool, integer, real or complex numbers")
     notes: list[str] = []
-    grid = _grid(array, name, notes)
+    grid = grid_of_array(array, name, notes)
     declared = nodata if nodata is not None else array.rio.nodata
-    if (array.attrs.get("scale_factor", 1), array.attrs.get("add_offset", 0)) != (1, 0):
+    count = bands.shape[0]
+    scales = numbers_per_band(array.attrs, ("scale_factor", "scales"), count, name, notes)
+    offsets = numbers_per_band(array.attrs, ("add_offset", "offsets"), count, name, notes)
+    if any(value != 1 for value in scales) or any(value != 0 for value in offsets):
         notes.append(f"{name}: scale_factor and add_offset kept, raw values used")
     return ArrayHeader(
         bands=bands,
         grid=grid,
         nodata=None if declared is None else float(np.real(declared)),
-        descriptions=_descriptions(array, bands, band_dim),
-        tags={str(k): v for k, v in array.attrs.items() if isinstance(v, str) and k not in _KNOWN_ATTRIBUTES},
+        descriptions=descriptions(array, bands, band_dim),
+        tags={k: v for k, v in attributes_of(array.attrs).items() if isinstance(v, str)},
+        scales=scales,
+        offsets=offsets,
+        units=units_per_band(array.attrs, count),
         notes=tuple(notes),
     )
 
 
-def to_dataarray(raster: Raster, *, like: object = None, name: str | None = None, **attributes: Any) -> Any:
+def kept_attributes(image: object) -> dict[str, Any]:
+    """The attributes of a DataArray that hold on any grid, see `attributes_of`; {} of anything else."""
+    return attributes_of(image.attrs) if is_dataarray(image) else {}
+
+
+def to_dataarray(
+    raster: Raster,
+    *,
+    like: object = None,
+    name: str | None = None,
+    kept: Mapping[str, Any] | None = None,
+    **attributes: Any,
+) -> Any:
     """A raster as DataArray (band, y, x) that rioxarray understands.
 
     Coordinates are those of pixel centres; a rotated grid has none but its transform, and one that ground control
@@ -148,6 +177,7 @@ def to_dataarray(raster: Raster, *, like: object = None, name: str | None = None
         raster: pixels and place.
         like: a DataArray on the same grid, whose names and exact values of y and x are taken; anything else is ignored.
         name: of the DataArray.
+        kept: attributes of what it was made of, see `kept_attributes`.
         **attributes: added to its attributes.
 
     Raises:
@@ -162,7 +192,7 @@ def to_dataarray(raster: Raster, *, like: object = None, name: str | None = None
     coordinates["band"] = np.arange(1, len(raster.data) + 1)
     if raster.nodata is None and raster.data.dtype.kind not in "fc" and not raster.mask.all():
         coordinates["valid"] = ((y_dim, x_dim), raster.mask)
-    attrs = {**raster.tags, **attributes}
+    attrs = {**raster.tags, **(kept or {}), **scaling_attributes(raster), **attributes}
     if any(raster.descriptions):
         attrs["long_name"] = raster.descriptions if len(raster.descriptions) > 1 else raster.descriptions[0]
     made = xarray.DataArray(raster.data, coordinates, ("band", y_dim, x_dim), name=name, attrs=attrs)
@@ -193,65 +223,6 @@ def _as_bands(array: xarray.DataArray, name: str) -> tuple[xarray.DataArray, Has
     if keep is None:
         return bands.transpose(y, x).expand_dims("band"), None
     return bands.transpose(keep, y, x), keep
-
-
-def _grid(array: xarray.DataArray, name: str, notes: list[str]) -> Grid:
-    """CRS and transform; the coordinates have the word, for a written transform outlives a crop."""
-    width, height = array.rio.width, array.rio.height
-    transform = _coefficients(array.rio.transform())
-    if not (transform[1] or transform[3]):
-        for dim in (array.rio.x_dim, array.rio.y_dim):
-            if dim in array.coords:
-                _check_spacing(np.asarray(array[dim].to_numpy(), float), str(dim), name)
-        computed = Grid(width, height, _coefficients(array.rio.transform(recalc=True)))
-        transform = _unrounded(computed, _written_transform(array))
-    crs = array.rio.crs
-    if crs is not None and transform == IDENTITY:
-        notes.append(f"{name}: a CRS without coordinates or transform is ignored")
-        crs = None
-    return Grid(width, height, transform, crs.to_wkt() if crs else None)
-
-
-def _written_transform(array: xarray.DataArray) -> Geotransform | None:
-    """The transform as written beside the CRS, in GDAL's order there, without the rounding of coordinates."""
-    mapping = array.rio.grid_mapping
-    try:
-        c, a, b, f, d, e = map(float, array.coords[mapping].attrs["GeoTransform"].split())
-    except (AttributeError, KeyError, ValueError):
-        return None
-    return a, b, c, d, e, f
-
-
-def _unrounded(computed: Grid, written: Geotransform | None) -> Geotransform:
-    """The written transform where the coordinates agree with it, else theirs."""
-    if written is None:
-        return computed.transform
-    corners = np.array([[-0.5, -0.5], [computed.width - 0.5, computed.height - 0.5]])
-    apart = replace(computed, transform=written).to_map(corners) - computed.to_map(corners)
-    return written if float(np.abs(apart).max()) < 1e-3 * min(computed.pixel_size) else computed.transform
-
-
-def _coefficients(transform: Affine) -> Geotransform:
-    a, b, c, d, e, f = (float(v) for v in transform[:6])
-    return a, b, c, d, e, f
-
-
-def _check_spacing(values: FloatArray, dim: str, name: str) -> None:
-    steps = np.diff(values)
-    mean = float(steps.mean()) if steps.size else 1.0
-    if not np.isfinite(mean) or mean == 0 or float(np.abs(steps - mean).max(initial=0.0)) > _UNEVEN * abs(mean):
-        raise InputError(f"coordinates '{dim}' of {name} are not evenly spaced; resample it to a regular grid first")
-
-
-def _descriptions(array: xarray.DataArray, bands: xarray.DataArray, band_dim: Hashable | None) -> tuple[str, ...]:
-    count = bands.shape[0]
-    given = array.attrs.get("long_name")
-    if isinstance(given, str) and count == 1:
-        return (given,)
-    if isinstance(given, list | tuple) and len(given) == count:
-        return tuple(str(text) for text in given)
-    labels = array.coords[band_dim].to_numpy() if band_dim in array.coords else np.arange(count)
-    return tuple(map(str, labels)) if labels.dtype.kind in "UOST" else ("",) * count
 
 
 def _axes(grid: Grid) -> tuple[tuple[str, FloatArray | None], tuple[str, FloatArray | None]]:

@@ -1,4 +1,4 @@
-"""Places on the ground: pixel to pixel through CRSs, overlap, bounds in degrees, metres per pixel."""
+"""Places on the ground: pixel to pixel through CRSs, overlap, bounds in degrees."""
 
 from __future__ import annotations
 
@@ -8,44 +8,48 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from rasterio._err import CPLE_BaseError
-from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import transform as reproject_points
 
 from somareg.errors import ConfigError, GeoreferenceError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
-from somareg.types import IDENTITY, BoolArray, FloatArray, Grid, Header, Raster, Transform
+from somareg.io.crs import (
+    ellipsoid_of,
+    is_plane,
+    name_of,
+    near_turn,
+    parse_crs,
+    places_images,
+    reproject,
+    same_crs,
+    turn_of,
+)
+from somareg.io.lonlat import has_lonlat, is_inside, lonlat_bounds, outline
+from somareg.types import IDENTITY, FloatArray, Grid, Header, Raster, Transform
 
 Facts = TypeVar("Facts", Raster, Header)
 
 log = logging.getLogger("somareg.io")
-
-LONLAT = "EPSG:4326"
-_MAX_PROJ_CALLS = 4000
-_EQUATOR_M, _FLATTENING = 6378137.0, 1 / 298.257223563  # WGS 84
 
 
 @dataclass(frozen=True, eq=False)
 class CrsTransform:
     """Pixel centres of one georeferenced grid -> pixel centres of another, through both CRSs.
 
-    Points that the projections cannot reach become NaN.
+    Points that the projections cannot reach become NaN. Where the target's CRS wraps around the earth, points are
+    counted from its centre, so that a scene across its edge stays in one piece.
 
     Attributes:
-        source, target: the grids, both with a CRS.
+        source, target: the grids, both georeferenced.
     """
 
     source: Grid
     target: Grid
 
     def __call__(self, xy: FloatArray) -> FloatArray:
-        assert self.source.crs is not None and self.target.crs is not None
         there = self.source.to_map(xy)
-        if self.source.crs != self.target.crs:
-            there = reproject(there, self.source.crs, self.target.crs)
-        if parse_crs(self.target.crs).is_geographic:
-            there[:, 0] = _near_longitude(there[:, 0], _centre_map(self.target)[0])
+        if self.source.crs is not None and self.target.crs is not None:  # else both lie in one unnamed system
+            if not same_crs(self.source.crs, self.target.crs):
+                there = reproject(there, self.source.crs, self.target.crs)
+            there[:, 0] = near_turn(there[:, 0], _centre_map(self.target)[0], turn_of(self.target.crs))
         return self.target.to_pixel(there)
 
     @property
@@ -63,8 +67,8 @@ class CrsTransform:
 def georeference(reference: Grid, moving: Grid, names: tuple[str, str] = ("reference", "moving")) -> Transform:
     """The map from reference pixel centres to the moving pixel centres that show the same ground.
 
-    Exactly affine when both CRSs are equal and geotransforms place both. Without any CRS the two images are taken to
-    lie pixel on pixel.
+    Exactly affine when both CRSs are equal and geotransforms place both. Without any georeference the two images are
+    taken to lie pixel on pixel.
 
     Args:
         reference: grid mapped from.
@@ -74,17 +78,17 @@ def georeference(reference: Grid, moving: Grid, names: tuple[str, str] = ("refer
     Raises:
         GeoreferenceError: a CRS in one only, a degenerate geotransform, or CRSs that cannot be joined.
     """
-    if reference.crs is None and moving.crs is None:
+    grids = (reference, moving)
+    if all(grid.crs is None for grid in grids) and not all(grid.unnamed_crs for grid in grids):
         return AffineTransform.identity()
-    if reference.crs is None or moving.crs is None:
-        missing, other = (names[0], names[1]) if reference.crs is None else (names[1], names[0])
-        raise GeoreferenceError(f"{missing} has no CRS but {other} has one; name the missing one with --assume-crs")
-    for grid, name in zip((reference, moving), names, strict=True):
+    _check_both_named(grids, names)
+    for grid, name in zip(grids, names, strict=True):
         _check_geotransform(grid, name)
-    straight = all(grid.control is None or grid.control.is_affine for grid in (reference, moving))
-    if straight and parse_crs(reference.crs) == parse_crs(moving.crs):
-        return _between_grids(reference, moving)
-    return CrsTransform(reference, moving)
+    straight = all(grid.control is None or grid.control.is_affine for grid in grids)
+    same = reference.crs is None or same_crs(reference.crs, moving.crs)
+    if not same:
+        _check_on_earth(grids, names)
+    return _between_grids(reference, moving) if straight and same else CrsTransform(reference, moving)
 
 
 def assume_crs(raster: Facts, crs: str) -> Facts:
@@ -92,16 +96,13 @@ def assume_crs(raster: Facts, crs: str) -> Facts:
 
     Args:
         raster: with a geotransform.
-        crs: anything PROJ understands, for example "EPSG:32632".
+        crs: AUTHORITY:CODE, a PROJ string or WKT, for example "EPSG:32632".
 
     Raises:
-        ConfigError: `crs` is not understood.
+        ConfigError: `crs` is not understood, does not exist, or is one of heights.
         GeoreferenceError: the raster has no geotransform, so a CRS alone does not place it.
     """
-    try:
-        wkt = CRS.from_user_input(crs).to_wkt()
-    except CRSError as error:
-        raise ConfigError(f"assume_crs '{crs}' is not a CRS; write for example EPSG:32632") from error
+    wkt = check_crs(crs)
     if raster.grid.crs is not None:
         return raster
     if raster.grid.transform == IDENTITY:
@@ -111,34 +112,19 @@ def assume_crs(raster: Facts, crs: str) -> Facts:
     return dataclasses.replace(raster, grid=dataclasses.replace(raster.grid, crs=wkt), notes=(*raster.notes, note))
 
 
-def to_lonlat(grid: Grid, xy: FloatArray) -> FloatArray:
-    """Longitude and latitude (N, 2), WGS 84 degrees, of pixel centres (N, 2) of a georeferenced grid.
+def check_crs(crs: str) -> str:
+    """WKT of a CRS that is assumed, see `assume_crs`, whether it is needed or not.
 
     Raises:
-        GeoreferenceError: the grid has no CRS.
+        ConfigError: it is not understood, does not exist, or is one of heights.
     """
-    if grid.crs is None:
-        raise GeoreferenceError("an image without a CRS has no longitude and latitude; give one with --assume-crs")
-    return reproject(grid.to_map(xy), grid.crs, LONLAT)
-
-
-def lonlat_bounds(grid: Grid) -> tuple[float, float, float, float]:
-    """(west, south, east, north) in degrees; east exceeds 180 when the image crosses the antimeridian.
-
-    Raises:
-        GeoreferenceError: the grid has no CRS or lies outside what its CRS can express.
-    """
-    along = np.linspace(-0.5, 0.5, 22)
-    u, v = np.concatenate(
-        [[along, along * 0 + 0.5], [along, along * 0 - 0.5], [along * 0 + 0.5, along], [along * 0 - 0.5, along]], axis=1
-    )
-    edge = np.stack([u * grid.width, v * grid.height], axis=-1) + _centre_pixel(grid)
-    lonlat = to_lonlat(grid, edge)
-    lonlat = lonlat[np.isfinite(lonlat).all(axis=1)]
-    if not len(lonlat):
-        raise GeoreferenceError("an image lies outside the area its CRS can express; check its CRS and geotransform")
-    lon = _near_longitude(lonlat[:, 0], float(lonlat[0, 0]))
-    return float(lon.min()), float(lonlat[:, 1].min()), float(lon.max()), float(lonlat[:, 1].max())
+    try:
+        known = parse_crs(crs)
+    except GeoreferenceError as error:
+        raise ConfigError(f"assume_crs '{crs}' is not a CRS that exists; write for example EPSG:32632") from error
+    if not places_images(known):
+        raise ConfigError(f"assume_crs '{crs}' holds no map coordinates (x, y); write for example EPSG:32632")
+    return str(known.to_wkt())
 
 
 def check_overlap(reference: Grid, moving: Grid, names: tuple[str, str] = ("reference", "moving")) -> float:
@@ -149,12 +135,12 @@ def check_overlap(reference: Grid, moving: Grid, names: tuple[str, str] = ("refe
         GeoreferenceError: as `georeference`.
     """
     to_moving = georeference(reference, moving, names)
-    hit = _inside(moving, to_moving(_samples(reference)))
+    hit = is_inside(moving, to_moving(_samples(reference)))
     if hit.mean() > 0.05:
         return float(hit.mean())
     # The moving image may be much the smaller one and fall between the samples: look from its side too.
     back = to_moving.inverse(_samples(moving))
-    share = _inside(reference, back).mean()
+    share = is_inside(reference, back).mean()
     if share == 0 and not hit.any():
         raise NoOverlapError(_no_overlap_message(reference, moving, names))
     corners = to_moving.inverse(np.array([[0.0, 0.0], [moving.width, 0.0], [0.0, moving.height]]) - 0.5)
@@ -164,40 +150,31 @@ def check_overlap(reference: Grid, moving: Grid, names: tuple[str, str] = ("refe
     return float(fraction if np.isfinite(fraction) and share else hit.mean())
 
 
-def ground_pixel_size(grid: Grid) -> tuple[float, float] | None:
-    """True ground lengths in metres of a pixel's x and y edges at the centre of the grid; None without a CRS.
-
-    Measured on the ellipsoid, so Mercator's stretch and degrees are accounted for.
-    """
-    if grid.crs is None:
-        return None
-    half = 8.0  # pixels each way: long against PROJ's rounding, short against the curvature
-    ends = _centre_pixel(grid) + half * np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
-    try:
-        lonlat = to_lonlat(grid, ends)
-    except (CRSError, GeoreferenceError):
-        return None
-    if not np.isfinite(lonlat).all():
-        return None
-    return _distance(lonlat[0], lonlat[1]) / (2 * half), _distance(lonlat[2], lonlat[3]) / (2 * half)
+def _check_both_named(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
+    """Refuse a pair of which one image is georeferenced and the other is not."""
+    placed = [grid.crs is not None for grid in grids]
+    if placed[0] == placed[1]:
+        return
+    (missing, grid), (other, _) = sorted(zip(names, grids, strict=True), key=lambda one: one[1].crs is not None)
+    if grid.rpcs:
+        raise GeoreferenceError(
+            f"{missing} is placed by RPCs only, which need heights; orthorectify it first: "
+            "gdalwarp -rpc -to RPC_DEM=DEM.tif IN.tif OUT.tif"
+        )
+    raise GeoreferenceError(f"{missing} has no CRS but {other} has one; name the missing one with --assume-crs")
 
 
-def metres_per_pixel(grid: Grid) -> float | None:
-    """Ground size of a pixel at the centre of the grid, metres (geometric mean of x and y); None without a CRS."""
-    sizes = ground_pixel_size(grid)
-    return None if sizes is None else float(np.sqrt(sizes[0] * sizes[1]))
-
-
-def parse_crs(text: str | None, where: str = "a CRS") -> CRS:
-    """A CRS from WKT or `EPSG:N`.
-
-    Raises:
-        GeoreferenceError: it cannot be understood; `where` names it.
-    """
-    try:
-        return CRS.from_user_input(text)
-    except CRSError as error:
-        raise GeoreferenceError(f"{where} cannot be understood: {str(text)[:80]}") from error
+def _check_on_earth(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
+    """Refuse a local system beside another CRS, for nothing tells where on the earth it lies, and two bodies."""
+    for grid, name, other in zip(grids, names, names[::-1], strict=True):
+        if grid.crs is not None and is_plane(parse_crs(grid.crs)):
+            raise GeoreferenceError(
+                f"{name} lies in the local system '{name_of(grid.crs)}', which cannot be joined with the CRS of "
+                f"{other}; give both images one CRS"
+            )
+    sizes = [ellipsoid_of(str(grid.crs)).equator_m for grid in grids]
+    if abs(sizes[0] / sizes[1] - 1) > 0.01:
+        raise GeoreferenceError(f"{names[0]} and {names[1]} lie on different bodies and cannot be joined")
 
 
 def _check_geotransform(grid: Grid, name: str) -> None:
@@ -219,46 +196,15 @@ def _between_grids(reference: Grid, moving: Grid) -> AffineTransform:
         return np.array([grid.transform[2], grid.transform[5]])
 
     apart = origin(reference) - origin(moving)
-    if parse_crs(reference.crs).is_geographic:
+    turn = None if reference.crs is None else turn_of(reference.crs)
+    if turn is not None:
         gap = _centre_map(moving)[0] - _centre_map(reference)[0]
-        apart[0] += 360.0 * np.round(gap / 360.0)
+        apart[0] += turn * np.round(gap / turn)
     inverse = np.linalg.inv(linear(moving))
     matrix = inverse @ linear(reference)
     # Corner to corner is matrix @ p + inverse @ apart; both sides move by the half pixel.
     shift = inverse @ apart + matrix @ np.full(2, 0.5) - 0.5
     return AffineTransform(np.column_stack([matrix, shift]).astype(np.float64))
-
-
-def reproject(points: FloatArray, source: str, target: str) -> FloatArray:
-    """Map coordinates (N, 2) in another CRS, NaN where the projection has no answer.
-
-    Raises:
-        GeoreferenceError: no operation joins the two CRSs.
-    """
-    result = np.full(points.shape, np.nan)
-    usable = np.flatnonzero(np.isfinite(points).all(axis=1))
-    crs = CRS.from_user_input(source), CRS.from_user_input(target)
-    # One point that a projection refuses fails the whole call, so a failing set is halved until the culprits are alone.
-    pieces, calls = [usable] if usable.size else [], 0
-    while pieces and calls < _MAX_PROJ_CALLS:
-        piece = pieces.pop()
-        calls += 1
-        try:
-            x, y = reproject_points(*crs, *points[piece].T)
-        except (CPLE_BaseError, RasterioError) as error:
-            if calls == 1 and isinstance(error, CRSError):
-                raise GeoreferenceError(f"the CRSs of the two images cannot be joined: {error}") from error
-            if piece.size > 1:
-                pieces += np.array_split(piece, 2)
-            continue
-        result[piece] = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=-1)
-    result[~np.isfinite(result).all(axis=1)] = np.nan
-    return result
-
-
-def _near_longitude(longitude: FloatArray, centre: float) -> FloatArray:
-    """The same meridians, counted so that none is more than half a turn from `centre`."""
-    return longitude + 360.0 * np.round((centre - longitude) / 360.0)
 
 
 def _centre_pixel(grid: Grid) -> FloatArray:
@@ -276,24 +222,14 @@ def _samples(grid: Grid, n: int = 64) -> FloatArray:
     return np.stack([x.ravel(), y.ravel()], axis=-1)
 
 
-def _inside(grid: Grid, xy: FloatArray) -> BoolArray:
-    x, y = xy.T
-    return np.asarray((x >= -0.5) & (x < grid.width - 0.5) & (y >= -0.5) & (y < grid.height - 0.5))
-
-
 def _no_overlap_message(reference: Grid, moving: Grid, names: tuple[str, str]) -> str:
     places = []
+    unit = "degrees" if all(map(has_lonlat, (reference, moving))) else "map units"
     for grid, name in zip((reference, moving), names, strict=True):
-        west, south, east, north = lonlat_bounds(grid)
-        places.append(f"{name} covers {west:.4f} to {east:.4f} E, {south:.4f} to {north:.4f} N")
-    return f"the images share no ground: {'; '.join(places)} (degrees). Check their CRS and the choice of files."
-
-
-def _distance(first: FloatArray, second: FloatArray) -> float:
-    """Metres between two near points (longitude, latitude) on the WGS 84 ellipsoid."""
-    latitude = np.deg2rad((first[1] + second[1]) / 2)
-    e2 = _FLATTENING * (2 - _FLATTENING)
-    w = 1 - e2 * np.sin(latitude) ** 2
-    east = _EQUATOR_M / np.sqrt(w) * np.cos(latitude) * np.deg2rad(_near_longitude(second[0] - first[0], 0.0))
-    north = _EQUATOR_M * (1 - e2) / w**1.5 * np.deg2rad(second[1] - first[1])
-    return float(np.hypot(east, north))
+        if unit == "degrees":
+            west, south, east, north = lonlat_bounds(grid)
+            places.append(f"{name} covers {west:.4f} to {east:.4f} E, {south:.4f} to {north:.4f} N")
+        else:
+            (left, bottom), (right, top) = (f(grid.to_map(outline(grid, 1)), axis=0) for f in (np.min, np.max))
+            places.append(f"{name} covers x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}")
+    return f"the images share no ground: {'; '.join(places)} ({unit}). Check their CRS and the choice of files."

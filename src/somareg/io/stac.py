@@ -6,7 +6,6 @@ the georeference is the file's: `proj:` fields are only compared with it.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -17,13 +16,13 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 from somareg.config import did_you_mean
-from somareg.errors import InputError, ReadError, UnsupportedError
-from somareg.io.source import check_local_file
+from somareg.errors import GeoreferenceError, InputError, ReadError, UnsupportedError
+from somareg.io.crs import parse_crs
+from somareg.io.paths import check_local_file
 from somareg.io.stac_fields import Fields, as_list, as_mapping, as_texts, bands_of, modality_of
+from somareg.io.text import parse_json
 from somareg.types import Grid, Modality, StacOrigin
 
 MAX_ITEM_BYTES = 16 * 1024 * 1024
@@ -95,10 +94,10 @@ def _from_file(path: str, wanted: str | None, role: str) -> StacAsset:
     if file.stat().st_size > MAX_ITEM_BYTES:
         raise InputError(f"{file} is larger than any STAC Item; give an Item's JSON file")
     try:
-        item = json.loads(file.read_bytes())
+        item = parse_json(file.read_bytes())
     except OSError as error:
         raise ReadError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ReadError(f"{file} is not JSON ({error}); give a raster, or an Item's JSON file") from error
     return _asset(item, wanted or None, file.parent, str(file), str(file))
 
@@ -229,8 +228,8 @@ def _about_crs(proj: Fields, grid: Grid) -> str:
     if grid.crs is None:
         return f"it says {_short(said)}, the file declares no CRS (name one with --assume-crs)"
     try:
-        same = CRS.from_user_input(said) == CRS.from_user_input(grid.crs)
-    except CRSError:
+        same = parse_crs(said) == parse_crs(grid.crs)
+    except GeoreferenceError:
         return f"its CRS {_short(said)} cannot be understood"
     return "" if same else f"it says {_short(said)}, the file another CRS"
 

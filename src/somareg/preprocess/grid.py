@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.errors import NoOverlapError
-from somareg.geometry.lattice import jacobian_at, on_lattice, pixel_centres, source_window
+from somareg.geometry.lattice import jacobian_between, on_lattice, pixel_centres, source_window
 from somareg.geometry.resample import Kernel, footprint_of, resample
 from somareg.preprocess.bands import check_bands
-from somareg.types import BoolArray, FloatArray, Grid, Raster, Transform
+from somareg.types import BoolArray, Grid, Raster, Transform
 
 _TILE = 512
 
@@ -49,7 +49,10 @@ def to_reference_grid(
     height, width = reference_grid.height + 2 * pad, reference_grid.width + 2 * pad
     data = np.zeros((len(chosen), height, width), np.float32)
     mask = np.zeros((height, width), bool)
-    footprint = footprint_of(_jacobian(moving.grid, georef, moving.name))
+    jacobian = jacobian_between(georef, reference_grid.shape, moving.grid.shape)
+    if not np.isfinite(jacobian).all():
+        raise NoOverlapError(f"{moving.name} cannot be placed on the reference's grid; check the CRS of both images")
+    footprint = footprint_of(jacobian)
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
             h, w = min(_TILE, height - top), min(_TILE, width - left)
@@ -80,12 +83,3 @@ def _cut(moving: Raster, bands: list[int], window: tuple[int, int, int, int]) ->
     if pixels.dtype.kind == "c":
         pixels = np.abs(pixels)
     return pixels, moving.mask[part]
-
-
-def _jacobian(moving: Grid, georef: Transform, name: str) -> FloatArray:
-    """Of the georeference where the moving image's centre lies (always a place that it can be evaluated at)."""
-    centre = georef.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
-    jacobian = jacobian_at(georef, (float(centre[0]), float(centre[1])))
-    if not np.isfinite(jacobian).all():
-        raise NoOverlapError(f"{name} cannot be placed on the reference's grid; check the CRS of both images")
-    return jacobian

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,8 @@ def _normalised(
 def reduced_grid(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
     """The place of an image averaged over `factor` x `factor` pixels; ground control points stay with the full grid."""
     a, b, c, d, e, f = grid.transform
-    return Grid(shape[1], shape[0], (a * factor, b * factor, c, d * factor, e * factor, f), grid.crs)
+    transform = (a * factor, b * factor, c, d * factor, e * factor, f)
+    return replace(grid, width=shape[1], height=shape[0], transform=transform, control=None)
 
 
 def reduce_blocks(data: NDArray[np.generic], mask: BoolArray, factor: int) -> tuple[NDArray[np.float32], BoolArray]:

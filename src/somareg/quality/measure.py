@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.quality.calibration import Calibration
+from somareg.quality.metres import lattice_over, metres_of, residuals_of
 from somareg.quality.support import Support
-from somareg.types import FloatArray, Quality, TiePoints
+from somareg.types import Grid, Quality, TiePoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Measured:
         support: by the images.
         overlap: share of the smaller image that both show, 0-1.
         area: (left, top, width, height) of what was looked at of the reference.
-        metres_per_pixel: None without a georeference.
+        reference: grid of these pixels.
     """
 
     affine: AffineTransform
@@ -34,7 +35,7 @@ class Measured:
     support: Support
     overlap: float
     area: tuple[float, float, float, float]
-    metres_per_pixel: float | None
+    reference: Grid
 
 
 def measure(given: Measured, calibration: Calibration) -> Quality:
@@ -48,7 +49,9 @@ def measure(given: Measured, calibration: Calibration) -> Quality:
     local = 0.0 if field is None else float(np.sqrt((field.array**2).sum(0).mean()))
     folding = 0.0 if field is None else float((field.jacobian_determinant() <= 0).mean())
     inlier = ties.inlier
-    return Quality(
+    lattice = lattice_over(given.area, 9)
+    moved = relative(lattice) - lattice
+    quality = Quality(
         n_points=len(ties),
         inlier_ratio=float(inlier.mean()) if len(ties) else 0.0,
         coverage=support.coverage,
@@ -62,7 +65,7 @@ def measure(given: Measured, calibration: Calibration) -> Quality:
         similarity_after=support.after,
         overlap=given.overlap,
         folding=folding,
-        shift_before_px=rms_over(relative, given.area, local),
+        shift_before_px=math.hypot(math.sqrt(float((moved**2).sum(1).mean())), local),
         rotation_deg=parameters["rotation_deg"],
         scale=math.sqrt(abs(scale_x * scale_y)),
         shear_deg=parameters["shear_deg"],
@@ -70,13 +73,7 @@ def measure(given: Measured, calibration: Calibration) -> Quality:
         local_rms_px=local,
         predicted_rmse_px=support.predicted_px,
         predicted_ce90_px=support.predicted_px * calibration.ce90_per_rmse,
-        metres_per_pixel=given.metres_per_pixel,
     )
-
-
-def rms_over(transform: AffineTransform, area: tuple[float, float, float, float], local: float) -> float:
-    """RMS displacement of an affine over an area, with the local part added in quadrature."""
-    left, top, width, height = area
-    y, x = np.mgrid[top : top + height - 1 : 9j, left : left + width - 1 : 9j]
-    points: FloatArray = np.stack([x.ravel(), y.ravel()], axis=-1)
-    return float(math.hypot(math.sqrt(((transform(points) - points) ** 2).sum(1).mean()), local))
+    residuals = residuals_of(ties, given.affine, field)
+    metres = metres_of(quality, given.reference, (lattice, moved), given.area, field, residuals)
+    return replace(quality, metres=metres)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
-from somareg.config import RegisterConfig, RegisterOptions, Resampling, make_config
-from somareg.io import from_array, read_estimate
-from somareg.io.dataarray import is_dataarray, to_dataarray
+from somareg.config import GcpMethod, RegisterConfig, RegisterOptions, Resampling, make_config
+from somareg.errors import guarded
+from somareg.io import read_estimate
+from somareg.io.dataarray import is_dataarray, kept_attributes, to_dataarray
+from somareg.io.displacement import find_displacement
+from somareg.io.folders import keep_inputs
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
+from somareg.io.masks import check_mask_values, classes_of_array
+from somareg.io.paths import check_folder_name, whole_path
 from somareg.register.choose import choose_device, choose_model, load_model
 from somareg.register.images import open_images
 from somareg.register.locate import likely_grounds
 from somareg.register.plan import is_tiled, plan
 from somareg.register.result import build_result
+from somareg.register.save import save, spare_inputs
+from somareg.register.slips import doubts_about
 from somareg.register.tiled import Tiling, match_tiled
 from somareg.register.tiles.layout import SceneCfg
 from somareg.register.whole import match_whole
@@ -24,9 +33,11 @@ from somareg.register.workspace import open_workspace
 from somareg.report.stac import need_pystac
 from somareg.runtime.clock import Clock
 from somareg.tiepoints.use import check_use, name_of, take_points
-from somareg.types import Assessment, BoolArray, Estimate, Progress, Result, TiePoints, Verdict
+from somareg.types import IN_MEMORY, Assessment, BoolArray, Estimate, Progress, Result, TiePoints, Verdict
 from somareg.warp.engine import apply, apply_to_file
+from somareg.warp.memory import in_memory, is_same
 from somareg.warp.plan import Resolution
+from somareg.warp.reading import NO_MASK, make_reading
 
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
@@ -37,12 +48,11 @@ SceneResult = Result
 """What `register_scene` returns."""
 
 
+@guarded
 def register(
     moving: Image,
     reference: Image,
     *,
-    moving_mask: BoolArray | None = None,
-    reference_mask: BoolArray | None = None,
     workers: int | None = None,
     dask: Any = None,
     progress: Progress | None = None,
@@ -56,12 +66,12 @@ def register(
     Args:
         moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype; also STAC
             Items ("item.json#ASSET", pystac.Item, pystac.Asset) and xarray.DataArrays with rioxarray's georeference.
-        moving_mask, reference_mask: (H, W) bool, True valid, on top of nodata; arrays only.
         workers, dask: who does the tiles, see `somareg.jobs.runner.open_runner`; this process one by one without.
         progress: called with a stage's name and the share of work done, 0-1.
         **options: preset, search, model, modalities, bands, tie points ...: the fields of
             `somareg.config.RegisterConfig`, each described there and in `docs/api.md`. `tie_points` may be points in
-            pixels of both images as well as a file.
+            pixels of both images as well as a file, `moving_mask` and `reference_mask` for images in memory (H, W) not
+            zero where valid, on top of nodata.
 
     Returns:
         The result; nothing is written until `Result.save`. Its `settings` tell the model that ran: `model_used`, and
@@ -73,12 +83,10 @@ def register(
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
     """
     images = locate(moving, "moving"), locate(reference, "reference")
-    tie_points = options.get("tie_points")
-    cfg = make_config({**options, **told_modalities(*images, options), "tie_points": name_of(tie_points)})
-    tiling = Tiling(workers=workers, dask=dask)
-    return _register(images, cfg, (moving_mask, reference_mask), tie_points, tiling, progress or _quiet)
+    return _register(images, _asked(images, options), Tiling(workers=workers, dask=dask), progress or _quiet)
 
 
+@guarded
 def register_into(
     moving: Image,
     reference: Image,
@@ -110,60 +118,108 @@ def register_into(
         The result, with `folder`; the files that `Result.save` writes are there.
 
     Raises:
-        OutputError: another run is at work in the folder, it holds something else, or it cannot be written.
+        OutputError: another run is at work in the folder, it holds something else or is called like a file, or it
+            cannot be written.
         UnsupportedError: `stac` without pystac, or processes for an image in memory.
         SomaregError: as `register`.
     """
+    check_folder_name(out)
     if stac:
         need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
-    told, tie_points = told_modalities(*images, options), options.get("tie_points")
-    cfg = make_config({**options, **told, "tie_points": name_of(tie_points)})
+    asked = _asked(images, options)
     tell = progress or _quiet
+    spare_inputs(Path(out), _files_of((moving, reference), images), asked.cfg.model_dump())
     with open_workspace(Path(out), resume=resume, overwrite=overwrite) as workspace:
         tiling = Tiling(sizes or SceneCfg(), workers, dask, workspace)
-        result = _register(
-            images, cfg, (None, None), tie_points, tiling, lambda stage, share: tell(stage, OUTPUTS * share)
-        )
-        result.save(
+        result = _register(images, asked, tiling, lambda stage, share: tell(stage, OUTPUTS * share))
+        save(
+            result,
             Path(out),
-            overwrite=overwrite or workspace.is_claimed,  # nobody else writes into a folder that is locked
+            overwrite=overwrite,
             force=force,
             stac=stac,
             progress=lambda stage, share: tell(stage, OUTPUTS + (1 - OUTPUTS) * share),
+            lock=workspace.lock,
+            beside=workspace.beside,
         )
     tell("done", 1.0)
     return result
 
 
+@guarded
 def register_scene(moving: Image, reference: Image, out: str | Path, **arguments: Any) -> SceneResult:
     """`register_into` with `scene="always"`: in tiles whatever the size."""
     return register_into(moving, reference, out, **{**arguments, "scene": "always"})
+
+
+def _files_of(given: tuple[Image, Image], located: tuple[Located, Located]) -> dict[str, str | Path | None]:
+    """Both images' files, and the STAC Items that were given for them."""
+    files: dict[str, str | Path | None] = {}
+    for role, image, place in zip(("moving image", "reference image"), given, located, strict=True):
+        item = str(image).partition("#")[0] if isinstance(image, str | Path) else None
+        files |= {role: file_of(place), f"STAC Item of the {role}": item}
+    return files
 
 
 def _quiet(stage: str, share: float) -> None:
     """Progress that nobody asked for."""
 
 
-def _register(
-    located: tuple[Located, Located],
-    cfg: RegisterConfig,
-    masks: tuple[BoolArray | None, BoolArray | None],
-    tie_points: str | Path | TiePoints | None,
-    tiling: Tiling,
-    tell: Progress,
-) -> Result:
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What was asked for.
+
+    Attributes:
+        cfg: settings.
+        tie_points: of the user.
+        masks: (H, W) of moving and reference, True where valid, as far as they are in memory.
+        record: what the result's settings say otherwise than `cfg`.
+    """
+
+    cfg: RegisterConfig
+    tie_points: str | Path | TiePoints | None
+    masks: tuple[BoolArray | None, BoolArray | None]
+    record: Mapping[str, Any]
+
+
+def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Asked:
+    """Options as they were given, sorted into what can be written down and what is in memory."""
+    points = options.get("tie_points")
+    arrays = {}
+    for name in ("moving_mask", "reference_mask"):
+        mask = options.get(name)
+        check_mask_values(mask, options.get(f"{name}_values"), f"{name}_values")
+        if mask is not None and not isinstance(mask, str | Path):
+            arrays[name] = mask
+    named = {**options, **told_modalities(*located, options), "tie_points": name_of(points)}
+    cfg = make_config({**named, **dict.fromkeys(arrays)})
+    masks = [
+        classes_of_array(np.asarray(arrays[name]), getattr(cfg, f"{name}_values")) if name in arrays else None
+        for name in ("moving_mask", "reference_mask")
+    ]
+    record = dict.fromkeys(arrays, IN_MEMORY) | {f"{name}_values": getattr(cfg, f"{name}_values") for name in arrays}
+    update: dict[str, Any] = {f"{name}_values": None for name in arrays}
+    files = {name: getattr(cfg, name) for name in ("moving_mask", "reference_mask")}
+    update |= {name: whole_path(file) for name, file in files.items() if file is not None}
+    return _Asked(cfg.model_copy(update=update), points, (masks[0], masks[1]), record)
+
+
+def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, tell: Progress) -> Result:
     """The story of every pair, whatever its size and wherever it comes from; see `register`."""
+    cfg, tie_points = asked.cfg, asked.tie_points
     check_use(cfg)
     device = choose_device(cfg.device)
     chosen = choose_model(cfg, device)
     clock = Clock()
     tell("reading", 0.0)
-    with open_images(*located, cfg, masks) as images:
+    with open_images(*located, cfg, asked.masks) as images:
         given = None
         if tie_points is not None:
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
         grounds = likely_grounds(images, cfg, given)
+        slips = doubts_about(images, grounds[0], cfg)
+        grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
         clock.lap("open")
         findings = None
         for ground in grounds:
@@ -177,7 +233,7 @@ def _register(
                 break
         assert findings is not None  # there is one ground at least
         tell("judging", 0.98)
-        settings = {**cfg.model_dump(mode="json"), "device_used": str(device), **findings.ran.settings}
+        settings = {**cfg.model_dump(mode="json"), **asked.record, "device_used": str(device), **findings.ran.settings}
         if (tiling.workers or tiling.dask) and not findings.tiles:
             findings = replace(findings, notes=(*findings.notes, "matched whole: there was nothing to share out"))
         result = build_result(images, findings, cfg, settings, clock, tiling.workspace.folder)
@@ -188,11 +244,10 @@ def _register(
 class RegisterArguments(RegisterOptions, total=False):
     """Everything that `register` takes beside the two images: its options, and what is no setting."""
 
-    moving_mask: BoolArray | None
-    reference_mask: BoolArray | None
     progress: Progress | None
 
 
+@guarded
 def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArguments]) -> Assessment:
     """Judge how well a pair lies together as it stands, without changing anything.
 
@@ -206,7 +261,7 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
     result = register(moving, reference, **arguments)
     quality = result.quality
     rms = quality.shift_before_px
-    metres = None if quality.metres_per_pixel is None else rms * quality.metres_per_pixel
+    metres = quality.metres.shift_before_m if quality.metres else None
     verdict = result.verdict
     if verdict.decision == "go":
         if rms <= ALIGNED_PX:
@@ -228,11 +283,17 @@ def _mean_offset(result: Result) -> tuple[float, float]:
     return float(dx), float(dy)
 
 
+@guarded
 def warp(
     raster: Image,
     estimate: Result | Estimate | str | Path,
     out: str | Path | None = None,
     *,
+    nodata: float | None = None,
+    bands: str | Sequence[int] | None = None,
+    mask: str | Path | NDArray[Any] | None = None,
+    mask_values: str | Sequence[int] | None = None,
+    gcp_method: GcpMethod | None = None,
     resampling: Resampling = "cubic",
     resolution: Resolution = "reference",
     overwrite: bool = False,
@@ -240,12 +301,23 @@ def warp(
 ) -> Any:
     """Apply an estimate to any raster of the moving image's ground: other bands, other pixel sizes, masks.
 
+    What was said of the moving image when it was registered holds here, too. The moving image itself, known by its
+    checksum, is read as it was: nodata value, mask file, bands that are imagery although flagged alpha. Any other
+    raster tells itself which of its pixels are invalid; one that declares nothing and is not sampled with "nearest"
+    gets the nodata value. What is said here goes first.
+
     Args:
         raster: path, array (of the moving image's size or the same proportions), Raster, STAC Item or DataArray; of a
             Dask array only the chunks that are needed are computed.
         estimate: a `Result`, an `Estimate`, or the path of a displacement.tif, report.json or output folder, or of a
             shift raster (see `somareg.io.shifts`).
         out: GeoTIFF to write; None returns the warped raster.
+        nodata: value of the raster that means no data, instead of what it declares; NaN for none.
+        bands: bands to write, from 1; default all. One that is named is imagery although it may be flagged alpha.
+        mask: file of a mask on any grid, see `docs/masks.md`, or for an array one of its size, not zero where valid;
+            "none" for no mask although the moving image had one.
+        mask_values: classes of the mask that are invalid, such as "3,8-10" or "bit3"; default 0.
+        gcp_method: the curve through ground control points; default the estimate's.
         resampling: "nearest" for masks and classes, "bilinear" or "cubic".
         resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
         overwrite: replace an existing file.
@@ -256,17 +328,38 @@ def warp(
     """
     known = _estimate(estimate)
     located: Any = locate(raster, "input")
-    subject = file_of(located) or located
-    if isinstance(subject, np.ndarray):
-        subject = from_array(subject, role="raster")
+    subject: Any = file_of(located) or located
+    array = mask if mask is not None and not isinstance(mask, str | Path) else None
+    file = None if array is not None or mask is None else str(mask)
+    if out is not None:
+        item = str(raster).partition("#")[0] if isinstance(raster, str | Path) else None
+        estimated = None if isinstance(estimate, Result | Estimate) else find_displacement(estimate)
+        files = {"input": file_of(located), "mask": file, "estimate": estimated, "STAC Item of the input": item}
+        keep_inputs((Path(out),), files)
+    reading = make_reading(nodata=nodata, bands=bands, mask=file, mask_values=mask_values, gcp_method=gcp_method)
+    made_of = subject
+    if isinstance(estimate, Result) and nodata is None and mask is None and is_same(subject, estimate.moving):
+        subject = estimate.moving
+    else:
+        subject = in_memory(subject, array, reading)
+        reading = reading if array is None else replace(reading, mask=NO_MASK, mask_values=None)
+    chosen: dict[str, Any] = {"reading": reading, "bands": reading.bands}
     if out is None:
-        warped = apply(subject, known, resampling=resampling, resolution=resolution)
-        if not is_dataarray(subject):
+        warped = apply(subject, known, resampling=resampling, resolution=resolution, **chosen)
+        if not is_dataarray(made_of):
             return warped
         like = estimate.reference.origin if isinstance(estimate, Result) and resolution == "reference" else None
-        return to_dataarray(warped, like=like, name=str(subject.name) if subject.name else None)
+        name = str(made_of.name) if made_of.name else None
+        return to_dataarray(warped, like=like, name=name, kept=kept_attributes(made_of))
     return apply_to_file(
-        subject, known, out, resampling=resampling, resolution=resolution, overwrite=overwrite, progress=progress
+        subject,
+        known,
+        out,
+        resampling=resampling,
+        resolution=resolution,
+        overwrite=overwrite,
+        progress=progress,
+        **chosen,
     )
 
 

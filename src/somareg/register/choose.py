@@ -5,6 +5,7 @@ Which engine runs is said by `choose_model`, and once the images' working sizes 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from somareg.config import RegisterConfig
-from somareg.errors import ConfigError
+from somareg.errors import ConfigError, guarded
 from somareg.features.encoder import MIN_SIDE
-from somareg.io import metres_per_pixel
+from somareg.io import ground_metric
 from somareg.matching.engine import EngineCfg, preset
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
@@ -24,7 +25,7 @@ from somareg.matching.search import ALL_AROUND, ANY_SCALE
 from somareg.matching.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
 from somareg.preprocess.prepare import Prepared
 from somareg.quality.calibration import Engine, load_calibration
-from somareg.types import BoolArray, Grid, Modality
+from somareg.types import BoolArray, FloatArray, Grid, Modality
 
 AUTO = "auto"
 AS_OPTICAL: frozenset[Modality] = frozenset({"optical", "multispectral", "nir"})
@@ -132,6 +133,7 @@ def _weights_of(model: str) -> Path | None:
     return embedded().get(DEFAULT_WEIGHTS) if model == AUTO else resolve(model)
 
 
+@guarded
 def load_model(model: str = AUTO, *, device: str = "auto") -> Soma | None:
     """The network behind a `model=` name, loaded once per process.
 
@@ -167,7 +169,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def search_radius(cfg: RegisterConfig, grid: Grid, longest: float | None = None) -> float:
+def search_radius(
+    cfg: RegisterConfig, grid: Grid, longest: float | None = None, places: FloatArray | None = None
+) -> float:
     """Search radius in reference pixels.
 
     It is how far the search certainly reaches, not a bound: the refinement may go somewhat further.
@@ -177,15 +181,21 @@ def search_radius(cfg: RegisterConfig, grid: Grid, longest: float | None = None)
         cfg: settings.
         grid: of the reference.
         longest: longer side of what is sought, reference pixels; that of the reference if not given.
+        places: (N, 2) reference pixels where it is sought: a radius in metres reaches as far in every direction at
+            each of them. The centre of the reference if not given.
+
+    Raises:
+        ConfigError: a radius in metres, and no CRS tells how long a pixel is.
     """
     longest = max(grid.shape) if longest is None else longest
     if cfg.search_radius_px is not None:
         return cfg.search_radius_px
     if cfg.search_radius_m is not None:
-        metres = metres_per_pixel(grid)
-        if metres is None:
+        metric = ground_metric(grid, places)
+        if metric is None:
             raise ConfigError("search_radius_m needs a georeferenced reference; use search_radius_px")
-        return cfg.search_radius_m / metres
+        reach = metric.reach_px(cfg.search_radius_m)
+        return reach if math.isfinite(reach) else float(max(grid.shape))  # a pole, where degrees have no width
     if grid.is_georeferenced:
         return min(max(0.05 * longest, 32.0), 200.0)
     return 0.14 * longest

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from somareg.errors import NoOverlapError
+from somareg.errors import GeoreferenceError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
-from somareg.geometry.lattice import jacobian_at, source_window
+from somareg.geometry.lattice import jacobian_at, jacobian_between, source_window
 from somareg.io.raster import MIN_SIDE
 from somareg.io.source import Block
 from somareg.types import FloatArray, Grid, Transform
@@ -18,6 +18,7 @@ ROOM_PX = 8  # moving pixels kept beyond what is searched, see `preprocess.prepa
 EDGE_PX = 8  # that kernels reach
 RIM_PX = 20.0  # of the reference around the moving image's footprint
 _LINES = 65
+_TORN, _SHOWN = 0.25, 0.1  # share of a footprint between two neighbours of a lattice; share of it that shows the image
 _SNAP = 1e-3  # pixels: the rounding of georeferences
 
 
@@ -90,24 +91,26 @@ def common_ground(
     other = Block(0, 0, moving.width, moving.height)
     if not reference.is_georeferenced:
         return Ground(whole, other, radius(max(reference.shape)) + more_px, georef, is_placed=False)
-    back = georef.inverse(_outline(other))
-    back = back[np.isfinite(back).all(axis=1)]
+    # Between different CRSs the outline may lead around what lies inside: a pole.
+    claimed = georef.inverse(outline_of(other, inside=not georef.is_affine))
+    back = claimed[np.isfinite(claimed).all(axis=1)]
     if not len(back):
         raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
     low, high = back.min(axis=0), back.max(axis=0)
     size = np.minimum(high - low + 1, [reference.width, reference.height])
     around = radius(float(size.max()))
     here = _grown(low, high, min(around, rim_px) + more_px, whole)
+    _check_in_one_piece(georef.inverse, claimed, here, other, "moving image")
     away = _window(georef, here, around + more_px + ROOM_PX, moving)
+    _check_in_one_piece(georef, georef(outline_of(here, inside=True)), away, here, "reference")
     shift = AffineTransform.from_parameters
     between = compose(shift(shift=(-away.x, -away.y)), georef, shift(shift=here[:2]))
     return Ground(here, away, around + more_px, between, is_placed=True)
 
 
-def footprint_area(to_moving: Transform, moving: Grid) -> float:
+def footprint_area(to_moving: Transform, reference: Grid, moving: Grid) -> float:
     """Reference pixels that the moving image's frame covers by a map from reference to moving pixels."""
-    centre = to_moving.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
-    jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
+    jacobian = jacobian_between(to_moving, reference.shape, moving.shape)
     return float(moving.width * moving.height / max(abs(np.linalg.det(jacobian)), 1e-12))
 
 
@@ -121,7 +124,7 @@ def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Rad
         rim_px: see `common_ground`.
     """
     whole = Block(0, 0, reference.width, reference.height)
-    back = start.inverse(_outline(Block(0, 0, moving.width, moving.height)))
+    back = start.inverse(outline_of(Block(0, 0, moving.width, moving.height)))
     low, high = back.min(axis=0), back.max(axis=0)
     size = np.minimum(high - low + 1, [reference.width, reference.height])
     reach = radius(float(size.max()))
@@ -130,6 +133,36 @@ def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Rad
     shift = AffineTransform.from_parameters
     between = shift(shift=(-away.x, -away.y)).after(start).after(shift(shift=here[:2]))
     return Ground(here, away, reach, between, is_placed=False)
+
+
+def _check_in_one_piece(onto: Transform, claimed: FloatArray, found: Block, image: Block, name: str) -> None:
+    """Refuse a footprint that is torn by the edge of a map and mostly shows nothing of the image between its pieces.
+
+    Args:
+        onto: pixels of the image -> pixels of the other one.
+        claimed: (N * N, 2) where a lattice over the image leads; of an affine, which tears nothing, any other points.
+        found: the part of the other image from the first piece to the last.
+        image: what was looked for.
+        name: of the image.
+
+    Raises:
+        GeoreferenceError: it is torn.
+    """
+    if onto.is_affine or len(claimed) != _LINES**2:
+        return
+    places = claimed.reshape(_LINES, _LINES, 2)
+    steps = [np.abs(np.diff(places, axis=axis)).reshape(-1, 2) for axis in (0, 1)]
+    longest = np.nanmax(np.concatenate(steps), axis=0, initial=0.0)
+    if (longest < _TORN * np.array(found[2:])).all():
+        return
+    back = onto.inverse(outline_of(found, inside=True)) - image[:2]
+    shown = ((back >= -0.5) & (back < np.array(image[2:]) - 0.5)).all(axis=1).mean()
+    if shown < _SHOWN:
+        raise GeoreferenceError(
+            f"the {name} lies across the edge of the other image's map and would span {found.width} x {found.height} "
+            "of its pixels, nearly all of which show something else; bring one image to a CRS without an edge there: "
+            "gdalwarp -t_srs"
+        )
 
 
 def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
@@ -146,12 +179,14 @@ def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
 def _window(to_moving: Transform, here: Block, reach_px: float, moving: Grid) -> Block:
     """The part of the moving image that may show a part of the reference."""
     whole = Block(0, 0, moving.width, moving.height)
-    there = to_moving(_outline(here, reach_px, inside=True))
+    there = to_moving(outline_of(here, reach_px, inside=True))
     if to_moving.is_affine:
         low, high = np.floor(there.min(axis=0)) - EDGE_PX, np.ceil(there.max(axis=0)) + EDGE_PX
         return _clipped(low, high, whole)
-    centre = to_moving.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
-    jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
+    jacobian = jacobian_at(to_moving, (here.x + (here.width - 1) / 2, here.y + (here.height - 1) / 2))
+    if not np.isfinite(jacobian).all():
+        centre = to_moving.inverse(np.array([[(moving.width - 1) / 2, (moving.height - 1) / 2]]))[0]
+        jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
     if not np.isfinite(jacobian).all():
         raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
     # Elsewhere a projection may have no answer: what is near the image counts, and all between two points.
@@ -167,7 +202,7 @@ def _clipped(low: FloatArray, high: FloatArray, frame: Block) -> Block:
     return Block(left, top, right - left, bottom - top) if left < right and top < bottom else frame
 
 
-def _outline(block: Block, beyond: float = 0.0, *, inside: bool = False) -> FloatArray:
+def outline_of(block: Block, beyond: float = 0.0, *, inside: bool = False) -> FloatArray:
     """Points (N, 2) along a rectangle's outermost pixels, `beyond` pixels outside; or all over it."""
     x, y = (
         np.linspace(first - beyond, first + length - 1 + beyond, _LINES)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import rasterio
 
 from somareg.config import RegisterConfig
 from somareg.io import check_overlap, georeference
+from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
 from somareg.io.source import Block
-from somareg.types import BoolArray, Transform
+from somareg.io.unnamed import in_one_system
+from somareg.preprocess.bands import check_bands, choose_bands
+from somareg.types import BoolArray, Grid, Modality, Raster, Transform
+
+log = logging.getLogger("somareg.register")
 
 CACHE_MB = 192
 
@@ -50,17 +56,30 @@ def open_images(
     *,
     again: bool = False,
 ) -> Iterator[Images]:
-    """Open both images and join their georeferences; `masks` are of moving and reference, `again`: see `open_image`.
+    """Open both images, choose the bands that are matched and join the georeferences.
+
+    Args:
+        moving, reference: as `locate` gives them.
+        cfg: settings.
+        masks: of moving and reference in memory, see `open_image`.
+        again: see `open_image`.
 
     Raises:
         ConfigError, ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError, NoOverlapError: see
             `somareg.errors`.
     """
+    if cfg.assume_crs:
+        check_crs(cfg.assume_crs)
     with (
         bounded_cache(),
-        open_image(moving, "moving", masks[0], cfg, again=again) as away,
-        open_image(reference, "reference", masks[1], cfg, again=again) as here,
+        open_image(moving, "moving", masks[0], cfg, again=again) as moving_image,
+        open_image(reference, "reference", masks[1], cfg, again=again) as reference_image,
     ):
+        away = matched(moving_image, "moving", cfg.moving_bands, cfg.moving_modality)
+        here = matched(reference_image, "reference", cfg.reference_bands, cfg.reference_modality)
+        here, away = _in_one_system(here, away)
+        if cfg.assume_crs and not any("CRS assumed to be" in n for image in (here, away) for n in image.facts.notes):
+            away = _noted(away, f"assume_crs {cfg.assume_crs} is not used: both images name a CRS of their own")
         if not (here.grid.is_georeferenced and away.grid.is_georeferenced):
             for image in (away, here):  # all of it will be read
                 image.check_size(Block(0, 0, image.grid.width, image.grid.height), cfg.max_pixels)
@@ -69,3 +88,45 @@ def open_images(
         if here.grid.is_georeferenced:
             check_overlap(here.grid, away.grid, names)
         yield Images(away, here, georef)
+
+
+def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None, modality: Modality) -> OpenImage:
+    """The image with the bands that are matched: the wanted ones, by their numbers in the file, else `choose_bands`.
+
+    Raises:
+        ConfigError: a band that it does not have.
+    """
+    facts = image.facts
+    own = len(image.numbers)
+    if wanted:
+        check_bands(wanted, image.most, facts.name)
+        bands = wanted
+    else:
+        bands = tuple(image.numbers[i - 1] for i in choose_bands(own, None, facts.descriptions, modality))
+    if own > len(bands):
+        note = f"{role}: matched on band {', '.join(map(str, bands))} of {own}"
+        image = replace(image, facts=replace(facts, notes=(*facts.notes, note)))
+    return image.matched_on(bands)
+
+
+def all_bands(raster: Raster) -> tuple[int, ...]:
+    """Numbers of the bands of an image of which only those that are matched were read."""
+    return tuple(range(1, raster.count + 1))
+
+
+def _in_one_system(reference: OpenImage, moving: OpenImage) -> tuple[OpenImage, OpenImage]:
+    """Both images on grids that geotransforms without a CRS may place; see `somareg.io.unnamed.in_one_system`."""
+    names = reference.facts.name, moving.facts.name
+    here, there, note = in_one_system(reference.grid, moving.grid, names)
+    if not note:
+        return reference, moving
+    return _on(reference, here), _noted(_on(moving, there), note)
+
+
+def _on(image: OpenImage, grid: Grid) -> OpenImage:
+    return replace(image, facts=replace(image.facts, grid=grid))
+
+
+def _noted(image: OpenImage, note: str) -> OpenImage:
+    log.warning(note)
+    return replace(image, facts=replace(image.facts, notes=(*image.facts.notes, note)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,13 +17,14 @@ from somareg.matching.place import CHANNELS, Place, find_place
 from somareg.preprocess.normalise import normalise
 from somareg.register.choose import engine_settings, search_radius
 from somareg.register.findings import View
-from somareg.register.ground import RIM_PX, Ground, Radius, common_ground, ground_at
+from somareg.register.ground import RIM_PX, Ground, Radius, common_ground, ground_at, outline_of
 from somareg.register.images import Images
 from somareg.register.tiles.overview import read_overview
 from somareg.tiepoints.use import Given, reach_px
 from somareg.types import Grid
 
 SMALL_PX, LARGE_PX = 160, 3072  # longer side that a small image keeps, and a large one may have, when it is looked for
+_EVERY = 16  # points of an outline between those at which lengths are measured
 TURN_DEG, SCALE = 6.0, 1.1  # steps between what is tried
 HEIGHT = 5.0  # of a place that is worth a look; see `Place`
 RIVAL = (
@@ -33,7 +35,7 @@ RIVAL = (
 def known_ground(images: Images, cfg: RegisterConfig, given: Given | None = None) -> Ground:
     """The common ground as far as it is known without a look at pixels."""
     here, there = images.reference.grid, images.moving.grid
-    radius = _radius(cfg, here)
+    radius = _radius(cfg, images)
     if given and not images.is_placed and _is_part(here, there, radius):
         return ground_at(given.affine, here, there, radius)
     # Who names a radius expects images that are so far apart.
@@ -54,7 +56,7 @@ def likely_grounds(images: Images, cfg: RegisterConfig, given: Given | None) -> 
     """
     known = known_ground(images, cfg, given)
     here, there = images.reference.grid, images.moving.grid
-    radius = _radius(cfg, here)
+    radius = _radius(cfg, images)
     if images.is_placed or given or cfg.search == "local" or not _is_part(here, there, radius):
         return (known,)
     found, start, cell = _look(images, cfg)
@@ -72,8 +74,15 @@ def likely_grounds(images: Images, cfg: RegisterConfig, given: Given | None) -> 
     return replace(ground, notes=(note,), doubts=doubts), known
 
 
-def _radius(cfg: RegisterConfig, reference: Grid) -> Radius:
-    return lambda longest: search_radius(cfg, reference, longest)
+def _radius(cfg: RegisterConfig, images: Images) -> Radius:
+    """See `Radius`; one in metres holds where the moving image claims to be, not at the centre of the reference."""
+    places = None
+    if cfg.search_radius_m is not None and images.is_placed:
+        outermost = np.array(images.reference.grid.shape[::-1]) - 1.0
+        places = images.georef.inverse(outline_of(Block(0, 0, *images.moving.grid.shape[::-1])))
+        places = np.clip(places[np.isfinite(places).all(axis=1)][::_EVERY], 0.0, outermost)
+        places = places if len(places) else None
+    return partial(search_radius, cfg, images.reference.grid, places=places)
 
 
 def _is_part(reference: Grid, moving: Grid, radius: Radius) -> bool:

@@ -13,7 +13,6 @@ import numpy as np
 from somareg.config import SCENE_PX, RegisterConfig
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import on_lattice, pixel_centres
-from somareg.io import metres_per_pixel
 from somareg.io.displacement import coarser_grid
 from somareg.io.source import Block
 from somareg.quality import Measured, judge, load_calibration, measure
@@ -48,7 +47,6 @@ def build_result(
         folder: that the outputs will be written to, where it is known.
     """
     whole, calibration = images.reference.grid, load_calibration(findings.ran.engine)
-    looked_at = findings.reference.block
     georef, frame, notes = images.georef, Block(0, 0, whole.width, whole.height), findings.notes
     if cfg.extent == "common":
         frame = _covered(findings, _transform(findings, georef))
@@ -63,7 +61,7 @@ def build_result(
     previews, covered = _pictures(findings, compose(georef, findings.expected), transform, cfg)
     ties = _tie_points(findings, correction, georef)
     area = findings.reference.block
-    covers = footprint_area(compose(georef, findings.expected), images.moving.grid)
+    covers = footprint_area(compose(georef, findings.expected), grid, images.moving.grid)
     smaller = min(float(whole.width * whole.height), covers)
     measured = Measured(
         affine=findings.affine,
@@ -73,7 +71,7 @@ def build_result(
         support=findings.support,
         overlap=min(1.0, covered * area.width * area.height / smaller),
         area=(float(area.x), float(area.y), float(area.width), float(area.height)),
-        metres_per_pixel=metres_per_pixel(whole.part(*looked_at)),
+        reference=grid,
     )
     quality = measure(measured, calibration)
     displacement = _displacement(findings, correction, transform, grid)
@@ -205,5 +203,8 @@ def _read_cut(reader: Callable[[], Raster], frame: Block) -> Raster:
 def _cut(whole: Raster, frame: Block) -> Raster:
     """A part of an image; it is no longer what it was made from."""
     rows, columns = slice(frame.y, frame.y + frame.height), slice(frame.x, frame.x + frame.width)
-    data, mask = whole.data[:, rows, columns], whole.mask[rows, columns]
-    return replace(whole, grid=whole.grid.part(*frame), data=data, mask=mask, origin=None)
+    cut: dict[str, Any] = {"data": whole.data[:, rows, columns], "mask": whole.mask[rows, columns]}
+    for name in ("band_masks", "alpha"):
+        values = getattr(whole, name)
+        cut[name] = None if values is None else values[:, rows, columns]
+    return replace(whole, grid=whole.grid.part(*frame), origin=None, **cut)

@@ -11,12 +11,13 @@ from somareg.geometry.field import LatticeValues
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import FLOOR_PX2
+from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
 from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors
 from somareg.register.findings import Findings, Matches, View
 from somareg.register.ground import Ground
-from somareg.register.images import Images
+from somareg.register.images import Images, all_bands
 from somareg.runtime.clock import Clock
 from somareg.runtime.threads import few_threads
 from somareg.tiepoints.align import align_given
@@ -53,7 +54,10 @@ def match_whole(
     images.reference.check_size(ground.reference, cfg.max_pixels)
     moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
     clock.lap("read")
-    prepared = prepare(moving, reference, ground.georef, cfg, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
+    every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # what is read is matched
+    (away, few), (near, more) = bridged(moving, "moving"), bridged(reference, "reference")
+    whole = cfg.model_copy(update=every)
+    prepared = prepare(away, near, ground.georef, whole, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
     here = ground.reference[:2]
     starts = prepared.starts
     if given:
@@ -87,7 +91,7 @@ def match_whole(
         reference=View(reference, ground.reference, 1, reference.valid_share),
         moving=View(moving, ground.moving, 1, moving.valid_share),
         ran=chosen,
-        notes=(*moving.notes, *reference.notes, *ground.notes, *prepared.notes, *chosen.notes, *told),
+        notes=(*moving.notes, *reference.notes, *ground.notes, *few, *more, *prepared.notes, *chosen.notes, *told),
     )
     return findings.moved(here, ground.there)
 

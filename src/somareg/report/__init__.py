@@ -23,20 +23,28 @@ __all__ = [
 ]
 
 
-def write_report(result: Result, folder: Path, outputs: Mapping[str, Path], *, page: Result | None = None) -> None:
+def write_report(
+    result: Result,
+    folder: Path,
+    outputs: Mapping[str, Path],
+    *,
+    final: Path | None = None,
+    page: Result | None = None,
+) -> None:
     """Write `report.json` and `report.html` into a folder that nobody else sees yet.
 
     Args:
         result: from `register`.
         folder: an existing private folder; the caller renames it, so these writes need not be atomic.
         outputs: name -> file, for every other file of the result, listed with size and hash.
+        final: what the folder will be called, from which the inputs can be found if both are moved.
         page: what the page shows, if not all of the result's tie points.
 
     Raises:
         OutputError: a report cannot be written (read-only, disk full).
         ReadError: an output cannot be read to hash it.
     """
-    record = build_record(result, outputs)
+    record = build_record(result, outputs, folder=final)
     html = render_report(page or result, record)
     for name, text in (("report.json", record.to_json()), ("report.html", html)):
         try:

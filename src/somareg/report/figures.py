@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from somareg.report.maps import arrows_figure, certainty_figure, known_certainty, local_figure, points_figure, thin
-from somareg.report.record import plain
+from somareg.report.plain import plain
 from somareg.report.residuals import histogram_figure, scatter_figure
 from somareg.report.style import DARK, LIGHT, Theme
 from somareg.report.words import pixels

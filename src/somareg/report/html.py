@@ -14,8 +14,9 @@ from markupsafe import Markup
 
 from somareg.report import words
 from somareg.report.checks import check_rows
+from somareg.report.inputs import InputRecord
 from somareg.report.pictures import data_uri, embed_preview
-from somareg.report.record import InputRecord, Report
+from somareg.report.record import Report
 from somareg.types import Result
 
 MAX_NOTES = 200
@@ -66,6 +67,7 @@ def page_environment(*packages: str) -> Environment:
         "px": words.pixels,
         "m": words.metres,
         "both_units": words.length,
+        "on_ground": words.on_ground,
         "percent": words.percent,
         "file_size": words.file_size,
         "short_name": short_name,

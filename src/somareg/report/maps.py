@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from somareg.report.style import LIGHT, SMALL, Map, Theme, colourbar, legend, message, new_map, png
-from somareg.report.words import arrow_key, nice
+from somareg.report.words import arrow_key, nice, on_ground
 from somareg.types import Result
 
 MAX_MAP_CELLS = 400
@@ -156,7 +156,7 @@ def _arrow_key(chart: Map, theme: Theme, length_px: float, factor: float, result
     chart.figure.text(
         min(left + wide, left + 0.5 * width) + 0.02,
         y,
-        arrow_key(length_px, factor, result.quality.metres_per_pixel),
+        arrow_key(length_px, factor, _pixel_m(result)),
         va="center",
         color=theme.ink,
         fontsize=SMALL,
@@ -196,5 +196,9 @@ def _centres(size: float, spacing: float) -> NDArray[np.intp]:
 
 
 def _one_pixel(result: Result) -> str:
-    scale = result.quality.metres_per_pixel
-    return "" if scale is None else f"; 1 px = {scale:.3g} m"
+    pixel_m = _pixel_m(result)
+    return "" if pixel_m is None else f"; 1 px = {on_ground(1.0, pixel_m)}"
+
+
+def _pixel_m(result: Result) -> tuple[float, float] | None:
+    return result.quality.metres.pixel_m if result.quality.metres else None

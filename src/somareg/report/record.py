@@ -3,82 +3,33 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 from pydantic_core import from_json
 
 from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.report.inputs import InputRecord, input_record
+from somareg.report.plain import Number, Part, plain
 from somareg.runtime.version import __version__
-from somareg.types import Decision, Header, Raster, Result
+from somareg.types import Decision, Result
 
 SCHEMA_VERSION = "1.0"
 MAX_REPORT_BYTES = 64 * 1024 * 1024
 
-_ROOT_EPSG = re.compile(r'(?:AUTHORITY\["EPSG","(\d+)"\]|ID\["EPSG",(\d+)\])\]\s*$')
-_ROOT_NAME = re.compile(r'^\s*\w+\[\s*"([^"]+)"')
 
-
-def plain(value: Any) -> Any:
-    """A JSON-ready copy: NumPy to Python, tuples to lists, paths to text, NaN and infinities to None."""
-    if isinstance(value, Mapping):
-        return {text(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int):
-        return value
-    return text(value)
-
-
-def text(value: object) -> str:
-    """Text that UTF-8 can hold: a file name may carry bytes that are no characters; they become escapes."""
-    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-Number = Annotated[float | None, BeforeValidator(plain)]
-"""A finite float, or None where nothing could be measured."""
-
-
-class _Model(BaseModel):
-    # Extra keys are dropped, not refused: a later 1.x report stays readable.
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Length(_Model):
+class Length(Part):
     """One figure in both units."""
 
     px: Number = Field(description="reference pixels")
     m: Number = Field(description="metres on the ground; null without a georeference")
 
 
-class InputRecord(_Model):
-    """One of the two images, as read."""
-
-    name: str
-    path: str | None = Field(description="null for arrays")
-    sha256: str | None = Field(description="of the file; null for arrays")
-    width: int
-    height: int
-    bands: int
-    band_names: list[str]
-    dtype: str
-    crs: str | None = Field(description="WKT")
-    crs_name: str | None = Field(description="EPSG code, or the name in the WKT")
-    pixel_size: tuple[float, float] | None = Field(description="x and y, map units")
-    nodata: float | str | None = Field(description="declared nodata; 'nan', 'inf' or '-inf' as text")
-    valid_share: float = Field(ge=0, le=1)
-
-
-class AffineRecord(_Model):
+class AffineRecord(Part):
     """The global affine, reference pixel centres to moving pixel centres on the reference grid."""
 
     matrix: list[list[Number]] = Field(description="2 x 3, pixels")
@@ -89,10 +40,11 @@ class AffineRecord(_Model):
     shift_y: Length = Field(description="at the reference centre, down")
 
 
-class Figures(_Model):
+class Figures(Part):
     """The lengths a reader asks for first."""
 
-    metres_per_pixel: Number
+    metres_per_pixel: Number = Field(description="of a reference pixel, RMS over all directions")
+    pixel_m: tuple[float, float] | None = Field(default=None, description="its upper and left edge, metres")
     misregistration_before: Length = Field(description="RMS displacement found")
     predicted_rmse: Length = Field(description="calibrated expected error after alignment")
     predicted_ce90: Length = Field(description="calibrated radius that holds 90 % of the errors")
@@ -102,15 +54,21 @@ class Figures(_Model):
     forward_backward: Length
     split_half: Length
 
+    @property
+    def edges_m(self) -> tuple[float, float] | None:
+        """Upper and left edge of a reference pixel, metres; earlier reports hold one number for both."""
+        scale = self.metres_per_pixel
+        return self.pixel_m or (None if scale is None else (scale, scale))
 
-class TiePointRecord(_Model):
+
+class TiePointRecord(Part):
     """How many point pairs there are."""
 
     total: int
     inliers: int
 
 
-class VerdictRecord(_Model):
+class VerdictRecord(Part):
     """The decision and why."""
 
     decision: Decision
@@ -118,14 +76,14 @@ class VerdictRecord(_Model):
     reasons: list[str]
 
 
-class OutputRecord(_Model):
+class OutputRecord(Part):
     """A file written beside the report."""
 
     sha256: str
     bytes: int
 
 
-class Report(_Model):
+class Report(Part):
     """The content of `report.json`."""
 
     schema_version: str = Field(default=SCHEMA_VERSION, pattern=r"^1\.\d+$")
@@ -148,12 +106,15 @@ class Report(_Model):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def build_record(result: Result, outputs: Mapping[str, Path], *, created: datetime | None = None) -> Report:
+def build_record(
+    result: Result, outputs: Mapping[str, Path], *, folder: Path | None = None, created: datetime | None = None
+) -> Report:
     """Collect everything a report says about a result.
 
     Args:
         result: from `register`.
         outputs: file name in the result folder -> where it lies now; each is hashed.
+        folder: where the report will lie in the end.
         created: time stamp with a time zone; now when None.
 
     Raises:
@@ -162,8 +123,8 @@ def build_record(result: Result, outputs: Mapping[str, Path], *, created: dateti
     return Report(
         somareg_version=__version__,
         created=created or datetime.now(UTC).replace(microsecond=0),
-        moving=_input_record(result.moving),
-        reference=_input_record(result.reference),
+        moving=input_record(result.moving, folder),
+        reference=input_record(result.reference, folder),
         verdict=VerdictRecord(
             decision=result.verdict.decision,
             probability=result.verdict.probability,
@@ -215,17 +176,6 @@ def load_report(path: str | Path) -> Report:
         raise InputError(f"{path} is not a valid somareg report: {where}: {first['msg']}.") from error
 
 
-def crs_name(wkt: str | None) -> str | None:
-    """A short name for a CRS: "EPSG:32633", else the name its WKT gives, else its first 60 characters."""
-    if not wkt:
-        return None
-    if code := _ROOT_EPSG.search(wkt):
-        return f"EPSG:{code[1] or code[2]}"
-    if name := _ROOT_NAME.match(wkt):
-        return name[1]
-    return wkt[:60]
-
-
 def residual_vectors(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(N, 2) reference pixels: measured displacement of each tie point minus that of the final transform."""
     points = result.tie_points
@@ -236,54 +186,37 @@ def residual_vectors(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _figures(result: Result) -> Figures:
-    quality, scale = result.quality, result.quality.metres_per_pixel
+    quality, ground = result.quality, result.quality.metres
     kept = result.tie_points.residual_px[result.tie_points.inlier]
+
+    def both(name: str) -> Length:
+        return Length(px=getattr(quality, f"{name}_px"), m=getattr(ground, f"{name}_m", None))
+
+    ce90 = float(np.percentile(kept, 90)) if len(kept) else math.nan
     return Figures(
-        metres_per_pixel=scale,
-        misregistration_before=_length(quality.shift_before_px, scale),
-        predicted_rmse=_length(quality.predicted_rmse_px, scale),
-        predicted_ce90=_length(quality.predicted_ce90_px, scale),
-        local_rms=_length(quality.local_rms_px, scale),
-        residual_median=_length(quality.residual_median_px, scale),
-        residual_ce90=_length(float(np.percentile(kept, 90)) if len(kept) else math.nan, scale),
-        forward_backward=_length(quality.forward_backward_px, scale),
-        split_half=_length(quality.split_half_px, scale),
+        metres_per_pixel=quality.metres_per_pixel,
+        pixel_m=ground.pixel_m if ground else None,
+        misregistration_before=both("shift_before"),
+        predicted_rmse=both("predicted_rmse"),
+        predicted_ce90=both("predicted_ce90"),
+        local_rms=both("local_rms"),
+        residual_median=both("residual_median"),
+        residual_ce90=Length(px=ce90, m=ground.residual_ce90_m if ground else None),
+        forward_backward=both("forward_backward"),
+        split_half=both("split_half"),
     )
 
 
 def _affine_record(result: Result) -> AffineRecord:
     quality = result.quality
+    shift_m = quality.metres.shift_m if quality.metres else (None, None)
     return AffineRecord(
         matrix=plain(np.asarray(getattr(result.affine, "matrix", np.full((2, 3), np.nan)))),
         rotation_deg=quality.rotation_deg,
         scale=quality.scale,
         shear_deg=quality.shear_deg,
-        shift_x=_length(quality.shift_px[0], quality.metres_per_pixel),
-        shift_y=_length(quality.shift_px[1], quality.metres_per_pixel),
-    )
-
-
-def _length(px: float, metres_per_pixel: float | None) -> Length:
-    return Length(px=px, m=None if metres_per_pixel is None else px * metres_per_pixel)
-
-
-def _input_record(raster: Raster | Header) -> InputRecord:
-    grid = raster.grid
-    nodata = raster.nodata
-    return InputRecord(
-        name=text(raster.name),
-        path=None if raster.path is None else text(raster.path),
-        sha256=raster.sha256 or None,
-        width=grid.width,
-        height=grid.height,
-        bands=raster.count,
-        band_names=plain(raster.descriptions),
-        dtype=str(raster.dtype),
-        crs=grid.crs,
-        crs_name=crs_name(grid.crs),
-        pixel_size=grid.pixel_size if grid.is_georeferenced else None,
-        nodata=nodata if nodata is None or math.isfinite(nodata) else str(nodata),
-        valid_share=raster.valid_share,
+        shift_x=Length(px=quality.shift_px[0], m=shift_m[0]),
+        shift_y=Length(px=quality.shift_px[1], m=shift_m[1]),
     )
 
 

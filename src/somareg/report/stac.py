@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import numpy as np
-from rasterio.crs import CRS
-
 from somareg.errors import OutputError, UnsupportedError
-from somareg.io.georef import lonlat_bounds, to_lonlat
+from somareg.io.crs import parse_crs
+from somareg.report.footprint import footprint
 from somareg.report.names import ITEM_NAME
 from somareg.runtime.version import __version__
 from somareg.types import Grid, Header, Raster, Result, StacOrigin
@@ -45,7 +43,6 @@ _PREDICTED = (
     "predicted by somareg's calibration: the expected error of the alignment relative to the reference image; it was "
     "not measured against ground truth, and the reference's own error comes on top"
 )
-_EDGE_POINTS = 8
 
 
 def need_pystac() -> None:
@@ -113,7 +110,7 @@ def _build(result: Result, present: list[str], folder: Path, acquired: datetime 
     need_pystac()
     import pystac
 
-    geometry, bbox = _footprint(result.reference.grid)
+    geometry, bbox = footprint(result.reference.grid)
     when, span, properties = _dates(result.moving, acquired)
     item = pystac.Item(
         id=_identifier(result),
@@ -178,7 +175,7 @@ def _figures(result: Result, *, aligned: bool) -> dict[str, Any]:
         "somareg:probability_below_2px": _number(verdict.probability),
         "somareg:predicted_rmse_px": _number(quality.predicted_rmse_px),
     }
-    metres = None if quality.metres_per_pixel is None else quality.predicted_rmse_px * quality.metres_per_pixel
+    metres = None if quality.metres is None else quality.metres.predicted_rmse_m
     if aligned and metres is not None and math.isfinite(metres):
         figures["accuracy:geometric_rmse"] = round(metres, 4)
         figures["somareg:accuracy_basis"] = _PREDICTED
@@ -201,46 +198,13 @@ def _project(item: pystac.Item, grid: Grid) -> None:
 
     code = wkt2 = None
     if grid.crs is not None:
-        crs = CRS.from_user_input(grid.crs)
+        crs = parse_crs(grid.crs)
         authority = crs.to_authority()
         code = None if authority is None else ":".join(authority)
         wkt2 = crs.to_wkt(version="WKT2_2019") if code is None else None
     transform = None if grid.control is not None else list(grid.transform)  # ground control points are no transform
     projection = ProjectionExtension.ext(item, add_if_missing=True)
     projection.apply(code=code, wkt2=wkt2, shape=[grid.height, grid.width], transform=transform)
-
-
-def _footprint(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:
-    """GeoJSON geometry and bbox (west, south, east, north) of a grid; both None without a CRS.
-
-    Across the antimeridian, west is larger than east and the geometry is the two halves of the box (RFC 7946).
-    """
-    if grid.crs is None:
-        return None, None
-    west, south, east, north = (round(v, 7) for v in lonlat_bounds(grid))
-    if west >= -180 and east <= 180:
-        ring = _outline(grid)
-        return {"type": "Polygon", "coordinates": [ring]}, [west, south, east, north]
-    west, east = ((lon + 180) % 360 - 180 for lon in (west, east))
-    halves = [[_box(west, south, 180.0, north)], [_box(-180.0, south, east, north)]]
-    return {"type": "MultiPolygon", "coordinates": halves}, [round(west, 7), south, round(east, 7), north]
-
-
-def _outline(grid: Grid) -> list[list[float]]:
-    """The grid's outline in degrees, counter-clockwise, closed, with points along the edges."""
-    along = np.arange(_EDGE_POINTS) / _EDGE_POINTS
-    edges = [(along, along * 0), (along * 0 + 1, along), (1 - along, along * 0 + 1), (along * 0, 1 - along)]
-    u, v = np.concatenate([np.stack(edge) for edge in edges], axis=1)
-    lonlat = to_lonlat(grid, np.stack([u * grid.width, v * grid.height], axis=-1) - 0.5)
-    ring = lonlat[np.isfinite(lonlat).all(axis=1)]
-    x, y = ring.T
-    if (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() < 0:
-        ring = ring[::-1]
-    return [[round(float(lon), 7), round(float(lat), 7)] for lon, lat in (*ring, ring[0])]
-
-
-def _box(west: float, south: float, east: float, north: float) -> list[list[float]]:
-    return [[west, south], [east, south], [east, north], [west, north], [west, south]]
 
 
 def _own_fields(result: Result, name: str) -> dict[str, Any]:

@@ -141,8 +141,24 @@ def nice(value: float, *, up: bool = False) -> float:
     return near[0] if up else near[-1]
 
 
-def arrow_key(length_px: float, factor: float, metres_per_pixel: float | None) -> str:
-    """What a sample arrow of `length_px` stands for, drawn `factor` times as long as it is."""
-    ground = "" if metres_per_pixel is None else f" = {length_px * metres_per_pixel:.3g} m"
+def on_ground(length_px: float, pixel_m: tuple[float, float] | None) -> str:
+    """Metres of a length, as in "8.33 m", or in both directions where a pixel is no square: "4.17 m across, 11.2 m
+    down"; "" without a georeference.
+
+    Args:
+        length_px: pixels.
+        pixel_m: upper and left edge of a pixel, metres.
+    """
+    if pixel_m is None:
+        return ""
+    across, down = (length_px * edge for edge in pixel_m)
+    if abs(across - down) <= 0.01 * max(across, down):
+        return f"{math.sqrt((across**2 + down**2) / 2):.3g} m"
+    return f"{across:.3g} m across, {down:.3g} m down"
+
+
+def arrow_key(length_px: float, factor: float, pixel_m: tuple[float, float] | None) -> str:
+    """What a sample arrow of `length_px` stands for, drawn `factor` times as long as it is; see `on_ground`."""
+    ground = "" if pixel_m is None else f" = {on_ground(length_px, pixel_m)}"
     drawn = "drawn to scale" if factor == 1 else f"drawn {factor:g} times {'longer' if factor > 1 else 'as long'}"
     return f"{length_px:g} px{ground}, {drawn}"

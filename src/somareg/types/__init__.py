@@ -7,7 +7,8 @@ coordinate is a pixel **centre**; `displacement` is the backward map on the refe
 Nothing here imports torch or rasterio.
 """
 
-from somareg.types.estimates import Displacement, Estimate, TiePoints, Transform
+from somareg.types.classes import Classes
+from somareg.types.estimates import IN_MEMORY, Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import ControlPoints, Grid, Header, Raster, StacOrigin
 from somareg.types.kinds import (
     HEIGHTS,
@@ -21,13 +22,16 @@ from somareg.types.kinds import (
     Progress,
     SarScale,
 )
-from somareg.types.results import Assessment, Previews, Quality, Result, Verdict
+from somareg.types.metric import GroundMetric, metric_of, square_metric
+from somareg.types.results import Assessment, Metres, Previews, Quality, Result, Verdict
 
 __all__ = [
     "HEIGHTS",
     "IDENTITY",
+    "IN_MEMORY",
     "Assessment",
     "BoolArray",
+    "Classes",
     "ControlMethod",
     "ControlPoints",
     "Decision",
@@ -36,16 +40,21 @@ __all__ = [
     "FloatArray",
     "Geotransform",
     "Grid",
+    "GroundMetric",
     "Header",
+    "Metres",
     "Modality",
     "Previews",
     "Progress",
     "Quality",
     "Raster",
+    "Reading",
     "Result",
     "SarScale",
     "StacOrigin",
     "TiePoints",
     "Transform",
     "Verdict",
+    "metric_of",
+    "square_metric",
 ]

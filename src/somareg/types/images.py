@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,8 @@ class Grid:
         crs: WKT of the coordinate reference system, or None when the image is not georeferenced.
         control: the ground control points that place the pixels when no geotransform does; `transform` is then the
             affine nearest to them, good for sizes and nothing else.
+        unnamed_crs: without `crs`, the geotransforms of both images of a pair lead into one system that neither names.
+        rpcs: nothing but rational polynomial coefficients (RPCs) places the pixels; they need heights and are not used.
     """
 
     width: int
@@ -63,6 +65,8 @@ class Grid:
     transform: Geotransform = IDENTITY
     crs: str | None = None
     control: ControlPoints | None = None
+    unnamed_crs: bool = False
+    rpcs: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +75,16 @@ class Grid:
 
     @property
     def is_georeferenced(self) -> bool:
-        return self.crs is not None
+        """Whether its pixels have a place that those of another image can have as well."""
+        return self.crs is not None or self.unnamed_crs
+
+    @property
+    def has_geotransform(self) -> bool:
+        """Whether it leads anywhere but to the pixels themselves, counted from above or from below."""
+        a, b, c, d, e, f = self.transform
+        return self.control is not None or not (
+            (a, b, c, d) == (1.0, 0.0, 0.0, 0.0) and abs(e) == 1.0 and f in (0.0, self.height, -self.height)
+        )
 
     @property
     def pixel_size(self) -> tuple[float, float]:
@@ -104,7 +117,7 @@ class Grid:
         placed = self.crs is not None or self.transform != IDENTITY
         transform = (a, b, a * x + b * y + c, d, e, d * x + e * y + f) if placed else IDENTITY
         control = self.control.shifted((-x, -y)) if self.control else None
-        return Grid(width, height, transform, self.crs, control)
+        return replace(self, width=width, height=height, transform=transform, control=control)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +143,18 @@ class Raster:
 
     Attributes:
         data: (C, H, W), the original dtype, real or complex.
-        mask: (H, W) bool, True where the pixel is valid.
+        mask: (H, W) bool, True where the pixel is valid; of an image of a result, where all matched bands are.
         grid: where the pixels are.
         name: what messages call it (file path or "moving array").
         path: the file it came from, if any.
         nodata: declared nodata value, if any.
         descriptions: one per band ("" when unnamed).
         tags: dataset-level metadata, kept in outputs.
-        colorinterp: one name per band (rasterio's lower-case names), () when unknown.
+        colorinterp: one name per band of the file (rasterio's lower-case names), "alpha" where it has a band that is
+            none of `data`; () when unknown.
+        band_masks: (C, H, W) bool, which pixels of each band are valid; None where `mask` tells it for all of them.
+        alpha: (A, H, W) the bands that `colorinterp` calls "alpha", as stored; None where the mask is all there is.
+        scales, offsets, units: one per band, () where all are 1, 0 and none; values are as stored.
         sha256: of the file, "" for arrays.
         notes: what was decided while reading ("12 NaN or infinite pixels masked"), for the report.
         origin: the `StacOrigin` or the xarray.DataArray it was made from; None for plain files and arrays.
@@ -155,6 +172,16 @@ class Raster:
     sha256: str = ""
     notes: tuple[str, ...] = ()
     origin: Any = field(default=None, repr=False)
+    band_masks: BoolArray | None = None
+    alpha: NDArray[Any] | None = None
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    units: tuple[str, ...] = ()
+
+    @property
+    def valid(self) -> BoolArray:
+        """(C, H, W) bool, which pixels of each band are valid."""
+        return np.broadcast_to(self.mask, self.data.shape) if self.band_masks is None else self.band_masks
 
     @property
     def count(self) -> int:
@@ -180,14 +207,14 @@ class Header:
         grid, name, path, nodata, descriptions, tags, colorinterp, sha256, notes, origin: as of a `Raster`.
         count, dtype: number and type of the bands.
         valid_share: of the pixels that were looked at, 0-1.
-        reader: reads the whole image.
+        reader: reads the whole image; `matched`, numbers of bands, says of which the mask is.
     """
 
     grid: Grid
     name: str
     count: int
     dtype: np.dtype[Any]
-    reader: Callable[[], Raster] = field(repr=False)
+    reader: Callable[..., Raster] = field(repr=False)
     path: Path | None = None
     nodata: float | None = None
     descriptions: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,12 +11,40 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.types.estimates import Displacement, Estimate, TiePoints, Transform
+from somareg.types.estimates import Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import Header, Raster
 from somareg.types.kinds import (
     Decision,
     Progress,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Metres:
+    """Lengths of `Quality` on the ground, each by the name of its fellow in pixels.
+
+    Where the direction of what is measured is known, the length counts both sizes of a pixel. Where it is not, as of
+    predicted errors and disagreements, it is the RMS over all directions, and `predicted_ce90_m` is the radius of the
+    circle that holds 90 % of the errors on the ground.
+
+    Attributes:
+        pixel_m: (x, y) edges of a reference pixel.
+        shift_m: (x, y) parts of the shift, along the edges of a pixel.
+        residual_ce90_m: 90th percentile of the inliers' distances to the final transform.
+        shift_before_m, residual_median_m, forward_backward_m, split_half_m, local_rms_m, predicted_rmse_m,
+            predicted_ce90_m: see `Quality`.
+    """
+
+    pixel_m: tuple[float, float]
+    shift_before_m: float
+    shift_m: tuple[float, float]
+    local_rms_m: float
+    residual_median_m: float
+    residual_ce90_m: float
+    forward_backward_m: float
+    split_half_m: float
+    predicted_rmse_m: float
+    predicted_ce90_m: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +71,7 @@ class Quality:
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
         local_rms_px: RMS of the local displacement beyond the affine.
         predicted_rmse_px, predicted_ce90_px: calibrated expected error of the estimate.
-        metres_per_pixel: ground size of a reference pixel, None without a georeference.
+        metres: the lengths among these on the ground; None where no CRS tells.
     """
 
     n_points: int
@@ -66,10 +95,18 @@ class Quality:
     local_rms_px: float
     predicted_rmse_px: float
     predicted_ce90_px: float
-    metres_per_pixel: float | None
+    metres: Metres | None = None
+
+    @property
+    def metres_per_pixel(self) -> float | None:
+        """Ground size of a reference pixel, RMS over all directions; None where no CRS tells."""
+        return None if self.metres is None else math.hypot(*self.metres.pixel_m) / math.sqrt(2.0)
 
     def as_dict(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Every figure by its name, those in metres (None without) beside those in pixels; JSON-ready but for NaN."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "metres"}
+        on_ground = {f.name: getattr(self.metres, f.name, None) for f in fields(Metres)}
+        return {**own, "metres_per_pixel": self.metres_per_pixel, **on_ground}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +188,9 @@ class Result:
     @property
     def estimate(self) -> Estimate:
         """The part that `warp` applies."""
-        return Estimate(self.correction, self.reference.grid, self.moving.grid)
+        moving = self.moving
+        reading = Reading.of_moving(self.settings)
+        return Estimate(self.correction, self.reference.grid, moving.grid, reading, moving.sha256)
 
     @property
     def predicted_rmse_px(self) -> float:
@@ -212,7 +251,7 @@ class Assessment:
     Attributes:
         verdict: "go" aligned and measurable, "review" measurable but off or hard to measure, "no-go" not aligned or
             no sign of common ground.
-        misalignment_rmse_px, misalignment_rmse_m: RMS of the measured displacement (metres None without a CRS).
+        misalignment_rmse_px, misalignment_rmse_m: RMS of the measured displacement (metres None where no CRS tells).
         offset_px: mean (dx, dy) measured.
         result: the estimate behind it (its transform was not applied to anything).
     """

@@ -27,7 +27,7 @@ class Arrows:
     Args:
         estimate: correction and reference grid.
         affine: the global part of the correction; None when it is not known.
-        metres_per_pixel: of the reference, None without a georeference.
+        pixel_m: upper and left edge of a reference pixel, metres; None without a georeference.
         certainty: at reference pixels (N, 2) -> (N,), 0-1.
     """
 
@@ -35,11 +35,11 @@ class Arrows:
         self,
         estimate: Estimate,
         affine: AffineTransform | None,
-        metres_per_pixel: float | None,
+        pixel_m: tuple[float, float] | None,
         certainty: Callable[[FloatArray], FloatArray],
     ) -> None:
         self._grid, self._correction, self._affine = estimate.reference, estimate.correction, affine
-        self._scale, self._certainty = metres_per_pixel, certainty
+        self._pixel_m, self._certainty = pixel_m, certainty
 
     @property
     def has_local(self) -> bool:
@@ -77,7 +77,7 @@ class Arrows:
             "arrows": np.round(table, 3).tolist(),
             "factor": factor,
             "key_px": length,
-            "key": arrow_key(length, factor, self._scale),
+            "key": arrow_key(length, factor, self._pixel_m),
         }
 
     def _displacement(self, xy: FloatArray, part: Part) -> FloatArray:

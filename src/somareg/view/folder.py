@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from somareg.errors import ReadError
+from somareg.errors import ReadError, guarded
 from somareg.io.displacement import read_estimate
-from somareg.report.record import InputRecord, Report, load_report
+from somareg.io.paths import file_behind
+from somareg.report.inputs import InputRecord
+from somareg.report.record import Report, load_report
 from somareg.types import Estimate
 
 REPORT, DISPLACEMENT, ALIGNED, POINTS = "report.json", "displacement.tif", "aligned.tif", "tie_points.geojson"
@@ -42,6 +44,7 @@ class Folder:
         return self.path / DISPLACEMENT
 
 
+@guarded
 def find_folder(path: str | Path, *, moving: str | Path | None = None, reference: str | Path | None = None) -> Folder:
     """Read a result.
 
@@ -85,7 +88,7 @@ def _find_image(
 ) -> Path | None:
     """The file itself: as given, as the report says, relative to the folder, or beside it."""
     if given is not None:
-        if not Path(given).is_file():
+        if not file_behind(given).exists():
             raise ReadError(f"{role} image {given} does not exist; check the path")
         return Path(given)
     if told.path is None:
@@ -93,8 +96,9 @@ def _find_image(
         return None
     path = Path(told.path)
     name = path.name
-    for candidate in (path, folder / path, folder / name, folder.parent / name):
-        if candidate.is_file():
+    moved = [] if told.path_from_report is None else [folder / told.path_from_report]  # with the folder
+    for candidate in (path, *moved, folder / path, folder / name, folder.parent / name):
+        if file_behind(candidate).exists():
             return candidate
     missing.append(f"The {role} image is no longer at {path}; say where it is with --{role} FILE.")
     return None

@@ -50,7 +50,7 @@ def describe(scene: Scene) -> dict[str, Any]:
         "images": {name: label for name, label in IMAGE_NAMES.items() if name in scene.images},
         "layers": {name: layer.legend() for name, layer in scene.layers.items()},
         "points": scene.points is not None,
-        "metres": record.figures.metres_per_pixel,
+        "metres": record.figures.edges_m[0] if record.figures.edges_m else None,
         "crs": record.reference.crs_name if placed else None,
         "transform": grid.transform if placed else None,
     }

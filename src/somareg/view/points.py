@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from somareg.io.metric import ground_metric
 from somareg.report.words import metres, pixels
 from somareg.tiepoints.formats import read_tie_points
 from somareg.types import Estimate, TiePoints
@@ -24,12 +25,11 @@ class Points:
 
     Args:
         path: of `tie_points.geojson`.
-        estimate: its grids place what the file does not.
-        metres_per_pixel: ground size of a reference pixel, None without a georeference.
+        estimate: its grids place what the file does not, and its correction is what points are off.
     """
 
-    def __init__(self, path: Path, estimate: Estimate, metres_per_pixel: float | None) -> None:
-        self._path, self._estimate, self._scale = path, estimate, metres_per_pixel
+    def __init__(self, path: Path, estimate: Estimate) -> None:
+        self._path, self._estimate = path, estimate
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -87,24 +87,35 @@ class Points:
         if not 0 <= number < len(ties):
             raise IndexError(number)
         (x, y), (u, v) = ties.reference_xy[number], ties.moving_xy[number]
-        dx, dy = ties.displacement[number]
+        here, moved = ties.reference_xy[number : number + 1], ties.displacement[number : number + 1]
+        (dx, dy), off = moved[0], here + moved - self._estimate.correction(here)
+        metric = ground_metric(self._estimate.reference, here)
+        lengths = ties.residual_px[number], ties.sigma_px[number]
+        if metric is None:
+            right, down, away, error = (pixels(_number(px)) for px in (dx, dy, *lengths))
+        else:
+            edges = metric.pixel_m
+            right, down = (_both(px, px * edge) for px, edge in zip((dx, dy), edges, strict=True))
+            away = _both(lengths[0], float(metric.lengths(off)[0]))
+            error = _both(lengths[1], lengths[1] * metric.per_pixel)
         rows = [
             ("Reference pixel", f"{x:.1f}, {y:.1f}"),
             ("Moving pixel", f"{u:.1f}, {v:.1f}"),
-            ("Displacement, right", self._length(dx)),
-            ("Displacement, down", self._length(dy)),
-            ("Off the transform", self._length(ties.residual_px[number])),
-            ("Standard error", self._length(ties.sigma_px[number])),
+            ("Displacement, right", right),
+            ("Displacement, down", down),
+            ("Off the transform", away),
+            ("Standard error", error),
             ("Confidence", "–" if math.isnan(ties.confidence[number]) else f"{ties.confidence[number]:.2f}"),
         ]
         kept = bool(ties.inlier[number])
         status = "Agrees with the transform" if kept else "Left out: it disagrees with the others"
         return {"id": number, "x": float(x), "y": float(y), "kept": kept, "status": status, "rows": rows}
 
-    def _length(self, px: float) -> str:
-        value = _number(px)
-        ground = "" if value is None or self._scale is None else f" ({metres(value * self._scale)})"
-        return pixels(value) + ground
+
+def _both(px: float, m: float) -> str:
+    """A length in both units."""
+    value, ground = _number(px), _number(m)
+    return pixels(value) + (f" ({metres(ground)})" if value is not None and ground is not None else "")
 
 
 def _number(value: float) -> float | None:

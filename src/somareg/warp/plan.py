@@ -11,7 +11,8 @@ import numpy as np
 
 from somareg.errors import InputError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
-from somareg.geometry.lattice import jacobian_at, on_lattice, pixel_centres
+from somareg.geometry.lattice import jacobian_between, on_lattice, pixel_centres
+from somareg.geometry.proportions import same_proportions, scaling
 from somareg.geometry.resample import footprint_of
 from somareg.io.georef import check_overlap, georeference
 from somareg.io.source import Block
@@ -70,8 +71,7 @@ def make_plan(estimate: Estimate, raster: Grid, name: str, resolution: Resolutio
     """
     to_raster = _to_raster(estimate, raster, name)
     reference = estimate.reference
-    centre = to_raster.inverse(np.array([[(raster.width - 1) / 2, (raster.height - 1) / 2]]))[0]
-    jacobian = jacobian_at(to_raster, (float(centre[0]), float(centre[1])))
+    jacobian = jacobian_between(to_raster, reference.shape, raster.shape)
     if not np.isfinite(jacobian).all():
         raise NoOverlapError(f"{name} cannot be placed on the reference's grid; check its CRS")
     grid, to_reference = reference, AffineTransform.identity()
@@ -83,12 +83,15 @@ def make_plan(estimate: Estimate, raster: Grid, name: str, resolution: Resolutio
 
 def _to_raster(estimate: Estimate, raster: Grid, name: str) -> Transform:
     reference, moving = estimate.reference, estimate.moving
-    if reference.crs is None and moving.crs is None:
+    if not (reference.is_georeferenced or moving.is_georeferenced):
         return _scaling(moving, raster, name)
-    if raster.crs is None and raster.transform == IDENTITY and _same_proportions(moving, raster):
+    if moving.unnamed_crs and raster.crs is None and raster.has_geotransform:
+        raster = dataclasses.replace(raster, unnamed_crs=True)
+    if not raster.is_georeferenced and not raster.has_geotransform and same_proportions(moving, raster):
         log.warning("%s has no georeference; it is placed where the moving image of the estimate lay", name)
         return compose(_scaling(moving, raster, name), georeference(reference, moving))
-    if raster.crs is None and raster.transform == moving.transform:
+    assumed = estimate.reading.assume_crs is not None and raster.has_geotransform
+    if not raster.is_georeferenced and (assumed or raster.transform == moving.transform):
         raster = dataclasses.replace(raster, crs=moving.crs)
     if raster.control is not None and moving.control is not None:
         # The estimate corrects the curve that it was made with.
@@ -98,21 +101,14 @@ def _to_raster(estimate: Estimate, raster: Grid, name: str) -> Transform:
     return georeference(reference, raster, names)
 
 
-def _same_proportions(moving: Grid, raster: Grid) -> bool:
-    """Equal ratios of the sides, allowing one rounded pixel."""
-    scale_x, scale_y = raster.width / moving.width, raster.height / moving.height
-    return abs(scale_x - scale_y) * max(moving.width, moving.height) <= 1.5
-
-
 def _scaling(moving: Grid, raster: Grid, name: str) -> AffineTransform:
     """Moving pixel centres -> pixel centres of the same picture at another size: corners fall on corners."""
-    if not _same_proportions(moving, raster):
+    if not same_proportions(moving, raster):
         raise InputError(
             f"{name} is {raster.width} x {raster.height} px, not in proportion to the moving image of the estimate "
             f"({moving.width} x {moving.height} px); without georeference it must show the same ground"
         )
-    scale = np.array([raster.width / moving.width, raster.height / moving.height])
-    return AffineTransform(np.column_stack([np.diag(scale), scale / 2 - 0.5]))
+    return scaling(moving, raster)
 
 
 def _at_pixel_size(reference: Grid, density: FloatArray) -> tuple[Grid, AffineTransform]:
@@ -126,5 +122,5 @@ def _at_pixel_size(reference: Grid, density: FloatArray) -> tuple[Grid, AffineTr
     if reference.transform != IDENTITY:
         transform = (a * float(size[0]), b * float(size[1]), c, d * float(size[0]), e * float(size[1]), f)
     control = reference.control.scaled((float(density[0]), float(density[1]))) if reference.control else None
-    grid = Grid(width, height, transform, reference.crs, control)
+    grid = dataclasses.replace(reference, width=width, height=height, transform=transform, control=control)
     return grid, AffineTransform(np.column_stack([np.diag(size), size / 2 - 0.5]))

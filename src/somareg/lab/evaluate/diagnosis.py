@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from somareg.report.record import plain
+from somareg.report.plain import plain
 
 MOST_REFUSED = 0.2  # share of refused fits from which it is an alarm
 WORST_CONDITION = 1e5  # median condition number beyond which it is one

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from somareg.errors import ConfigError, InputError
-from somareg.io.atomic import make_folder
+from somareg.io.folders import make_folder
 from somareg.lab.data.pairs import StoredPair, load_pair
 from somareg.lab.evaluate import metrics
 from somareg.lab.evaluate.list_file import set_lists
@@ -19,7 +19,7 @@ from somareg.lab.evaluate.sample import LoadedSample, Sample, SampleList, load_s
 from somareg.lab.evaluate.summary import Record, Summary, summarise
 from somareg.lab.evaluate.whole import load_whole
 from somareg.lab.evaluate.whole_pair import WholeSample
-from somareg.report.record import plain
+from somareg.report.plain import plain
 from somareg.types import FloatArray
 
 Progress = Callable[[str, int, int], None]

@@ -10,7 +10,7 @@ import numpy as np
 
 from somareg.errors import InputError, UnsupportedError
 from somareg.io.atomic import write_text
-from somareg.io.georef import parse_crs
+from somareg.io.crs import parse_crs
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs
 from somareg.tiepoints.formats.rows import number, read_rows, text_of
 

@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from somareg.errors import InputError, OutputError
 from somareg.io.atomic import atomic_path
-from somareg.io.georef import parse_crs
+from somareg.io.crs import parse_crs
 from somareg.io.ground_control import gdal_arrays, gdal_points
 from somareg.io.source import gdal_cause, open_source
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs
@@ -125,8 +125,6 @@ def _moving_file(path: Path, images: Images) -> Path:
     moving = images.moving_file
     if moving is None:
         raise InputError(f"{path} shows the moving image; give it as a file with --moving")
-    if path.exists() and moving.exists() and path.samefile(moving):
-        raise OutputError(f"output {path} is the moving image itself; give another name")
     return moving
 
 

@@ -10,22 +10,23 @@ import numpy as np
 
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
-from somareg.io.georef import LONLAT, metres_per_pixel, parse_crs, to_lonlat
+from somareg.io.crs import LONLAT, parse_crs
+from somareg.io.lonlat import has_lonlat, to_lonlat
+from somareg.io.metric import ground_metric
+from somareg.io.text import parse_json
 from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
 from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, RecordTable, read_records, record_of
 from somareg.tiepoints.formats.rows import number, text_of
 from somareg.types import FloatArray, TiePoints
 
+_READING = "somareg_moving_reading"
 _PIXELS = "pixel centres of the reference image, x right, y down; not longitude and latitude"
 
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     """Read a FeatureCollection; see `records.read_records` for what rules."""
-    try:
-        collection = json.loads(text_of(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not GeoJSON: {error}") from error
-    features = collection.get("features") if isinstance(collection, dict) else None
+    collection = _collection(path)
+    features = collection.get("features")
     if not isinstance(features, list):
         raise InputError(f"{path} is not a GeoJSON FeatureCollection")
     tables = [feature.get("properties") for feature in features if isinstance(feature, dict)]
@@ -40,25 +41,45 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
     """Write all points: longitude and latitude when the reference is known to be georeferenced, else its pixels."""
     points = to_tie_points(pairs, images, path)
     grid = images.reference
-    georeferenced = grid is not None and grid.is_georeferenced
+    georeferenced = grid is not None and has_lonlat(grid)
     places = to_lonlat(grid, points.reference_xy) if grid is not None and georeferenced else points.reference_xy
     digits = 9 if georeferenced else 4
-    metres = None if grid is None else metres_per_pixel(grid)
+    metres = _metres(points, images)
     features = [
         {
             "type": "Feature",
             "id": index,
             "geometry": _point(place, digits),
-            "properties": _properties(points, index, metres),
+            "properties": record_of(points, index, _number) | {k: _number(v[index]) for k, v in metres.items()},
         }
         for index, place in enumerate(places)
     ]
     collection: dict[str, Any] = {"type": "FeatureCollection", "name": "somareg tie points"}
     if not georeferenced:
         collection["coordinates"] = _PIXELS
+    if images.moving_reading:
+        collection[_READING] = dict(images.moving_reading)
     collection["features"] = features
     write_text(path, json.dumps(collection, allow_nan=False, indent=1), overwrite=overwrite)
     return len(points)
+
+
+def reading(path: Path) -> Any:
+    """How the moving image was read, as `write` put it; None in the files of others."""
+    return _collection(path).get(_READING)
+
+
+def _collection(path: Path) -> dict[str, Any]:
+    """The object that a file holds, {} where it is none.
+
+    Raises:
+        InputError: no JSON.
+    """
+    try:
+        collection = parse_json(text_of(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not GeoJSON: {error}") from error
+    return collection if isinstance(collection, dict) else {}
 
 
 def _crs(collection: dict[str, Any], path: Path) -> str:
@@ -96,18 +117,23 @@ def _point(place: FloatArray, digits: int) -> dict[str, Any] | None:
     return {"type": "Point", "coordinates": [round(float(v), digits) for v in place]}
 
 
-def _properties(points: TiePoints, index: int, metres: float | None) -> dict[str, Any]:
-    values = record_of(points, index, _number)
-    if metres is not None:
-        dx, dy = points.displacement[index]
-        lengths = (
-            ("dx_m", dx),
-            ("dy_m", dy),
-            ("sigma_m", points.sigma_px[index]),
-            ("residual_m", points.residual_px[index]),
-        )
-        values |= {name: _number(value * metres) for name, value in lengths}
-    return values
+def _metres(points: TiePoints, images: Images) -> dict[str, FloatArray]:
+    """Lengths (N,) on the ground by column; none without a CRS."""
+    grid, here = images.reference, points.reference_xy
+    metric = ground_metric(grid, here) if grid is not None and len(here) else None
+    if metric is None:
+        return {}
+    # A standard error has no direction. A residual has one, which the correction tells.
+    right, down = (metric.lengths(np.broadcast_to(step, here.shape)) for step in ([1.0, 0.0], [0.0, 1.0]))
+    residual: FloatArray = points.residual_px * metric.even
+    if images.correction is not None:
+        residual = metric.lengths(here + points.displacement - images.correction(here))
+    return {
+        "dx_m": points.displacement[:, 0] * right,
+        "dy_m": points.displacement[:, 1] * down,
+        "sigma_m": points.sigma_px * metric.even,
+        "residual_m": residual,
+    }
 
 
 def _number(value: Any) -> float | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
-from somareg.io.georef import parse_crs
+from somareg.io.crs import parse_crs
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs, on_layer
 from somareg.tiepoints.formats.rows import flag, number, optional_number, read_rows, text_of
 from somareg.types import BoolArray, FloatArray, Grid

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from somareg.errors import InputError
-from somareg.io.georef import LONLAT
+from somareg.io.crs import LONLAT
 from somareg.tiepoints.formats.point_pairs import Places, PointPairs, make_pairs
 from somareg.tiepoints.formats.rows import flag, optional_number, read_rows
 from somareg.types import FloatArray, TiePoints

@@ -1,0 +1,41 @@
+"""Values as JSON holds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def plain(value: Any) -> Any:
+    """A JSON-ready copy: NumPy to Python, tuples to lists, paths to text, NaN and infinities to None."""
+    if isinstance(value, Mapping):
+        return {text(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    return text(value)
+
+
+def text(value: object) -> str:
+    """Text that UTF-8 can hold: a file name may carry bytes that are no characters; they become escapes."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+Number = Annotated[float | None, BeforeValidator(plain)]
+"""A finite float, or None where nothing could be measured."""
+
+
+class Part(BaseModel):
+    """A part of `report.json`."""
+
+    # Extra keys are dropped, not refused: a later 1.x report stays readable.
+    model_config = ConfigDict(frozen=True, extra="ignore")
