@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rasterio.warp import Resampling, reproject
 
 from somareg.config import make_config
-from somareg.errors import ConfigError, InputError, NoOverlapError, ReadError
+from somareg.errors import ConfigError, InputError, NoOverlapError, ReadError, UnsupportedError
 from somareg.io.inputs import open_image
 from somareg.io.masks import open_mask
 from somareg.io.source import Block
@@ -249,6 +249,19 @@ def test_an_asset_of_a_stac_item_is_a_mask(tmp_path: Path) -> None:
 def test_a_mask_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"moving mask image .*clouds\.tif does not exist"):
         valid(str(tmp_path / "clouds.tif"))
+
+
+def test_a_mask_is_opened_as_carefully_as_an_image(tmp_path: Path) -> None:
+    save(tmp_path / "secret.tif", CLASSES)
+    (tmp_path / "mask.tif").write_text(
+        '<VRTDataset rasterXSize="120" rasterYSize="90"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f'<SourceFilename relativetoVRT="0">{tmp_path}/secret.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(ReadError, match="cannot be opened as one of GTiff"):
+        valid(str(tmp_path / "mask.tif"))
+    with pytest.raises(UnsupportedError, match="not a local file"):
+        valid("https://example.com/mask.tif")
 
 
 def test_classes_without_a_mask_are_refused(tmp_path: Path) -> None:

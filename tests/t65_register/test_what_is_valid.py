@@ -13,7 +13,7 @@ import xarray
 
 import somareg
 from somareg.errors import ConfigError, NoDataError
-from somareg.io import read_estimate
+from somareg.io import read_estimate, read_raster
 from somareg.register.api import plan
 from somareg.types import IN_MEMORY, Result
 from tests.synthetic import SyntheticPair
@@ -111,6 +111,10 @@ def test_bands_have_the_numbers_of_the_file(clean: Files, expected: Result, tmp_
     with rasterio.open(path, "r+") as file:
         file.colorinterp = [rasterio.enums.ColorInterp[name] for name in ("alpha", "gray", "undefined")]
     assert_same(register(path, clean.reference, moving_bands="2"), expected)
+    in_memory = read_raster(path, role="moving")  # as a batch keeps the reference of a series
+    assert_same(register(in_memory, clean.reference, moving_bands="2"), expected)
+    with pytest.raises(ConfigError, match=r"band 1 of .* is its alpha band"):
+        register(in_memory, clean.reference, moving_bands="1")
     with pytest.raises(ConfigError, match="no band 4; choose from 1 to 3"):
         register(path, clean.reference, moving_bands="4")
 

@@ -51,7 +51,7 @@ class OpenImage:
         if isinstance(facts, Header):
             return replace(self, facts=replace(facts, reader=partial(facts.reader, matched=bands)), bands=bands)
         if facts.band_masks is not None:
-            mask = facts.band_masks[[band - 1 for band in bands]].all(axis=0)
+            mask = facts.band_masks[[self.numbers.index(band) for band in bands]].all(axis=0)
             facts = replace(facts, mask=np.asarray(mask))
         return replace(self, facts=facts, bands=bands)
 
@@ -118,16 +118,18 @@ def about_bands(name: str, bands: tuple[int, ...], shares: list[float], together
 
 
 def in_memory(raster: Raster) -> OpenImage:
-    """A raster in memory as an open image."""
-    every = tuple(range(1, raster.count + 1))
+    """A raster in memory as an open image; its bands keep the numbers that they have in its file."""
+    names = raster.colorinterp
+    most = max(raster.count, len(names))
+    every = tuple(i for i in range(1, most + 1) if most == raster.count or names[i - 1] != "alpha")[: raster.count]
     valid, data = raster.valid, raster.data
 
     def sliced(block: Block, bands: tuple[int, ...]) -> tuple[NDArray[Any], BoolArray]:
-        chosen = slice(None) if bands == every else [band - 1 for band in bands]
+        chosen = slice(None) if bands == every else [every.index(band) for band in bands]
         part = slice(block.y, block.y + block.height), slice(block.x, block.x + block.width)
         return data[(slice(None), *part)][chosen], valid[(slice(None), *part)][chosen]
 
-    return OpenImage(raster, sliced, every, raster.count, every)
+    return OpenImage(raster, sliced, every, most, every)
 
 
 def masked(image: OpenImage, mask: MaskFile, again: tuple[str, str | None, str]) -> OpenImage:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import rasterio
 
 from somareg.config import RegisterConfig
+from somareg.errors import ConfigError
 from somareg.io import check_overlap, georeference
 from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
@@ -100,6 +101,11 @@ def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None, modalit
     own = len(image.numbers)
     if wanted:
         check_bands(wanted, image.most, facts.name)
+        for band in wanted:
+            if band not in image.numbers:
+                raise ConfigError(
+                    f"band {band} of {facts.name} is its alpha band; in memory it is no image, give the file"
+                )
         bands = wanted
     else:
         bands = tuple(image.numbers[i - 1] for i in choose_bands(own, None, facts.descriptions, modality))
