@@ -176,7 +176,7 @@ def test_flow_follows_a_smooth_warp(warped: tuple[SyntheticPair, Alignment]) -> 
     both = compose(alignment.affine, local(alignment).field)
     assert 3 < rms < 4
     assert error(alignment.affine, pair) > 0.7 * rms  # no affine explains it
-    assert error(both, pair) <= 0.35 * rms
+    assert error(both, pair) <= 0.4 * rms
     # In the wrong order, or with the wrong sign, it would not.
     negative = replace(local(alignment).field, array=-local(alignment).field.array)
     assert error(compose(alignment.affine, negative), pair) > rms
@@ -222,7 +222,7 @@ def test_flow_returns_to_the_affine_beyond_what_is_seen() -> None:
     amplitude = np.sqrt((flow.field.array**2).sum(0))
     columns = amplitude.shape[1]
     assert amplitude[:, : columns // 4].mean() > 2
-    assert amplitude[:, -columns // 6 :].max() < 1
+    assert amplitude[:, -columns // 6 :].mean() < 1 and amplitude[:, -1].max() < 0.75
     assert flow.certainty[:, -columns // 6 :].max() < 0.2
 
 

@@ -29,8 +29,8 @@ from somareg.matching.describe import OrientationFeatures
 from somareg.matching.evidence import back_again
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, support_at
-from somareg.matching.refine import NEAR, Fit, ShapeCfg, StepCfg, _overlap, _shape_prior, fit_windows
-from somareg.matching.windows import WindowCorrelation
+from somareg.matching.refine import NEAR, Fit, ShapeCfg, StepCfg, _shape_prior, fit_windows
+from somareg.matching.windows import WindowCorrelation, overlap
 from tests.synthetic import Array, make_pair
 from tests.t40_matching.conftest import as_pair
 
@@ -231,10 +231,10 @@ def test_strength_does_not_depend_on_the_size_of_a_pixel(cell: float) -> None:
 
 def test_windows_that_overlap_are_witnesses_together() -> None:
     """Four times as many windows on the same ground show every place four times as often."""
-    apart, dense = (_overlap(matches(*rows).points.double(), 32.0) for rows in ((9, 32.0), (17, 16.0)))
+    apart, dense = (overlap(matches(*rows).points.double(), 32.0) for rows in ((9, 32.0), (17, 16.0)))
     assert apart == pytest.approx(1.0)
     assert dense == pytest.approx((17 / 9) ** 2)
-    assert _overlap(matches(5, 80.0).points.double(), 32.0) == 1.0  # with gaps between them
+    assert overlap(matches(5, 80.0).points.double(), 32.0) == 1.0  # with gaps between them
 
 
 def surfaces(
@@ -317,9 +317,9 @@ def test_the_rise_of_the_likelihood_decides() -> None:
         fit_windows(windows, 2.0, replace(LAST, shape=ShapeCfg(gain=gain)), 64.0) for gain in (math.inf, -math.inf)
     )
     assert never.support < always.support
-    overlap = _overlap(windows.centres.double() * 2, 2.0 * LAST.window.size)
-    assert overlap > 2
-    gain = len(windows.centres) * (always.support - never.support) / overlap
+    shared = overlap(windows.centres, LAST.window.size)
+    assert shared > 2
+    gain = len(windows.centres) * (always.support - never.support) / shared
     below, above = (
         fit_windows(windows, 2.0, replace(LAST, shape=ShapeCfg(gain=at * gain)), 64.0) for at in (0.99, 1.01)
     )
@@ -383,15 +383,15 @@ def test_the_windows_of_the_prior_are_those_that_were_correlated(
     """On 32 cells windows of 28 are cut to three quarters of them, on 80 they are not."""
     sides: list[float] = []
 
-    def record(points: Tensor, side: float) -> float:
+    def record(centres: Tensor, side: float) -> float:
         sides.append(side)
-        return _overlap(points, side)
+        return overlap(centres, side)
 
-    monkeypatch.setattr(refine, "_overlap", record)
+    monkeypatch.setattr(refine, "overlap", record)
     matcher = Matcher(as_pair(make_pair(0, side)), OrientationFeatures(OrientationCfg()))
     refine.refine_affine(matcher, AffineTransform.identity(), NEAR[:1])
     back_again(matcher, AffineTransform.identity(), NEAR[0], 100)
-    assert sides == [2.0 * expected] * 2
+    assert sides == [expected] * 2
 
 
 def test_a_large_image_shows_a_stretch_and_a_small_one_does_not() -> None:
