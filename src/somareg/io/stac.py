@@ -30,20 +30,8 @@ _REFERENCE = re.compile(r"(?P<item>.+\.(?:geo)?json)(?:#(?P<asset>.*))?", re.IGN
 _REMOTE = re.compile(r"/vsi|[a-z][a-z0-9+.\-]+:", re.IGNORECASE)
 _RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".img", ".dat", ".bsq", ".bil", ".bip"}
 _NOT_PIXELS = {"thumbnail", "overview", "metadata"}
-_OPTICAL_INSTRUMENTS = {
-    "msi",
-    "oli",
-    "oli-2",
-    "etm",
-    "etm+",
-    "tm",
-    "mss",
-    "olci",
-    "modis",
-    "viirs",
-    "aster",
-    "hyperion",
-}
+_OPTICAL = {"msi", "oli", "oli-2", "etm", "etm+", "tm", "mss", "olci", "modis", "viirs", "aster", "hyperion"}
+"""Instruments."""
 _CRS_FIELDS = {"proj:code", "proj:epsg", "proj:wkt2", "proj:projjson"}
 _DATES = ("datetime", "start_datetime", "end_datetime")
 
@@ -210,7 +198,7 @@ def _modality(asset: Fields, properties: Fields) -> tuple[Modality | None, str]:
             return ("sar", "it has sar: fields") if sar else ("optical", "it has eo: fields")
     instruments = _texts(asset.get("instruments")) or _texts(properties.get("instruments"))
     sar = any("sar" in re.split(r"[^a-z0-9]+", name.casefold()) for name in instruments)
-    optical = any(name.casefold() in _OPTICAL_INSTRUMENTS for name in instruments)
+    optical = any(name.casefold() in _OPTICAL for name in instruments)
     if sar != optical:
         return "sar" if sar else "optical", f"its instrument is {', '.join(instruments)}"
     return None, ""

@@ -20,8 +20,8 @@ from rasterio.windows import Window
 
 from somareg.errors import OutputError
 from somareg.io.atomic import atomic_path, check_writable, output_folder, write_text
+from somareg.io.crs import parse_crs
 from somareg.io.folders import check_free_space
-from somareg.io.georef import parse_crs
 from somareg.io.ground_control import gdal_points
 from somareg.io.source import Block, gdal_cause
 from somareg.types import IDENTITY, BoolArray, Grid

@@ -14,7 +14,7 @@ import cv2
 from somareg.io.atomic import write_text
 from somareg.lab.evaluate.peers import Method
 from somareg.lab.evaluate.protocol import PROTOCOL_VERSION
-from somareg.report.record import plain
+from somareg.report.plain import plain
 from somareg.runtime.version import __version__
 
 
