@@ -19,7 +19,7 @@ import numpy as np
 
 from somareg.config import did_you_mean
 from somareg.errors import GeoreferenceError, InputError, ReadError, UnsupportedError
-from somareg.io.crs import parse_crs
+from somareg.io.crs import same_crs
 from somareg.io.paths import check_local_file
 from somareg.io.stac_fields import Fields, as_list, as_mapping, as_texts, bands_of, modality_of
 from somareg.io.text import parse_json
@@ -228,7 +228,7 @@ def _about_crs(proj: Fields, grid: Grid) -> str:
     if grid.crs is None:
         return f"it says {_short(said)}, the file declares no CRS (name one with --assume-crs)"
     try:
-        same = parse_crs(said) == parse_crs(grid.crs)
+        same = same_crs(said, grid.crs)
     except GeoreferenceError:
         return f"its CRS {_short(said)} cannot be understood"
     return "" if same else f"it says {_short(said)}, the file another CRS"
