@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError
+from somareg.errors import EstimationError, GeoreferenceError, InputError, ReadError, UnsupportedError
 from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.io.crs import parse_crs
 from somareg.io.ground_control import read_control
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.writer import write_geotiff
@@ -194,10 +195,12 @@ def _grid(tags: Mapping[str, str], key: str, file: Path) -> Grid:
         values: dict[str, Any] = json.loads(tags[key])
         a, b, c, d, e, f = (float(v) for v in values["transform"])
         crs = None if values["crs"] is None else str(values["crs"])
+        if crs is not None:
+            parse_crs(crs)  # what is no definition could be a file or an address
         control = read_control(values.get("control"))
         known = {name: bool(values.get(name, False)) for name in ("unnamed_crs", "rpcs")}
         grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), crs, control, **known)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, GeoreferenceError) as error:
         raise InputError(f"{file} has a malformed tag {key}; write it anew with somareg register") from error
     if min(grid.shape) < 1:
         raise InputError(f"{file} has a malformed tag {key} (empty grid); write it anew with somareg register")

@@ -17,11 +17,10 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 from somareg.config import did_you_mean
-from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.errors import GeoreferenceError, InputError, ReadError, UnsupportedError
+from somareg.io.crs import same_crs
 from somareg.io.paths import check_local_file
 from somareg.types import Grid, Modality, StacOrigin
 
@@ -259,8 +258,8 @@ def _about_crs(proj: Fields, grid: Grid) -> str:
     if grid.crs is None:
         return f"it says {_short(said)}, the file declares no CRS (name one with --assume-crs)"
     try:
-        same = CRS.from_user_input(said) == CRS.from_user_input(grid.crs)
-    except CRSError:
+        same = same_crs(said, grid.crs)
+    except GeoreferenceError:
         return f"its CRS {_short(said)} cannot be understood"
     return "" if same else f"it says {_short(said)}, the file another CRS"
 
