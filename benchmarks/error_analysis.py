@@ -27,7 +27,8 @@ from somareg.geometry import AffineTransform
 from somareg.io import from_array
 from somareg.lab.evaluate.list_file import committed_list
 from somareg.lab.evaluate.metrics import point_errors, rmse
-from somareg.lab.evaluate.protocol import LoadedSample, load_sample
+from somareg.lab.evaluate.protocol import AFFINE_LEVELS
+from somareg.lab.evaluate.sample import LoadedSample, load_sample
 from somareg.matching.engine import align
 from somareg.preprocess.prepare import prepare
 from somareg.register.choose import choose_model, engine_settings, pair_tensors, search_radius
@@ -86,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--set", required=True, dest="set_name")
-    parser.add_argument("--level", default="m")
+    parser.add_argument("--level", default="m", choices=AFFINE_LEVELS)
     parser.add_argument("--split", default="test", choices=("test", "val"))
     parser.add_argument("--model", default="compact")
     parser.add_argument("--limit", type=int, default=200)

@@ -1,78 +1,97 @@
 """How well the local displacement follows a known smooth warp, and what it costs where the truth is affine.
 
-    python benchmarks/local_displacement.py --data DIR [--limit N]
+    python benchmarks/local_displacement.py --data DIR [--limit N] [--crops 512,256] [--pairs SET:ROLE]
 
-Warps: Gaussian random fields of 3 to 6 px RMS, correlation length 0.12 to 0.25 of the crop, added to the affine of
-level m on `sih` val crops (512 px; never the test scene). Affine: the committed val lists, local on against local off.
+Warps: level N of the protocol, 0.5 to 4 px RMS beyond the affine at 60 and 120 px correlation length. At the crop of
+the set's committed list its samples are taken, at others samples are drawn by the same rules. Affine: level m, local on
+against local off. `sih:train` (the val split of `sih`; never its test scene) unless other pairs are named.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 import somareg
 from somareg.lab.evaluate.list_file import committed_list
-from somareg.lab.evaluate.protocol import load_sample
+from somareg.lab.evaluate.metrics import point_errors, rmse
+from somareg.lab.evaluate.protocol import SETS, WARP_LENGTHS_PX, WARPED_LEVELS, SetInfo
+from somareg.lab.evaluate.sample import LoadedSample, Sample, load_sample
+from somareg.lab.evaluate.sampling import make_list
 
-WARPS = ((3.0, 0.20), (4.0, 0.12), (4.0, 0.20), (6.0, 0.25))
-
-
-def smooth_warp(size: int, rms: float, length: float, seed: int) -> NDArray[np.float32]:
-    """(2, size, size) Gaussian random field of the given RMS (pixels) and correlation length (share of the size)."""
-    rng = np.random.default_rng(seed)
-    field = np.stack([cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), length * size) for _ in range(2)])
-    return (field * rms / np.sqrt((field**2).sum(0).mean())).astype(np.float32)
+LEVELS = ("m", *WARPED_LEVELS)
+_RAN_AWAY_PX = 1.0  # RMS of a local displacement, in the worst pair, that no warp explains
 
 
-def residual(moving: NDArray, reference: NDArray, matrix: NDArray, warp: NDArray, *, local: bool) -> float:
-    """RMSE over the overlap when the truth is `A(x + w(x)) - x`; the reference is resampled by w."""
-    size = reference.shape[-1]
-    yy, xx = np.mgrid[0:size, 0:size].astype(np.float32)
-    x, y = xx + warp[0], yy + warp[1]
-    if warp.any():
-        reference = np.stack([cv2.remap(b, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT) for b in reference])
-    truth_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] - xx
-    truth_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] - yy
-    found = somareg.register(moving, reference, local=local).displacement.array
-    inside = (x >= 0) & (y >= 0) & (x <= size - 1) & (y <= size - 1)
-    for t, grid in ((truth_x, xx), (truth_y, yy)):
-        inside &= (t + grid >= 0) & (t + grid <= size - 1)
-    error = (found[0] - truth_x) ** 2 + (found[1] - truth_y) ** 2
-    return float(np.sqrt(error[inside].mean()))
+def samples_of(data: Path, name: str, role: str, crop: int, limit: int) -> dict[str, list[Sample]]:
+    """Level -> the first samples of the committed list, where it has this role and crop, else newly drawn ones."""
+    shipped = SETS.get(name, (None,))[0]
+    if shipped and (shipped.roles.get("val"), shipped.crop) == (role, crop):
+        committed = committed_list(name, "val").samples
+        return {level: committed[level][:limit] for level in LEVELS}
+    info = SetInfo(name, crop, "as in pairs.csv", 0.5, {"val": role}, {"val": limit})
+    return make_list(data, info, "val", count=limit, levels=LEVELS).samples
+
+
+def errors(loaded: LoadedSample, model: str) -> tuple[float, float, float]:
+    """RMSE with local displacement off and on, and the RMS of the local displacement, pixels."""
+    found = [
+        somareg.register(loaded.moving, loaded.reference, model=model, local=local).displacement.array
+        for local in (False, True)
+    ]
+    shape = loaded.reference.shape[-2:]
+    truth = loaded.truth()
+    off, on = (rmse(point_errors(each, truth, shape)) for each in found)
+    return off, on, float(np.sqrt(((found[1] - found[0]) ** 2).sum(axis=0).mean()))
+
+
+def warp_rows(data: Path, label: str, samples: dict[str, list[Sample]], model: str) -> Iterator[str]:
+    for level in WARPED_LEVELS:
+        for length in WARP_LENGTHS_PX:
+            chosen = [sample for sample in samples[level] if sample.warp and sample.warp.length_px == length]
+            if chosen:
+                off, on, _ = np.median([errors(load_sample(data, sample), model) for sample in chosen], axis=0)
+                rms = chosen[0].warp.rms_px
+                cells = (label, len(chosen), f"{rms:g}", f"{length:g}", f"{off:.2f}", f"{on:.2f}")
+                yield row((*cells, f"{off / rms:.0%}", f"{on / rms:.0%}"))
+
+
+def affine_row(data: Path, label: str, samples: list[Sample], model: str) -> str:
+    off, on, local = np.array([errors(load_sample(data, sample), model) for sample in samples]).T
+    figures = f"{np.median(off):.2f}", f"{np.median(on):.2f}", f"{np.mean(on - off):+.3f}", f"{local.max():.2f}"
+    return row((f"{label}, level m", len(samples), *figures, int((local > _RAN_AWAY_PX).sum())))
+
+
+def row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=10)
+    parser.add_argument("--limit", type=int, default=12, help="samples of each level; half of them at either length")
+    parser.add_argument("--crops", default="512,256", help="sides, pixels")
+    parser.add_argument("--pairs", default="sih:train", help="SET:ROLE, several with commas")
+    parser.add_argument("--model", default="auto")
     args = parser.parse_args()
-    print("| pairs | warp RMS px | correlation length px | affine only px | with local px | residual / warp |")
-    print("|---|---:|---:|---:|---:|---:|")
-    samples = [load_sample(args.data, s) for s in committed_list("sih", "val").samples["m"][: args.limit]]
-    for rms, length in WARPS:
-        rows = []
-        for seed, s in enumerate(samples):
-            warp = smooth_warp(s.reference.shape[-1], rms, length, seed)
-            rows.append([residual(s.moving, s.reference, s.matrix, warp, local=on) for on in (False, True)])
-        off, on = np.mean(rows, axis=0)
-        size = samples[0].reference.shape[-1]
-        print(f"| sih val, n {len(rows)} | {rms:.0f} | {length * size:.0f} | {off:.2f} | {on:.2f} | {on / rms:.0%} |")
-    print("\n| pairs with affine truth | n | local off px (median) | local on px (median) | mean added px |")
-    print("|---|---:|---:|---:|---:|")
-    for name in ("sih", "ombria"):
-        rows = []
-        for sample in committed_list(name, "val").samples["m"][: 2 * args.limit]:
-            s = load_sample(args.data, sample)
-            none = np.zeros((2, *s.reference.shape[1:]), np.float32)
-            rows.append([residual(s.moving, s.reference, s.matrix, none, local=on) for on in (False, True)])
-        off, on = np.median(rows, axis=0)
-        added = np.mean([b - a for a, b in rows])
-        print(f"| {name} val, level m | {len(rows)} | {off:.2f} | {on:.2f} | {added:+.3f} |")
+    drawn = {
+        f"{name} {role}, {crop} px": samples_of(args.data, name, role, int(crop), args.limit)
+        for name, role in (pairs.split(":") for pairs in args.pairs.split(","))
+        for crop in args.crops.split(",")
+    }
+    print(row(("pairs", "n", "warp RMS px", "length px", "local off px", "local on px", "left off", "left on")))
+    print("|---|" + "---:|" * 7)
+    for label, samples in drawn.items():
+        for line in warp_rows(args.data, label, samples, args.model):
+            print(line, flush=True)
+    print()
+    print(row(("affine truth", "n", "local off px", "local on px", "mean added px", "largest local px", "above 1 px")))
+    print("|---|" + "---:|" * 6)
+    for label, samples in drawn.items():
+        print(affine_row(args.data, label, samples["m"], args.model), flush=True)
 
 
 if __name__ == "__main__":

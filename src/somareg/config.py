@@ -16,6 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -30,7 +31,7 @@ from pydantic import ValidatorFunctionWrapHandler as Check
 from pydantic_core import to_json, to_jsonable_python
 
 from somareg.errors import ConfigError
-from somareg.types import Modality, SarScale, TiePoints
+from somareg.types import Classes, Modality, SarScale, TiePoints
 
 Preset = Literal["fast", "base", "precise"]
 Search = Literal["local", "auto", "full"]
@@ -85,6 +86,26 @@ class RegisterConfig(BaseModel):
     reference_scale: SarScale = option("auto", "the same for a SAR reference", INPUT)
     moving_nodata: float | None = option(None, "value that means no data", INPUT, "VALUE")
     reference_nodata: float | None = option(None, "the same for the reference", INPUT, "VALUE")
+    moving_mask: str | None = option(
+        None,
+        "mask of the moving image in a file on any grid, 0 where it is invalid (docs/masks.md)",
+        INPUT,
+        "FILE",
+        accepts="str | Path | NDArray[Any] | None",
+    )
+    moving_mask_values: str | None = option(
+        None,
+        "classes of that mask that are invalid, such as 3,8-10 or bit3; the others are valid",
+        INPUT,
+        "LIST",
+        accepts="str | Sequence[int] | None",
+    )
+    reference_mask: str | None = option(
+        None, "the same for the reference", INPUT, "FILE", accepts="str | Path | NDArray[Any] | None"
+    )
+    reference_mask_values: str | None = option(
+        None, "the same for the reference's mask", INPUT, "LIST", accepts="str | Sequence[int] | None"
+    )
     assume_crs: str | None = option(None, "CRS of the image that declares none", INPUT, "EPSG:N")
     gcp_method: GcpMethod = option(
         "auto",
@@ -94,8 +115,8 @@ class RegisterConfig(BaseModel):
     preset: Preset = option("base", "speed against accuracy", SEARCH)
     search: Search = option(
         "auto",
-        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift) or full "
-        "(any rotation, scale 0.68-1.45)",
+        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift, then as "
+        "full while nothing is clear) or full (any rotation, scale 0.68-1.45)",
         SEARCH,
     )
     search_radius_px: float | None = option(
@@ -112,7 +133,7 @@ class RegisterConfig(BaseModel):
     model: str = option(
         "auto",
         "compact (the trained weights that ship), orientation (no weights), or a .safetensors file; auto takes compact "
-        "for SAR against optical, else orientation",
+        "for SAR against optical, else the likelier of both",
         SEARCH,
         "NAME|FILE",
         accepts="str | Path",
@@ -162,7 +183,18 @@ class RegisterConfig(BaseModel):
             )
         return self
 
-    @field_validator("model", "tie_points", mode="before")
+    @field_validator("moving_mask_values", "reference_mask_values", mode="before")
+    @classmethod
+    def _classes(cls, given: Any, info: ValidationInfo) -> str | None:
+        """Classes of a mask, from a text, a number or a list."""
+        try:
+            return None if given is None else str(Classes.parse(given))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{info.field_name}: {_shown(given)} is not a list of classes, such as 3,8-10 or bit3,bit4"
+            ) from error
+
+    @field_validator("model", "tie_points", "moving_mask", "reference_mask", mode="before")
     @classmethod
     def _path(cls, given: Any) -> Any:
         return str(given) if isinstance(given, Path) else given
@@ -182,6 +214,10 @@ class RegisterOptions(TypedDict, total=False):
     reference_scale: SarScale
     moving_nodata: float | None
     reference_nodata: float | None
+    moving_mask: str | Path | NDArray[Any] | None
+    moving_mask_values: str | Sequence[int] | None
+    reference_mask: str | Path | NDArray[Any] | None
+    reference_mask_values: str | Sequence[int] | None
     assume_crs: str | None
     gcp_method: GcpMethod
     preset: Preset

@@ -1,10 +1,17 @@
 """Everything that can go wrong, as one family.
 
 Each error is also the builtin a caller would expect (`OSError`, `ValueError`), and its message is one line that says
-what happened, where (file or parameter) and the way out.
+what happened, where (file or parameter) and the way out. Public functions are `guarded`: nothing else leaves them.
 """
 
 from __future__ import annotations
+
+import functools
+import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 
 class SomaregError(Exception):
@@ -57,3 +64,107 @@ class JobError(SomaregError, RuntimeError):
 
 class ClusterError(SomaregError, OSError):
     """The cluster that should do the work cannot be reached, has lost its workers, or runs another somareg."""
+
+
+class MemoryLimitError(MemoryError, SomaregError):
+    """More memory would be needed than may be used, or there was no more; the message says what needs less."""
+
+
+class InternalError(SomaregError, RuntimeError):
+    """A fault of somareg or of a library below it; the message says how to report it.
+
+    Attributes:
+        what: happened, without the way to report it.
+        place: module and line of somareg where it happened, "" when it is not known.
+    """
+
+    def __init__(self, what: str, place: str = "") -> None:
+        self.what, self.place = what, place
+        super().__init__(f"{what}; this is a fault of somareg: {self.report}")
+
+    def __reduce__(self) -> tuple[type[InternalError], tuple[str, str]]:
+        return type(self), (self.what, self.place)
+
+    @property
+    def report(self) -> str:
+        """How to report it."""
+        where = f" ({self.place})" if self.place else ""
+        return f"please report this line{where} with the output of 'somareg doctor' and, if you may, the files"
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_MEMORY = re.compile(
+    "out of memory|can.t allocate memory|cannot allocate|not enough memory|insufficient memory|array is too big", re.I
+)
+_LONGEST = 300  # characters of another library's message that are worth a line
+
+
+def as_somareg_error(error: Exception) -> SomaregError:
+    """Any exception as one of this family: itself, or what it means for who called."""
+    if isinstance(error, SomaregError):
+        return error
+    text = " ".join(str(error).split())[:_LONGEST]
+    if isinstance(error, MemoryError) or _MEMORY.search(text):
+        return MemoryLimitError("out of memory; use preset 'fast' or smaller images, or free some memory")
+    if isinstance(error, OSError) and error.strerror:
+        name = error.filename if isinstance(error.filename, str) else "a file"
+        return ReadError(f"{name} cannot be used: {error.strerror}; check that it is there and may be read")
+    return InternalError(f"unexpected {type(error).__name__}: {text or 'no message'}", _place(error))
+
+
+def guarded(call: Callable[P, R]) -> Callable[P, R]:
+    """Decorator of a public function: whatever goes wrong inside leaves it as a `SomaregError`.
+
+    What the caller's own `progress` raises, to stop the work, leaves as it is, and no handler on the way takes it.
+    """
+
+    @functools.wraps(call)
+    def behind_the_door(*args: P.args, **kwargs: P.kwargs) -> R:
+        options: Any = kwargs
+        relay = _Relay(options["progress"]) if callable(options.get("progress")) else None
+        if relay:
+            options["progress"] = relay
+        try:
+            return call(*args, **kwargs)
+        except _CallersError as stopped:
+            if stopped.relay is relay:  # else it is on its way to an outer door
+                raise stopped.error from None
+            raise
+        except SomaregError:
+            raise
+        except Exception as error:
+            raise as_somareg_error(error) from error
+
+    return behind_the_door
+
+
+class _CallersError(BaseException):
+    """On its way through somareg: what a caller's function raised."""
+
+    def __init__(self, relay: _Relay, error: Exception) -> None:
+        super().__init__(error)
+        self.relay, self.error = relay, error
+
+
+class _Relay:
+    """A caller's function, what it raises marked as the caller's; a relay of a relay lets the inner mark stand."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        try:
+            return self._call(*args)
+        except Exception as error:
+            raise _CallersError(self, error) from error
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of somareg that an exception came through."""
+    home = Path(__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(home):
+            return f"{path.relative_to(home).as_posix()}:{frame.lineno}"
+    return ""

@@ -8,7 +8,7 @@ aligned = result.to_xarray()
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from somareg.errors import UnsupportedError
 from somareg.io.dataarray import INSTALL, need_rioxarray
@@ -18,7 +18,10 @@ from somareg.types import Assessment, Estimate, Result
 from somareg.warp.plan import Resolution
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from somareg.config import Resampling
 
@@ -56,11 +59,24 @@ class SomaregAccessor:
         self,
         estimate: Result | Estimate | str | Path,
         *,
+        nodata: float | None = None,
+        bands: str | Sequence[int] | None = None,
+        mask: str | Path | NDArray[Any] | None = None,
+        mask_values: str | Sequence[int] | None = None,
         resampling: Resampling = "cubic",
         resolution: Resolution = "reference",
     ) -> xarray.DataArray:
         """This image on the reference grid by an estimate made before, perhaps with another band; as `somareg.warp`."""
-        warped = api.warp(self._array, estimate, resampling=resampling, resolution=resolution)
+        warped = api.warp(
+            self._array,
+            estimate,
+            nodata=nodata,
+            bands=bands,
+            mask=mask,
+            mask_values=mask_values,
+            resampling=resampling,
+            resolution=resolution,
+        )
         return cast(xarray.DataArray, warped)
 
 

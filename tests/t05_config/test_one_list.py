@@ -79,7 +79,7 @@ def kinds(hint: Any) -> list[Any]:
 def test_every_door_takes_the_typed_dict(door: Callable[..., Any]) -> None:
     parameters = inspect.signature(door).parameters
     (rest,) = [each.annotation for each in parameters.values() if each.kind is inspect.Parameter.VAR_KEYWORD]
-    (taken,) = typing.get_args(eval(rest, door.__globals__))
+    (taken,) = typing.get_args(eval(rest, inspect.unwrap(door).__globals__))
     assert taken.__annotations__.keys() >= set(NAMES)
     assert not set(NAMES) & parameters.keys()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import dask.array
 import numpy as np
 import pytest
+import rasterio
 import rioxarray
 import xarray
 from affine import Affine
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from somareg.errors import InputError, NoDataError
 from somareg.geometry.ground_control import GroundControl
 from somareg.io import read_raster, write_geotiff
-from somareg.io.dataarray import from_dataarray, read_header, to_dataarray
+from somareg.io.dataarray import from_dataarray, kept_attributes, read_header, to_dataarray
 from somareg.types import Grid, Raster
 
 UTM = "EPSG:32633"
@@ -186,6 +188,70 @@ def test_scale_is_kept_and_told() -> None:
     raster = read(array)
     assert "raw values" in raster.notes[0]
     assert raster.tags == {"MISSION": "S1"}
+
+
+@pytest.mark.parametrize("scales", [(0.01, 0.01), (0.01, 0.02)])
+def test_scale_offset_and_units_go_in_and_out_as_rioxarray_has_them(tmp_path: Any, scales: tuple[float, float]) -> None:
+    path = write_geotiff(tmp_path / "a.tif", pixels(), Grid(WIDTH, HEIGHT, tuple(TRANSFORM)[:6], UTM))  # type: ignore[arg-type]
+    with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.scales, file.offsets, file.units = scales, (5.0, -2.0), ("dB", "degree")
+    with warnings.catch_warnings(action="ignore"), rioxarray.open_rasterio(path) as array:
+        raster = read(array)
+        known = read_raster(path, role="moving")
+        for each in (raster, known):
+            assert (each.scales, each.offsets, each.units) == (scales, (5.0, -2.0), ("dB", "degree"))
+        made = to_dataarray(raster)
+        for key in ("scale_factor", "scales", "add_offset", "offsets"):
+            assert made.attrs.get(key) == array.attrs.get(key)
+        assert made.attrs["units"] == ("dB", "degree")
+        assert read(made).scales == scales
+
+
+def test_one_scale_and_unit_hold_for_all_bands() -> None:
+    array = make()
+    array.attrs |= {"scale_factor": np.float32(0.5), "add_offset": 1, "units": "dB"}
+    raster = read(array)
+    assert (raster.scales, raster.offsets, raster.units) == ((0.5, 0.5), (1.0, 1.0), ("dB", "dB"))
+    assert {k: to_dataarray(raster).attrs[k] for k in ("scale_factor", "add_offset", "units")} == {
+        "scale_factor": 0.5,
+        "add_offset": 1.0,
+        "units": "dB",
+    }
+    assert "scale_factor" not in to_dataarray(read(make())).attrs
+
+
+@pytest.mark.parametrize("bad", ["much", (1.0, 2.0, 3.0), None, {"a": 1}])
+def test_a_scale_that_is_no_number_is_told(bad: Any) -> None:
+    array = make()
+    array.attrs["scale_factor"] = bad
+    raster = read(array)
+    assert raster.scales == ()
+    assert any("attribute scale_factor is no number" in note for note in raster.notes)
+
+
+def test_a_rounded_nodata_value_is_the_one_that_was_rounded() -> None:
+    data = np.ones((1, HEIGHT, WIDTH), np.float32)
+    data[0, :9] = np.finfo(np.float32).min
+    array = make(data)
+    array.attrs["_FillValue"] = -3.40282e38
+    assert (~read(array).mask).sum() == 9 * WIDTH
+    assert (~read_header(array, "moving").read(0, 0, WIDTH, HEIGHT)[1]).sum() == 9 * WIDTH
+
+
+def test_attributes_that_hold_on_any_grid() -> None:
+    array = make()
+    array.attrs |= {
+        "MISSION": "S1",
+        "rows": 7,
+        "looks": [1, 5],
+        "transform": (1,),
+        "_FillValue": 3,
+        "STATISTICS_MEAN": 2,
+    }
+    assert kept_attributes(array) == {"MISSION": "S1", "rows": 7, "looks": [1, 5]}
+    assert kept_attributes(read(array)) == {}
+    made = to_dataarray(read(array), kept=kept_attributes(array))
+    assert (made.attrs["rows"], made.attrs["looks"]) == (7, [1, 5])
 
 
 @pytest.mark.parametrize("dtype", ["datetime64[ns]", "U3", "object"])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
 from somareg.errors import OutputError
-from somareg.io import atomic, writer
-from somareg.io.atomic import atomic_path, check_writable, make_folder, output_folder, remove_leftovers, write_text
+from somareg.io import atomic, leftovers, writer
+from somareg.io.atomic import atomic_path, check_writable, output_folder, write_text
+from somareg.io.folders import make_folder
+from somareg.io.leftovers import part_name, remove_leftovers
 from somareg.io.source import Block
 from somareg.io.writer import GeotiffSpec, write_geotiff, write_geotiff_blocks
 from somareg.types import Grid
@@ -109,7 +112,7 @@ def test_failure_half_way_leaves_nothing_and_keeps_the_old_file(tmp_path):
 
 def test_full_disk_is_seen_before_and_while_writing(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OutputError, match="not enough space"):
         write_geotiff(tmp_path / "a.tif", noise("uint8"), GRID)
     monkeypatch.undo()
@@ -125,7 +128,7 @@ def test_full_disk_is_seen_before_and_while_writing(tmp_path, monkeypatch):
     def full(_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(atomic, "_sync", full)
+    monkeypatch.setattr(atomic, "sync", full)
     with pytest.raises(OutputError, match="disk full"):
         write_geotiff(tmp_path / "a.tif", noise("uint8"), GRID)
     assert names(tmp_path) == set()
@@ -251,10 +254,10 @@ def test_killed_run_leaves_no_output_and_the_next_run_cleans_up(tmp_path):
     folder = tmp_path / "out"
     with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "ready\n"
-        assert not folder.exists() and len(names(tmp_path)) == 1
+        assert not folder.exists() and len(names(tmp_path)) == 2  # what is written, and the lock
         with output_folder(folder.with_name("other")) as part:  # the living neighbour is left alone
             (part / "x").write_text("x")
-        assert len(names(tmp_path)) == 2
+        assert len(names(tmp_path)) == 3
         child.send_signal(signal.SIGKILL)
     assert not folder.exists()
     time.sleep(0.05)
@@ -265,10 +268,12 @@ def test_killed_run_leaves_no_output_and_the_next_run_cleans_up(tmp_path):
 def test_a_file_takes_the_place_of_what_a_killed_run_left(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         pass
-    (tmp_path / f".a.txt-{atomic._HOST}-{child.pid}-0a.part").touch()
-    (tmp_path / f".a.txt-{atomic._HOST}-{os.getpid()}-0a.part").touch()
+    mine, gone = part_name("a.txt"), f".a.txt-{leftovers._HOST}-{child.pid}-{'0a' * 8}.part"
+    namesake = f".a.txt-{leftovers._HOST}-{os.getpid()}-{'0a' * 8}.part"  # a run in a container that was process 1, too
+    for name in (mine, gone, namesake):
+        (tmp_path / name).touch()
     write_text(tmp_path / "a.txt", "whole")
-    assert names(tmp_path) == {"a.txt", f".a.txt-{atomic._HOST}-{os.getpid()}-0a.part"}
+    assert names(tmp_path) == {"a.txt", mine}
 
 
 def test_folders_are_made_or_named(tmp_path):

@@ -314,7 +314,7 @@ def test_nothing_is_replaced_unasked_and_nothing_left_behind(tmp_path, moving_fi
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("somareg.io.atomic._sync", refuse)
+    monkeypatch.setattr("somareg.io.atomic.sync", refuse)
     with pytest.raises(OutputError, match="disk full"):
         write_tie_points(path, points, **images, overwrite=True)
     assert path.read_bytes() == before

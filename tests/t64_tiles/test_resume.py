@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import json
 import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +18,7 @@ import pytest
 
 from somareg import SceneResult
 from somareg.errors import OutputError
+from somareg.io.lock import LOCK_NAME
 from somareg.register import workspace
 from somareg.register.tiles import journal
 from somareg.register.tiles.journal import Journal
@@ -39,7 +43,7 @@ def killed(small: Pair, tmp_path: Path) -> Path:
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert {path.name for path in out.iterdir()} == {workspace.WORK}
+    assert {path.name for path in out.iterdir()} == {workspace.WORK, LOCK_NAME}
     return out
 
 
@@ -137,6 +141,77 @@ def test_journal_is_bound_to_its_inputs(tmp_path: Path) -> None:
         Journal(tmp_path / "journal", {"inputs": "others", "nodata": float("nan")})
 
 
+def line(record: object) -> bytes:
+    text = (record if isinstance(record, str) else json.dumps(record)).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def kept(**changes: object) -> dict[str, object]:
+    return {"tile": {**journal._to_json(tile(0)), **changes}}
+
+
+BINDING = {"binding": {"format": journal.FORMAT, "inputs": "these"}}
+NONSENSE: list[object] = [
+    *("[]", "null", "7", '"text"', {}, {"tile": []}, {"tile": {}}, {"tile": "a"}, {"fact": 3}, {"fact": None}),
+    *(kept(index=-1), kept(index=None), kept(index="x"), kept(index=1e400), kept(status="done"), kept(status=None)),
+    *(kept(points="!!"), kept(points="AAAA"), kept(points=3), kept(hit=""), kept(precision=journal._to_json(tile(1)))),
+    *(kept(figures=[]), kept(figures={}), kept(figures={"probability": "a"}), kept(figures={"probability": 7})),
+    kept(points=base64.b64encode(np.full((5, 2), np.nan).tobytes()).decode()),
+]
+
+
+@pytest.mark.parametrize("record", NONSENSE, ids=range(len(NONSENSE)))
+def test_journal_does_not_believe_nonsense_that_has_a_checksum(tmp_path: Path, record: object) -> None:
+    path = tmp_path / "out" / workspace.WORK / "journal"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(line(BINDING) + line(record))
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match=r"out holds an unfinished run that is damaged .*--overwrite"):
+        Journal(path, {"inputs": "these"})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("first", ["[]", "null", "{}", '{"binding": 3}', '{"binding": null}', '{"binding": []}'])
+def test_journal_does_not_believe_a_binding_that_is_none(tmp_path: Path, first: str) -> None:
+    (tmp_path / "journal").write_bytes(line(first))
+    with pytest.raises(OutputError, match=r"damaged|something else"):
+        Journal(tmp_path / "journal", {"inputs": "these"})
+
+
+def test_journal_leaves_other_files_alone(tmp_path: Path) -> None:
+    """A folder may come from a stranger, with a link in place of the journal."""
+    (tmp_path / "precious").write_text("years of work")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    for name in ("precious", "link"):
+        with pytest.raises(OutputError, match="is no"):
+            Journal(tmp_path / name, {})
+    assert (tmp_path / "precious").read_text() == "years of work"
+    (tmp_path / "deep").write_bytes(line(BINDING) + line("[" * 100_000))
+    with Journal(tmp_path / "deep", {"inputs": "these"}) as found:
+        assert not found.tiles
+
+
+def test_a_run_does_not_believe_facts_that_are_none(small: Pair, killed: Path) -> None:
+    path = killed / workspace.WORK / workspace.JOURNAL
+    whole = path.read_bytes()
+    eye, singular = [[1, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]
+    found = {"affine": eye, "expected": eye, "failure": "", "notes": []}
+    for fact in (
+        {"affine": singular},
+        {"affine": "x"},
+        {"expected": [[1e400] * 3] * 2},
+        {"notes": 7},
+        {"affine": [[]]},
+    ):
+        path.write_bytes(whole + line({"fact": {"global": {**found, **fact}}}))
+        with pytest.raises(OutputError, match="damaged"):
+            run(small.moving, small.reference, killed, resume=True)
+    strange = journal._to_json(tile(0)) | {"index": 10_000}
+    path.write_bytes(whole + line({"tile": strange}))
+    with pytest.raises(OutputError, match="damaged"):
+        run(small.moving, small.reference, killed, resume=True)
+
+
 def test_journal_that_cannot_be_opened_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that stays open holds the file, which Windows then cannot remove."""
     path, streams = tmp_path / "journal", []
@@ -149,7 +224,7 @@ def test_journal_that_cannot_be_opened_is_closed(tmp_path: Path, monkeypatch: py
     fill(path, 1)
     monkeypatch.setattr(Path, "open", watched)
     monkeypatch.setattr(journal, "_from_json", lambda record: {}["index"])
-    with pytest.raises(KeyError):
+    with pytest.raises(OutputError, match="damaged"):
         Journal(path, {"inputs": "these", "nodata": float("nan")})
     monkeypatch.setattr(journal.os, "fsync", no_room)
     with pytest.raises(OutputError, match="disk full"):

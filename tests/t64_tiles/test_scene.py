@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import torch
 
+import somareg
 from somareg import SceneResult, register_scene
 from somareg.config import make_config
 from somareg.errors import OutputError, UnsupportedError
@@ -24,7 +25,7 @@ from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import EngineCfg
 from somareg.matching.evidence import forward_backward
 from somareg.matching.matcher import Matcher
-from somareg.register import choose, tiled, workspace
+from somareg.register import choose, tiled
 from somareg.register.choose import Chosen
 from somareg.register.images import open_images
 from somareg.register.locate import known_ground
@@ -35,7 +36,7 @@ from somareg.register.tiles.patch import read_patches
 from somareg.register.tiles.tile import TileResult, match_tile
 from somareg.report import load_report
 from tests.small_network import save_network, small_network
-from tests.t64_tiles.conftest import SIDE, SIZES, Pair, ground, make_geo_pair, paint, run, save, speckle, warp
+from tests.t64_tiles.conftest import SIDE, SIZES, Pair, bend, ground, make_geo_pair, paint, run, save, speckle, warp
 
 
 def test_finds_affine_and_smooth_warp(pair: Pair, result: SceneResult) -> None:
@@ -174,7 +175,7 @@ def test_half_without_data(small: Pair, tmp_path: Path) -> None:
 
 def test_lock(small: Pair, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with folder_lock(out / workspace.WORK), pytest.raises(OutputError, match="in use by another run"):
+    with folder_lock(out), pytest.raises(OutputError, match="in use by another run"):
         run(small.moving, small.reference, out)
 
 
@@ -268,3 +269,40 @@ def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair)
         expected = forward_backward(swapped, affine, images.shape)
     assert alignment.forward_backward_px == pytest.approx(expected, rel=1e-6)
     assert match_tile(job).figures["forward_backward"] == alignment.forward_backward_px
+
+
+# --- masks in files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_in_a_file_holds_in_every_tile(small: Pair, tmp_path: Path) -> None:
+    """A lure under it, half of the scene elsewhere, pulls no tile; the mask is coarser and read window by window."""
+    with rasterio.open(small.moving) as file:
+        data = file.read()
+    data[:, 320:] = np.roll(data, 11, axis=2)[:, 320:]
+    lure = save(tmp_path / "lure.tif", data, nodata=0)
+    classes = np.full((1, 160, 160), 5, np.uint8)
+    classes[:, 80:] = 9
+    mask = save(tmp_path / "scl.tif", classes)
+    found = run(lure, small.reference, tmp_path / "out", moving_mask=mask, moving_mask_values="8-10")
+    assert found.tiles
+    axis = np.stack(np.meshgrid(np.arange(40.0, 600, 9), np.arange(40.0, 260, 9)), axis=-1).reshape(-1, 2)
+    apart = found.correction(axis) - axis - bend(axis)
+    assert np.sqrt((apart**2).sum(1).mean()) < 1.0
+    assert not found.displacement.certainty[24:].any()
+    with rasterio.open(tmp_path / "out" / "aligned.tif") as file:
+        assert not (file.read_masks(1)[350:] > 0).any()
+    again = somareg.warp(lure, tmp_path / "out")
+    assert again.mask.mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_run_that_was_killed_does_not_go_on_with_another_mask(small: Pair, tmp_path: Path) -> None:
+    def stop(stage: str, share: float) -> None:
+        if stage.startswith("tile 2/"):
+            raise KeyboardInterrupt
+
+    mask = save(tmp_path / "mask.tif", np.ones((1, 640, 640), np.uint8))
+    with pytest.raises(KeyboardInterrupt):
+        run(small.moving, small.reference, tmp_path / "out", moving_mask=mask, progress=stop)
+    save(mask, np.full((1, 640, 640), 2, np.uint8))
+    with pytest.raises(OutputError, match=r"something else \(masks changed\)"):
+        run(small.moving, small.reference, tmp_path / "out", moving_mask=mask, resume=True)

@@ -212,3 +212,60 @@ def test_without_rioxarray_the_message_names_the_extra(
         register(sar, optical)
     with pytest.raises(UnsupportedError, match=extra):
         file_result.to_xarray()
+
+
+# --- what a DataArray says of itself ----------------------------------------------------------------------------------
+
+
+def test_scale_offset_units_and_attributes_are_kept_everywhere(
+    sar: xarray.DataArray, optical: xarray.DataArray, tmp_path: Path
+) -> None:
+    told = {"scale_factor": 0.01, "add_offset": 5.0, "units": "dB"}
+    array = sar.assign_attrs(told | {"looks": 4, "angles": np.array([30.0, 45.0])})
+    result = register(array, optical, moving_bands=(1,))
+    out = result.save(tmp_path / "out")
+    outputs = [
+        out / "aligned.tif",
+        somareg.warp(array, result, tmp_path / "w1.tif"),
+        somareg.warp(array, out, tmp_path / "w2.tif"),
+    ]
+    for path in outputs:
+        with rasterio.open(path) as file:
+            assert (file.scales, file.offsets, file.units) == ((0.01,) * 2, (5.0,) * 2, ("dB",) * 2)
+            assert file.tags()["looks"] == "4"
+            assert file.tags()["angles"] == "[30.0, 45.0]"
+            assert file.tags()["MISSION"] == "synthetic"
+    for made in (result.to_xarray(), somareg.warp(array, result), array.somareg.warp(out)):
+        assert {key: made.attrs[key] for key in told} == told
+        assert made.attrs["looks"] == 4
+        np.testing.assert_array_equal(made.attrs["angles"], [30.0, 45.0])
+        np.testing.assert_array_equal(made, outputs_of(outputs[0]))
+
+
+def outputs_of(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def test_a_file_says_the_same_as_its_array(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / "sar.tif"
+    path.write_bytes(files.moving.read_bytes())
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets, file.units = (0.5, 0.5), (1.0, 1.0), ("dB", "dB")
+    by_file, by_array = (register(image, files.reference, moving_bands=(1,)) for image in (path, opened(path)))
+    for made in (by_file.to_xarray(), by_array.to_xarray()):
+        assert (made.attrs["scale_factor"], made.attrs["add_offset"], made.attrs["units"]) == (0.5, 1.0, "dB")
+
+
+def test_warp_of_an_array_takes_a_nodata_value_and_a_mask(sar: xarray.DataArray, array_result: Result) -> None:
+    bare = sar.copy()
+    bare.attrs.pop("_FillValue")
+    zero = somareg.warp(bare, array_result, nodata=0)
+    assert zero.rio.nodata == 0
+    np.testing.assert_array_equal(zero, somareg.warp(sar, array_result))
+    shown = np.ones(sar.shape[1:], np.uint8)
+    shown[:, :90] = 0
+    masked = bare.somareg.warp(array_result, nodata=0, mask=shown)
+    assert (masked == 0).mean() > (zero == 0).mean() + 0.2
+    same = bare.somareg.warp(array_result, nodata=0, mask=9 * (1 - shown), mask_values="9", bands=(2, 1))
+    np.testing.assert_array_equal(same, masked[::-1])

@@ -8,7 +8,7 @@ from somareg.geometry import AffineTransform
 from somareg.lab.evaluate.metrics import cmr, point_errors, rmse
 from somareg.lab.evaluate.peers.border_only import BorderOnly, affine_from_frame
 from somareg.lab.evaluate.peers.identity import Identity
-from somareg.lab.evaluate.protocol import load_sample
+from somareg.lab.evaluate.sample import load_sample
 from somareg.lab.evaluate.sampling import make_list
 
 SIDE = 512

@@ -17,7 +17,7 @@ from somareg.lab.data.pairs import PairEntry
 from somareg.lab.evaluate import calibrate
 from somareg.lab.evaluate.calibrate import fit, main, observe, record_of
 from somareg.lab.evaluate.metrics import point_errors, rmse
-from somareg.lab.evaluate.protocol import Sample
+from somareg.lab.evaluate.sample import Sample
 from somareg.quality import calibration
 from somareg.quality.calibration import FEATURES, load_calibration
 from somareg.register.choose import Chosen, choose_model

@@ -31,7 +31,7 @@ from somareg.lab.evaluate.diagnosis import (
 from somareg.lab.evaluate.inside import diagnose_methods, learned
 from somareg.lab.evaluate.peers import make_method, make_methods
 from somareg.lab.evaluate.peers.identity import Identity
-from somareg.lab.evaluate.protocol import load_sample
+from somareg.lab.evaluate.sample import load_sample
 from somareg.lab.evaluate.sampling import make_list
 from somareg.lab.evaluate.table import load_results
 from somareg.preprocess.normalise import normalise
@@ -236,7 +236,7 @@ def test_names_of_attention_are_short_enough_to_read(name, short):
 def shell(data_dir, lists, tmp_path, monkeypatch, capfd):
     """`somareg eval` on the miniature set; returns exit code, stdout, stderr."""
     for module in (run, inside):
-        monkeypatch.setattr(module, "committed_list", lambda name, split: replace(lists[0], set=name, split=split))
+        monkeypatch.setattr(module, "set_lists", lambda data, name, split: [replace(lists[0], set=name, split=split)])
 
     def call(*arguments):
         capfd.readouterr()
@@ -269,6 +269,14 @@ def test_json_holds_the_alarms(shell, model, tmp_path):
     assert found["diagnosis"]["meadow"]["folder"] == str(folder.resolve())
     assert found["diagnosis"]["meadow"]["alarms"] == json.loads((folder / "diagnosis.json").read_text())["alarms"]
     assert "diagnosis" not in json.loads(shell("--methods", "identity", "--json")[1])
+
+
+@pytest.mark.parametrize("level", ["N", "N2", "whole"])
+def test_levels_without_a_matrix_are_refused_before_anything_is_measured(shell, model, level, tmp_path):
+    code, out, err = shell("--methods", str(model), "--diagnose", "--levels", level)
+    assert code == 2 and out == ""
+    assert "is no matrix between crops; take E, m, M, H, R, A" in err and err.count("\n") == 1
+    assert not Path(tmp_path / "out").exists()
 
 
 def test_diagnose_without_a_learned_method_is_a_usage_error(shell, tmp_path):

@@ -5,11 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from somareg.errors import ConfigError, UnsupportedError, WeightsError
+from somareg.errors import ConfigError, EstimationError, UnsupportedError, WeightsError
 from somareg.geometry import AffineTransform
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.evaluate.peers import METHODS, make_method, make_methods
-from somareg.lab.evaluate.peers.base import affine_displacement, gradient_magnitude, grey
+from somareg.lab.evaluate.peers.base import Known, affine_displacement, gradient_magnitude, grey, well_inside
 from somareg.matching.weights import DEFAULT_WEIGHTS, store
 from somareg.register import api
 from tests.small_network import save_network, small_network
@@ -63,6 +63,55 @@ def test_constant_images_do_not_crash(name):
     assert prediction.displacement is None or np.isfinite(prediction.displacement).all()
 
 
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("side", ["moving", "reference"])
+def test_peers_take_images_of_two_sizes_in_colour_or_grey(name, side, easy_pair):
+    if name == "mattes_mi":
+        pytest.importorskip("SimpleITK")
+    moving, reference, matrix = easy_pair
+    moving = np.stack([moving] * 3)
+    if side == "moving":
+        moving = np.pad(moving, ((0, 0), (0, 7), (0, 12)), mode="reflect")
+    else:
+        reference = np.pad(reference[0], ((0, 12), (0, 7)), mode="reflect")
+    prediction = make_method(name)(moving, reference, level="whole", seed=0, known=Known("other", "other"))
+    assert prediction.displacement.shape == (2, *reference.shape[-2:])
+    errors = point_errors(prediction.displacement, matrix, reference.shape[-2:], moving_shape=moving.shape[-2:])
+    assert rmse(errors) < 1.0
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_what_is_declared_as_no_data_has_no_say(name, easy_pair):
+    """Both images carry the same loud overlay, fixed to their pixels, that says "no shift"."""
+    if name == "mattes_mi":
+        pytest.importorskip("SimpleITK")
+    moving, reference, matrix = easy_pair
+    seen = np.zeros((SIDE, SIDE), bool)
+    seen[25:140, 20:145] = True
+    overlay = (
+        np.random.default_rng(1).choice(np.array([0, 255], np.uint8), (SIDE // 4, SIDE // 4)).repeat(4, 0).repeat(4, 1)
+    )
+    moving, reference = np.where(seen, moving, overlay), np.where(seen, reference, overlay)
+    method = make_method(name)
+    errors = []
+    for masks in ((seen, seen), (None, None)):
+        found = method(moving, reference, level="whole", seed=0, known=Known("other", "other", *masks)).displacement
+        errors.append(rmse(point_errors(found, matrix, (SIDE, SIDE), reference_mask=seen, moving_mask=seen)))
+    assert errors[0] < 0.6
+    assert errors[1] > 2.0 or name in ("ecc", "mattes_mi")
+
+
+def test_key_points_and_gradients_keep_away_from_frames():
+    mask = np.ones((60, 60), bool)
+    mask[:, :20] = False
+    inside = well_inside(mask)
+    assert not inside[:, :27].any() and inside[:, 27:].all()  # the edge of the array is no frame
+    ground = np.random.default_rng(0).integers(0, 256, (60, 60)).astype(np.uint8)
+    black, white = (np.where(mask, ground, np.uint8(value)) for value in (0, 255))
+    np.testing.assert_array_equal(gradient_magnitude(black, mask), gradient_magnitude(white, mask))
+    assert np.abs(gradient_magnitude(black) - gradient_magnitude(white)).max() > 0.3
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """An installation's folder of weights, empty."""
@@ -112,6 +161,38 @@ def test_somareg_passes_the_level_and_reports_its_verdict(name, model, preset, s
     assert [call["search"] for call in calls] == ["auto", "full"]
     assert {(call["model"], call["preset"]) for call in calls} == {(model, preset)} and calls[0]["seed"] == 4
     assert (prediction.confidence, prediction.decision, prediction.predicted_rmse) == (0.25, "review", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "modalities", "model"),
+    [
+        ("ours", ("sar", "optical"), DEFAULT_WEIGHTS),
+        ("ours", ("optical", "sar"), DEFAULT_WEIGHTS),
+        ("ours", ("optical", "other"), "auto"),
+        ("ours-fast", ("other", "other"), "auto"),
+        ("orientation", ("optical", "other"), "orientation"),
+        ("published=FILE", ("optical", "other"), "FILE"),
+    ],
+)
+def test_somareg_is_told_what_a_user_would_tell_it(name, modalities, model, shipped, monkeypatch):
+    """Where the weights that ship do not apply, `ours` leaves the choice to `auto`; other models are asked for."""
+    calls = []
+    file = str(save_network(small_network(3), shipped.parent / "meadow.safetensors"))
+
+    def register(moving, reference, **options):
+        calls.append(options)
+        raise EstimationError("no")
+
+    monkeypatch.setattr(api, "register", register)
+    mask = np.ones((8, 8), bool)
+    known = Known(modalities[0], modalities[1], moving_mask=mask)
+    image = np.zeros((8, 8), np.uint8)
+    prediction = make_method(name.replace("FILE", file))(image, image, level="whole", seed=0, known=known)
+    assert (prediction.displacement, prediction.decision) == (None, "no-go")
+    (asked,) = calls
+    assert (asked["moving_modality"], asked["reference_modality"]) == modalities
+    assert asked["moving_mask"] is mask and asked["reference_mask"] is None
+    assert (asked["model"], asked["search"]) == (model.replace("FILE", file), "auto")
 
 
 def test_methods_say_which_weights_they_use(shipped):
@@ -169,6 +250,7 @@ def test_helpers_of_the_peers():
     rgb = np.zeros((3, 2, 2), np.uint8)
     rgb[0] = 100
     assert grey(rgb)[0, 0] == 30  # red weighs 0.299
+    assert grey(rgb[0]) is not rgb and (grey(rgb[0]) == 100).all()
     edge = np.zeros((20, 20), np.uint8)
     edge[:, 10:] = 200
     assert gradient_magnitude(edge)[10, 9:11].min() > 0.9 and gradient_magnitude(edge)[10, 0] < 0.01

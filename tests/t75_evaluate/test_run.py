@@ -1,11 +1,13 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from somareg.errors import ConfigError, InputError, OutputError, ReadError
 from somareg.lab.evaluate.peers.base import Prediction, affine_displacement
-from somareg.lab.evaluate.run import by_lines, evaluate
+from somareg.lab.evaluate.results import by_lines
+from somareg.lab.evaluate.run import evaluate
 from somareg.lab.evaluate.sampling import make_list
 from somareg.lab.evaluate.table import COLUMNS, load_results, rich_table, table
 
@@ -18,7 +20,7 @@ class Oracle:
     def __init__(self, samples):
         self.samples, self.turn = samples, 0
 
-    def __call__(self, moving, reference, *, level, seed):
+    def __call__(self, moving, reference, *, level, seed, known):
         sample = self.samples[self.turn % len(self.samples)]
         self.turn += 1
         if sample.index == 1:
@@ -116,6 +118,87 @@ def test_table_quotes_nothing_below_the_residual(data_dir, lists, tmp_path):
     assert len(rich_table(tmp_path).rows) == 2
 
 
+class Affine:
+    """Knows the affine of every sample in order, and nothing of its warp."""
+
+    name = "affine"
+
+    def __init__(self, samples):
+        self.samples, self.turn = samples, 0
+
+    def __call__(self, moving, reference, *, level, seed, known):
+        sample = self.samples[self.turn]
+        self.turn += 1
+        return Prediction(affine_displacement(sample.matrix, moving.shape))
+
+
+def cells_of(line):
+    return dict(zip(COLUMNS, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
+
+
+def test_rows_of_level_n_tell_what_is_left_of_the_warp(data_dir, info, tmp_path):
+    made = make_list(data_dir, replace(info, crop=128), "test", levels=["m", "N1", "N4"], count=4)
+    made = replace(made, quoted_from=2.0)
+    samples = [sample for level in ("m", "N1", "N4") for sample in made.samples[level]]
+    summaries = evaluate(data_dir, [], ["m", "N"], [Affine(samples)], out_dir=tmp_path, lists=[made])
+    assert [(s["level"], s["n"]) for s in summaries] == [("m", 4), ("N1", 4), ("N4", 4)]
+    assert summaries[0]["left"] is None
+    for summary in summaries[1:]:  # over the whole crop it would be 1
+        assert list(summary["left"]) == ["60", "120"]
+        assert all(0.8 < share < 1.2 for share in summary["left"].values())
+    assert summaries[2]["median_px"] == pytest.approx(4 * np.mean(list(summaries[2]["left"].values())), rel=0.1)
+    records = json.loads((tmp_path / "affine.json").read_text())["cells"][2]["records"]
+    assert [(r["warp_px"], r["warp_length_px"]) for r in records] == [(4.0, 60.0), (4.0, 120.0)] * 2
+    rows = [cells_of(line) for line in table(tmp_path).splitlines()[2:5]]
+    left = [(row["level"], row["left@60"], row["left@120"]) for row in rows]
+    assert left[0] == ("m", "–", "–") and left[1] == ("N1", "–", "–")  # 1 px, with labels off by up to 2
+    assert left[2][0] == "N4" and 80 < int(left[2][1]) < 120 and 80 < int(left[2][2]) < 120
+
+
+def test_a_method_that_gives_up_leaves_infinitely_much(data_dir, info, tmp_path):
+    class Never:
+        name = "never"
+
+        def __call__(self, moving, reference, *, level, seed, known):
+            return Prediction(None)
+
+    made = make_list(data_dir, replace(info, crop=128), "test", levels=["N4"], count=1)  # 60 px alone
+    (summary,) = evaluate(data_dir, [], ["N4"], [Never()], out_dir=tmp_path, lists=[made])
+    assert summary["left"] == {"60": None}
+    row = cells_of(table(tmp_path).splitlines()[2])
+    assert (row["left@60"], row["left@120"]) == ("∞", "–")
+
+
+def test_pairs_without_labels_get_verdicts_only(data_dir, lists, tmp_path):
+    unlabelled = replace(lists[0], quoted_from=None, role="unlabelled", residual="an unknown amount")
+    samples = lists[0].samples["m"]
+    found = evaluate(data_dir, [], ["m"], ["identity", Oracle(samples)], out_dir=tmp_path, lists=[unlabelled])
+    assert (found[1]["go"], found[1]["n"]) == (0.8, 5)
+    for key in ("cmr", "median_px", "auc", "left", "ce90_px", "auroc_2px", "false_go", "failures"):
+        assert found[1][key] is None
+    assert found[0]["go"] is None
+    records = json.loads((tmp_path / "oracle.json").read_text())["cells"][0]["records"]
+    assert {record["rmse_px"] for record in records} == {None} and records[0]["decision"] == "go"
+    identity, oracle = (cells_of(line) for line in table(tmp_path).splitlines()[2:4])
+    assert (oracle["set"], oracle["go"], identity["go"]) == ("mini (unlabelled)", "80", "–")
+    told = COLUMNS[COLUMNS.index("CMR@0.5") : COLUMNS.index("go")]
+    assert {oracle[column] for column in (*told, "false go")} == {"–"}
+    assert "verdicts only" in table(tmp_path)
+
+
+def test_a_displacement_of_another_size_is_refused(data_dir, lists, tmp_path):
+    class Small:
+        name = "small"
+
+        def __call__(self, moving, reference, *, level, seed, known):
+            return Prediction(np.zeros((2, 8, 8), np.float32))
+
+    with pytest.raises(
+        InputError, match=r"'small' returned a displacement \(2, 8, 8\); it is \(2, H, W\) \(2, 96, 96\)"
+    ):
+        evaluate(data_dir, [], ["m"], [Small()], out_dir=tmp_path, lists=lists)
+
+
 class Learned(Oracle):
     """An oracle with weights."""
 
@@ -187,7 +270,7 @@ def test_infinite_medians_are_written_as_such(data_dir, lists, tmp_path):
     class Never:
         name = "never"
 
-        def __call__(self, moving, reference, *, level, seed):
+        def __call__(self, moving, reference, *, level, seed, known):
             return Prediction(None, confidence=0.0)
 
     (summary,) = evaluate(data_dir, [], ["m"], [Never()], out_dir=tmp_path, lists=lists)

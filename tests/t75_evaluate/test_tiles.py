@@ -22,7 +22,7 @@ from somareg.lab.data.pack import CutCfg, cut_tiles, main, pack_tiles, tile_orig
 from somareg.lab.data.samples import pack_samples
 from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.data.tiles import TileSet
-from somareg.lab.evaluate.protocol import load_sample
+from somareg.lab.evaluate.sample import load_sample
 from somareg.lab.evaluate.sampling import make_list
 
 HEADER = ["set", "name", "role", "group", "width", "height", "dx", "dy", "note"]
@@ -249,6 +249,27 @@ def test_pairs_for_scoring_are_never_packed(tmp_path, data_dir):
         pack_tiles(data_dir, tmp_path / "out", roles=["val", "test"], size=64)
     pack_tiles(data_dir, tmp_path / "out", roles=None, size=64)
     assert set(TileSet.load(tmp_path / "out").group) == {"g3"}
+
+
+@pytest.mark.parametrize("role", ["test", "val-3px", "val-vhr", "unlabelled"])
+def test_roles_for_scoring_are_refused_or_passed_over(role, tmp_path, data_dir):
+    table = data_dir / "pairs.csv"
+    table.write_text(table.read_text().replace(",test,", f",{role},"))
+    with pytest.raises(ConfigError, match=f"role '{role}' is for scoring only"):
+        pack_tiles(data_dir, tmp_path / "out", roles=["val", role], size=64)
+    pack_tiles(data_dir, tmp_path / "out", roles=None, size=64)
+    assert set(TileSet.load(tmp_path / "out").group) == {"g3"}
+
+
+@pytest.mark.parametrize("name", ["multisensor", "vhrcity", "vhrpublished", "vhr", "crossmodal"])
+def test_sets_for_judging_are_never_packed_whatever_their_role(name, tmp_path, data_dir):
+    table = data_dir / "pairs.csv"
+    table.write_text(table.read_text().replace("mini,", f"{name},").replace(",val,", ",train,"))
+    (data_dir / "mini").rename(data_dir / name)
+    for options in ({}, {"roles": None}, {"sets": [name]}, {"sets": [name], "roles": ["train"]}):
+        with pytest.raises(ConfigError, match=f"set '{name}' is for judging only"):
+            pack_tiles(data_dir, tmp_path / "out", size=64, **options)
+    assert not list((tmp_path).glob("out/*.safetensors"))
 
 
 def test_the_command_packs_and_explains(tmp_path, data_dir, capsys):

@@ -168,6 +168,17 @@ def test_tiles_are_found_by_file_folder_and_pattern(tmp_path: Path) -> None:
         open_source(cfg(), batch=1, seed=0, rank=0, device=CPU)
 
 
+@pytest.mark.parametrize("name", ["vhr", "multisensor", "vhrcity", "vhrpublished", "crossmodal"])
+def test_tiles_of_sets_for_judging_do_not_enter_training(name: str, tmp_path: Path) -> None:
+    """However they came to be: packed elsewhere, or by an earlier version."""
+    tiles(2, name="ombria").save(tmp_path / "tiles-0.safetensors")
+    TileSet.concat([tiles(2, name="ombria"), tiles(1, name=name)]).save(tmp_path / "tiles-1.safetensors")
+    assert len(load_tiles([str(tmp_path / "tiles-0.safetensors")])[0]) == 2
+    for attempt in (load_tiles, lambda found: open_source(cfg(tiles=found), batch=1, seed=0, rank=0, device=CPU)):
+        with pytest.raises(ConfigError, match=rf"tiles-1\.safetensors: set '{name}' is for judging only"):
+            attempt((str(tmp_path / "tiles-*.safetensors"),))
+
+
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,8 @@ def test_atomic_files_and_folders(tmp_path: Path) -> None:
     from pathlib import Path
     from somareg import io
     from somareg.errors import OutputError
-    from somareg.io.atomic import atomic_path, output_errors, output_folder, write_text
+    from somareg.io.atomic import atomic_path, output_folder, write_text
+    from somareg.io.refusals import output_errors
 
     here = Path(sys.argv[1])
     assert io.write_text is write_text and io.output_folder is output_folder

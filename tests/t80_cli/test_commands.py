@@ -124,6 +124,23 @@ def test_warp_prints_the_path(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> No
     assert json.loads(cli("warp", "bands.tif", "est", "-o", out, "--json").out) == {"output": str(out), "bytes": 6}
 
 
+READING = {"nodata": 0.0, "bands": "2,1", "mask": "scl.tif", "mask_values": "3,8-10", "gcp_method": "tps"}
+
+
+@pytest.mark.parametrize("prefix", ["--", "--moving-"])
+def test_warp_reads_a_raster_as_it_is_told(cli: Cli, fake_api: FakeApi, tmp_path: Path, prefix: str) -> None:
+    """What was typed for `register` may be typed again."""
+    mask = [f"{prefix}mask", "scl.tif", f"{prefix}mask-values", "3,8-10"]
+    flags = [f"{prefix}nodata", "0", *mask, "--bands", "2,1", "--gcp-method", "tps"]
+    done = cli("warp", "bands.tif", "est", "-o", tmp_path / "out.tif", *flags)
+    assert done.code == 0
+    _, options = fake_api.calls[0]
+    assert {name: options[name] for name in READING} == READING
+    cli("warp", "bands.tif", "est", "-o", tmp_path / "two.tif")
+    _, options = fake_api.calls[1]
+    assert {name: options[name] for name in READING} == dict.fromkeys(READING)
+
+
 def test_demo_uses_the_sample_inside_the_package(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
     for _ in range(2):  # the second one replaces the first
         done = cli("demo", "-o", tmp_path / "demo")

@@ -19,7 +19,12 @@ from tests.t80_cli.conftest import Cli, FakeApi
 NAMES = list(RegisterConfig.model_fields)
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WHOLE = ("register", "assess", "batch")
-PART = {"demo": ("preset", "model", "device"), "warp": ("resampling",), "eval": ("seed",), "train": ("device",)}
+PART = {
+    "demo": ("preset", "model", "device"),
+    "warp": ("gcp_method", "resampling"),
+    "eval": ("seed",),
+    "train": ("device",),
+}
 
 
 @pytest.mark.parametrize("command", WHOLE)
@@ -67,6 +72,8 @@ def typed(name: str) -> tuple[list[str], Any]:
         return [flag, value], value
     if name.endswith("_bands"):
         return [flag, "2,1"], (2, 1)
+    if name.endswith("_mask_values"):
+        return [flag, "3, 8-10 bit4"], "3,8-10,bit4"
     if float in kinds or int in kinds:
         return [flag, "7"], 7
     return [flag, "other"], "other"

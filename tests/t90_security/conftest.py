@@ -20,13 +20,18 @@ SIDE = 256
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     """`moving.tif` and `reference.tif`: a corner of the demo pair, georeferenced."""
+    return make_pair(tmp_path)
+
+
+def make_pair(folder: Path) -> tuple[Path, Path]:
+    """The files of `pair`."""
     names = ("moving.tif", "reference.tif")
     for source, name in zip(sample_pair(), names, strict=True):
         with rasterio.open(source) as file:
             window = Window(200, 150, SIDE, SIDE)
             profile = {"crs": file.crs, "transform": file.window_transform(window)}
-            write(tmp_path / name, file.read(window=window), **profile)
-    return tmp_path / names[0], tmp_path / names[1]
+            write(folder / name, file.read(window=window), **profile)
+    return folder / names[0], folder / names[1]
 
 
 def write(path: Path, data: NDArray[Any], **profile: Any) -> Path:

@@ -8,11 +8,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter
 
 from somareg.errors import InputError, OutputError
-from somareg.io.atomic import output_errors, write_text
+from somareg.io.atomic import write_text
 from somareg.io.raster import file_sha256
+from somareg.io.refusals import output_errors
+from somareg.io.text import parse_json
 from somareg.report.plain import plain
 from somareg.types import Decision
 
@@ -47,10 +51,10 @@ class FileMark:
         """Whether the file still has the same content."""
         try:
             stat = Path(self.path).stat()
-            if stat.st_size != self.size:
+            if stat.st_size != self.size or not Path(self.path).is_file():
                 return False
             return stat.st_mtime_ns == self.mtime_ns or file_sha256(self.path) == self.sha256
-        except OSError:
+        except (OSError, ValueError):  # a manifest may say anything
             return False
 
 
@@ -152,14 +156,20 @@ def read_manifest(folder: Path, *, overwrite: bool = False) -> dict[str, Entry]:
             raise OutputError(f"output folder {folder} is not empty and holds no batch; give another, or --overwrite")
         return {}
     try:
-        header, *rows = (json.loads(line) for line in file.read_bytes().split(b"\n")[:-1])
+        lines = file.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror or error}); start anew with --overwrite") from error
+    try:
+        header, *rows = map(parse_json, lines)
         if header["somareg_batch"] > FORMAT:
             raise InputError(f"{file} was written by a newer somareg; update, or start anew with --overwrite")
-        entries = [Entry(**{**row, "files": tuple(FileMark(**mark) for mark in row["files"])}) for row in rows]
-        if any(entry.status not in get_args(Status) for entry in entries):
-            raise ValueError("unknown status")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is damaged ({error}); start anew with --overwrite") from error
+        entries = _ENTRIES.validate_python(rows)
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:  # a ValidationError is a ValueError
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{file} is damaged ({reason}); start anew with --overwrite") from error
     return {entry.name: entry for entry in entries}
+
+
+_ENTRIES = TypeAdapter(list[Entry], config=ConfigDict(extra="forbid"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from somareg.config import RegisterConfig, did_you_mean, make_config
 from somareg.errors import ConfigError, InputError, ReadError
-from somareg.io.paths import REMOTE, is_file_name, split, whole_path
+from somareg.io.paths import is_file_name, whole_path
 from somareg.io.text import read_text
 
 MAX_TABLE_MIB = 64
@@ -120,33 +120,26 @@ def _pair(header: list[str], row: list[str], file: Path, line: int) -> BatchPair
         if not cells[role]:
             raise InputError(f"{where} names no {role} image")
     options: dict[str, Any] = {name: cell for name, cell in cells.items() if cell and name not in _COLUMNS}
-    for column in ("tie_points", "model"):
+    for column in ("tie_points", "model", "moving_mask", "reference_mask"):
         text = str(options.get(column, ""))
-        if column == "tie_points" or text.lower().endswith(".safetensors"):
-            options |= {column: _absolute(text, file.parent)} if text else {}
+        if column != "model" or text.lower().endswith(".safetensors"):
+            options |= {column: whole_path(text, file.parent)} if text else {}
     try:
         make_config(options)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    moving, reference = (_absolute(cells[role], file.parent) for role in ("moving", "reference"))
+    moving, reference = (whole_path(cells[role], file.parent) for role in ("moving", "reference"))
     return BatchPair(cells.get("name", ""), moving, reference, options)
 
 
 def _given(moving: str | Path, reference: str | Path) -> BatchPair:
-    return BatchPair("", _absolute(str(moving), Path()), _absolute(str(reference), Path()))
-
-
-def _absolute(text: str, folder: Path) -> str:
-    """A path that means the same everywhere; what is no local path stays as it is, for `open_source` to refuse."""
-    if REMOTE.match(text) and not split(text, folder)[1]:
-        return text
-    return whole_path(text, folder)
+    return BatchPair("", whole_path(moving), whole_path(reference))
 
 
 def _match_folders(moving: Path, reference: Path) -> list[BatchPair]:
     movings = _images(moving)
     if not reference.is_dir():
-        return [BatchPair("", image, _absolute(str(reference), Path())) for image in movings.values()]
+        return [BatchPair("", image, whole_path(reference)) for image in movings.values()]
     references = _images(reference)
     both = [stem for stem in movings if stem in references]
     if not both:
@@ -175,7 +168,7 @@ def _images(folder: Path) -> dict[str, str]:
             stem = entry.stem.casefold()
             if stem in found:
                 raise InputError(f"{folder} holds {Path(found[stem]).name} and {entry.name}; which one is meant?")
-            found[stem] = _absolute(str(entry), Path())
+            found[stem] = whole_path(entry)
     return found
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from somareg.batches.manifest import Entry, Manifest, key_of, read_manifest
+from somareg.batches.manifest import FILE_NAME, Entry, Manifest, key_of, read_manifest
 from somareg.batches.pairs import BatchPair, Pairs, find_pairs, unmatched
-from somareg.batches.summary import BatchResult
+from somareg.batches.summary import CSV_NAME, JSON_NAME, BatchResult
 from somareg.batches.work import PairDone, PairJob, do_pair, shipped_weights
 from somareg.config import RegisterOptions, make_config
-from somareg.errors import SomaregError
+from somareg.errors import SomaregError, guarded
 from somareg.io.atomic import check_writable, output_folder
+from somareg.io.folders import keep_inputs, make_folder, without_inputs
+from somareg.io.inputs import file_of, locate
 from somareg.io.lock import folder_lock
-from somareg.io.paths import check_folder_name
+from somareg.io.masks import check_mask_values
+from somareg.io.paths import check_folder_name, whole_path
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
@@ -29,6 +31,7 @@ from somareg.types import Progress
 log = logging.getLogger("somareg.batch")
 
 
+@guarded
 def batch(
     pairs: Pairs,
     out: str | Path,
@@ -83,8 +86,10 @@ def batch(
     tell = progress or (lambda stage, share: None)
     lonely = _unmatched(pairs, reference)
     check_folder_name(folder)
-    check_writable(folder, overwrite=True)
-    with folder_lock(folder):
+    _spare_inputs(folder, pairs, jobs.values())
+    make_folder(folder)
+    with folder_lock(folder) as lock:
+        check_writable(folder, overwrite=True, lock=lock)
         manifest = _begin(found, jobs, read_manifest(folder, overwrite=overwrite), folder)
         todo = [entry.name for entry in manifest.entries.values() if entry.status != "done"]
         tell(f"{len(found) - len(todo)} of {len(found)} done before", 1 - len(todo) / len(found))
@@ -97,6 +102,7 @@ def batch(
     return result
 
 
+@guarded
 def planned(
     pairs: Pairs,
     out: str | Path,
@@ -117,7 +123,12 @@ def planned(
 def _job(pair: BatchPair, folder: Path, options: Mapping[str, Any], *, force: bool, stac: bool) -> PairJob:
     both = {**options, **pair.options}
     try:
-        check_use(make_config(both))
+        cfg = make_config(both)
+        check_use(cfg)
+        for name in ("moving_mask", "reference_mask"):
+            mask = getattr(cfg, name)
+            check_mask_values(mask, getattr(cfg, f"{name}_values"), f"{name}_values")
+            both |= {} if mask is None else {name: whole_path(mask)}
     except SomaregError as error:
         raise type(error)(f"pair '{pair.name}': {error}") from error
     return PairJob(pair.moving, pair.reference, str((folder / pair.name).absolute()), both, force, stac)
@@ -178,7 +189,7 @@ def _work(
 
     try:
         for index, outcome in runner.run(do_pair, given_out()):
-            entry = _record(manifest, todo[index], outcome)
+            entry = _record(manifest, todo[index], jobs[todo[index]], outcome)
             done += 1
             tell(f"{done} of {total}: {entry.name} {entry.verdict or 'failed'}", done / total)
             if entry.status == "failed" and not continue_on_error:
@@ -190,28 +201,47 @@ def _work(
         manifest.write()
 
 
-def _record(manifest: Manifest, name: str, outcome: Outcome[PairDone]) -> Entry:
+def _record(manifest: Manifest, name: str, job: PairJob, outcome: Outcome[PairDone]) -> Entry:
     seconds = round(outcome.seconds, 3)
     if outcome.failure is None:
         facts = vars(outcome.result())
         return manifest.update(name, status="done", seconds=seconds, **facts)
     failure = outcome.failure
     log.debug("pair %s failed\n%s", name, failure.trace)
-    _clear(manifest.folder / name)
+    _clear(manifest.folder / name, job)
     return manifest.update(
         name, status="failed", seconds=seconds, error_kind=failure.kind, error=" ".join(failure.message.split())
     )
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, job: PairJob) -> None:
     """Take away what an earlier run left for a pair that has failed now: it is no longer what the inputs say."""
     if not folder.is_dir():
         return
+    stale = without_inputs((folder / name for name in OWNED), _files_of(job).values())
     with suppress(SomaregError, OSError):
-        with output_folder(folder, overwrite=True, owned=OWNED):
+        with output_folder(folder, overwrite=True, owned=[path.name for path in stale]):
             pass
         if not any(folder.iterdir()):
-            shutil.rmtree(folder)
+            folder.rmdir()
+
+
+def _spare_inputs(folder: Path, pairs: Pairs, jobs: Iterable[PairJob]) -> None:
+    """Refuse a folder where the batch's own files have the name of something that it reads."""
+    outputs = [folder / name for name in (FILE_NAME, CSV_NAME, JSON_NAME)]
+    keep_inputs(outputs, {"table of pairs": pairs if isinstance(pairs, str | Path) else None})
+    for job in jobs:
+        keep_inputs(outputs, _files_of(job))
+
+
+def _files_of(job: PairJob) -> dict[str, str | Path]:
+    """What a pair reads: images, STAC Items, and files that options name."""
+    files: dict[str, str | Path] = {f"file of {k}": v for k, v in job.options.items() if isinstance(v, str | Path)}
+    for role, image in (("moving", job.moving), ("reference", job.reference)):
+        files |= {f"{role} image": image, f"STAC Item of the {role} image": image.partition("#")[0]}
+        with suppress(SomaregError):  # one that is missing is told when the pair's turn comes
+            files |= {f"{role} image": file_of(locate(image, role)) or image}
+    return files
 
 
 def _unmatched(pairs: Pairs, reference: str | Path | None) -> list[str]:

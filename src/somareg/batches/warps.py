@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from somareg.batches.pairs import file_stem, unused_name
-from somareg.config import Resampling
-from somareg.errors import InputError, OutputError
-from somareg.io.atomic import check_folder_writable, make_folder
+from somareg.config import GcpMethod, Resampling
+from somareg.errors import InputError, OutputError, SomaregError, guarded
 from somareg.io.displacement import find_displacement, read_estimate
+from somareg.io.folders import check_folder_writable, keep_inputs, make_folder, without_inputs
 from somareg.io.inputs import file_of, locate
-from somareg.io.paths import check_folder_name
+from somareg.io.masks import check_mask_values
+from somareg.io.paths import check_folder_name, whole_path
 from somareg.jobs.one import Failure
 from somareg.jobs.runner import open_runner
-from somareg.types import Estimate, Progress, Result
-from somareg.warp.engine import apply_to_file
+from somareg.types import Estimate, Progress, Reading, Result
+from somareg.warp.engine import UNSAID, apply_to_file
 from somareg.warp.plan import Resolution
+from somareg.warp.reading import NO_MASK, make_reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,7 @@ class WarpJob:
     resampling: Resampling
     resolution: Resolution
     overwrite: bool
+    reading: Reading = UNSAID
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,18 @@ class Warped:
     seconds: float = 0.0
 
 
+@guarded
 def warp_many(
     rasters: Iterable[str | Path],
     estimate: Result | Estimate | str | Path,
     folder: str | Path,
     *,
     nearest: Iterable[str | Path] = (),
+    nodata: float | None = None,
+    bands: str | Sequence[int] | None = None,
+    mask: str | Path | None = None,
+    mask_values: str | Sequence[int] | None = None,
+    gcp_method: GcpMethod | None = None,
     resampling: Resampling = "cubic",
     resolution: Resolution = "reference",
     workers: int | None = None,
@@ -72,6 +83,8 @@ def warp_many(
         estimate: as for `warp`; from tie points: `estimate_from_points`.
         folder: for one GeoTIFF per raster, called as the raster.
         nearest: more rasters, whose values are classes or masks and must not be mixed.
+        nodata, bands, mask, mask_values: of each of `rasters`, as for `warp`; `nearest` have none of these.
+        gcp_method: of all of them.
         resampling: for `rasters`.
         resolution: "reference" for the reference grid, "native" for its extent at each raster's own pixel size.
         workers, dask: as for `batch`.
@@ -87,16 +100,30 @@ def warp_many(
         ReadError: there is no estimate.
     """
     subjects: list[tuple[str, Resampling]] = [(str(raster), resampling) for raster in rasters]
+    images = len(subjects)
     subjects += [(str(raster), "nearest") for raster in nearest]
     if not subjects:
         raise InputError("no raster to warp; name one or more")
     check_folder_name(folder)
+    reading = make_reading(nodata=nodata, bands=bands, mask=mask, mask_values=mask_values, gcp_method=gcp_method)
+    check_mask_values(reading.mask, reading.mask_values, "mask_values")
+    if reading.mask is not None and reading.mask != NO_MASK:
+        reading = replace(reading, mask=whole_path(reading.mask))
     known = _known(estimate)
     outputs = output_paths([raster for raster, _ in subjects], Path(folder))
+    files = {raster: _file_of(raster) for raster, _ in subjects}
+    # A raster whose output would be the raster itself fails alone; no other output may take its place.
+    own = [without_inputs([out], [files[raster]]) for (raster, _), out in zip(subjects, outputs, strict=True)]
+    inputs = {f"input {raster}": file for raster, file in files.items()}
+    keep_inputs(
+        itertools.chain(*own), {**inputs, "mask": reading.mask, "estimate": known if isinstance(known, str) else None}
+    )
     _check(outputs, Path(folder), overwrite)
+    classes = Reading(gcp_method=reading.gcp_method)
+    readings = [reading if index < images else classes for index in range(len(subjects))]
     jobs = [
-        WarpJob(raster, known, str(out), kernel, resolution, overwrite)
-        for (raster, kernel), out in zip(subjects, outputs, strict=True)
+        WarpJob(raster, known, str(out), kernel, resolution, overwrite, said)
+        for (raster, kernel), out, said in zip(subjects, outputs, readings, strict=True)
     ]
     done: dict[int, Warped] = {}
     with open_runner(None if workers is None else min(workers, len(jobs)), dask) as runner:
@@ -113,8 +140,21 @@ def warp_one(job: WarpJob) -> None:
     path = str(file_of(locate(job.raster, "input")))
     estimate = job.estimate if isinstance(job.estimate, Estimate) else _read(job.estimate)
     apply_to_file(
-        path, estimate, job.out, resampling=job.resampling, resolution=job.resolution, overwrite=job.overwrite
+        path,
+        estimate,
+        job.out,
+        resampling=job.resampling,
+        resolution=job.resolution,
+        reading=job.reading,
+        bands=job.reading.bands,
+        overwrite=job.overwrite,
     )
+
+
+def _file_of(raster: str) -> str | Path:
+    with suppress(SomaregError):  # one that is missing is told when its turn comes
+        return file_of(locate(raster, "input")) or raster
+    return raster
 
 
 def output_paths(rasters: Sequence[str], folder: Path) -> list[Path]:

@@ -12,7 +12,8 @@ from somareg.batches.manifest import FileMark
 from somareg.config import SCENE_PX, RegisterConfig, make_config
 from somareg.errors import SomaregError
 from somareg.io.inputs import Located, file_of, locate, open_image, read_image, told_modalities
-from somareg.io.paths import named
+from somareg.io.masks import mask_file
+from somareg.io.paths import file_behind, named
 from somareg.io.stac import StacAsset
 from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
 from somareg.register import api
@@ -88,8 +89,9 @@ def _others(job: PairJob, reference: Located, result: Result) -> list[FileMark]:
     """Marks of everything but the moving image."""
     settings = result.settings
     marks = [FileMark.of(_file(reference), result.reference.sha256)]
-    items = {image.partition("#")[0] for image in (job.moving, job.reference) if ".json" in image.lower()}
-    more = [*sorted(items), settings["tie_points"]]
+    masks = [str(settings[name]) for name in ("moving_mask", "reference_mask") if settings[name] is not None]
+    items = {image.partition("#")[0] for image in (job.moving, job.reference, *masks) if ".json" in image.lower()}
+    more = [*sorted(items), settings["tie_points"], *(file_behind(mask_file(path, "")) for path in masks)]
     used = str(settings.get("model_used"))
     if used.endswith(".safetensors"):  # those that ship belong to the installation, see `shipped_weights`
         more.append(used)
@@ -150,7 +152,7 @@ class ReferenceCache:
         except (OSError, SomaregError):
             return None  # reading tells what is wrong
         told = (repr(image), cfg.reference_modality) if isinstance(image, StacAsset) else ()
-        settings = cfg.reference_nodata, cfg.max_pixels, cfg.gcp_method
+        settings = cfg.reference_nodata, cfg.reference_bands, cfg.max_pixels, cfg.gcp_method
         return str(_path(image)), stat.st_size, stat.st_mtime_ns, *settings, *told
 
 

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of the pairs (benchmarks/README.md)")]
 Sets = Annotated[str, typer.Option("--sets", metavar="A,B", help="sets of pairs")]
-Levels = Annotated[str, typer.Option("--levels", metavar="A,B", help="difficulty: E, m, M, H, R, A")]
+Levels = Annotated[
+    str, typer.Option("--levels", metavar="A,B", help="difficulty: E, m, M, H, R, A, N; whole pairs: whole")
+]
 Methods = Annotated[
-    str, typer.Option("--methods", metavar="A,B", help="methods to measure; a model is FILE.safetensors or NAME=FILE")
+    str,
+    typer.Option(
+        "--methods",
+        metavar="A,B",
+        help="methods to measure; a model is FILE.safetensors or NAME=FILE, your matcher NAME=package.module:function",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="pairs per set at most")]
 Split = Annotated[str, typer.Option("--split", metavar="NAME", help="test, or val for tuning")]
@@ -53,12 +60,15 @@ def evaluate(
             raise ReadError(f"{data}: no such folder; --data takes the folder that holds the sets")
         from somareg.lab.evaluate.inside import diagnose_methods, learned
         from somareg.lab.evaluate.peers import make_methods
+        from somareg.lab.evaluate.protocol import affine_levels
         from somareg.lab.evaluate.run import evaluate as run
         from somareg.lab.evaluate.table import rich_table, table
 
         which = (data, names("--sets", sets), names("--levels", levels), make_methods(names("--methods", methods)))
         if diagnose and not learned(which[-1]):
             raise UsageError("--diagnose looks inside learned models; name one: --methods ours,model.safetensors")
+        if diagnose:
+            affine_levels(which[2])
         options: dict[str, Any] = {
             "limit": limit,
             "out_dir": out,

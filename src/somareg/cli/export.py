@@ -57,6 +57,9 @@ def export(
 ) -> None:
     """Write the network of a checkpoint as safetensors, with a card that says what it is, or its encoder as ONNX."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        from somareg.io.folders import keep_inputs
+
+        keep_inputs((out, out.with_suffix(".json")), {"checkpoint": checkpoint, "file of samples": validation})
         if out.suffix == ".onnx":
             if validation is not None:
                 raise ConfigError("--validation measures weights; export to .safetensors with it, then that to ONNX")

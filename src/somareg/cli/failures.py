@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import typer
 
-from somareg.errors import ConfigError, SomaregError
+from somareg.errors import ConfigError, InternalError, as_somareg_error
 
 GO, ERROR, USAGE, REVIEW, NO_GO, INTERRUPTED = 0, 1, 2, 3, 4, 130
 DECISION_CODES: Mapping[str, int] = {"go": GO, "review": REVIEW, "no-go": NO_GO}
@@ -30,14 +30,13 @@ def explain(error: BaseException, *, verbose: bool) -> tuple[str, int]:
         return "interrupted; nothing half-written was left", INTERRUPTED
     if isinstance(error, UsageError):
         return _explain_usage(error), USAGE
-    if isinstance(error, ConfigError):
-        return str(error), USAGE
-    if isinstance(error, SomaregError):
-        return str(error), ERROR
-    if isinstance(error, MemoryError):
-        return "out of memory; use --preset fast or smaller images, or free some memory", ERROR
-    hint = "" if verbose else "; run with -v for the traceback"
-    return f"unexpected {type(error).__name__}: {error}{hint}", ERROR
+    told = as_somareg_error(error) if isinstance(error, Exception) else error
+    if isinstance(told, ConfigError):
+        return str(told), USAGE
+    if isinstance(told, InternalError):
+        hint = "" if verbose else "run with -v for the traceback; "
+        return f"{told.what}; {hint}{told.report}", ERROR
+    return str(told), ERROR
 
 
 def report_failure(error: BaseException, *, as_json: bool, verbose: bool) -> int:
@@ -48,7 +47,8 @@ def report_failure(error: BaseException, *, as_json: bool, verbose: bool) -> int
         traceback.print_exception(error, file=sys.stderr)
     print(f"error: {message}", file=sys.stderr)
     if as_json:
-        document = {"error": {"type": type(error).__name__, "message": message, "exit_code": code}}
+        kind = type(as_somareg_error(error) if code == ERROR and isinstance(error, Exception) else error).__name__
+        document = {"error": {"type": kind, "message": message, "exit_code": code}}
         print(json.dumps(document, ensure_ascii=False, indent=2))
     return code
 

@@ -61,7 +61,11 @@ def train(
         own = out / "config.yaml"
         if config is None and not (resume and own.exists()):
             raise UsageError("missing option '--config': give a YAML file, such as configs/base.yaml")
+        from somareg.io.folders import keep_inputs
         from somareg.lab.train.config import load_config
+
+        if not resume:
+            keep_inputs((own,), {"configuration": config})
 
         extra = device_settings(asked.device)
         if validation is not None:

@@ -12,7 +12,7 @@ from somareg.cli import options as o
 from somareg.cli.failures import ERROR, UsageError, one_line
 from somareg.cli.flags import takes_options
 from somareg.cli.session import Session, session
-from somareg.config import RegisterConfig
+from somareg.config import INPUT, GcpMethod, RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.batches.warps import Warped
@@ -41,7 +41,43 @@ Resolution = Annotated[
 ]
 
 
-@takes_options("resampling")
+Nodata = Annotated[
+    float | None,
+    typer.Option(
+        "--nodata",
+        "--moving-nodata",
+        metavar="VALUE",
+        help="value that means no data, instead of what RASTER declares; nan for none",
+        rich_help_panel=INPUT,
+    ),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option("--bands", metavar="LIST", help="bands to write, from 1; default all", rich_help_panel=INPUT),
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        "--mask",
+        "--moving-mask",
+        metavar="FILE",
+        help="mask of RASTER in a file on any grid, 0 where it is invalid; none for no mask",
+        rich_help_panel=INPUT,
+    ),
+]
+MaskValues = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-values",
+        "--moving-mask-values",
+        metavar="LIST",
+        help="classes of that mask that are invalid, such as 3,8-10 or bit3; the others are valid",
+        rich_help_panel=INPUT,
+    ),
+]
+
+
+@takes_options("gcp_method", "resampling")
 def warp(
     inputs: Inputs,
     *,
@@ -50,6 +86,10 @@ def warp(
     nearest: Nearest = None,
     reference: o.PointsReference = None,
     moving: o.PointsMoving = None,
+    nodata: Nodata = None,
+    bands: Bands = None,
+    mask: Mask = None,
+    mask_values: MaskValues = None,
     asked: RegisterConfig,
     resolution: Resolution = "reference",
     workers: o.Workers = None,
@@ -63,8 +103,10 @@ def warp(
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
         o.check_choice("--resolution", resolution, ("reference", "native"))
         rasters, source = _split(inputs, estimate, nearest or [])
-        known = _estimate(source, reference, moving)
+        known = _estimate(source, reference, moving, asked.gcp_method)
         settings: dict[str, Any] = {"resampling": asked.resampling, "resolution": resolution, "overwrite": overwrite}
+        settings |= {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values}
+        settings |= {"gcp_method": asked.gcp_method if "gcp_method" in asked.model_fields_set else None}
         if len(rasters) == 1 and not nearest and not _is_folder(out):
             _one(ui, rasters[0], known, Path(out), settings)
             return
@@ -88,7 +130,7 @@ def _split(inputs: list[str], estimate: str | None, nearest: list[str]) -> tuple
     return rasters, last
 
 
-def _estimate(source: str, reference: str | None, moving: str | None) -> Estimate | str:
+def _estimate(source: str, reference: str | None, moving: str | None, gcp_method: GcpMethod) -> Estimate | str:
     """A path, or what tie points tell."""
     from somareg.tiepoints.formats import SUFFIXES
 
@@ -99,7 +141,7 @@ def _estimate(source: str, reference: str | None, moving: str | None) -> Estimat
         raise UsageError(f"'{source}' holds tie points; name the images that they join with --reference and --moving")
     from somareg.tiepoints.estimate import estimate_from_points
 
-    return estimate_from_points(source, reference=reference, moving=moving)
+    return estimate_from_points(source, reference=reference, moving=moving, gcp_method=gcp_method)
 
 
 def _is_folder(out: str) -> bool:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
-import re
-import secrets
 import shutil
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from somareg.errors import OutputError
+from somareg.io.folders import check_folder_writable, make_parents
+from somareg.io.leftovers import FOLDER, part_name, recover, remove_leftovers
+from somareg.io.lock import LOCK_NAME, FolderLock, folder_lock
+from somareg.io.refusals import output_errors
+from somareg.io.swap import is_open, swap_in
+from somareg.io.sync import sync, sync_tree
 
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-_PART = re.compile(r"^\..+-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]+\.part$", re.DOTALL)
+_APPEARED = (errno.EEXIST, errno.ENOTEMPTY)
 
 
 @contextmanager
@@ -27,25 +28,29 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     What a killed run left half-written in the folder is removed as well.
 
     Raises:
-        OutputError: `path` exists and not `overwrite`, or the folder or disk refuses.
+        OutputError: `path` exists, or appeared meanwhile, and not `overwrite`; or the folder or disk refuses.
     """
     final = Path(path)
     with output_errors(final):
         if final.is_dir():
             raise OutputError(f"output {final} is a folder; give a file name")
-        if final.exists() and not overwrite:
-            raise OutputError(f"output {final} exists; give another name or allow overwriting with --overwrite")
+        if not overwrite and os.path.lexists(final):
+            raise _exists(final)
     check_folder_writable(final.parent)
     remove_leftovers(final.parent)
-    temporary = final.parent / _part_name(final.name)
+    temporary = final.parent / part_name(final.name)
     try:
         with output_errors(final):
             yield temporary
-            _sync(temporary)
-            temporary.replace(final)
-            _sync(final.parent)
+            sync(temporary)
+            if overwrite:
+                temporary.replace(final)
+            else:
+                _take_name(temporary, final)
+            sync(final.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str, *, overwrite: bool = False) -> Path:
@@ -56,66 +61,96 @@ def write_text(path: str | Path, text: str, *, overwrite: bool = False) -> Path:
 
 
 @contextmanager
-def output_folder(folder: str | Path, *, overwrite: bool = False, owned: Sequence[str] = ()) -> Iterator[Path]:
+def output_folder(
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    owned: Sequence[str] = (),
+    beside: Sequence[str] = (),
+    lock: FolderLock | None = None,
+) -> Iterator[Path]:
     """Yield a temporary folder; on success its files appear in `folder`, on any exception nothing changes.
 
     A new folder appears by one rename. In an existing one each file replaces its namesake, `owned` files that this
-    run did not write are removed, other files are left alone, and a failure half-way puts the old files back.
+    run did not write are removed, other files are left alone, and a failure half-way puts the old files back; after a
+    kill half-way the next command that writes there does. Nobody else writes into the folder meanwhile.
 
     Args:
         folder: may exist when empty or with `overwrite`.
         overwrite: allow a folder that is not empty.
         owned: names that somareg may write here.
+        beside: names that may be there all the same.
+        lock: of a caller that holds the folder; None takes it for this call.
 
     Raises:
-        OutputError: exists and is not empty, is a file, read-only, or the disk is full.
+        OutputError: exists and is not empty, is a file, read-only, in use by another run, or the disk is full.
     """
     final = Path(folder)
-    check_writable(final, overwrite=overwrite, owned=owned)
-    is_new = not final.exists()
-    made = _make_parents(final.parent)
-    temporary = (final.parent if is_new else final) / _part_name("somareg")
-    try:
-        with output_errors(final):
-            temporary.mkdir()
-            yield temporary
-            _sync_tree(temporary)
-            if is_new and not final.exists():
-                temporary.rename(final)
-            else:
-                _move_into(temporary, final, owned)
-            _sync(final.parent)
-        made = []
-    except OutputError as error:
-        # The temporary name says nothing to the user.
-        raise OutputError(str(error).replace(str(temporary), str(final))) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+    with ExitStack() as stack:
+        held = stack.enter_context(folder_lock(final)) if lock is None else lock
+        _clear_up(final, held)
+        _check(final, overwrite, owned, {*beside, LOCK_NAME})
+        is_new = not final.exists()
+        made = make_parents(final.parent)
+        temporary = final.parent / part_name(f"{final.name}.new") if is_new else final / part_name(FOLDER)
+        try:
+            with output_errors(final):
+                temporary.mkdir()
+                yield temporary
+                sync_tree(temporary)
+                if not (is_new and _became(temporary, final)):
+                    held.settle()  # a folder that appeared meanwhile is held from now on, too
+                    _check(final, overwrite, owned, {*beside, LOCK_NAME, temporary.name})
+                    swap_in(temporary, final, owned)
+                sync(final.parent)
+            made = []
+        except OutputError as error:
+            # The temporary name says nothing to the user.
+            raise OutputError(str(error).replace(str(temporary), str(final))) from error
+        finally:
+            if not is_open(temporary):  # else it holds what was in the folder, and a later run puts it back
+                shutil.rmtree(temporary, ignore_errors=True)
+            for parent in made:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
 
 
-def check_writable(folder: str | Path, *, overwrite: bool = False, owned: Sequence[str] = ()) -> None:
-    """Find out before work starts whether `output_folder` will succeed; removes leftovers of killed runs.
+def check_writable(
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    owned: Sequence[str] = (),
+    beside: Sequence[str] = (),
+    lock: FolderLock | None = None,
+) -> None:
+    """Find out before work starts whether `output_folder` will succeed; clears up after killed runs.
 
     Args:
-        folder: as for `output_folder`.
-        overwrite: as for `output_folder`.
-        owned: as for `output_folder`.
+        folder, overwrite, owned, beside, lock: as for `output_folder`.
 
     Raises:
-        OutputError: the folder is a file, is not empty without `overwrite`, or cannot be written.
+        OutputError: the folder is a file, is not empty without `overwrite`, is in use, or cannot be written.
     """
     final = Path(folder)
+    with ExitStack() as stack:
+        _clear_up(final, stack.enter_context(folder_lock(final)) if lock is None else lock)
+        _check(final, overwrite, owned, {*beside, LOCK_NAME})
+
+
+def _clear_up(final: Path, lock: FolderLock) -> None:
+    """Put back and remove what killed runs left, in a folder that is held and beside it."""
     with output_errors(final):
-        if final.exists() and not final.is_dir():
-            raise OutputError(f"output folder {final} is a file; give a folder name")
         for place in (final, final.parent):
             if place.is_dir():
                 remove_leftovers(place)
+        if final.is_dir() and lock.is_real:
+            recover(final)
+
+
+def _check(final: Path, overwrite: bool, owned: Sequence[str], mine: Collection[str]) -> None:
+    with output_errors(final):
         if final.is_dir():
-            if not overwrite and any(final.iterdir()):
+            if not overwrite and any(entry.name not in mine for entry in final.iterdir()):
                 raise OutputError(
                     f"output folder {final} is not empty; give another one or allow replacing with --overwrite"
                 )
@@ -125,157 +160,30 @@ def check_writable(folder: str | Path, *, overwrite: bool = False, owned: Sequen
     check_folder_writable(final)
 
 
-def make_folder(folder: str | Path) -> Path:
-    """Make a folder where it is missing, and its parents.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    final = Path(folder)
-    try:
-        final.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"output folder {final} cannot be made ({_reason(error)}); give another folder") from error
-    return final
-
-
-def check_folder_writable(folder: Path) -> None:
-    """Try to create a file in the folder, or in its nearest existing parent.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    place = _existing(folder)
-    if not place.is_dir():
-        raise OutputError(f"output folder {folder} cannot be made: {place} is a file; give another folder")
-    probe = place / _part_name("probe")
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"output folder {folder} cannot be written ({_reason(error)}); give another folder"
-        ) from error
-
-
-def check_free_space(path: Path, needed: int) -> None:
-    """Raise `OutputError` when the disk that will hold `path` has fewer than `needed` bytes free."""
-    free = shutil.disk_usage(_existing(path.parent)).free
-    if free < needed:
-        raise OutputError(
-            f"not enough space for {path}: about {needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free; make room"
-        )
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of runs on this machine that are no longer alive."""
-    with contextlib.suppress(OSError):
-        for entry in list(folder.iterdir()):
-            match = _PART.match(entry.name)
-            if match and match["host"] == _HOST and not _is_alive(int(match["pid"])):
-                if entry.is_dir():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink(missing_ok=True)
-
-
-@contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into `OutputError`."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"disk full while writing {path}; make room and run again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENAMETOOLONG):
-            raise OutputError(f"cannot write {path} ({_reason(error)}); give another output") from error
-        raise
-
-
-def _part_name(name: str) -> str:
-    """`.NAME-HOST-PID-RANDOM.part`; host and pid tell later runs whether the owner is still alive."""
-    short = name.encode()[:80].decode(errors="ignore")  # a file name may hold 255 bytes
-    return f".{short}-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
-
-
-def _existing(folder: Path) -> Path:
-    """The folder or its nearest parent that exists."""
-    with output_errors(folder):
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-    return folder
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name == "nt":  # signal 0 would end the process there
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _became(temporary: Path, final: Path) -> bool:
+    """Rename a new folder into place; False when the place was taken meanwhile."""
+    if final.exists():
         return False
-    except (PermissionError, OverflowError):
-        return True
+    try:
+        temporary.rename(final)
+    except OSError as error:
+        if error.errno not in _APPEARED:
+            raise
+        return False
     return True
 
 
-def _make_parents(folder: Path) -> list[Path]:
-    """Create missing parents; returns those made, deepest first."""
-    missing = []
-    while not folder.exists() and folder != folder.parent:
-        missing.append(folder)
-        folder = folder.parent
-    with output_errors(folder):
-        for parent in reversed(missing):
-            parent.mkdir(exist_ok=True)
-    return missing
-
-
-def _move_into(temporary: Path, final: Path, owned: Sequence[str]) -> None:
-    """Replace files one by one, keeping the old ones aside until all have moved."""
-    final.mkdir(exist_ok=True)
-    aside = temporary / ".before"
-    aside.mkdir()
-    fresh = [entry for entry in temporary.iterdir() if entry != aside]
-    moved: list[Path] = []
-    kept: list[Path] = []
+def _take_name(temporary: Path, final: Path) -> None:
+    """Give a file its name, unless somebody else has taken that meanwhile."""
     try:
-        for name in {*owned, *(entry.name for entry in fresh)}:
-            if (final / name).exists():
-                (final / name).rename(aside / name)
-                kept.append(final / name)
-        for entry in fresh:
-            entry.rename(final / entry.name)
-            moved.append(final / entry.name)
-    except BaseException:
-        for path in moved:
-            path.unlink(missing_ok=True)
-        for path in kept:
-            (aside / path.name).rename(path)
-        raise
-    _sync(final)
+        os.link(temporary, final)  # unlike a rename it never replaces
+    except FileExistsError:
+        raise _exists(final) from None
+    except (OSError, NotImplementedError):  # a file system without links
+        if os.path.lexists(final):
+            raise _exists(final) from None
+        temporary.rename(final)
 
 
-def _sync_tree(folder: Path) -> None:
-    for entry in folder.rglob("*"):
-        if entry.is_file():
-            _sync(entry)
-
-
-def _sync(path: Path) -> None:
-    """Push a file or folder to the disk, where the system allows it."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _exists(final: Path) -> OutputError:
+    return OutputError(f"output {final} exists; give another name or allow overwriting with --overwrite")

@@ -21,7 +21,7 @@ LONLAT = "EPSG:4326"
 
 _MAX_PROJ_CALLS = 4000
 # GDAL would also open a file of that name, or fetch a URL: neither was asked for.
-_DEFINITION = re.compile(r"\s*([A-Za-z][\w-]*(:[\w.+-]*)+\s*$|\+|\{|[A-Za-z]\w*\s*\[)")
+_DEFINITION = re.compile(r"\s*(urn(:[\w.+-]*)+\s*$|[A-Za-z][\w-]*:[\w+-]+\s*$|\+|\{|[A-Za-z]\w*\s*\[)")
 _EQUATOR_M, _FLATTENING = 6378137.0, 1 / 298.257223563  # WGS 84
 
 
@@ -56,8 +56,8 @@ def parse_crs(text: str | None, where: str = "a CRS") -> CRS:
         if not _DEFINITION.match(str(text)):
             raise ValueError(text)
         return CRS.from_user_input(text)
-    except (CRSError, ValueError) as error:
-        raise GeoreferenceError(f"{where} cannot be understood: {str(text)[:80]}") from error
+    except (CRSError, ValueError, RecursionError) as error:
+        raise GeoreferenceError(f"{where} cannot be understood: {str(text)[:80]!r}") from error
 
 
 def is_plane(crs: CRS) -> bool:

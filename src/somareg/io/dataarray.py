@@ -6,7 +6,7 @@ xarray and rioxarray are the extra `xarray`; importing this module needs neither
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -16,15 +16,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from somareg.errors import InputError, UnsupportedError
 from somareg.io.array_place import grid_of_array
+from somareg.io.attributes import (
+    attributes_of,
+    descriptions,
+    numbers_per_band,
+    scaling_attributes,
+    units_per_band,
+)
 from somareg.io.raster import from_array
+from somareg.io.validity import differs
 from somareg.types import BoolArray, FloatArray, Grid, Raster
 
 if TYPE_CHECKING:
     import xarray
 
 INSTALL = "pip install 'somareg[xarray]'"
-
-_KNOWN_ATTRIBUTES = {"long_name", "scale_factor", "add_offset", "_FillValue", "AREA_OR_POINT", "units", "grid_mapping"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,7 @@ class ArrayHeader:
         nodata: declared value, NaN where masked values were read as NaN, None without one.
         descriptions: one per band.
         tags: its text attributes.
+        scales, offsets, units: one per band, () where none are told.
         notes: what was decided.
     """
 
@@ -45,15 +52,16 @@ class ArrayHeader:
     nodata: float | None
     descriptions: tuple[str, ...]
     tags: dict[str, str]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    units: tuple[str, ...]
     notes: tuple[str, ...]
 
     def read(self, x: int, y: int, width: int, height: int) -> tuple[NDArray[Any], BoolArray]:
         """Pixels (C, h, w) of a rectangle and their mask (C, h, w); of a Dask array only its chunks are computed."""
         data = self.bands[:, y : y + height, x : x + width].to_numpy()
         mask = np.isfinite(data) if data.dtype.kind in "fc" else np.ones(data.shape, bool)
-        if self.nodata is not None and np.isfinite(self.nodata):
-            mask &= data != self.nodata
-        return data, np.asarray(mask)
+        return data, np.asarray(mask & differs(data, self.nodata))
 
 
 def is_dataarray(image: object) -> TypeGuard[xarray.DataArray]:
@@ -110,6 +118,9 @@ def from_dataarray(
         name=f"{role} DataArray" + (f" '{array.name}'" if array.name else ""),
         descriptions=header.descriptions,
         tags=header.tags,
+        scales=header.scales,
+        offsets=header.offsets,
+        units=header.units,
         notes=(*header.notes, *raster.notes),
         origin=array,
     )
@@ -125,19 +136,37 @@ def read_header(array: xarray.DataArray, role: str, nodata: float | None = None)
     notes: list[str] = []
     grid = grid_of_array(array, name, notes)
     declared = nodata if nodata is not None else array.rio.nodata
-    if (array.attrs.get("scale_factor", 1), array.attrs.get("add_offset", 0)) != (1, 0):
+    count = bands.shape[0]
+    scales = numbers_per_band(array.attrs, ("scale_factor", "scales"), count, name, notes)
+    offsets = numbers_per_band(array.attrs, ("add_offset", "offsets"), count, name, notes)
+    if any(value != 1 for value in scales) or any(value != 0 for value in offsets):
         notes.append(f"{name}: scale_factor and add_offset kept, raw values used")
     return ArrayHeader(
         bands=bands,
         grid=grid,
         nodata=None if declared is None else float(np.real(declared)),
-        descriptions=_descriptions(array, bands, band_dim),
-        tags={str(k): v for k, v in array.attrs.items() if isinstance(v, str) and k not in _KNOWN_ATTRIBUTES},
+        descriptions=descriptions(array, bands, band_dim),
+        tags={k: v for k, v in attributes_of(array.attrs).items() if isinstance(v, str)},
+        scales=scales,
+        offsets=offsets,
+        units=units_per_band(array.attrs, count),
         notes=tuple(notes),
     )
 
 
-def to_dataarray(raster: Raster, *, like: object = None, name: str | None = None, **attributes: Any) -> Any:
+def kept_attributes(image: object) -> dict[str, Any]:
+    """The attributes of a DataArray that hold on any grid, see `attributes_of`; {} of anything else."""
+    return attributes_of(image.attrs) if is_dataarray(image) else {}
+
+
+def to_dataarray(
+    raster: Raster,
+    *,
+    like: object = None,
+    name: str | None = None,
+    kept: Mapping[str, Any] | None = None,
+    **attributes: Any,
+) -> Any:
     """A raster as DataArray (band, y, x) that rioxarray understands.
 
     Coordinates are those of pixel centres; a rotated grid has none but its transform, and one that ground control
@@ -148,6 +177,7 @@ def to_dataarray(raster: Raster, *, like: object = None, name: str | None = None
         raster: pixels and place.
         like: a DataArray on the same grid, whose names and exact values of y and x are taken; anything else is ignored.
         name: of the DataArray.
+        kept: attributes of what it was made of, see `kept_attributes`.
         **attributes: added to its attributes.
 
     Raises:
@@ -162,7 +192,7 @@ def to_dataarray(raster: Raster, *, like: object = None, name: str | None = None
     coordinates["band"] = np.arange(1, len(raster.data) + 1)
     if raster.nodata is None and raster.data.dtype.kind not in "fc" and not raster.mask.all():
         coordinates["valid"] = ((y_dim, x_dim), raster.mask)
-    attrs = {**raster.tags, **attributes}
+    attrs = {**raster.tags, **(kept or {}), **scaling_attributes(raster), **attributes}
     if any(raster.descriptions):
         attrs["long_name"] = raster.descriptions if len(raster.descriptions) > 1 else raster.descriptions[0]
     made = xarray.DataArray(raster.data, coordinates, ("band", y_dim, x_dim), name=name, attrs=attrs)
@@ -193,17 +223,6 @@ def _as_bands(array: xarray.DataArray, name: str) -> tuple[xarray.DataArray, Has
     if keep is None:
         return bands.transpose(y, x).expand_dims("band"), None
     return bands.transpose(keep, y, x), keep
-
-
-def _descriptions(array: xarray.DataArray, bands: xarray.DataArray, band_dim: Hashable | None) -> tuple[str, ...]:
-    count = bands.shape[0]
-    given = array.attrs.get("long_name")
-    if isinstance(given, str) and count == 1:
-        return (given,)
-    if isinstance(given, list | tuple) and len(given) == count:
-        return tuple(str(text) for text in given)
-    labels = array.coords[band_dim].to_numpy() if band_dim in array.coords else np.arange(count)
-    return tuple(map(str, labels)) if labels.dtype.kind in "UOST" else ("",) * count
 
 
 def _axes(grid: Grid) -> tuple[tuple[str, FloatArray | None], tuple[str, FloatArray | None]]:

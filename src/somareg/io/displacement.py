@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import EstimationError, GeoreferenceError, InputError, ReadError, UnsupportedError
+from somareg.errors import EstimationError, InputError, ReadError, UnsupportedError, guarded
 from somareg.geometry import AffineTransform, FieldTransform, compose
-from somareg.io.crs import parse_crs
 from somareg.io.ground_control import read_control
+from somareg.io.reading import READING_TAG, reading_of_tags, reading_tags
 from somareg.io.source import Block, RasterSource, open_source
+from somareg.io.text import parse_json
 from somareg.io.writer import write_geotiff
 from somareg.types import IDENTITY, Displacement, Estimate, Grid, Transform
 
@@ -46,7 +47,7 @@ def write_displacement(
     Args:
         path: output file.
         displacement: on the reference grid, pixels; or with `step` on `coarser_grid` of it, still reference pixels.
-        estimate: its grids go into the tags.
+        estimate: its grids, and how the moving image was read, go into the tags.
         affine_matrix: (2, 3) the global affine of the correction, which continues it outside the grid.
         tags: more dataset-level metadata.
         step: reference pixels per pixel of the file.
@@ -80,6 +81,7 @@ def estimate_tags(
         "SOMAREG_REFERENCE_GRID": json.dumps(asdict(estimate.reference)),
         "SOMAREG_MOVING_GRID": json.dumps(asdict(estimate.moving)),
     }
+    tags |= reading_tags(estimate)
     if affine_matrix is not None:
         tags["SOMAREG_AFFINE"] = json.dumps(np.asarray(affine_matrix, float).tolist())
     if step > 1:
@@ -98,6 +100,7 @@ def coarser_grid(grid: Grid, step: int) -> Grid:
     return replace(grid, width=width, height=height, transform=transform, control=control)
 
 
+@guarded
 def read_estimate(path: str | Path) -> Estimate:
     """Read an estimate back.
 
@@ -125,7 +128,13 @@ def read_estimate(path: str | Path) -> Estimate:
             raise InputError(f"{file} is {source.grid.width} x {source.grid.height} px but its tags say another size")
         affine = _affine(tags, file)
         correction = read_correction(source, affine, step)
-    return Estimate(correction, reference, moving)
+        try:
+            reading, sha256 = reading_of_tags(tags)
+        except ValueError as error:
+            raise InputError(
+                f"{file} has a malformed tag {READING_TAG}; write it anew with somareg register"
+            ) from error
+    return Estimate(correction, reference, moving, reading, sha256)
 
 
 def node_step(tags: Mapping[str, str], file: Path) -> int:
@@ -192,18 +201,16 @@ def check_format(source: RasterSource, file: Path) -> None:
 
 def _grid(tags: Mapping[str, str], key: str, file: Path) -> Grid:
     try:
-        values: dict[str, Any] = json.loads(tags[key])
+        values: dict[str, Any] = parse_json(tags[key])
         a, b, c, d, e, f = (float(v) for v in values["transform"])
         crs = None if values["crs"] is None else str(values["crs"])
-        if crs is not None:
-            parse_crs(crs)  # what is no definition could be a file or an address
         control = read_control(values.get("control"))
         known = {name: bool(values.get(name, False)) for name in ("unnamed_crs", "rpcs")}
         grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), crs, control, **known)
-    except (KeyError, TypeError, ValueError, AttributeError, GeoreferenceError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{file} has a malformed tag {key}; write it anew with somareg register") from error
-    if min(grid.shape) < 1:
-        raise InputError(f"{file} has a malformed tag {key} (empty grid); write it anew with somareg register")
+    if min(grid.shape) < 1 or not np.isfinite(grid.transform).all():
+        raise InputError(f"{file} has a malformed tag {key} (an impossible grid); write it anew with somareg register")
     return grid
 
 
@@ -211,8 +218,8 @@ def _affine(tags: Mapping[str, str], file: Path) -> AffineTransform:
     if "SOMAREG_AFFINE" not in tags:
         return AffineTransform.identity()
     try:
-        return AffineTransform(np.asarray(json.loads(tags["SOMAREG_AFFINE"]), np.float64))
-    except (TypeError, ValueError, EstimationError) as error:
+        return AffineTransform(np.asarray(parse_json(tags["SOMAREG_AFFINE"]), np.float64))
+    except (TypeError, ValueError, OverflowError, EstimationError) as error:
         raise InputError(f"{file} has a malformed tag SOMAREG_AFFINE; write it anew with somareg register") from error
 
 

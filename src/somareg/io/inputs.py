@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from somareg.config import RegisterConfig
 from somareg.errors import ConfigError
 from somareg.io.dataarray import from_dataarray, is_dataarray
 from somareg.io.georef import assume_crs
+from somareg.io.masks import check_mask_values, classes_of_array, open_mask
+from somareg.io.opened import OpenImage, in_memory, masked
 from somareg.io.raster import (
-    check_any_valid,
     check_side,
-    check_size,
-    count_non_finite,
     file_sha256,
     from_array,
     header_of,
@@ -29,11 +28,13 @@ from somareg.io.raster import (
 )
 from somareg.io.source import Block, open_source
 from somareg.io.stac import StacAsset, find_asset
-from somareg.types import BoolArray, Grid, Header, Raster
+from somareg.types import BoolArray, Header, Raster
 
 if TYPE_CHECKING:
     import pystac
     import xarray
+
+__all__ = ["Image", "Located", "OpenImage", "file_of", "locate", "open_image", "read_image", "told_modalities"]
 
 log = logging.getLogger("somareg.io")
 
@@ -68,122 +69,102 @@ def file_of(image: Located) -> str | Path | None:
     return image if isinstance(image, str | Path) else None
 
 
-@dataclass(frozen=True, eq=False)
-class OpenImage:
-    """An image that can be read window by window, whether it is a file or in memory.
-
-    Attributes:
-        facts: what is known of the whole image; its pixels are there too when it is in memory.
-        window: block -> pixels (C, h, w) and one mask (h, w), True where all bands are valid.
-    """
-
-    facts: Raster | Header
-    window: Callable[[Block], tuple[NDArray[Any], BoolArray]] = field(repr=False)
-
-    @property
-    def grid(self) -> Grid:
-        """Where the pixels of the whole image are."""
-        return self.facts.grid
-
-    def check_size(self, block: Block, max_pixels: float) -> None:
-        """Refuse a part that would not fit before anything is allocated.
-
-        Raises:
-            InputError: more than `max_pixels` values.
-        """
-        check_size(self.facts.name, (block.width, block.height, self.facts.count), max_pixels)
-
-    def read(self, block: Block) -> Raster:
-        """A part of the image as an image of its own.
-
-        Raises:
-            NoDataError: no valid pixel in it.
-            ReadError: the file is damaged there.
-        """
-        facts = self.facts
-        data, mask = self.window(block)
-        check_any_valid(mask, facts.name, facts.nodata)
-        counted = () if isinstance(facts, Raster) else count_non_finite(data, facts.name)
-        return Raster(
-            data=data,
-            mask=mask,
-            grid=facts.grid.part(*block),
-            name=facts.name,
-            nodata=facts.nodata,
-            descriptions=facts.descriptions,
-            notes=(*facts.notes, *counted),
-        )
-
-
 @contextmanager
 def open_image(
-    image: Located, role: str, mask: BoolArray | None, cfg: RegisterConfig, *, again: bool = False
+    image: Located, role: str, mask: ArrayLike | None, cfg: RegisterConfig, *, again: bool = False
 ) -> Iterator[OpenImage]:
     """The image, open; of a file no pixel is read yet. `role` is "moving" or "reference".
+
+    All of its bands are looked at; `OpenImage.matched_on` chooses.
 
     Args:
         image: as `locate` gives it.
         role: for messages and for the options that belong to it.
-        mask: (H, W) True where valid; of an image in memory only.
+        mask: (H, W) not zero where valid; of an image in memory only. A mask in a file is an option of `cfg`.
         cfg: settings.
         again: opened once more, as every tile does: nothing is logged and no checksum is made.
 
     Raises:
-        ConfigError: a mask for a file or a Raster.
+        ConfigError: a mask in memory for a file or a Raster, or classes of a mask that is not given.
         ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError: as `open_source`, `from_array`,
-            `from_dataarray` and `assume_crs`.
+            `from_dataarray`, `open_mask` and `assume_crs`.
     """
-    path = file_of(image)
-    if path is None:
-        raster = _placed(read_image(image, role, mask, cfg), cfg)
+    file, values = getattr(cfg, f"{role}_mask"), getattr(cfg, f"{role}_mask_values")
+    check_mask_values(file if mask is None else mask, values, f"{role}_mask_values")
+    with ExitStack() as stack:
+        path = file_of(image)
+        if path is None:
+            opened = in_memory(_placed(read_image(image, role, mask, cfg), cfg))
+        else:
+            if mask is not None:
+                raise ConfigError(_NO_ARRAY.format(role=role))
+            opened = _in_file(stack, image, path, role, cfg, again=again)
+        if file is not None:
+            facts = opened.facts
+            mask_of_file = stack.enter_context(open_mask(file, values, facts.grid, facts.name, role))
+            for note in mask_of_file.notes:
+                log.log(logging.DEBUG if again else logging.INFO, note)
+            opened = masked(opened, mask_of_file, (file, values, role))
+        yield opened
 
-        def sliced(block: Block) -> tuple[NDArray[Any], BoolArray]:
-            part = slice(block.y, block.y + block.height), slice(block.x, block.x + block.width)
-            return raster.data[(slice(None), *part)], raster.mask[part]
 
-        yield OpenImage(raster, sliced)
-        return
-    if mask is not None:
-        raise ConfigError(f"{role}_mask goes with arrays; a file or a Raster carries its own mask")
-    nodata = cfg.moving_nodata if role == "moving" else cfg.reference_nodata
-    reading: dict[str, Any] = {"role": role, "nodata": nodata, "gcp_method": cfg.gcp_method}
-    with open_source(path, **reading, expand_palette=True, tell=not again) as source:
-        check_side(source.name, source.grid.width, source.grid.height)
+_NO_ARRAY = "{role}_mask goes with arrays; a file or a Raster carries its own mask, and takes one more as a file"
 
-        def window(block: Block) -> tuple[NDArray[Any], BoolArray]:
-            data, seen = source.read(block)
-            return data, np.asarray(seen.all(axis=0))
 
-        facts = header_of(source, path, partial(read_raster, path, **reading, max_pixels=cfg.max_pixels))
-        if not again:
-            facts = replace(facts, sha256=file_sha256(path))
-        if isinstance(image, StacAsset):
-            facts = with_item(facts, image, role, cfg)
-        yield OpenImage(_placed(facts, cfg), window)
+def _in_file(
+    stack: ExitStack, image: Located, path: str | Path, role: str, cfg: RegisterConfig, *, again: bool
+) -> OpenImage:
+    reading = _reading(role, cfg)
+    source = stack.enter_context(open_source(path, role=role, **reading, expand_palette=True, tell=not again))
+    check_side(source.name, source.grid.width, source.grid.height)
+    facts = header_of(source, path, partial(read_raster, path, role=role, **reading, max_pixels=cfg.max_pixels))
+    if not again:
+        facts = replace(facts, sha256=file_sha256(path))
+    if isinstance(image, StacAsset):
+        facts = with_item(facts, image, role, cfg)
+    numbers = (1, 2, 3) if source.palette is not None else source.bands
+    most = max(numbers) if source.palette is not None else source.dataset.count
+
+    def pixels(block: Block, bands: tuple[int, ...]) -> tuple[NDArray[Any], BoolArray]:
+        return source.read(block) if bands == numbers else source.read(block, bands)
+
+    return OpenImage(_placed(facts, cfg), pixels, numbers, most, numbers)
+
+
+def _reading(role: str, cfg: RegisterConfig) -> dict[str, Any]:
+    """What settings say of how a file is read."""
+    return {
+        "nodata": getattr(cfg, f"{role}_nodata"),
+        "bands": getattr(cfg, f"{role}_bands"),
+        "gcp_method": cfg.gcp_method,
+    }
 
 
 def _placed(image: Facts, cfg: RegisterConfig) -> Facts:
     return assume_crs(image, cfg.assume_crs) if cfg.assume_crs and image.grid.crs is None else image
 
 
-def read_image(image: Located, role: str, mask: BoolArray | None, cfg: RegisterConfig) -> Raster:
-    """The image in memory; `role` is "moving" or "reference".
+def read_image(image: Located, role: str, mask: ArrayLike | None, cfg: RegisterConfig) -> Raster:
+    """The image in memory, whatever mask is in a file; `role` is "moving" or "reference".
 
     Raises:
         ConfigError: a mask for a file or a Raster.
         ReadError, InputError, NoDataError, UnsupportedError: as `read_raster`, `from_array` and `from_dataarray`.
     """
-    nodata = cfg.moving_nodata if role == "moving" else cfg.reference_nodata
+    reading = _reading(role, cfg)
+    nodata = reading["nodata"]
+    if mask is not None:
+        mask = classes_of_array(np.asarray(mask), getattr(cfg, f"{role}_mask_values"))
     if isinstance(image, np.ndarray):
         return from_array(image, mask=mask, role=role, nodata=nodata)
     if is_dataarray(image):
         return from_dataarray(image, mask=mask, role=role, nodata=nodata, max_pixels=cfg.max_pixels)
     if mask is not None:
-        raise ConfigError(f"{role}_mask goes with arrays; a file or a Raster carries its own mask")
+        raise ConfigError(_NO_ARRAY.format(role=role))
     if isinstance(image, Raster):
         return image
     path: Any = file_of(image)
-    raster = read_raster(path, role=role, nodata=nodata, max_pixels=cfg.max_pixels, gcp_method=cfg.gcp_method)
+    raster = read_raster(path, role=role, **reading, max_pixels=cfg.max_pixels)
     return with_item(raster, image, role, cfg) if isinstance(image, StacAsset) else raster
 
 

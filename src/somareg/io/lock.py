@@ -3,66 +3,156 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import platform
+import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from somareg.errors import OutputError
-from somareg.io.atomic import make_folder, output_errors
+from somareg.io.folders import existing
+from somareg.io.refusals import output_errors
+
+log = logging.getLogger("somareg.io")
 
 LOCK_NAME = ".somareg.lock"
+_OWNER = "process"  # first word in a lock file
+_TRIES = 5
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class FolderLock:
+    """A folder that this run holds; made by `folder_lock`.
+
+    Attributes:
+        folder: that is held; it need not be there.
+        is_real: False where the file system knows no locks, so that another run may be at work all the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.is_real = True
+        self._held: dict[Path, Any] = {}
+
+    def settle(self) -> None:
+        """Hold the folder by a file in it; before it is there, a file beside it stands for it.
+
+        To be called again by whoever makes the folder.
+
+        Raises:
+            OutputError: another run holds it, or it cannot be written.
+        """
+        tries = 0
+        while missing := [file for file in _lock_files(self.folder) if file not in self._held]:
+            with output_errors(self.folder):
+                try:
+                    stream = self._acquire(missing[0])
+                except FileNotFoundError:  # the folder went away meanwhile, or no file can be made in it
+                    if (tries := tries + 1) == _TRIES:
+                        raise
+                    continue
+            if stream is not None:
+                self._held[missing[0]] = stream
+
+    def release(self) -> None:
+        """Let the folder go."""
+        for file, stream in self._held.items():
+            # Unlinked while it is still held: who waits for this very file finds that it is no longer the folder's.
+            with contextlib.suppress(OSError):
+                file.unlink()
+            stream.close()
+        self._held.clear()
+
+    def _acquire(self, file: Path) -> Any:
+        """The open lock file; None when its owner took it away meanwhile."""
+        stream = _open(file)
+        try:
+            # Locked files cannot be read by others on some systems.
+            owner = "" if os.name == "nt" else " ".join(stream.read(200).split())
+            if owner and not owner.startswith(_OWNER):
+                raise OutputError(f"{file} is no lock of somareg; move it away and run again")
+            if not self._lock(stream):
+                raise OutputError(
+                    f"{self.folder} is in use by another run ({owner or 'another process'}); wait for it or give "
+                    "another folder"
+                )
+            with contextlib.suppress(FileNotFoundError):
+                if os.name == "nt" or os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                    stream.seek(0)
+                    stream.truncate(0)
+                    stream.write(f"{_OWNER} {os.getpid()} on {platform.node()}\n")
+                    stream.flush()
+                    return stream
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
+        return None
+
+    def _lock(self, stream: Any) -> bool:
+        try:
+            if os.name == "nt":
+                import msvcrt
+
+                stream.seek(0)
+                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            else:
+                import fcntl
+
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            self.is_real = False
+            log.warning("the disk of %s knows no locks; start no second run in that folder", self.folder)
+        return True
 
 
 @contextmanager
-def folder_lock(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for this run; it is made where it is missing.
+def folder_lock(folder: str | Path) -> Iterator[FolderLock]:
+    """Hold a folder for this run, also one that is not there yet.
 
     Raises:
-        OutputError: another run holds it, or it cannot be written.
+        OutputError: another run holds it, it is a file, or it cannot be written.
     """
-    file = make_folder(folder) / LOCK_NAME
-    with output_errors(file):
-        stream = _acquire(file)
+    lock = FolderLock(Path(folder))
     try:
-        yield
+        lock.settle()
+        yield lock
     finally:
-        # Unlinked while it is still held: who waits for this very file finds that it is no longer the folder's.
-        with contextlib.suppress(OSError):
-            file.unlink()
-        stream.close()
+        lock.release()
 
 
-def _acquire(file: Path) -> Any:
-    while True:
-        stream = file.open("a+", encoding="utf-8")
-        if not _lock(stream):
-            stream.seek(0)
-            owner = " ".join(stream.read(200).split()) or "another process"
-            stream.close()
-            raise OutputError(f"{file.parent} is in use by another run ({owner}); wait for it or give another folder")
-        with contextlib.suppress(FileNotFoundError):
-            if os.name == "nt" or os.path.samestat(os.fstat(stream.fileno()), file.stat()):
-                stream.truncate(0)
-                stream.write(f"process {os.getpid()} on {platform.node()}\n")
-                stream.flush()
-                return stream
-        stream.close()  # its owner took the file away meanwhile
+def _open(file: Path) -> Any:
+    """Open or make a lock file. A folder may come from a stranger: a link in it would have another file written to."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(file, flags, 0o644)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OutputError(f"{file} is no file; move it away and run again")
+    return open(handle, "r+", encoding="utf-8", errors="replace")  # noqa: PTH123 - there is no other way for a handle
 
 
-def _lock(stream: Any) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
+def _lock_files(folder: Path) -> list[Path]:
+    """The one in the folder, or where that is not there the one in its nearest parent that is; and those of runs that
+    began when fewer parents were there.
+    """
+    whole = _absolute(folder)
+    name = whole.name.encode()[:80].decode(errors="ignore")
+    name = f".{name}-{zlib.crc32(os.fsencode(whole)):08x}{LOCK_NAME}"
+    with output_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"output folder {folder} is a file; give a folder name")
+        first = whole / LOCK_NAME if folder.is_dir() else _absolute(existing(folder)) / name
+        return [first, *(file for parent in whole.parents if os.path.lexists(file := parent / name) and file != first)]
 
-            stream.seek(0)
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
 
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - links stay links

@@ -92,14 +92,13 @@ def file_behind(path: str | Path) -> Path:
     return split(path)[0]
 
 
-def is_same_file(file: Path, path: str | Path) -> bool:
-    """Whether a file is the one that a path names or names a part of."""
-    other = file_behind(path)
-    return _exists(file) and _exists(other) and file.samefile(other)
+def whole_path(path: str | Path, folder: Path | None = None) -> str:
+    """The same with a file that means the same everywhere; relative ones start at `folder`, see `split`.
 
-
-def whole_path(path: str | Path, folder: Path) -> str:
-    """The same with a file that means the same everywhere; relative ones start at `folder`."""
+    What is no local path stays as it is, for `named` to refuse.
+    """
+    if REMOTE.match(str(path)) and not split(path, folder)[1]:
+        return str(path)
     file, part = split(Path(path).expanduser() if str(path).startswith("~") else path, folder)
     ready = os.path.abspath(file)  # noqa: PTH100 - links stay links
     return f"{ready}:{part}" if part else ready

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from somareg.config import GcpMethod
 from somareg.errors import InputError, NoDataError
 from somareg.io.paths import named, whole_path
 from somareg.io.source import RasterSource, open_source
+from somareg.io.validity import differs
 from somareg.types import BoolArray, Grid, Header, Raster
 
 log = logging.getLogger("somareg.io")
@@ -29,19 +30,23 @@ def read_raster(
     *,
     role: str,
     nodata: float | None = None,
+    bands: Sequence[int] | None = None,
+    matched: Sequence[int] | None = None,
     max_pixels: float = 4e9,
     gcp_method: GcpMethod = "auto",
 ) -> Raster:
     """Read a local raster file whole.
 
-    The mask is True where every band is valid by the declared nodata value, the file's mask or its alpha band, and
-    finite; no value is ever guessed to be nodata. Alpha leaves the data bands, palettes become red, green and blue,
-    scale and offset tags are not applied, complex stays complex.
+    The mask is True where every band is valid as GDAL says (its mask band or alpha band, else the nodata value that
+    each band declares) and finite; no value is ever guessed to be nodata. Alpha leaves the data bands, palettes become
+    red, green and blue, scale and offset tags are not applied, complex stays complex.
 
     Args:
         path: file of one of `ALLOWED_DRIVERS`.
         role: "moving" or "reference", named in messages.
         nodata: overrides the declared nodata value.
+        bands: 1-based bands that somebody named; one of them that is flagged alpha is imagery all the same.
+        matched: 1-based bands of the file that must be valid for `mask` to be True; default all data bands.
         max_pixels: refuse more than this many values (width x height x bands).
         gcp_method: the curve through ground control points where no geotransform places the image.
 
@@ -54,20 +59,37 @@ def read_raster(
         InputError: smaller than 64 px a side or larger than `max_pixels`.
         NoDataError: no valid pixel.
     """
-    with open_source(path, role=role, nodata=nodata, expand_palette=True, gcp_method=gcp_method) as source:
+    with open_source(path, role=role, nodata=nodata, bands=bands, expand_palette=True, gcp_method=gcp_method) as source:
         check_side(source.name, source.grid.width, source.grid.height)
         check_size(source.name, (source.grid.width, source.grid.height, source.count), max_pixels)
-        data, band_mask = source.read()
-        mask: BoolArray = np.asarray(band_mask.all(axis=0))
-        notes = [*source.notes, *count_non_finite(data, source.name)]
-        check_any_valid(mask, source.name, source.nodata)
+        data, seen = source.read()
+        alpha = source.read(bands=source.alphas)[0] if source.alphas else None
+        check_any_valid(seen, source.name, source.nodata)
+        numbers = (1, 2, 3) if source.palette is not None else source.bands
+        mask, apart = _joined(seen, [numbers.index(band) for band in matched or numbers])
         facts = header_of(source, path, partial(read_raster, path, role=role))
         shared = {name: getattr(facts, name) for name in ("grid", "name", "path", "nodata", "descriptions", "tags")}
-        sha256, colours = file_sha256(path), facts.colorinterp
-        return Raster(data=data, mask=mask, **shared, colorinterp=colours, sha256=sha256, notes=tuple(notes))
+        per_band = {name: getattr(source, name) for name in ("scales", "offsets", "units")}
+        return Raster(
+            data=data,
+            mask=mask,
+            **shared,
+            colorinterp=facts.colorinterp,
+            sha256=file_sha256(path),
+            notes=(*source.notes, *count_non_finite(data, source.name)),
+            band_masks=apart,
+            alpha=alpha,
+            **(per_band if source.palette is None else {}),
+        )
 
 
-def header_of(source: RasterSource, path: str | Path, reader: Callable[[], Raster]) -> Header:
+def _joined(seen: BoolArray, chosen: Sequence[int]) -> tuple[BoolArray, BoolArray | None]:
+    """Where all chosen bands are valid, (H, W); and the masks (C, H, W) of all bands, None where they are one."""
+    mask: BoolArray = np.asarray(seen[list(chosen)].all(axis=0))
+    return mask, None if bool((seen == mask).all()) else seen
+
+
+def header_of(source: RasterSource, path: str | Path, reader: Callable[..., Raster]) -> Header:
     """What an open file tells of itself; no checksum is made.
 
     Args:
@@ -81,11 +103,11 @@ def header_of(source: RasterSource, path: str | Path, reader: Callable[[], Raste
         count=source.count,
         dtype=source.dtype,
         reader=reader,
-        path=Path(whole_path(path, Path())),
+        path=Path(whole_path(path)),
         nodata=source.nodata,
         descriptions=source.descriptions,
         tags=source.tags,
-        colorinterp=(*source.colorinterp, "alpha") if source.has_alpha else source.colorinterp,
+        colorinterp=source.all_colorinterp,
         notes=source.notes,
     )
 
@@ -99,6 +121,8 @@ def from_array(
 ) -> Raster:
     """Wrap an array that has no georeference.
 
+    Each band has its own invalid pixels, and the mask is True where all bands are valid.
+
     Args:
         array: (H, W) or (C, H, W), bool, integer, real or complex; a NumPy masked array brings its mask.
         mask: (H, W), True where valid; default everywhere.
@@ -107,21 +131,23 @@ def from_array(
 
     Raises:
         InputError: another shape or dtype, smaller than 64 px a side, or a mask that does not fit.
-        NoDataError: no valid pixel.
+        NoDataError: no valid pixel in any band.
     """
     name = f"{role} array"
     data = _as_bands(array, name)
-    valid = np.ones(data.shape[1:], bool) if mask is None else _as_mask(mask, data, name)
+    seen = np.ones(data.shape, bool)
+    if mask is not None:
+        seen &= _as_mask(mask, data, name)
     if isinstance(array, np.ma.MaskedArray):
-        hidden = np.ma.getmaskarray(array).reshape(data.shape)
-        valid &= ~hidden.any(axis=0)
+        seen &= ~np.ma.getmaskarray(array).reshape(data.shape)
     if data.dtype.kind in "fc":
-        valid &= np.isfinite(data).all(axis=0)
-    if nodata is not None and np.isfinite(nodata):
-        valid &= (data != nodata).all(axis=0)
-    check_any_valid(valid, name, nodata)
+        seen &= np.isfinite(data)
+    seen &= differs(data, nodata)
+    check_any_valid(seen, name, nodata)
+    valid, apart = _joined(seen, range(len(data)))
     notes = tuple(count_non_finite(data, name))
-    return Raster(data, valid, Grid(data.shape[2], data.shape[1]), name=name, nodata=nodata, notes=notes)
+    grid = Grid(data.shape[2], data.shape[1])
+    return Raster(data, valid, grid, name=name, nodata=nodata, notes=notes, band_masks=apart)
 
 
 def file_sha256(path: str | Path) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import InputError
+from somareg.errors import InputError, guarded
 from somareg.geometry import AffineTransform
 from somareg.geometry.lattice import pixel_centres
 from somareg.io.displacement import (
@@ -33,6 +33,7 @@ from somareg.io.displacement import (
     read_correction,
     read_estimate,
 )
+from somareg.io.folders import keep_inputs
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.writer import GeotiffSpec, write_geotiff_blocks
 from somareg.types import Estimate, Grid, Result
@@ -40,6 +41,7 @@ from somareg.types import Estimate, Grid, Result
 _ROWS = 512
 
 
+@guarded
 def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write an estimate as a shift raster on the reference grid, block by block.
 
@@ -66,6 +68,7 @@ def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: 
         field = estimate.displacement
         return _write(out, field.grid, tags, lambda block: field.array[:, block.y : block.y + block.height], overwrite)
     file = find_displacement(estimate)
+    keep_inputs((Path(out),), {"estimate": file})
     with open_source(file, role="displacement", tell=False) as source:
         check_format(source, file)
         kept = {key: value for key, value in source.tags.items() if key.startswith("SOMAREG_") and key != STEP_TAG}
@@ -94,6 +97,7 @@ def _write(
     return Path(out)
 
 
+@guarded
 def read_shifts(path: str | Path) -> Estimate:
     """Read the shift raster of any program as an estimate that `somareg.warp` applies.
 

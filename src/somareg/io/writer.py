@@ -14,19 +14,14 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from somareg.errors import OutputError
-from somareg.io.atomic import (
-    atomic_path,
-    check_free_space,
-    check_writable,
-    output_folder,
-    write_text,
-)
+from somareg.io.atomic import atomic_path, check_writable, output_folder, write_text
+from somareg.io.crs import parse_crs
+from somareg.io.folders import check_free_space
 from somareg.io.ground_control import gdal_points
 from somareg.io.source import Block, gdal_cause
 from somareg.types import IDENTITY, BoolArray, Grid
@@ -36,6 +31,7 @@ __all__ = [
     "GeotiffWriter",
     "atomic_path",
     "check_writable",
+    "opaque",
     "output_folder",
     "storable_dtype",
     "storable_nodata",
@@ -53,11 +49,10 @@ class GeotiffSpec:
     """Everything about a GeoTIFF except its pixels.
 
     Attributes:
-        grid, dtype, count: shape and place; `count` is without alpha.
+        grid, dtype, count: shape and place.
         nodata: declared nodata value.
-        has_mask: an internal mask follows (ignored with `nodata`).
-        has_alpha: an alpha band follows the data bands.
-        descriptions, colorinterp, scales, offsets, units, band_tags: one per data band, () for defaults.
+        has_mask: an internal mask follows, which says what is valid; `nodata` then only tells what is behind it.
+        descriptions, colorinterp, scales, offsets, units, band_tags: one per band, () for defaults.
         tags: dataset-level metadata.
         colormap: of a palette image.
         averaged_overviews: overviews may mix pixel values (not for classes).
@@ -68,7 +63,6 @@ class GeotiffSpec:
     count: int
     nodata: float | None = None
     has_mask: bool = False
-    has_alpha: bool = False
     descriptions: Sequence[str] = ()
     colorinterp: Sequence[str] = ()
     scales: Sequence[float] = ()
@@ -88,16 +82,12 @@ class GeotiffWriter:
         self._spec = spec
 
     def write(self, data: NDArray[Any], block: Block, mask: BoolArray | None = None) -> None:
-        """Write pixels (C, h, w) of a block; `mask` (h, w) goes to the alpha band or internal mask if there is one."""
+        """Write pixels (C, h, w) of a block; `mask` (h, w) goes to the internal mask if there is one."""
         spec, window = self._spec, Window(*block)
         self._dataset.write(data.astype(spec.dtype, copy=False), list(range(1, spec.count + 1)), window=window)
-        if mask is None:
-            mask = np.ones(data.shape[1:], bool)
-        if spec.has_alpha:
-            opaque = np.iinfo(spec.dtype).max if spec.dtype.kind in "iu" else 1
-            self._dataset.write((mask * opaque).astype(spec.dtype), spec.count + 1, window=window)
-        elif spec.has_mask:
-            self._dataset.write_mask(np.where(mask, 255, 0).astype(np.uint8), window=window)
+        if spec.has_mask:
+            shown = np.full(data.shape[1:], 255, np.uint8) if mask is None else np.where(mask, 255, 0).astype(np.uint8)
+            self._dataset.write_mask(shown, window=window)
 
 
 @contextmanager
@@ -117,7 +107,7 @@ def write_geotiff_blocks(
     """
     final = Path(path)
     with atomic_path(final, overwrite=overwrite) as whole:
-        size = spec.grid.width * spec.grid.height * (spec.count + spec.has_alpha) * spec.dtype.itemsize
+        size = spec.grid.width * spec.grid.height * spec.count * spec.dtype.itemsize
         check_free_space(final, size)
         tiled = whole.with_name(whole.name.replace(".part", "0.part")) if cog else whole
         try:
@@ -181,24 +171,26 @@ def write_geotiff(
         raise ValueError(f"data {data.shape} does not fit a grid of {grid.shape}")
     dtype = storable_dtype(data.dtype)
     declared = storable_nodata(nodata, dtype)
+    stored = data.astype(dtype, copy=False)
+    if mask is not None and declared is not None:
+        stored = np.where(mask, stored, np.asarray(declared).astype(dtype))
     has_alpha = len(colorinterp) == len(data) + 1 and colorinterp[-1] == "alpha"
+    if has_alpha:
+        shown = np.ones(grid.shape, bool) if mask is None else mask
+        stored = np.concatenate([stored, (shown * opaque(dtype)).astype(dtype)[None]])
     spec = GeotiffSpec(
         grid=grid,
         dtype=dtype,
-        count=len(data),
+        count=len(stored),
         nodata=declared,
-        has_alpha=has_alpha,
-        has_mask=mask is not None and declared is None and not mask.all(),
-        descriptions=descriptions,
-        colorinterp=colorinterp[: len(data)],
-        units=units,
+        has_mask=mask is not None and declared is None and not has_alpha and not mask.all(),
+        descriptions=(*descriptions, *([""] * bool(descriptions and has_alpha))),
+        colorinterp=colorinterp,
+        units=(*units, *([""] * bool(units and has_alpha))),
         tags=tags or {},
         band_tags=band_tags or (),
         averaged_overviews=averaged_overviews,
     )
-    stored = data.astype(dtype, copy=False)
-    if mask is not None and declared is not None:
-        stored = np.where(mask, stored, np.asarray(declared).astype(dtype))
     with write_geotiff_blocks(path, spec, cog=cog, overwrite=overwrite) as writer:
         rows = max(1, (1 << 24) // max(1, grid.width)) // _TILE * _TILE or _TILE
         for top in range(0, grid.height, rows):
@@ -206,6 +198,11 @@ def write_geotiff(
             part = slice(top, top + block.height)
             writer.write(stored[:, part], block, None if mask is None else mask[part])
     return Path(path)
+
+
+def opaque(dtype: np.dtype[Any]) -> float:
+    """What an alpha band of a dtype holds where nothing shines through."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
 
 
 def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -234,7 +231,7 @@ def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
         "driver": "GTiff",
         "width": spec.grid.width,
         "height": spec.grid.height,
-        "count": spec.count + spec.has_alpha,
+        "count": spec.count,
         "dtype": spec.dtype.name,
         "nodata": spec.nodata,
         "tiled": True,
@@ -246,7 +243,7 @@ def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
         "BIGTIFF": "IF_SAFER",
     }
     if spec.grid.crs is not None:
-        profile["crs"] = CRS.from_user_input(spec.grid.crs)
+        profile["crs"] = parse_crs(spec.grid.crs, "the CRS to write")
     if spec.grid.control is not None:
         profile["gcps"] = gdal_points(spec.grid.control.xy, spec.grid.control.map_xy)
     elif spec.grid.transform != IDENTITY:
@@ -266,14 +263,15 @@ def _cog_options(spec: GeotiffSpec) -> dict[str, Any]:
 
 
 def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
-    tags = {key: value for key, value in spec.tags.items() if key != "AREA_OR_POINT"}
+    # What is valid is told by nodata value, mask or alpha; the tag of GDAL that tells it, too, would go before them.
+    tags = {key: value for key, value in spec.tags.items() if key not in ("AREA_OR_POINT", "NODATA_VALUES")}
     dataset.update_tags(**tags)
     if spec.descriptions:
-        dataset.descriptions = (*(text or None for text in spec.descriptions), *([None] * spec.has_alpha))
+        dataset.descriptions = tuple(text or None for text in spec.descriptions)
     for name, default in (("scales", 1.0), ("offsets", 0.0), ("units", "")):
         values = tuple(getattr(spec, name))
         if values and any(value != default for value in values):
-            setattr(dataset, name, (*values, *([default] * spec.has_alpha)))
+            setattr(dataset, name, values)
     for index, own in enumerate(spec.band_tags, 1):
         if own:
             dataset.update_tags(index, **own)
@@ -282,7 +280,7 @@ def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
     if spec.colormap:
         dataset.write_colormap(1, dict(spec.colormap))
     else:
-        dataset.colorinterp = [ColorInterp[name] for name in [*known, *(["alpha"] * spec.has_alpha)]]
+        dataset.colorinterp = [ColorInterp[name] for name in known]
 
 
 def _check_complete(path: Path, spec: GeotiffSpec) -> None:

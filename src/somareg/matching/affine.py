@@ -11,6 +11,10 @@ from torch import Tensor
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 
+Shape = tuple[float, float]
+"""Aspect and shear of a map, see `departure`."""
+NO_SHAPE: Shape = (0.0, 0.0)
+
 MAX_CONDITION = 1e6
 MIN_AREA = 1e-6  # determinant below which a map counts as singular
 
@@ -45,10 +49,10 @@ class ShapePrior:
     """
 
     strength: float
-    known: tuple[float, float] = (0.0, 0.0)
+    known: Shape = NO_SHAPE
 
 
-def departure(transform: AffineTransform) -> tuple[float, float]:
+def departure(transform: AffineTransform) -> Shape:
     """How far a map is from the nearest similarity S: with `E = S^-1 A - 1`, (E_xx - E_yy, E_xy + E_yx).
 
     A map that mirrors is compared with similarities that mirror.

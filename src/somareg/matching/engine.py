@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
@@ -15,7 +16,7 @@ from somareg.errors import EstimationError
 from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, compose
-from somareg.matching.affine import to_transform
+from somareg.matching.affine import departure, to_transform
 from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.evidence import (
@@ -28,12 +29,16 @@ from somareg.matching.evidence import (
     split_half,
 )
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
+from somareg.matching.keypoints import KeypointCfg, keypoint_guesses
 from somareg.matching.matcher import Matcher
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
-from somareg.matching.refine import NEAR, SHAPE, StepCfg, refine_affine, rescale
-from somareg.matching.start import SearchCfg, find_start, reduction
+from somareg.matching.refine import NEAR, ShapeCfg, StepCfg, refine_affine, rescale
+from somareg.matching.runoff import RunOff, Start
+from somareg.matching.search import SearchCfg
+from somareg.matching.start import find_start, no_hints, reduction
+from somareg.matching.vote import Guess
 from somareg.matching.windows import WindowCfg
 from somareg.runtime.threads import helper
 from somareg.types import Progress
@@ -42,9 +47,9 @@ ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
 COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
 LEARNED_NEAR = (
-    StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=SHAPE),
-    StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.6, shape=SHAPE),
-    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=0.6, shape=SHAPE),
+    StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=ShapeCfg(gain=0.5)),
+    StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=2.0)),
+    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=3.3)),
 )
 
 
@@ -55,6 +60,7 @@ class EngineCfg:
     Attributes:
         features: orientation channels, for the weight-free engine and for the evidence.
         search: what is searched.
+        keypoints: guesses of a wide search.
         near, learned_near: refinement steps without and with a network.
         flow: local flow, None for none.
         windows: windows per step at most (about).
@@ -63,6 +69,7 @@ class EngineCfg:
 
     features: OrientationCfg = field(default_factory=OrientationCfg)
     search: SearchCfg = field(default_factory=SearchCfg)
+    keypoints: KeypointCfg = field(default_factory=KeypointCfg)
     near: tuple[StepCfg, ...] = NEAR
     learned_near: tuple[StepCfg, ...] = LEARNED_NEAR
     flow: FlowCfg | None = field(default_factory=FlowCfg)
@@ -87,6 +94,7 @@ class Alignment:
         forward_backward_px, split_half_px: see `somareg.types.Quality`.
         failure: why no transform could be estimated, "" otherwise; the affine is then the start.
         support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.9-1.4 by chance.
+        likelihood: the same for the affine, after the last step of its refinement (see `refine.Refined`).
     """
 
     affine: AffineTransform
@@ -97,6 +105,7 @@ class Alignment:
     split_half_px: float = math.inf
     failure: str = ""
     support: float = 0.0
+    likelihood: float = 0.0
 
 
 @torch.inference_mode()
@@ -130,23 +139,29 @@ def align(
             factors = _halvings(reduction(pair, cfg.search.fine_px, cfg.search.strip_px))
             reduced = [(factor, Matcher(pair.reduced(factor), features, reuse, later)) for factor in factors]
             matcher = Matcher(pair, features, reuse, later)
-            start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, beside.over)
+            contest, factor = (reduced[0][1], reduced[0][0]) if reduced else (matcher, 1)
+            run_off = RunOff(contest, factor, near, cfg.windows)
+            hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
+            start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, run_off, beside.over, hints)
             judge = matcher if network is None else Matcher(pair, channels, later=later)
             before = later(lambda: similarity(judge, starts[0]))
             progress("coarse affine", 0.3)
-            affine = _approach(start.affine, reduced, near, cfg.windows)
+            affine = _approach(start, reduced, near, cfg.windows)
         progress("affine", 0.5)
-        affine, matches = refine_affine(matcher, affine, (reduced and near[1:]) or near, cfg.windows)
+        refined = refine_affine(matcher, affine, (reduced and near[1:]) or near, cfg.windows, start.shape)
+        affine, matches = refined.affine, refined.matches
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
     progress("local flow and evidence", 0.65)
     with helper(device, cores) as beside:
         judged = beside.later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
-    found = replace(judged(), flow=flow, support=start.score)
+    found = replace(judged(), flow=flow, support=start.score, likelihood=refined.support)
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
     evidence, ties = gather(judge, compose(affine, flow.field), before())
+    if not evidence.is_beyond(found.evidence):  # the judge, which did not make the field, does not see it
+        return replace(found, flow=flow.without_field())
     return replace(found, evidence=evidence, ties=ties)
 
 
@@ -174,19 +189,19 @@ def examine(
 
 
 def _approach(
-    start: AffineTransform, reduced: list[tuple[int, Matcher]], steps: tuple[StepCfg, ...], limit: int
+    start: Start, reduced: list[tuple[int, Matcher]], steps: tuple[StepCfg, ...], limit: int
 ) -> AffineTransform:
     """The affine that reduced images lead to, from the smallest to the largest; all but the last step are for them.
 
     Args:
-        start: reference pixels -> moving pixels of the full images.
+        start: of the full images.
         reduced: reductions, and the pair at each.
         steps, limit: see `refine_affine`.
     """
-    affine = start
+    affine = start.affine
     for factor, smaller in reduced:
-        there, _ = refine_affine(smaller, rescale(affine, 1, factor), _roughly(steps[:-1] or steps), limit)
-        affine = rescale(there, factor, 1)
+        there = refine_affine(smaller, rescale(affine, 1, factor), _roughly(steps[:-1] or steps), limit, start.shape)
+        affine = rescale(there.affine, factor, 1)
     return affine
 
 
@@ -203,17 +218,16 @@ def _halvings(factor: int) -> list[int]:
     return steps
 
 
-def _likely_starts(
-    pair: Pair, starts: tuple[AffineTransform, ...], network: Soma | None
-) -> tuple[AffineTransform, ...]:
+def _likely_starts(pair: Pair, starts: tuple[AffineTransform, ...], network: Soma | None) -> tuple[Guess, ...]:
     """What is known before, and the global affine of the network's coarse matches where it has them."""
+    guesses = tuple(Guess(start, departure(start)) for start in starts)
     if network is None or network.glam.coarse is None:
-        return starts
+        return guesses
     small = pair.reduced(factor := reduction(pair, COARSE_MATCHING_PX))
     encoded_reference = network.encode(small.reference, small.reference_mask, small.modalities[0])
     encoded_moving = network.encode(small.moving, small.moving_mask, small.modalities[1])
     found = coarse_affine(network, encoded_reference, encoded_moving)
-    return starts if found is None else (rescale(found, factor, 1), *starts)
+    return guesses if found is None else (Guess(rescale(found, factor, 1)), *guesses)
 
 
 def coarse_affine(network: Soma, reference: Encoded, moving: Encoded) -> AffineTransform | None:

@@ -15,7 +15,7 @@ from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
 from somareg.matching.refine import NEAR, StepCfg, fit_windows, refine_affine
 from somareg.matching.warping import pixel_grid
-from somareg.matching.windows import WindowCfg, roomy, thinned
+from somareg.matching.windows import WindowCfg, overlap, roomy, thinned
 from somareg.types import Transform
 
 WINDOW = WindowCfg(size=28, margin=6, stride=10)
@@ -35,6 +35,7 @@ class Evidence:
         correlation_before: the same for the start (georeference or identity), nan when it shows too little.
         coverage: share of the reference's windows that could be read, 0-1.
         peak_offset_px: distance of the mean surface's peak from the estimate.
+        independent: windows counted once per place; `zscore` has a standard error of about 1 / sqrt(independent).
     """
 
     windows: int
@@ -45,6 +46,11 @@ class Evidence:
     correlation_before: float
     coverage: float
     peak_offset_px: float
+    independent: float = 0.0
+
+    def is_beyond(self, other: Evidence) -> bool:
+        """Whether the images agree better here by more than a standard error."""
+        return (self.zscore - other.zscore) * math.sqrt(self.independent) > 1.0
 
 
 NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, math.nan)
@@ -99,6 +105,7 @@ def gather(matcher: Matcher, estimate: Transform, before: float) -> tuple[Eviden
         correlation_before=before,
         coverage=len(z) / possible,
         peak_offset_px=float(distance.flatten()[peak]) * cell,
+        independent=len(z) / overlap(windows.centres, window.size),
     )
     return evidence, own
 
@@ -141,7 +148,7 @@ def forward_backward(swapped: Matcher, affine: AffineTransform, shape: tuple[int
         RMS disagreement in reference pixels, inf when there is no fit.
     """
     try:
-        backward, _ = refine_affine(swapped, affine.inverse, NEAR[-1:], 120)
+        backward = refine_affine(swapped, affine.inverse, NEAR[-1:], 120).affine
     except EstimationError:
         return math.inf
     return disagreement(affine, backward.inverse, shape)
@@ -163,7 +170,7 @@ def back_again(matcher: Matcher, affine: AffineTransform, step: StepCfg, limit: 
     windows = matcher.correlate_back(affine, step.window, step.stride)
     cell, extent = float(step.stride or matcher.finest), max(matcher.pair.shape) / 2
     try:
-        residual, _ = fit_windows(windows, cell, step, extent)
+        residual = fit_windows(windows, cell, step, extent).residual
     except EstimationError:
         return math.inf
     return disagreement(to_transform(residual), AffineTransform.identity(), matcher.pair.shape)

@@ -1,26 +1,28 @@
 """Local flow: what the affine cannot explain, as a Gaussian process over the windows' measurements.
 
 The displacement beyond the affine is a smooth random field with zero mean: close to good windows it follows them,
-far from any it returns to zero, and its variance says which is which. How large and how smooth the field is comes
-from the marginal likelihood of the measurements, with the noise of overlapping windows correlated as it is, so that a
-pair that is truly affine keeps (almost) no local displacement.
+far from any it returns to zero, and its variance says which is which. How large and how smooth the field is, and
+whether there is one, is weighed: the marginal likelihood of the measurements gives every size and smoothness a
+posterior probability, "no field" among them, and the estimate is the mean over all (Bayesian model averaging). The
+noise of overlapping windows is correlated as it was measured to be, so a pair that is truly affine keeps no local
+displacement.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.matching.affine import fade, solve
-from somareg.matching.gaussian_process import GaussianProcess, kernel, lattice, overlap_noise, profiled_likelihood
+from somareg.matching.gaussian_process import GaussianProcess, kernel, lattice, profiled_likelihood
 from somareg.matching.matcher import Matcher
-from somareg.matching.posterior import WindowMatches, read_windows, standardise
-from somareg.matching.windows import WindowCfg, WindowCorrelation, thinned
+from somareg.matching.posterior import WindowMatches, read_windows
+from somareg.matching.windows import WindowCfg, thinned
 from somareg.types import FloatArray
 
 
@@ -32,31 +34,29 @@ class FlowCfg:
         steps: window settings (feature cells) and prior width (cells) of each warp-correlate-fit step.
         lengths: candidate correlation lengths, in window sides.
         ratios: candidate field variances, relative to the noise variance of an average window.
+        none: probability that there is no field, before the windows are looked at.
+        least: posterior probability of a field below which there is none.
+        share: candidates of less posterior probability are left out of the mean.
         node_px: distance of the field's nodes, pixels (more on images wider than 96 nodes).
         limit: windows per step at most (about).
         first_limit: the same for the first step, which decides whether there is a field at all.
-        selection: windows used to choose size and smoothness (about).
-        evidence: gain in log likelihood that a field must bring over no field.
+        selection: windows used to weigh the candidates (about).
         robust_rounds: reweightings.
-        gain: rise of the correlation of held-out windows, in deviations of the background, that a field must bring.
         max_px: largest believable local displacement, pixels.
         follow: whether to look for a displacement; without, only the certainty is told.
     """
 
-    steps: tuple[tuple[WindowCfg, float], ...] = (
-        (WindowCfg(28, 8, 8), 3.0),
-        (WindowCfg(24, 5, 7), 2.0),
-        (WindowCfg(20, 4, 6), 1.5),
-    )
+    steps: tuple[tuple[WindowCfg, float], ...] = ((WindowCfg(28, 8, 8), 2.0), (WindowCfg(28, 8, 8), 2.0))
     lengths: tuple[float, ...] = (1.5, 3.0, 6.0)
-    ratios: tuple[float, ...] = (0.0, 0.05, 0.2, 0.8, 3.0, 12.0, 50.0)
+    ratios: tuple[float, ...] = (0.02, 0.05, 0.2, 0.8, 3.0, 12.0, 50.0)
+    none: float = 0.9
+    least: float = 0.2
+    share: float = 0.03
     node_px: float = 8.0
-    limit: int = 700
-    first_limit: int = 160
-    selection: int = 150
-    evidence: float = 0.0
+    limit: int = 400
+    first_limit: int = 200
+    selection: int = 200
     robust_rounds: int = 2
-    gain: float = 0.02
     max_px: float = 24.0
     follow: bool = True
 
@@ -80,96 +80,46 @@ class Flow:
     matches: WindowMatches
     factor: Tensor
 
-
-def _relative_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:
-    """`overlap_noise` up to a factor: an average window has about 1."""
-    return precision.mean() * overlap_noise(points, precision.clamp_min(1e-4 * float(precision.max())), side)
-
-
-def _choose(points: Tensor, values: Tensor, noise: Tensor, side: float, cfg: FlowCfg) -> tuple[float, float]:
-    """Correlation length (pixels) and variance ratio of largest marginal likelihood; ratio 0 unless clearly beaten."""
-    every = max(1, len(points) // cfg.selection)
-    points, values, noise = points[::every], values[::every], noise[::every, ::every]
-    scores: dict[tuple[float, float], float] = {}
-    for length in cfg.lengths:
-        correlation = kernel(points, points, length * side)
-        for ratio in cfg.ratios if not scores else cfg.ratios[1:]:
-            scores[length * side, ratio], _ = profiled_likelihood(ratio * correlation + noise, values, 1e-9)
-    none = next(iter(scores))
-    best = max(scores, key=lambda key: scores[key])
-    return best if scores[best] > scores[none] + cfg.evidence else none
+    def without_field(self) -> Flow:
+        """The same with no displacement."""
+        return replace(self, field=replace(self.field, array=np.zeros_like(self.field.array)))
 
 
-def _fit_process(
-    points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: FlowCfg
-) -> tuple[GaussianProcess, Tensor]:
-    """Gaussian process with windows that disagree with their neighbours fading out (Geman-McClure).
+@dataclass(frozen=True, eq=False)
+class _Belief:
+    """Processes that may have made the measurements, and how probable each is.
 
-    Args:
-        points, values: (N, 2) positions and displacements, pixels.
-        precision: (N,) relative precision of each.
-        side: window side, pixels.
-        cfg: candidates.
-
-    Returns:
-        The process and the robust factor (N,) of each window.
+    Attributes:
+        processes: those whose probability counts, most probable first; empty when there is surely no field.
+        probabilities: of each; what is missing to 1 is that of no field.
+        factor: (N,) robust factor of each measurement, 0-1.
+        still: the most probable process with a variance of 0, which knows how much the windows tell.
     """
-    factor = torch.ones_like(precision)
-    for _ in range(cfg.robust_rounds + 1):
-        noise = _relative_noise(points, precision * factor, side)
-        length, ratio = _choose(points, values, noise, side, cfg)
-        covariance = ratio * kernel(points, points, length) + noise
-        kappa = float((values * solve(covariance, values)).sum() / values.numel())
-        process = GaussianProcess(points, values, kappa * noise, length, ratio * kappa)
-        residual = (values - process.predict(points)).norm(dim=1)
-        scale = 2.0 * float(_weighted_median(residual, precision)) + 0.2
-        factor = fade(residual.square(), scale**2)
-    return process, factor
 
+    processes: tuple[GaussianProcess, ...]
+    probabilities: tuple[float, ...]
+    factor: Tensor
+    still: GaussianProcess
 
-def holdout_gain(windows: WindowCorrelation, matches: WindowMatches, cell: float, side: float, cfg: FlowCfg) -> float:
-    """Does a field fitted to some windows raise the correlation of windows that it never saw?
+    @property
+    def of_a_field(self) -> float:
+        """Posterior probability that there is any field."""
+        return sum(self.probabilities)
 
-    The windows are dealt to two halves in blocks; a field fitted to one half is tried on the windows of the other
-    that share no pixel with it.
+    def mean(self, where: Tensor) -> Tensor:
+        """Expected displacement (M, 2) at points (M, 2)."""
+        expected = torch.zeros_like(where)
+        for probability, process in zip(self.probabilities, self.processes, strict=True):
+            expected += probability * process.predict(where)
+        return expected
 
-    Returns:
-        Mean gain of the held-out windows, in deviations of the background; 0 when it cannot be told.
-    """
-    points = matches.points.double()
-    block = (points / (1.5 * side)).floor()
-    colour = (block.sum(1) % 2).bool()
-    z = standardise(windows.surfaces)
-    gains: list[Tensor] = []
-    for half in (colour, ~colour):
-        if int(half.sum()) < 6 or int((~half).sum()) < 3:
-            continue
-        process, _ = _fit_process(
-            points[half], matches.likely[half].double(), matches.precision[half].double(), side, cfg
-        )
-        apart = (points[~half][:, None] - points[half][None]).abs().amax(-1).amin(1)
-        unseen = torch.nonzero(~half)[:, 0][apart > 0.5 * side]
-        if len(unseen):
-            predicted = process.predict(points[unseen])
-            zero = torch.zeros_like(predicted)
-            gains.append(_height(z[unseen], predicted / cell) - _height(z[unseen], zero))
-    if not gains:
-        return 0.0
-    return float(torch.cat(gains).mean())
-
-
-def _height(surfaces: Tensor, cells: Tensor) -> Tensor:
-    """Bilinear value (N,) of each surface (N, n, n) at a displacement (N, 2) in cells."""
-    n = surfaces.shape[-1]
-    grid = (cells.to(surfaces) + n // 2 + 0.5) * 2 / n - 1
-    values = F.grid_sample(surfaces[:, None], grid[:, None, None], padding_mode="border", align_corners=False)
-    return values[:, 0, 0, 0]
-
-
-def _weighted_median(values: Tensor, weight: Tensor) -> Tensor:
-    order = values.argsort()
-    cumulative = weight[order].cumsum(0)
-    return values[order][torch.searchsorted(cumulative, cumulative[-1] / 2)]
+    def variance(self, where: Tensor) -> Tensor:
+        """Of that displacement, (M,) per axis: within the processes and between them."""
+        second = where.new_zeros(len(where))
+        for probability, process in zip(self.probabilities, self.processes, strict=True):
+            squared = process.predict(where).square().mean(-1)
+            second += probability * (process.uncertainty(where, process.variance) + squared)
+        return (second - self.mean(where).square().mean(-1)).clamp_min(0.0)
 
 
 def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Flow:
@@ -189,35 +139,104 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
     shape = field.array.shape[1:]
     cell = float(matcher.finest)
     cells = matcher.cells()
-    nothing = np.zeros(shape)
+    sigma = torch.zeros(len(where), dtype=torch.float64)
     for step, (window, width_cells) in enumerate(cfg.steps):
         window = thinned(window, cells, cfg.limit if step else cfg.first_limit)
         # Before there is a field, features that were warped by the affine serve.
         windows = matcher.correlate(compose(affine, field) if step else affine, window)
         if not len(windows.centres):  # the affine leads off the moving image
+            nothing = np.zeros(shape)
             none = read_windows(windows, cell, torch.zeros(0, 2), cell)
             return Flow(replace(field, array=np.zeros_like(field.array)), nothing, nothing, none, torch.zeros(0))
         matches = read_windows(windows, cell, torch.zeros(len(windows.centres), 2), width_cells * cell)
         side = min(window.size, *cells) * cell
         points = matches.points.double()
         total = matches.likely.double() + torch.from_numpy(field.displacement(points.numpy()))
-        process, factor = _fit_process(points, total, matches.precision.double(), side, cfg)
-        if step == 0 and not (
-            cfg.follow and process.variance and holdout_gain(windows, matches, cell, side, cfg) >= cfg.gain
-        ):
-            process = replace(process, variance=0.0)
+        belief = _weigh(points, total, matches.precision.double(), side, cfg)
+        if not cfg.follow or belief.of_a_field < cfg.least:
+            field = replace(field, array=np.zeros_like(field.array))
+            sigma = torch.zeros_like(sigma)
             break
-        values = process.predict(where).clamp(-cfg.max_px, cfg.max_px)
+        values = belief.mean(where).clamp(-cfg.max_px, cfg.max_px)
         field = replace(field, array=values.T.reshape(2, *shape).numpy())
-    removed = 1.0 - process.uncertainty(where, 1.0)
+        sigma = belief.variance(where).sqrt()
+    removed = 1.0 - belief.still.uncertainty(where, 1.0)
     certainty = (removed * _nearness(where, points, matches.precision, side)).reshape(shape)
-    sigma = process.uncertainty(where, process.variance).sqrt().reshape(shape)
     matches = replace(matches, displacement=total.float())
-    return Flow(field, certainty.numpy(), sigma.numpy(), matches, factor)
+    return Flow(field, certainty.numpy(), sigma.reshape(shape).numpy(), matches, belief.factor)
+
+
+def _weigh(points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: FlowCfg) -> _Belief:
+    """Posterior over the sizes and smoothnesses of a field, with windows that disagree with it fading out.
+
+    Args:
+        points, values: (N, 2) positions and displacements, pixels.
+        precision: (N,) relative precision of each.
+        side: window side, pixels.
+        cfg: candidates.
+    """
+    factor = torch.ones_like(precision)
+    for _ in range(cfg.robust_rounds + 1):
+        noise = _relative_noise(points, precision * factor, side)
+        belief = _average(points, values, noise, factor, side, cfg)
+        residual = (values - belief.mean(points)).norm(dim=1)
+        scale = 2.0 * float(_weighted_median(residual, precision)) + 0.2
+        factor = fade(residual.square(), scale**2)
+    return replace(belief, factor=factor)
+
+
+def _average(points: Tensor, values: Tensor, noise: Tensor, factor: Tensor, side: float, cfg: FlowCfg) -> _Belief:
+    """`_weigh` with given noise (N, N)."""
+    every = max(1, len(points) // cfg.selection)
+    some, theirs, their_noise = points[::every], values[::every], noise[::every, ::every]
+    without, _ = profiled_likelihood(their_noise, theirs, 1e-9)
+    candidates = [(length * side, ratio) for length in cfg.lengths for ratio in cfg.ratios]
+    if not math.isfinite(without):  # nothing can be told from these
+        return _Belief((), (), factor, GaussianProcess(points, values, noise, side, 0.0))
+    gains = [
+        profiled_likelihood(ratio * correlation + their_noise, theirs, 1e-9)[0] - without
+        for correlation in (kernel(some, some, length * side) for length in cfg.lengths)
+        for ratio in cfg.ratios
+    ]
+    prior = math.log((1 - cfg.none) / len(candidates))
+    probabilities = torch.softmax(torch.tensor([math.log(cfg.none), *(prior + gain for gain in gains)]), 0)[1:]
+    ranked = [int(i) for i in probabilities.argsort(descending=True)]
+    processes = [_process(points, values, noise, *candidates[ranked[0]])]
+    counted = [i for i in ranked if probabilities[i] >= cfg.share]
+    processes += [_process(points, values, noise, *candidates[i]) for i in counted[1:]]
+    still = replace(processes[0], variance=0.0)
+    return _Belief(tuple(processes[: len(counted)]), tuple(float(probabilities[i]) for i in counted), factor, still)
+
+
+def _process(points: Tensor, values: Tensor, noise: Tensor, length: float, ratio: float) -> GaussianProcess:
+    """The process of a correlation length and a relative variance, in the measurements' own scale."""
+    covariance = ratio * kernel(points, points, length) + noise
+    factor = float((values * solve(covariance, values)).sum() / values.numel())
+    return GaussianProcess(points, values, factor * noise, length, ratio * factor)
+
+
+def _relative_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:
+    """Covariance (N, N) of the windows' errors up to a factor: an average window has about 1.
+
+    Errors agree as far as windows overlap: measured on pairs whose truth is affine, their correlation falls in line
+    with the distance and is gone at 1.1 window sides, for every set and window.
+    """
+    deviation = precision.clamp_min(1e-4 * float(precision.max())).clamp_min(1e-12).rsqrt()
+    shared = (1.0 - (points[:, None] - points).abs() / (1.1 * side)).clamp_min(0.0).prod(-1)
+    covariance = deviation[:, None] * deviation * shared + 0.05 * torch.diag(deviation.square())
+    return precision.mean().clamp_min(1e-12) * covariance
+
+
+def _weighted_median(values: Tensor, weight: Tensor) -> Tensor:
+    order = values.argsort()
+    cumulative = weight[order].cumsum(0)
+    return values[order][torch.searchsorted(cumulative, cumulative[-1] / 2).clamp_max(len(values) - 1)]
 
 
 def _nearness(where: Tensor, points: Tensor, precision: Tensor, side: float) -> Tensor:
     """1 inside a window that says something, falling to 0 about a window's side beyond it, (M,)."""
     telling = precision > 0.05 * precision.max()
+    if not bool(telling.any()):
+        return where.new_zeros(len(where))
     distance = torch.cdist(where, points[telling]).amin(1)
     return torch.exp(-0.5 * ((distance - side / 2).clamp_min(0.0) / (side / 3)).square())

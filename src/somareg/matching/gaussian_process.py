@@ -57,9 +57,11 @@ def profiled_likelihood(covariance: Tensor, values: Tensor, floor: float) -> tup
         floor: smallest believable factor.
 
     Returns:
-        The log likelihood, and the factor.
+        The log likelihood (minus infinity for what is no covariance), and the factor.
     """
-    root = torch.linalg.cholesky(covariance)
+    root, failed = torch.linalg.cholesky_ex(covariance)
+    if int(failed) or not bool(torch.isfinite(values).all()):
+        return -math.inf, floor
     factor = max(float((values * torch.cholesky_solve(values, root)).sum() / values.numel()), floor)
     log_det = 2 * float(root.diagonal().log().sum())
     return -0.5 * values.numel() * math.log(factor) - log_det, factor

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from somareg.matching.windows import WindowCorrelation
+
+RIGHT = 0.4
+"""Share of the windows that are expected to see their true displacement."""
 
 FLOOR_PX2 = 0.1
 """Variance per axis that no window is free of, however sharp its peak; added when its standard error is told."""
@@ -158,3 +162,19 @@ def read_windows(windows: WindowCorrelation, cell: float, predicted: Tensor, sig
     stretch = (1 / (resolved * gain.clamp_min(1e-6))).clamp(1.0, 4.0)
     likely = predicted + stretch[:, None] * (mean - predicted)
     return WindowMatches(points, mean, spread, evidence, correlation, weight, likely, gain * windows.valid)
+
+
+def support_at(windows: WindowCorrelation, displacement: Tensor) -> Tensor:
+    """(N,) log of how much likelier each window's surface is with this displacement than without any.
+
+    A window is right with probability `RIGHT`, otherwise it says nothing: so none can veto.
+
+    Args:
+        windows: correlation surfaces.
+        displacement: (N, 2) cells (x, y); beyond the margin a window is taken to be wrong.
+    """
+    side = windows.surfaces.shape[-1]
+    probability = torch.softmax(log_likelihood(windows), dim=-1).view(-1, 1, side, side)
+    grid = (displacement.to(probability) + (side // 2 + 0.5)) * 2 / side - 1
+    there = F.grid_sample(probability, grid[:, None, None], padding_mode="zeros", align_corners=False)[:, 0, 0, 0]
+    return torch.log(1 - RIGHT + RIGHT * side**2 * there) * windows.valid

@@ -1,173 +1,192 @@
-"""Where to start when little is known: votes around what is expected, then around it turned and scaled, coarse to fine.
+"""Where to start when little is known: votes around what is expected, then around more and more, until one is clear.
 
-One vote covers a few degrees and percent and any shift. Larger ranges are covered by votes at low resolution, whose
-small windows bear more, around guesses 16 degrees and 18 % apart; around the best of them a finer one is voted on. What
-is expected comes first: if it has support, the other guesses are not looked at.
+One vote covers a few degrees and percent and any shift. It is taken around what is expected first. Below a clear
+support the search goes on: with aspect and shear as well, from keypoints, turned and scaled, and all around. Rotations
+and scales are voted on at low resolution, whose small windows bear more, around guesses 16 degrees and 18 % apart; a
+finer vote follows around the best of them. Where several maps were elected, a run-off decides (see `runoff`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from somareg.errors import EstimationError
 from somareg.features.encoder import MIN_SIDE
 from somareg.geometry import AffineTransform
+from somareg.matching.affine import Shape
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.refine import rescale
-from somareg.matching.vote import Elected, VoteCfg, vote
-from somareg.matching.windows import WindowCfg
+from somareg.matching.runoff import RunOff, Start
+from somareg.matching.search import SearchCfg, Turn
+from somareg.matching.vote import Elected, Guess, VoteCfg, vote
 from somareg.runtime.threads import Over, one_by_one
 
-
-@dataclass(frozen=True)
-class SearchCfg:
-    """What is searched.
-
-    Attributes:
-        rotation_deg: rotations from minus to plus this; 180 means all around.
-        rotation_step_deg: distance between neighbouring guesses.
-        scale: (smallest, largest) scale of the moving image against the reference.
-        scale_step: ratio between neighbouring guesses.
-        seen: turned guesses that show less than this share of what they show of the reference when not turned are not
-            looked at: a strip hardly meets another one across it.
-        radius: translation radius as a share of the reference's longer side.
-        keep: guesses of the low resolution that are looked at again, at most.
-        apart_px: those nearer to a better one, pixels of the low resolution, are not: its finer vote covers them.
-        share: nor are those with less than this share of the best one's support.
-        settled: support (see `vote.Elected`) by the finer resolution from which nothing else is tried.
-        doubtful: support by the low resolution without which what is expected waits for the other guesses, and by the
-            finer one up to which wide votes there are asked as well, around what is expected and what was found.
-        coarse_px, fine_px: longer side of the image at the two resolutions.
-        strip_px: longer side up to which a strip is reduced at both, as far as its shorter one bears.
-        coarse: votes at the low one.
-        close, close_px: votes at the finer one around what they found, which is right within so many pixels there.
-        fine: wide ones.
-    """
-
-    rotation_deg: float = 22.0
-    rotation_step_deg: float = 16.0
-    scale: tuple[float, float] = (0.78, 1.28)
-    scale_step: float = 1.185
-    seen: float = 0.25
-    radius: float = 0.14
-    keep: int = 3
-    apart_px: float = 6.0
-    share: float = 0.7
-    settled: float = 2.0
-    doubtful: float = 1.3
-    coarse_px: float = 80.0
-    fine_px: float = 140.0
-    strip_px: float = 512.0
-    coarse: VoteCfg = field(default_factory=lambda: VoteCfg(WindowCfg(14, 4, 4), 8.0, 0.085, 1.5))
-    close: VoteCfg = field(default_factory=lambda: VoteCfg(rotation_deg=2.5, scale=0.025))
-    close_px: float = 5.0
-    fine: VoteCfg = field(default_factory=VoteCfg)
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether one fine vote does not cover what is searched."""
-        (low, high), reach = self.scale, self.fine.scale
-        return self.rotation_deg > self.fine.rotation_deg or low < 1 - reach or high > 1 + reach
-
-    def hypotheses(self) -> list[tuple[float, float]]:
-        """(rotation in degrees, scale) of every guess, the identity among them."""
-        spared = self.coarse.rotation_deg  # what a vote covers by itself
-        turns = math.ceil(max(0.0, self.rotation_deg - spared) / self.rotation_step_deg)
-        rotations = [i * self.rotation_step_deg for i in range(-turns, turns + 1)]
-        if self.rotation_deg >= 180:
-            count = math.ceil(360 / self.rotation_step_deg)
-            rotations = [i * 360 / count for i in range(count)]
-        step, spared = math.log(self.scale_step), self.coarse.scale
-        below = math.ceil(max(0.0, -math.log(self.scale[0]) - spared) / step)
-        above = math.ceil(max(0.0, math.log(self.scale[1]) - spared) / step)
-        scales = [math.exp(i * step) for i in range(-below, above + 1)]
-        return [(rotation, scale) for rotation in rotations for scale in scales]
+Hints = Callable[[], tuple[Guess, ...]]
 
 
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Where the refinement begins.
-
-    Attributes:
-        affine: reference pixels -> moving pixels of the full images.
-        score: support by the windows, see `vote.Elected`.
-    """
-
-    affine: AffineTransform
-    score: float
+def no_hints() -> tuple[Guess, ...]:
+    """Of somebody who has none."""
+    return ()
 
 
-def find_start(full: Matcher, starts: tuple[AffineTransform, ...], cfg: SearchCfg, over: Over = one_by_one) -> Start:
-    """The similarity that the windows support most.
+def find_start(
+    full: Matcher,
+    starts: tuple[Guess, ...],
+    cfg: SearchCfg,
+    run_off: RunOff,
+    over: Over = one_by_one,
+    hints: Hints = no_hints,
+) -> Start:
+    """The map that the windows support most.
 
     Args:
         full: matcher of the two images as they are.
-        starts: what is expected (reference pixels -> moving pixels), at least one.
+        starts: what is expected, at least one.
         cfg: what is searched.
+        run_off: decides where several are elected.
         over: applies the votes to the guesses.
+        hints: guesses from elsewhere, right within a few pixels; asked for only while nothing is clear.
 
     Raises:
         EstimationError: no window could be matched anywhere.
     """
-    factor = reduction(full.pair, cfg.fine_px, cfg.strip_px)
-    matcher = full.reduced(factor)
-    guesses = [rescale(start, 1, factor) for start in starts]
-    found: list[Elected] = []
-    if cfg.is_wide:
-        found, likely = _search(full, matcher, factor, starts, cfg, over)
-        guesses += likely
-    if not found or best_score(found) < cfg.doubtful:
-        found += vote(matcher, guesses, cfg.radius * max(matcher.pair.shape), cfg.fine, over)
-    if not found:
-        raise EstimationError("no window could be matched: the images hold too little that is valid and not flat")
-    best = max(found, key=lambda elected: elected.score)
-    return Start(rescale(best.transform, factor, 1), best.score)
-
-
-def _search(
-    full: Matcher, matcher: Matcher, factor: int, starts: tuple[AffineTransform, ...], cfg: SearchCfg, over: Over
-) -> tuple[list[Elected], list[AffineTransform]]:
-    """Votes at low resolution, then at the finer one around the best of them: what is expected first, then all.
-
-    Args:
-        full: matcher of the two images as they are.
-        matcher: that at the finer resolution.
-        factor: the reduction there.
-        starts, cfg, over: see `find_start`.
-
-    Returns:
-        What was elected at the finer resolution, and what the low one led to, both in the finer one's pixels.
-    """
-    coarse = reduction(full.pair, cfg.coarse_px, cfg.strip_px)
-    small = full.reduced(coarse)
-    shape = small.pair.shape
-    low: list[Elected] = []
-    high: list[Elected] = []
-    likely: list[AffineTransform] = []
-    first, *others = sorted(cfg.hypotheses(), key=lambda one: one != (0.0, 1.0))
-    for turns, enough in (([first], cfg.doubtful), (others, 0.0)):
-        guesses = [
-            guess for start in starts for guess in around(rescale(start, 1, coarse), turns, small.pair, cfg.seen)
-        ]
-        low += vote(small, guesses, cfg.radius * max(shape), cfg.coarse, over)
-        if best_score(low) < enough:
+    search = _Search(full, starts, cfg, over, hints)
+    best: Start | None = None
+    for _ in search.rounds():
+        favourite = search.favourite()
+        if favourite is not None and best is None and favourite.score >= cfg.enough:
+            return Start(favourite.transform, favourite.shape, favourite.score)
+        if favourite is None and not search.challengers:
             continue
-        new = [guess for guess in distinct(low, shape, cfg) if guess not in likely]
-        likely += new
-        closer = [rescale(guess, coarse, factor) for guess in new]
-        high += vote(matcher, closer, cfg.close_px * coarse / factor, cfg.close, over)
-        if best_score(high) >= cfg.settled:
+        best = run_off([favourite] if favourite else [], search.challengers)
+        if run_off.is_clear(best):
             break
-    return high, [rescale(guess, coarse, factor) for guess in likely]
+    if best is None:
+        raise EstimationError("no window could be matched: the images hold too little that is valid and not flat")
+    return best
 
 
-def around(
-    expected: AffineTransform, turns: list[tuple[float, float]], pair: Pair, share: float
-) -> list[AffineTransform]:
+@dataclass
+class _Search:
+    """A search under way, round by round.
+
+    Attributes:
+        full, starts, cfg, over, hints: see `find_start`.
+        favourites: elected among similarities at the finer resolution, whose supports can be compared.
+        challengers: elected by other votes; both in pixels of the full images.
+        low: elected at the low resolution, in its pixels.
+    """
+
+    full: Matcher
+    starts: tuple[Guess, ...]
+    cfg: SearchCfg
+    over: Over
+    hints: Hints
+    favourites: list[Elected] = field(default_factory=list)
+    challengers: list[Elected] = field(default_factory=list)
+    low: list[Elected] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        pair, cfg = self.full.pair, self.cfg
+        self.fine_factor = reduction(pair, cfg.fine_px, cfg.strip_px)
+        self.low_factor = reduction(pair, cfg.coarse_px, cfg.strip_px)
+        self.fine = self.full.reduced(self.fine_factor)
+        self.small = self.full.reduced(self.low_factor) if cfg.is_wide else self.fine
+        self.followed: list[Elected] = []
+
+    def rounds(self) -> Iterator[None]:
+        """Each adds to `favourites` and `challengers`."""
+        cfg = self.cfg
+        first, *others = cfg.turns()
+        if not cfg.is_wide:
+            self.favourites += self._vote(self.starts, cfg.fine)
+            yield
+        elif best_score(self._turn([first])) >= cfg.doubtful:
+            self._follow()
+            yield
+        steps: list[Callable[[], None]] = [self._bend, self._take_hints] if cfg.hints_first else [self._bend]
+        if cfg.is_wide:
+            steps += [lambda: self._look_around(others), self._bend_low]
+        if not cfg.hints_first:
+            steps.append(self._take_hints)
+        if cfg.is_wide and cfg.widens:
+            steps.append(lambda: self._look_around(cfg.turns_beyond()))
+        for step in steps:
+            step()
+            yield
+
+    def favourite(self) -> Elected | None:
+        """The one of largest support."""
+        return max(self.favourites, key=lambda one: one.score, default=None)
+
+    def _bend(self) -> None:
+        """Aspect and shear around what is expected."""
+        if self.cfg.fine_bent:
+            self.challengers += self._vote(self.starts, self.cfg.fine_bent)
+
+    def _take_hints(self) -> None:
+        """Guesses from elsewhere."""
+        if guesses := self.hints():
+            self.challengers += self._vote(guesses, self.cfg.close, self.cfg.close_px)
+
+    def _look_around(self, turns: list[Turn]) -> None:
+        """What is expected, turned and scaled, at low resolution; then wide votes where none has support."""
+        before = len(self.followed)
+        self._turn(turns)
+        self._follow()
+        if best_score(self.favourites) < self.cfg.doubtful:
+            likely = [reduced_guess(one, self.low_factor, 1) for one in self.followed[before:]]
+            self.favourites += self._vote((*self.starts, *likely), self.cfg.fine)
+
+    def _bend_low(self) -> None:
+        """Aspect and shear around what is expected at low resolution, whose windows bear more of them."""
+        if self.cfg.coarse_bent:
+            self.challengers += self._closer(self._low_vote(self._expected(), self.cfg.coarse_bent))
+
+    def _turn(self, turns: list[Turn]) -> list[Elected]:
+        """Votes at low resolution around what is expected, turned."""
+        guesses = [one for start in self._expected() for one in around(start, turns, self.small.pair, self.cfg.seen)]
+        elected = self._low_vote(guesses, self.cfg.coarse)
+        self.low += elected
+        return elected
+
+    def _follow(self) -> None:
+        """Finer votes around the best of the low resolution that were not looked at before."""
+        best = distinct(self.low, self.small.pair.shape, self.cfg)
+        new = [one for one in best if one not in self.followed]
+        self.followed += new
+        self.favourites += self._closer(new)
+
+    def _expected(self) -> list[Guess]:
+        return [reduced_guess(start, 1, self.low_factor) for start in self.starts]
+
+    def _low_vote(self, guesses: list[Guess], votes: VoteCfg) -> list[Elected]:
+        return vote(self.small, guesses, self.cfg.radius * max(self.small.pair.shape), votes, self.over)
+
+    def _closer(self, elected: list[Elected]) -> list[Elected]:
+        """Votes at the finer resolution around what the low one led to."""
+        guesses = [reduced_guess(one, self.low_factor, 1) for one in elected]
+        return self._vote(guesses, self.cfg.close, self.cfg.close_px * self.low_factor / self.fine_factor)
+
+    def _vote(self, guesses: Sequence[Guess], votes: VoteCfg, radius_px: float | None = None) -> list[Elected]:
+        """Votes at the finer resolution around guesses of the full images; `radius_px` is that one's."""
+        radius = self.cfg.radius * max(self.fine.pair.shape) if radius_px is None else radius_px
+        factor = self.fine_factor
+        elected = vote(self.fine, [reduced_guess(one, 1, factor) for one in guesses], radius, votes, self.over)
+        return [replace(one, transform=rescale(one.transform, factor, 1)) for one in elected]
+
+
+def reduced_guess(guess: Guess, old: int, new: int) -> Guess:
+    """A guess between images reduced by `old` as one between images reduced by `new`."""
+    return Guess(rescale(guess.transform, old, new), guess.shape)
+
+
+def around(expected: Guess, turns: list[Turn], pair: Pair, share: float) -> list[Guess]:
     """What is expected, scaled and turned about the reference's centre, but for turns that show hardly any of it.
 
     Args:
@@ -178,10 +197,22 @@ def around(
     """
     centre = ((pair.shape[1] - 1) / 2, (pair.shape[0] - 1) / 2)
 
-    def guess(turn: float, scale: float) -> AffineTransform:
-        return expected.after(AffineTransform.from_parameters(rotation_deg=turn, scale=scale, centre=centre))
+    def turned(turn: float, scale: float) -> AffineTransform:
+        own = AffineTransform.from_parameters(rotation_deg=turn, scale=scale, centre=centre)
+        return expected.transform.after(own)
 
-    return [guess(*one) for one in turns if seen(guess(*one), pair) >= share * seen(guess(0.0, one[1]), pair)]
+    return [
+        Guess(turned(*turn), turned_shape(expected.shape, turn[0]))
+        for turn in turns
+        if seen(turned(*turn), pair) >= share * seen(turned(0.0, turn[1]), pair)
+    ]
+
+
+def turned_shape(shape: Shape, rotation_deg: float) -> Shape:
+    """The departure from a similarity of a map that is applied after a rotation of the reference."""
+    (aspect, shear), twice = shape, math.radians(2 * rotation_deg)
+    cos, sin = math.cos(twice), math.sin(twice)
+    return aspect * cos + shear * sin, shear * cos - aspect * sin
 
 
 def seen(transform: AffineTransform, pair: Pair) -> float:
@@ -215,7 +246,7 @@ def reduction(pair: Pair, side_px: float, strip_px: float = math.inf) -> int:
     return factor
 
 
-def distinct(elected: list[Elected], shape: tuple[int, int], cfg: SearchCfg) -> list[AffineTransform]:
+def distinct(elected: list[Elected], shape: tuple[int, int], cfg: SearchCfg) -> list[Elected]:
     """The best that lead to different places: neighbouring guesses often find the same.
 
     Args:
@@ -224,12 +255,12 @@ def distinct(elected: list[Elected], shape: tuple[int, int], cfg: SearchCfg) -> 
         cfg: how many, how far apart, how good.
     """
     corners = np.array([(x, y) for x in (0.0, shape[1] - 1.0) for y in (0.0, shape[0] - 1.0)])
-    kept: list[AffineTransform] = []
+    kept: list[Elected] = []
     ranked = sorted(elected, key=lambda one: -one.score)
     for one in ranked:
         if len(kept) == cfg.keep or one.score < cfg.share * ranked[0].score:
             break
         there = one.transform(corners)
-        if all(np.abs(there - better(corners)).max() >= cfg.apart_px for better in kept):
-            kept.append(one.transform)
+        if all(np.abs(there - better.transform(corners)).max() >= cfg.apart_px for better in kept):
+            kept.append(one)
     return kept

@@ -11,19 +11,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform
+from somareg.matching.affine import NO_SHAPE, Shape
 from somareg.matching.matcher import Matcher
-from somareg.matching.posterior import log_likelihood
+from somareg.matching.posterior import RIGHT, log_likelihood
 from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinned
 from somareg.runtime.threads import Over, one_by_one
 
 TOGETHER = 5  # guesses whose features are computed together
 CHUNK = 4_000_000  # votes that are counted together (16 MB)
 WORK = 60_000_000  # votes that are counted one by one, not in blocks (a second or two)
+BENT_WORK = 6_000_000  # the same where aspect and shear are voted on as well
 
 
 @dataclass(frozen=True)
@@ -32,43 +35,66 @@ class VoteCfg:
 
     Attributes:
         window: windows, in cells; their margin grows to what is searched.
-        rotation_deg, scale: the similarity lies within +-this rotation and exp(+-this) scale of the guess. Windows stay
-            as they are, so this is bounded by what they bear: their corners should move by no more than a cell and a
-            half (0.06 for windows of 28 cells).
+        rotation_deg, scale: the map lies within +-this rotation and exp(+-this) scale of the guess. Windows stay as
+            they are, so this is bounded by what they bear: their corners should move by no more than a cell and a half
+            (0.06 for windows of 28 cells).
+        aspect: x is stretched against y by exp(+-this); 0 for similarities only.
+        shear: the axes lean by +-half of this each; 0 for similarities only.
         step_px: the hypotheses are so dense that the image's corners move by no more than this between them.
-        right: share of the windows that are expected to see their true displacement.
         windows: at most (about).
     """
 
     window: WindowCfg = field(default_factory=lambda: WindowCfg(size=28, margin=4, stride=8))
     rotation_deg: float = 5.0
     scale: float = 0.05
+    aspect: float = 0.0
+    shear: float = 0.0
     step_px: float = 3.0
-    right: float = 0.4
     windows: int = 64
+
+    @property
+    def reaches(self) -> tuple[float, ...]:
+        """Of rotation (radians), log scale, half of the log aspect and half of the shear: what moves a corner."""
+        return math.radians(self.rotation_deg), self.scale, self.aspect / 2, self.shear / 2
+
+    @property
+    def is_bent(self) -> bool:
+        """Whether more than similarities are voted on."""
+        return self.aspect > 0 or self.shear > 0
 
 
 @dataclass(frozen=True, eq=False)
-class Elected:
-    """A similarity and its support.
+class Guess:
+    """Where a vote looks.
 
     Attributes:
         transform: reference pixels -> moving pixels.
-        score: log-likelihood per window against windows that match anywhere; 0 for no support at all.
+        shape: departure from a similarity that is expected of the whole map, see `affine.departure`.
     """
 
     transform: AffineTransform
-    score: float
+    shape: Shape = NO_SHAPE
+
+
+@dataclass(frozen=True, eq=False)
+class Elected(Guess):
+    """The map around a guess that the windows support most.
+
+    Attributes:
+        score: log-likelihood per window against windows that match anywhere; 0 for no support at all.
+    """
+
+    score: float = 0.0
 
 
 def vote(
     matcher: Matcher,
-    guesses: Sequence[AffineTransform],
+    guesses: Sequence[Guess],
     radius_px: float,
     cfg: VoteCfg,
     over: Over = one_by_one,
 ) -> list[Elected]:
-    """The similarity around each guess that the windows support most; guesses that show no window are left out.
+    """The map around each guess that the windows support most; guesses that show no window are left out.
 
     Args:
         matcher: the pair at one resolution.
@@ -79,16 +105,17 @@ def vote(
     """
     cell = float(matcher.finest)
     shape = matcher.cells()
-    reach = max(shape) / 2 * math.hypot(math.radians(cfg.rotation_deg), cfg.scale)
+    reach = max(shape) / 2 * math.hypot(*cfg.reaches)
     base = thinned(roomy(cfg.window, shape), shape, cfg.windows)
     window = WindowCfg(base.size, math.ceil(radius_px / cell + reach), base.stride, min_seen=0.3)
 
-    def vote_of(group: Sequence[AffineTransform]) -> list[Elected]:
+    def vote_of(group: Sequence[Guess]) -> list[Elected]:
         elected = []
-        for guess, found in zip(group, matcher.correlate_all(group, window), strict=True):
-            if len(found.surfaces):
-                residual, score = elect(found, cell, shape, radius_px, cfg)
-                elected.append(Elected(guess.after(residual), score))
+        correlations = matcher.correlate_all([guess.transform for guess in group], window)
+        for guess, windows in zip(group, correlations, strict=True):
+            if len(windows.surfaces):
+                residual, score = elect(windows, cell, shape, radius_px, cfg)
+                elected.append(Elected(guess.transform.after(residual), guess.shape, score))
         return elected
 
     size = min(TOGETHER, max(1, math.ceil(len(guesses) / 2)))  # at least two groups, for two threads
@@ -99,10 +126,10 @@ def vote(
 def elect(
     windows: WindowCorrelation, cell: float, shape: tuple[int, int], radius_px: float, cfg: VoteCfg
 ) -> tuple[AffineTransform, float]:
-    """The best of all combinations of rotation, scale and shift.
+    """The best of all combinations of rotation, scale and shift, and of aspect and shear where they are asked for.
 
-    A long strip or a wide radius has too many: they are counted in blocks of cells first, and in smaller and smaller
-    ones around the best of these.
+    Where there are too many combinations (a long strip, a wide radius, aspect and shear) they are counted in blocks of
+    cells first, and in smaller and smaller ones around the best of these.
 
     Args:
         windows: correlation surfaces.
@@ -112,30 +139,26 @@ def elect(
         cfg: settings.
 
     Returns:
-        Residual similarity, reference pixels -> reference pixels, and its score.
+        Residual map, reference pixels -> reference pixels, and its score.
     """
     arm = max(shape) * cell / 2
     middle = torch.tensor([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
     away = windows.centres.to(middle) - middle
-    turn, growth, shift, score = 0.0, 0.0, torch.zeros(2), 0.0
-    turn_reach, growth_reach, radius = math.radians(cfg.rotation_deg), cfg.scale, math.ceil(radius_px / cell)
-    block = _block(len(away), turn_reach, growth_reach, radius, arm, cfg.step_px)
-    for size in range(block, 0, -2):
+    shift, best, score = torch.zeros(2), torch.zeros(4), 0.0
+    reaches, radius = cfg.reaches, math.ceil(radius_px / cell)
+    work, kept = (BENT_WORK, 0.6) if cfg.is_bent else (WORK, 1.0)
+    for size in range(_block(len(away), reaches, radius, arm, cfg.step_px, work), 0, -2):
         step = cfg.step_px * size
-        turns, growths = _steps(turn_reach, arm, step), _steps(growth_reach, arm, step)
-        pairs = torch.cartesian_prod(torch.tensor(turns) + turn, torch.tensor(growths) + growth)
-        offsets = (_displacement(pairs, away) + shift) / size
-        which, place, score = _most(ballots(windows, cfg.right, size), offsets, math.ceil(radius / size))
-        turn, growth = pairs[which].tolist()
-        shift = shift + place * size
-        turn_reach, growth_reach, radius = step / arm, step / arm, size
-    similarity = AffineTransform.from_parameters(
-        rotation_deg=math.degrees(turn),
-        scale=math.exp(growth),
-        shift=(shift * cell).tolist(),
-        centre=(middle * cell + (cell - 1) / 2).tolist(),
-    )
-    return similarity, score / len(away)
+        axes = [torch.tensor(_steps(reach, arm, step)) + at for reach, at in zip(reaches, best.tolist(), strict=True)]
+        hypotheses = torch.cartesian_prod(*axes)
+        offsets = (_displacement(hypotheses, away) + shift) / size
+        which, place, score = _most(ballots(windows, RIGHT, size), offsets, math.ceil(radius / size))
+        best, shift = hypotheses[which], shift + place * size
+        reaches, radius = tuple(min(reach, kept * step / arm) for reach in reaches), size
+    linear = _linear(best[None])[0].double().numpy()
+    centre = (middle * cell + (cell - 1) / 2).double().numpy()
+    moved = centre + (shift * cell).double().numpy() - linear @ centre
+    return AffineTransform(np.column_stack([linear, moved])), score / len(away)
 
 
 def ballots(windows: WindowCorrelation, right: float, block: int = 1) -> Tensor:
@@ -152,22 +175,35 @@ def ballots(windows: WindowCorrelation, right: float, block: int = 1) -> Tensor:
     return torch.log1p(right / (1 - right) * side**2 * probability)[:, 0] * windows.valid[:, None, None]
 
 
-def _block(windows: int, turn: float, growth: float, radius: int, arm_px: float, step_px: float) -> int:
-    """The smallest odd size of blocks with which no more than `WORK` votes are counted."""
+def _block(windows: int, reaches: Sequence[float], radius: int, arm_px: float, step_px: float, work: float) -> int:
+    """The smallest odd size of blocks with which no more than `work` votes are counted."""
     block = 1
     while True:
-        step = step_px * block
-        hypotheses = len(_steps(turn, arm_px, step)) * len(_steps(growth, arm_px, step))
-        if hypotheses * windows * (2 * math.ceil(radius / block) + 1) ** 2 <= WORK or block >= radius:
+        hypotheses = math.prod(len(_steps(reach, arm_px, step_px * block)) for reach in reaches)
+        if hypotheses * windows * (2 * math.ceil(radius / block) + 1) ** 2 <= work or block >= radius:
             return block
         block += 2
 
 
-def _displacement(pairs: Tensor, away: Tensor) -> Tensor:
-    """(A - I) x for every similarity (H, 2), (rotation, logarithm of the scale), and window (N, 2): (H, N, 2)."""
-    turn, size = pairs[:, :1], pairs[:, 1:].exp()
-    cos, sin = size * turn.cos() - 1, size * turn.sin()
-    return torch.stack([cos * away[:, 0] - sin * away[:, 1], sin * away[:, 0] + cos * away[:, 1]], dim=-1)
+def _linear(hypotheses: Tensor) -> Tensor:
+    """(H, 2, 2) maps of (H, 4) rotations, log scales, halves of the log aspect and halves of the shear.
+
+    Aspect and shear are the symmetric part of area 1: the exponential of ((aspect, shear), (shear, -aspect)).
+    """
+    turn, growth, aspect, shear = hypotheses.unbind(-1)
+    bent = torch.hypot(aspect, shear)
+    even, odd = torch.cosh(bent), torch.sinh(bent) / bent.clamp_min(1e-12)
+    rows = [even + odd * aspect, odd * shear, odd * shear, even - odd * aspect]
+    shape = torch.stack(rows, dim=-1).view(-1, 2, 2)
+    cos, sin = turn.cos(), turn.sin()
+    rotation = torch.stack([cos, -sin, sin, cos], dim=-1).view(-1, 2, 2)
+    return growth.exp()[:, None, None] * (rotation @ shape)
+
+
+def _displacement(hypotheses: Tensor, away: Tensor) -> Tensor:
+    """(A - I) x for every hypothesis (H, 4), see `_linear`, and window (N, 2): (H, N, 2)."""
+    change = _linear(hypotheses) - torch.eye(2)
+    return torch.einsum("hij,nj->hni", change, away)
 
 
 def _most(votes: Tensor, offsets: Tensor, radius: int) -> tuple[int, Tensor, float]:
@@ -204,5 +240,7 @@ def _count(votes: Tensor, offsets: Tensor, radius: int) -> Tensor:
 
 def _steps(reach: float, arm_px: float, step_px: float) -> list[float]:
     """From -reach to reach so densely that what lies `arm_px` away moves by `step_px` at most from one to the next."""
+    if reach == 0:
+        return [0.0]
     count = max(1, math.ceil(reach * arm_px / step_px))
     return [reach * i / count for i in range(-count, count + 1)]

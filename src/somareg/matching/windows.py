@@ -82,6 +82,17 @@ def roomy(window: WindowCfg, shape: tuple[int, int]) -> WindowCfg:
     return replace(window, size=size, stride=min(window.stride, max(1, min(shape) - size)))
 
 
+def overlap(centres: Tensor, side: float) -> float:
+    """How many windows of this side show a place, in the mean: they are no independent witnesses.
+
+    Args:
+        centres: (N, 2), N > 0.
+        side: in the same unit.
+    """
+    spread = centres.amax(0) - centres.amin(0) + side
+    return max(1.0, len(centres) * side**2 / float(spread.prod()))
+
+
 def coverage(valid: Tensor, grid: WindowGrid) -> Tensor:
     """(B, N) share of each window's cells that are valid; `valid` is (B, 1, h, w)."""
     return grid.sums(valid[:, 0].float()) / (grid.size[0] * grid.size[1])

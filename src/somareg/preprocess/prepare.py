@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from somareg.config import RegisterConfig
 from somareg.errors import NoDataError, NoOverlapError
 from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.preprocess.bands import check_bands, choose_bands
 from somareg.preprocess.grid import to_reference_grid
-from somareg.preprocess.normalise import check_bands, choose_bands, normalise
+from somareg.preprocess.normalise import normalise
 from somareg.preprocess.sar import detect_scale
 from somareg.types import BoolArray, Grid, Modality, Raster, SarScale, Transform
 
+APART = 0.03  # starts nearer to each other, as a share of the reference's longer side, are one
 MIN_VALID = 2000  # valid pixels in common below which nothing can be measured
 
 
@@ -75,11 +77,11 @@ def prepare(
     notes = []
     if factor > 1:
         notes.append(f"matched at 1/{factor} of the reference's resolution ({max(reference.grid.shape)} px side)")
-    reference_bands = _bands(reference, cfg.reference_bands, "reference", notes)
+    reference_bands = _bands(reference, cfg.reference_bands, cfg.reference_modality, "reference", notes)
     reference_data, reference_mask = reduce_blocks(
         reference.data[[b - 1 for b in reference_bands]], reference.mask, factor
     )
-    moving_bands = _bands(moving, cfg.moving_bands, "moving", notes)
+    moving_bands = _bands(moving, cfg.moving_bands, cfg.moving_modality, "moving", notes)
     up = AffineTransform.reduction(factor)
     if reference.grid.is_georeferenced:
         pad = math.ceil(radius_px / factor) + 8
@@ -97,7 +99,7 @@ def prepare(
             )
     else:
         moving_data, moving_mask = reduce_blocks(moving.data[[b - 1 for b in moving_bands]], moving.mask, factor)
-        starts = _pixel_starts(reference_mask.shape, moving_mask.shape)
+        starts = _pixel_starts(reference_mask, moving_mask)
         if isinstance(georef, AffineTransform) and not np.array_equal(georef.matrix, np.eye(2, 3)):
             starts = (up.inverse.after(georef).after(up),)
         moving_pixels = up
@@ -113,9 +115,11 @@ def prepare(
     )
 
 
-def _bands(raster: Raster, wanted: tuple[int, ...] | None, role: str, notes: list[str]) -> tuple[int, ...]:
+def _bands(
+    raster: Raster, wanted: tuple[int, ...] | None, modality: Modality, role: str, notes: list[str]
+) -> tuple[int, ...]:
     count = len(raster.data)
-    bands = choose_bands(count, wanted, raster.descriptions)
+    bands = choose_bands(count, wanted, raster.descriptions, modality)
     check_bands(bands, count, raster.name)
     if count > len(bands):
         notes.append(f"{role}: matched on band {', '.join(map(str, bands))} of {count}")
@@ -168,14 +172,47 @@ def reduce_blocks(data: NDArray[np.generic], mask: BoolArray, factor: int) -> tu
     return out, count > factor**2 / 2
 
 
-def _pixel_starts(reference: tuple[int, ...], moving: tuple[int, ...]) -> tuple[AffineTransform, ...]:
-    """Equal sizes lie on each other; else centre on centre, and stretched to the same extent."""
-    if reference == moving:
-        return (AffineTransform.identity(),)
-    (rh, rw), (mh, mw) = reference, moving
-    centred = AffineTransform.from_parameters(shift=((mw - rw) / 2, (mh - rh) / 2))
+def _pixel_starts(reference: BoolArray, moving: BoolArray) -> tuple[AffineTransform, ...]:
+    """What may be expected without georeferences, from the masks: frames on each other, and what is valid in them.
+
+    Equal sizes lie on each other; else centre on centre, and stretched to the same extent. Where an image is valid in a
+    part of its frame only, the same with that part.
+    """
+    frames = (_frame(reference), _frame(moving))
+    parts = (_extent(reference), _extent(moving))
+    starts = list(_on_each_other(*frames))
+    if parts != frames:
+        starts += _on_each_other(*parts)
+    kept: list[AffineTransform] = []
+    for start in starts:
+        corners = np.array([[0.0, 0.0], [reference.shape[1], 0.0], [0.0, reference.shape[0]]])
+        if all(np.abs(start(corners) - one(corners)).max() > APART * max(reference.shape) for one in kept):
+            kept.append(start)
+    return tuple(kept)
+
+
+Extent = tuple[float, float, float, float]
+"""First and last valid column and row, (x0, y0, x1, y1)."""
+
+
+def _frame(mask: BoolArray) -> Extent:
+    return 0.0, 0.0, mask.shape[1] - 1.0, mask.shape[0] - 1.0
+
+
+def _extent(mask: BoolArray) -> Extent:
+    """Of the valid pixels; the frame where none is valid."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not len(columns):
+        return _frame(mask)
+    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
+
+
+def _on_each_other(reference: Extent, moving: Extent) -> tuple[AffineTransform, ...]:
+    """Centre on centre, and where the sizes differ stretched to the same extent."""
+    (rw, rh), (mw, mh) = ((x1 - x0 + 1, y1 - y0 + 1) for x0, y0, x1, y1 in (reference, moving))
+    (rx, ry), (mx, my) = (((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (reference, moving))
+    centred = AffineTransform.from_parameters(shift=(mx - rx, my - ry))
     scale_x, scale_y = mw / rw, mh / rh
     if abs(math.log(scale_x * scale_y)) < 0.1:
         return (centred,)
-    scaled = AffineTransform(np.array([[scale_x, 0.0, (scale_x - 1) / 2], [0.0, scale_y, (scale_y - 1) / 2]]))
-    return (centred, scaled)
+    return centred, AffineTransform(np.array([[scale_x, 0.0, mx - scale_x * rx], [0.0, scale_y, my - scale_y * ry]]))

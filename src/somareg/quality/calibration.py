@@ -31,6 +31,7 @@ FEATURES = (
     "log_forward_backward",
     "peak_offset",
     "support",
+    "likelihood",
 )
 
 
@@ -52,6 +53,7 @@ def evidence_vector(alignment: Alignment) -> FloatArray:
             log(alignment.forward_backward_px),
             min(e.peak_offset_px, 12.0) if e.peak_offset_px == e.peak_offset_px else 12.0,
             min(alignment.support, 4.0),
+            min(alignment.likelihood, 4.0),
         ]
     )
 

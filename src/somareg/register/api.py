@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
-from somareg.config import RegisterConfig, RegisterOptions, Resampling, make_config
-from somareg.io import from_array, read_estimate
-from somareg.io.dataarray import is_dataarray, to_dataarray
+from somareg.config import RegisterConfig, RegisterOptions, make_config
+from somareg.errors import guarded
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
-from somareg.io.paths import check_folder_name
+from somareg.io.masks import check_mask_values, classes_of_array
+from somareg.io.paths import check_folder_name, whole_path
+from somareg.register.apply import warp
 from somareg.register.choose import choose_device, choose_model, load_model
 from somareg.register.images import open_images
 from somareg.register.locate import likely_grounds
 from somareg.register.plan import is_tiled, plan
 from somareg.register.result import build_result
+from somareg.register.save import save, spare_inputs
 from somareg.register.slips import doubts_about
 from somareg.register.tiled import Tiling, match_tiled
 from somareg.register.tiles.layout import SceneCfg
@@ -26,9 +29,7 @@ from somareg.register.workspace import open_workspace
 from somareg.report.stac import need_pystac
 from somareg.runtime.clock import Clock
 from somareg.tiepoints.use import check_use, name_of, take_points
-from somareg.types import Assessment, BoolArray, Estimate, Progress, Result, TiePoints, Verdict
-from somareg.warp.engine import apply, apply_to_file
-from somareg.warp.plan import Resolution
+from somareg.types import IN_MEMORY, Assessment, BoolArray, Progress, Result, TiePoints, Verdict
 
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
@@ -39,12 +40,11 @@ SceneResult = Result
 """What `register_scene` returns."""
 
 
+@guarded
 def register(
     moving: Image,
     reference: Image,
     *,
-    moving_mask: BoolArray | None = None,
-    reference_mask: BoolArray | None = None,
     workers: int | None = None,
     dask: Any = None,
     progress: Progress | None = None,
@@ -58,12 +58,12 @@ def register(
     Args:
         moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype; also STAC
             Items ("item.json#ASSET", pystac.Item, pystac.Asset) and xarray.DataArrays with rioxarray's georeference.
-        moving_mask, reference_mask: (H, W) bool, True valid, on top of nodata; arrays only.
         workers, dask: who does the tiles, see `somareg.jobs.runner.open_runner`; this process one by one without.
         progress: called with a stage's name and the share of work done, 0-1.
         **options: preset, search, model, modalities, bands, tie points ...: the fields of
             `somareg.config.RegisterConfig`, each described there and in `docs/api.md`. `tie_points` may be points in
-            pixels of both images as well as a file.
+            pixels of both images as well as a file, `moving_mask` and `reference_mask` for images in memory (H, W) not
+            zero where valid, on top of nodata.
 
     Returns:
         The result; nothing is written until `Result.save`. Its `settings` tell the model that ran: `model_used`, and
@@ -75,12 +75,10 @@ def register(
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
     """
     images = locate(moving, "moving"), locate(reference, "reference")
-    tie_points = options.get("tie_points")
-    cfg = make_config({**options, **told_modalities(*images, options), "tie_points": name_of(tie_points)})
-    tiling = Tiling(workers=workers, dask=dask)
-    return _register(images, cfg, (moving_mask, reference_mask), tie_points, tiling, progress or _quiet)
+    return _register(images, _asked(images, options), Tiling(workers=workers, dask=dask), progress or _quiet)
 
 
+@guarded
 def register_into(
     moving: Image,
     reference: Image,
@@ -121,49 +119,93 @@ def register_into(
     if stac:
         need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
-    told, tie_points = told_modalities(*images, options), options.get("tie_points")
-    cfg = make_config({**options, **told, "tie_points": name_of(tie_points)})
+    asked = _asked(images, options)
     tell = progress or _quiet
+    spare_inputs(Path(out), _files_of((moving, reference), images), asked.cfg.model_dump())
     with open_workspace(Path(out), resume=resume, overwrite=overwrite) as workspace:
         tiling = Tiling(sizes or SceneCfg(), workers, dask, workspace)
-        result = _register(
-            images, cfg, (None, None), tie_points, tiling, lambda stage, share: tell(stage, OUTPUTS * share)
-        )
-        result.save(
+        result = _register(images, asked, tiling, lambda stage, share: tell(stage, OUTPUTS * share))
+        save(
+            result,
             Path(out),
-            overwrite=overwrite or workspace.is_claimed,  # nobody else writes into a folder that is locked
+            overwrite=overwrite,
             force=force,
             stac=stac,
             progress=lambda stage, share: tell(stage, OUTPUTS + (1 - OUTPUTS) * share),
+            lock=workspace.lock,
+            beside=workspace.beside,
         )
     tell("done", 1.0)
     return result
 
 
+@guarded
 def register_scene(moving: Image, reference: Image, out: str | Path, **arguments: Any) -> SceneResult:
     """`register_into` with `scene="always"`: in tiles whatever the size."""
     return register_into(moving, reference, out, **{**arguments, "scene": "always"})
+
+
+def _files_of(given: tuple[Image, Image], located: tuple[Located, Located]) -> dict[str, str | Path | None]:
+    """Both images' files, and the STAC Items that were given for them."""
+    files: dict[str, str | Path | None] = {}
+    for role, image, place in zip(("moving image", "reference image"), given, located, strict=True):
+        item = str(image).partition("#")[0] if isinstance(image, str | Path) else None
+        files |= {role: file_of(place), f"STAC Item of the {role}": item}
+    return files
 
 
 def _quiet(stage: str, share: float) -> None:
     """Progress that nobody asked for."""
 
 
-def _register(
-    located: tuple[Located, Located],
-    cfg: RegisterConfig,
-    masks: tuple[BoolArray | None, BoolArray | None],
-    tie_points: str | Path | TiePoints | None,
-    tiling: Tiling,
-    tell: Progress,
-) -> Result:
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What was asked for.
+
+    Attributes:
+        cfg: settings.
+        tie_points: of the user.
+        masks: (H, W) of moving and reference, True where valid, as far as they are in memory.
+        record: what the result's settings say otherwise than `cfg`.
+    """
+
+    cfg: RegisterConfig
+    tie_points: str | Path | TiePoints | None
+    masks: tuple[BoolArray | None, BoolArray | None]
+    record: Mapping[str, Any]
+
+
+def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Asked:
+    """Options as they were given, sorted into what can be written down and what is in memory."""
+    points = options.get("tie_points")
+    arrays = {}
+    for name in ("moving_mask", "reference_mask"):
+        mask = options.get(name)
+        check_mask_values(mask, options.get(f"{name}_values"), f"{name}_values")
+        if mask is not None and not isinstance(mask, str | Path):
+            arrays[name] = mask
+    named = {**options, **told_modalities(*located, options), "tie_points": name_of(points)}
+    cfg = make_config({**named, **dict.fromkeys(arrays)})
+    masks = [
+        classes_of_array(np.asarray(arrays[name]), getattr(cfg, f"{name}_values")) if name in arrays else None
+        for name in ("moving_mask", "reference_mask")
+    ]
+    record = dict.fromkeys(arrays, IN_MEMORY) | {f"{name}_values": getattr(cfg, f"{name}_values") for name in arrays}
+    update: dict[str, Any] = {f"{name}_values": None for name in arrays}
+    files = {name: getattr(cfg, name) for name in ("moving_mask", "reference_mask")}
+    update |= {name: whole_path(file) for name, file in files.items() if file is not None}
+    return _Asked(cfg.model_copy(update=update), points, (masks[0], masks[1]), record)
+
+
+def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, tell: Progress) -> Result:
     """The story of every pair, whatever its size and wherever it comes from; see `register`."""
+    cfg, tie_points = asked.cfg, asked.tie_points
     check_use(cfg)
     device = choose_device(cfg.device)
     chosen = choose_model(cfg, device)
     clock = Clock()
     tell("reading", 0.0)
-    with open_images(*located, cfg, masks) as images:
+    with open_images(*located, cfg, asked.masks) as images:
         given = None
         if tie_points is not None:
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
@@ -183,7 +225,7 @@ def _register(
                 break
         assert findings is not None  # there is one ground at least
         tell("judging", 0.98)
-        settings = {**cfg.model_dump(mode="json"), "device_used": str(device), **findings.ran.settings}
+        settings = {**cfg.model_dump(mode="json"), **asked.record, "device_used": str(device), **findings.ran.settings}
         if (tiling.workers or tiling.dask) and not findings.tiles:
             findings = replace(findings, notes=(*findings.notes, "matched whole: there was nothing to share out"))
         result = build_result(images, findings, cfg, settings, clock, tiling.workspace.folder)
@@ -194,11 +236,10 @@ def _register(
 class RegisterArguments(RegisterOptions, total=False):
     """Everything that `register` takes beside the two images: its options, and what is no setting."""
 
-    moving_mask: BoolArray | None
-    reference_mask: BoolArray | None
     progress: Progress | None
 
 
+@guarded
 def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArguments]) -> Assessment:
     """Judge how well a pair lies together as it stands, without changing anything.
 
@@ -232,51 +273,3 @@ def _mean_offset(result: Result) -> tuple[float, float]:
     points = np.stack([x.ravel(), y.ravel()], axis=-1) * previews.step + previews.corner
     dx, dy = (result.correction(points) - points).mean(axis=0)
     return float(dx), float(dy)
-
-
-def warp(
-    raster: Image,
-    estimate: Result | Estimate | str | Path,
-    out: str | Path | None = None,
-    *,
-    resampling: Resampling = "cubic",
-    resolution: Resolution = "reference",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Any:
-    """Apply an estimate to any raster of the moving image's ground: other bands, other pixel sizes, masks.
-
-    Args:
-        raster: path, array (of the moving image's size or the same proportions), Raster, STAC Item or DataArray; of a
-            Dask array only the chunks that are needed are computed.
-        estimate: a `Result`, an `Estimate`, or the path of a displacement.tif, report.json or output folder, or of a
-            shift raster (see `somareg.io.shifts`).
-        out: GeoTIFF to write; None returns the warped raster.
-        resampling: "nearest" for masks and classes, "bilinear" or "cubic".
-        resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
-        overwrite: replace an existing file.
-        progress: called with a stage's name and the share of work done.
-
-    Returns:
-        The path written; when `out` is None the warped Raster, or for a DataArray the warped DataArray.
-    """
-    known = _estimate(estimate)
-    located: Any = locate(raster, "input")
-    subject = file_of(located) or located
-    if isinstance(subject, np.ndarray):
-        subject = from_array(subject, role="raster")
-    if out is None:
-        warped = apply(subject, known, resampling=resampling, resolution=resolution)
-        if not is_dataarray(subject):
-            return warped
-        like = estimate.reference.origin if isinstance(estimate, Result) and resolution == "reference" else None
-        return to_dataarray(warped, like=like, name=str(subject.name) if subject.name else None)
-    return apply_to_file(
-        subject, known, out, resampling=resampling, resolution=resolution, overwrite=overwrite, progress=progress
-    )
-
-
-def _estimate(known: Result | Estimate | str | Path) -> Estimate:
-    if isinstance(known, Result):
-        return known.estimate
-    return known if isinstance(known, Estimate) else read_estimate(known)

@@ -15,18 +15,21 @@ import torch
 from numpy.typing import NDArray
 
 from somareg.config import RegisterConfig
-from somareg.errors import ConfigError
+from somareg.errors import ConfigError, guarded
 from somareg.features.encoder import MIN_SIDE
 from somareg.io import ground_metric
 from somareg.matching.engine import EngineCfg, preset
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
+from somareg.matching.search import ALL_AROUND, ANY_SCALE
 from somareg.matching.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
 from somareg.preprocess.prepare import Prepared
 from somareg.quality.calibration import Engine, load_calibration
 from somareg.types import BoolArray, FloatArray, Grid, Modality
 
 AUTO = "auto"
+AS_OPTICAL: frozenset[Modality] = frozenset({"optical", "multispectral", "nir"})
+"""What the weights that ship match with SAR as well as what they were trained on."""
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
 """Per preset, longer side up to which a pair that is matched whole keeps its resolution, pixels."""
@@ -42,6 +45,7 @@ class Chosen:
         card: of the network's weights.
         by_name: the user asked for this one; "auto" would rather give way than fail.
         notes: decisions taken, for the result.
+        rival: another engine that matches the pair as well where it is matched whole; the likelier result is kept.
     """
 
     name: str = WEIGHT_FREE
@@ -49,6 +53,7 @@ class Chosen:
     card: ModelCard | None = None
     by_name: bool = False
     notes: tuple[str, ...] = ()
+    rival: Chosen | None = None
 
     @property
     def engine(self) -> Engine:
@@ -71,8 +76,10 @@ class Chosen:
         Raises:
             ConfigError: a model was asked for by name and an image is too narrow, naming the sizes and the way out.
         """
-        if self.network is None or min(*reference, *moving) >= MIN_SIDE:
+        if min(*reference, *moving) >= MIN_SIDE:
             return self
+        if self.network is None:
+            return replace(self, rival=None)
         sizes = f"{reference[1]} x {reference[0]} (reference) and {moving[1]} x {moving[0]} px (moving)"
         if self.by_name:
             raise ConfigError(
@@ -85,7 +92,8 @@ class Chosen:
 def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
     """The engine for a configuration, its network loaded once per process.
 
-    "auto" takes the weights that ship where they were trained for: SAR against optical.
+    "auto" takes the weights that ship for what they were trained on, SAR against optical, near infrared included.
+    Elsewhere it takes the engine without weights, and those weights as its rival.
 
     Raises:
         ConfigError, WeightsError, UnsupportedError: see `load_model`.
@@ -94,12 +102,18 @@ def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
         return Chosen(by_name=True)
     if cfg.tie_points_use == "replace":
         return _without_weights("the given tie points replace the match")
-    if cfg.model == AUTO and {cfg.moving_modality, cfg.reference_modality} != {"sar", "optical"}:
-        pair = f"{cfg.moving_modality} against {cfg.reference_modality}"
-        return _without_weights(f"{DEFAULT_WEIGHTS} is for SAR against optical, the pair is {pair}")
     path = _weights_of(cfg.model)
     if path is None:
         return _without_weights("none are in this installation")
+    modalities = {cfg.moving_modality, cfg.reference_modality}
+    if cfg.model == AUTO and not ("sar" in modalities and modalities & AS_OPTICAL):
+        pair = f"{cfg.moving_modality} against {cfg.reference_modality}"
+        free = _without_weights(f"{DEFAULT_WEIGHTS} was trained on SAR against optical, the pair is {pair}")
+        rival = Chosen(DEFAULT_WEIGHTS, load_network(path, device), read_card(path))
+        told = (
+            f"{DEFAULT_WEIGHTS} explains the images better than the engine without weights, though the pair is {pair}"
+        )
+        return replace(free, rival=replace(rival, notes=(told,)))
     card = read_card(path)
     name = DEFAULT_WEIGHTS if cfg.model == AUTO else cfg.model
     notes: tuple[str, ...] = ()
@@ -119,6 +133,7 @@ def _weights_of(model: str) -> Path | None:
     return embedded().get(DEFAULT_WEIGHTS) if model == AUTO else resolve(model)
 
 
+@guarded
 def load_model(model: str = AUTO, *, device: str = "auto") -> Soma | None:
     """The network behind a `model=` name, loaded once per process.
 
@@ -190,10 +205,14 @@ def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> Engine
     """Preset and search range as engine settings; `grid` is that of what is looked at of the reference."""
     engine = preset(cfg.preset)
     search = replace(engine.search, radius=radius_px / max(grid.shape))
+    # Between SAR and anything else keypoints hardly ever find something.
+    search = replace(search, hints_first=(cfg.moving_modality == "sar") == (cfg.reference_modality == "sar"))
     if cfg.search == "full":
-        search = replace(search, rotation_deg=180.0, scale=(0.68, 1.45), keep=2 * search.keep)
+        search = replace(search, rotation_deg=ALL_AROUND, scale=ANY_SCALE, keep=2 * search.keep)
     elif cfg.search == "local" or grid.is_georeferenced:
         search = replace(search, rotation_deg=4.0, scale=(0.96, 1.04))
+    else:
+        search = replace(search, widens=True)
     engine = replace(engine, search=search)
     return engine if engine.flow is None else replace(engine, flow=replace(engine.flow, follow=cfg.local))
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 import rasterio
 
 from somareg.config import RegisterConfig
+from somareg.errors import ConfigError
 from somareg.io import check_overlap, georeference
 from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
 from somareg.io.source import Block
 from somareg.io.unnamed import in_one_system
-from somareg.types import BoolArray, Grid, Transform
+from somareg.preprocess.bands import check_bands, choose_bands
+from somareg.types import BoolArray, Grid, Modality, Raster, Transform
 
 log = logging.getLogger("somareg.register")
 
@@ -55,7 +57,13 @@ def open_images(
     *,
     again: bool = False,
 ) -> Iterator[Images]:
-    """Open both images and join their georeferences; `masks` are of moving and reference, `again`: see `open_image`.
+    """Open both images, choose the bands that are matched and join the georeferences.
+
+    Args:
+        moving, reference: as `locate` gives them.
+        cfg: settings.
+        masks: of moving and reference in memory, see `open_image`.
+        again: see `open_image`.
 
     Raises:
         ConfigError, ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError, NoOverlapError: see
@@ -65,9 +73,11 @@ def open_images(
         check_crs(cfg.assume_crs)
     with (
         bounded_cache(),
-        open_image(moving, "moving", masks[0], cfg, again=again) as away,
-        open_image(reference, "reference", masks[1], cfg, again=again) as here,
+        open_image(moving, "moving", masks[0], cfg, again=again) as moving_image,
+        open_image(reference, "reference", masks[1], cfg, again=again) as reference_image,
     ):
+        away = matched(moving_image, "moving", cfg.moving_bands, cfg.moving_modality)
+        here = matched(reference_image, "reference", cfg.reference_bands, cfg.reference_modality)
         here, away = _in_one_system(here, away)
         if cfg.assume_crs and not any("CRS assumed to be" in n for image in (here, away) for n in image.facts.notes):
             away = _noted(away, f"assume_crs {cfg.assume_crs} is not used: both images name a CRS of their own")
@@ -79,6 +89,35 @@ def open_images(
         if here.grid.is_georeferenced:
             check_overlap(here.grid, away.grid, names)
         yield Images(away, here, georef)
+
+
+def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None, modality: Modality) -> OpenImage:
+    """The image with the bands that are matched: the wanted ones, by their numbers in the file, else `choose_bands`.
+
+    Raises:
+        ConfigError: a band that it does not have.
+    """
+    facts = image.facts
+    own = len(image.numbers)
+    if wanted:
+        check_bands(wanted, image.most, facts.name)
+        for band in wanted:
+            if band not in image.numbers:
+                raise ConfigError(
+                    f"band {band} of {facts.name} is its alpha band; in memory it is no image, give the file"
+                )
+        bands = wanted
+    else:
+        bands = tuple(image.numbers[i - 1] for i in choose_bands(own, None, facts.descriptions, modality))
+    if own > len(bands):
+        note = f"{role}: matched on band {', '.join(map(str, bands))} of {own}"
+        image = replace(image, facts=replace(facts, notes=(*facts.notes, note)))
+    return image.matched_on(bands)
+
+
+def all_bands(raster: Raster) -> tuple[int, ...]:
+    """Numbers of the bands of an image of which only those that are matched were read."""
+    return tuple(range(1, raster.count + 1))
 
 
 def _in_one_system(reference: OpenImage, moving: OpenImage) -> tuple[OpenImage, OpenImage]:

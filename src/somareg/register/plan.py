@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from somareg.config import SCENE_PX, RegisterConfig, RegisterOptions, make_config
+from somareg.errors import guarded
 from somareg.io.inputs import OpenImage, locate, told_modalities
 from somareg.register.choose import LONGEST, choose_device, choose_model
 from somareg.register.ground import Ground
@@ -36,6 +37,7 @@ def is_tiled(cfg: RegisterConfig, ground: Ground, sizes: SceneCfg) -> bool:
     return len(lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset]).blocks) >= MIN_SURE
 
 
+@guarded
 def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOptions]) -> dict[str, Any]:
     """What `register` would do with two files or STAC Items; only headers are read."""
     located = locate(moving, "moving"), locate(reference, "reference")
@@ -68,7 +70,7 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
             chosen = chosen.on((height, width), (height, width) if ground.is_placed else there)
             work = {"working_size": f"{width} x {height} px (1/{factor} of the reference)"}
             read = sum(
-                block.width * block.height * image.facts.count * image.facts.dtype.itemsize
+                block.width * block.height * len(image.bands) * image.facts.dtype.itemsize
                 for block, image in ((ground.reference, images.reference), (ground.moving, images.moving))
             )
             memory = width * height * WHOLE_BYTES + read + _given_out(grid, cfg, ground)

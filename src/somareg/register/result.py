@@ -203,5 +203,8 @@ def _read_cut(reader: Callable[[], Raster], frame: Block) -> Raster:
 def _cut(whole: Raster, frame: Block) -> Raster:
     """A part of an image; it is no longer what it was made from."""
     rows, columns = slice(frame.y, frame.y + frame.height), slice(frame.x, frame.x + frame.width)
-    data, mask = whole.data[:, rows, columns], whole.mask[rows, columns]
-    return replace(whole, grid=whole.grid.part(*frame), data=data, mask=mask, origin=None)
+    cut: dict[str, Any] = {"data": whole.data[:, rows, columns], "mask": whole.mask[rows, columns]}
+    for name in ("band_masks", "alpha"):
+        values = getattr(whole, name)
+        cut[name] = None if values is None else values[:, rows, columns]
+    return replace(whole, grid=whole.grid.part(*frame), origin=None, **cut)

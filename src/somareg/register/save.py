@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,24 @@ from typing import Any
 import numpy as np
 
 from somareg.config import did_you_mean
-from somareg.errors import ConfigError, EstimationError
-from somareg.io.atomic import check_free_space
-from somareg.io.dataarray import need_rioxarray, to_dataarray
+from somareg.errors import ConfigError, EstimationError, guarded
+from somareg.io.atomic import check_writable, output_folder
+from somareg.io.dataarray import kept_attributes, need_rioxarray, to_dataarray
 from somareg.io.displacement import write_displacement
+from somareg.io.folders import check_free_space, keep_inputs
+from somareg.io.lock import FolderLock
 from somareg.io.paths import check_folder_name
-from somareg.io.writer import check_writable, output_folder
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
-from somareg.types import Header, Progress, Raster, Result, TiePoints
+from somareg.types import Header, Progress, Raster, Reading, Result, TiePoints
 from somareg.warp.engine import apply, apply_to_file
 
 QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
 PAGE_POINTS = 8000  # the page reads coordinates by the thousand at most
 
 
+@guarded
 def save(
     result: Result,
     folder: Path,
@@ -33,25 +36,50 @@ def save(
     force: bool = False,
     stac: bool = False,
     progress: Progress | None = None,
+    lock: FolderLock | None = None,
+    beside: tuple[str, ...] = (),
 ) -> Path:
-    """Write every output into `folder`; see `Result.save`."""
+    """Write every output into `folder`; see `Result.save`, and `output_folder` for `lock` and `beside`."""
     check_folder_name(folder)
     if stac:
         need_pystac()
-    check_writable(folder, overwrite=overwrite, owned=OWNED)
+    inputs: dict[str, str | Path | None] = {}
+    for role, image in (("moving image", result.moving), ("reference image", result.reference)):
+        inputs |= {role: image.path, f"STAC Item of the {role}": image.origin.href if image.origin else None}
+    spare_inputs(folder, inputs, result.settings)
+    check_writable(folder, overwrite=overwrite, owned=OWNED, beside=beside, lock=lock)
     check_free_space(folder, _expected_bytes(result))
     tell = progress or (lambda stage, share: None)
-    with output_folder(folder, overwrite=overwrite, owned=OWNED) as place:
+    with output_folder(folder, overwrite=overwrite, owned=OWNED, beside=beside, lock=lock) as place:
         _write(result, place, folder, tell, force=force)
         if stac:
             write_stac_item(result, place, folder)
     return folder
 
 
+def spare_inputs(folder: Path, inputs: Mapping[str, str | Path | None], settings: Mapping[str, Any]) -> None:
+    """Refuse an output folder where an output has the name of an input.
+
+    Args:
+        folder: for the outputs.
+        inputs: what each is called -> its file, None for one in memory.
+        settings: some of which name files.
+
+    Raises:
+        OutputError: an input would be replaced or removed.
+    """
+    named = {f"file of {name}": value for name, value in settings.items() if isinstance(value, str)}
+    keep_inputs((folder / name for name in OWNED), {**inputs, **named})
+
+
+@guarded
 def convert(result: Result, what: str, *, force: bool = False) -> Any:
     """An output as xarray.DataArray; see `Result.to_xarray`."""
     need_rioxarray()
-    facts = {"somareg_verdict": result.verdict.decision, "somareg_predicted_rmse_px": result.predicted_rmse_px}
+    facts: dict[str, Any] = {
+        "somareg_verdict": result.verdict.decision,
+        "somareg_predicted_rmse_px": result.predicted_rmse_px,
+    }
     like = result.reference.origin
     if what == "displacement":
         field = result.displacement
@@ -65,10 +93,17 @@ def convert(result: Result, what: str, *, force: bool = False) -> Any:
         raise EstimationError(
             f"the verdict is no-go ({result.verdict.reasons[0]}); use force=True to have the aligned image all the same"
         )
-    settings = result.settings
-    sampling = {"resampling": settings["resampling"], "nodata": settings["moving_nodata"]}
-    aligned = apply(_pixels(result.moving), result.estimate, **sampling)
-    return to_dataarray(aligned, like=like, name="aligned", **facts)
+    aligned = apply(_pixels(result.moving), **_as_read(result), resampling=result.settings["resampling"])
+    return to_dataarray(aligned, like=like, name="aligned", kept=kept_attributes(result.moving.origin), **facts)
+
+
+def _as_read(result: Result) -> dict[str, Any]:
+    """Estimate and reading for the moving image itself, which nothing has to be known by."""
+    estimate = result.estimate
+    reading = estimate.reading
+    if isinstance(result.moving, Raster):  # its mask is applied
+        reading = replace(reading, mask=None, mask_values=None)
+    return {"estimate": replace(estimate, reading=Reading()), "reading": reading}
 
 
 def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: bool) -> None:
@@ -84,15 +119,15 @@ def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: 
         tell("warping", 0.0)
         outputs[ALIGNED] = apply_to_file(
             _pixels(moving),
-            result.estimate,
-            place / ALIGNED,
+            out_path=place / ALIGNED,
+            **_as_read(result),
             resampling=result.settings["resampling"],
-            nodata=result.settings["moving_nodata"],
             progress=lambda stage, share: tell(stage, 0.9 * share),
         )
     tell("writing tie points", 0.92)
-    known: dict[str, Any] = {"reference": grid, "correction": result.correction}
-    outputs["tie_points.geojson"] = write_tie_points(place / "tie_points.geojson", result.tie_points, **known)
+    outputs["tie_points.geojson"] = write_tie_points(
+        place / "tie_points.geojson", result.tie_points, reference=grid, estimate=result.estimate
+    )
     few = thin_out(result.tie_points, QGIS_POINTS)
     outputs["gcps.points"] = write_tie_points(place / "gcps.points", few, reference=grid, moving=moving.grid)
     tell("writing report", 0.95)

@@ -12,6 +12,8 @@ from somareg.config import RegisterConfig, to_mapping
 from somareg.errors import EstimationError, UnsupportedError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.geometry.field import LatticeValues
+from somareg.io.masks import mask_file
+from somareg.io.raster import file_sha256
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.posterior import FLOOR_PX2
@@ -97,7 +99,8 @@ def match_tiled(
         if "global" not in journal.facts:
             told = _within(tell, LOOK, TILES)
             journal.note("global", match_overviews(overviews, ground, cfg, engine, given, told).as_json())
-        start = GlobalMatch.from_json(journal.facts["global"])
+        with journal.believed():
+            start = GlobalMatch.from_json(journal.facts["global"])
         clock.lap("overview")
         memory.release()
         settings = tile_settings(images, ground, overviews, start, cfg, sizes, engine)
@@ -162,6 +165,9 @@ def _match_tiles(
     """All tiles, those that the journal does not hold done by the runner; a failed one is recorded and tried again
     when the run is resumed.
     """
+    with journal.believed():
+        if any(index >= len(layout.blocks) for index in journal.tiles):
+            raise ValueError("tiles that this pair does not have")
     kept = {index: tile for index, tile in journal.tiles.items() if tile.status != "failed"}
     todo = [TileJob(i, block, settings) for i, block in enumerate(layout.blocks) if i not in kept]
     tell(f"tile {len(kept)}/{len(layout.blocks)}", TILES)
@@ -237,6 +243,7 @@ def _binding(images: Images, cfg: RegisterConfig, sizes: SceneCfg, chosen: Chose
         "somareg": __version__,
         "moving": images.moving.facts.sha256,
         "reference": images.reference.facts.sha256,
+        "masks": [path and file_sha256(mask_file(path, "")) for path in (cfg.moving_mask, cfg.reference_mask)],
         "options": cfg.model_dump(mode="json", exclude={"device", "resampling", "local", "max_pixels", "extent"}),
         "scene": to_mapping(sizes),
         "weights": chosen.settings["model_sha256"],

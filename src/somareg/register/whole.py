@@ -6,20 +6,25 @@ import numpy as np
 import torch
 
 from somareg.config import RegisterConfig
+from somareg.geometry import AffineTransform
 from somareg.geometry.field import LatticeValues
-from somareg.matching.engine import Alignment, align
+from somareg.matching.engine import Alignment, EngineCfg, align
+from somareg.matching.pair import Pair
 from somareg.matching.posterior import FLOOR_PX2
+from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
 from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors
 from somareg.register.findings import Findings, Matches, View
 from somareg.register.ground import Ground
-from somareg.register.images import Images
+from somareg.register.images import Images, all_bands
 from somareg.runtime.clock import Clock
 from somareg.runtime.threads import few_threads
 from somareg.tiepoints.align import align_given
 from somareg.tiepoints.use import Given
 from somareg.types import Progress
+
+SAME = 0.05  # probabilities that differ by less are equal
 
 
 def match_whole(
@@ -49,7 +54,10 @@ def match_whole(
     images.reference.check_size(ground.reference, cfg.max_pixels)
     moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
     clock.lap("read")
-    prepared = prepare(moving, reference, ground.georef, cfg, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
+    every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # what is read is matched
+    (away, few), (near, more) = bridged(moving, "moving"), bridged(reference, "reference")
+    whole = cfg.model_copy(update=every)
+    prepared = prepare(away, near, ground.georef, whole, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
     here = ground.reference[:2]
     starts = prepared.starts
     if given:
@@ -64,7 +72,7 @@ def match_whole(
         if given and cfg.tie_points_use == "replace":
             found = align_given(pair, starts[0], given.at_work(prepared), settings, tell)
         else:
-            found = align(pair, starts, settings, tell, chosen.network, cores)
+            chosen, found = _align(pair, starts, settings, chosen, tell, cores)
     clock.lap("match")
     affine, flow = prepared.affine_of(found.affine), found.flow
     field = prepared.field_of(flow.field) if flow is not None and flow.field.array.any() else None
@@ -83,9 +91,37 @@ def match_whole(
         reference=View(reference, ground.reference, 1, reference.valid_share),
         moving=View(moving, ground.moving, 1, moving.valid_share),
         ran=chosen,
-        notes=(*moving.notes, *reference.notes, *ground.notes, *prepared.notes, *chosen.notes, *told),
+        notes=(*moving.notes, *reference.notes, *ground.notes, *few, *more, *prepared.notes, *chosen.notes, *told),
     )
     return findings.moved(here, ground.there)
+
+
+def _align(
+    pair: Pair,
+    starts: tuple[AffineTransform, ...],
+    settings: EngineCfg,
+    chosen: Chosen,
+    tell: Progress,
+    cores: int,
+) -> tuple[Chosen, Alignment]:
+    """Align by the chosen engine and by its rival; the likelier alignment and who made it.
+
+    The rival begins where the first one arrived as well, so agreement costs little. Where both are about as probable
+    the smaller predicted error decides.
+    """
+    found = align(pair, starts, settings, tell, chosen.network, cores)
+    if chosen.rival is None:
+        return chosen, found
+    rival = chosen.rival
+    begun = starts if found.failure else (found.affine, *starts)
+    other = align(pair, begun, settings, lambda stage, share: None, rival.network, cores)
+    judged = []
+    for engine, alignment in ((chosen, found), (rival, other)):
+        calibration = load_calibration(engine.engine)
+        judged.append((calibration.probability(alignment), calibration.predict_rmse(alignment, 1)))
+    (first, first_px), (second, second_px) = judged
+    is_better = second_px < first_px if abs(second - first) < SAME else second > first
+    return (rival, other) if is_better else (chosen, found)
 
 
 def _matches(found: Alignment, prepared: Prepared) -> Matches:

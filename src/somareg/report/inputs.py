@@ -42,7 +42,7 @@ def input_record(raster: Raster | Header, folder: Path | None) -> InputRecord:
     """What is recorded of an image; `folder` is where the report will lie in the end, if that is known."""
     grid = raster.grid
     nodata = raster.nodata
-    path = None if raster.path is None else whole_path(raster.path, Path())
+    path = None if raster.path is None else whole_path(raster.path)
     return InputRecord(
         name=text(raster.name),
         path=None if path is None else text(path),

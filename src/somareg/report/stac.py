@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from rasterio.crs import CRS
-
 from somareg.errors import OutputError, UnsupportedError
+from somareg.io.crs import parse_crs
 from somareg.report.footprint import footprint
 from somareg.report.names import ITEM_NAME
 from somareg.runtime.version import __version__
@@ -199,7 +198,7 @@ def _project(item: pystac.Item, grid: Grid) -> None:
 
     code = wkt2 = None
     if grid.crs is not None:
-        crs = CRS.from_user_input(grid.crs)
+        crs = parse_crs(grid.crs)
         authority = crs.to_authority()
         code = None if authority is None else ":".join(authority)
         wkt2 = crs.to_wkt(version="WKT2_2019") if code is None else None

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from somareg.errors import EstimationError, InputError
+from somareg.config import GcpMethod
+from somareg.errors import EstimationError, InputError, guarded
 from somareg.geometry import compose
 from somareg.io import georeference
 from somareg.tiepoints.fit import field_of, fit_smooth
+from somareg.tiepoints.formats import moving_reading
 from somareg.tiepoints.formats.point_pairs import ImageLike, known_images
 from somareg.tiepoints.use import name_of, take_points
-from somareg.types import Estimate, TiePoints
+from somareg.types import Estimate, Reading, TiePoints
 
 
+@guarded
 def estimate_from_points(
-    tie_points: str | Path | TiePoints, *, reference: ImageLike, moving: ImageLike, local: bool = True
+    tie_points: str | Path | TiePoints,
+    *,
+    reference: ImageLike,
+    moving: ImageLike,
+    local: bool = True,
+    gcp_method: GcpMethod = "auto",
 ) -> Estimate:
     """The robust affine of tie points, and the smooth displacement that they carry beyond it.
 
@@ -25,16 +35,21 @@ def estimate_from_points(
         tie_points: a file that `read_tie_points` knows, or points in pixels of both images.
         reference, moving: the images that they join: files (only headers are read), rasters or grids.
         local: False for the affine alone.
+        gcp_method: the curve through ground control points of images that nothing else places.
 
     Returns:
-        What `warp` applies.
+        What `warp` applies. It remembers how the moving image was read where the file of the points says so.
 
     Raises:
         InputError: fewer than three usable points, points on a line, or points that contradict the georeferences by
             more than the size of the image.
         ReadError, ConfigError, GeoreferenceError: as `read_tie_points` and `georeference`.
     """
-    images = known_images(reference, moving)
+    reading, sha256 = (Reading(), "") if isinstance(tie_points, TiePoints) else moving_reading(tie_points)
+    if gcp_method != "auto":
+        reading = replace(reading, gcp_method=gcp_method)
+    method: Any = reading.gcp_method or "auto"
+    images = known_images(reference, moving, method)
     here, there = images.reference, images.moving
     if here is None or there is None:
         raise InputError("tie points need both images that they join; give reference and moving")
@@ -44,5 +59,5 @@ def estimate_from_points(
     except EstimationError as error:
         raise InputError(f"{name_of(tie_points)}: {error}") from error
     if not local or smooth.variance == 0:
-        return Estimate(fit.affine, here, there)
-    return Estimate(compose(fit.affine, field_of(smooth, here.shape)[0]), here, there)
+        return Estimate(fit.affine, here, there, reading, sha256)
+    return Estimate(compose(fit.affine, field_of(smooth, here.shape)[0]), here, there, reading, sha256)

@@ -7,9 +7,11 @@ coordinate is a pixel **centre**; `displacement` is the backward map on the refe
 Nothing here imports torch or rasterio.
 """
 
-from somareg.types.estimates import Displacement, Estimate, TiePoints, Transform
+from somareg.types.classes import Classes
+from somareg.types.estimates import IN_MEMORY, Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import ControlPoints, Grid, Header, Raster, StacOrigin
 from somareg.types.kinds import (
+    HEIGHTS,
     IDENTITY,
     BoolArray,
     ControlMethod,
@@ -24,9 +26,12 @@ from somareg.types.metric import GroundMetric, metric_of, square_metric
 from somareg.types.results import Assessment, Metres, Previews, Quality, Result, Verdict
 
 __all__ = [
+    "HEIGHTS",
     "IDENTITY",
+    "IN_MEMORY",
     "Assessment",
     "BoolArray",
+    "Classes",
     "ControlMethod",
     "ControlPoints",
     "Decision",
@@ -43,6 +48,7 @@ __all__ = [
     "Progress",
     "Quality",
     "Raster",
+    "Reading",
     "Result",
     "SarScale",
     "StacOrigin",

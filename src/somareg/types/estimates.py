@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,62 @@ class Displacement:
     grid: Grid
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What somebody said of how an image is read; None where nothing was said, and the image tells it itself.
+
+    Attributes:
+        nodata: value that means no data.
+        scale: of SAR values.
+        bands: 1-based bands of the file that were named; one of them that is flagged alpha is imagery all the same.
+        mask: file of a mask; "none" for no mask, although one was given before.
+        mask_values: classes of that file that are invalid, as `Classes.parse` reads them.
+        gcp_method: the curve through ground control points.
+        assume_crs: CRS of an image that declares none.
+    """
+
+    nodata: float | None = None
+    scale: str | None = None
+    bands: tuple[int, ...] | None = None
+    mask: str | None = None
+    mask_values: str | None = None
+    gcp_method: str | None = None
+    assume_crs: str | None = None
+
+    @classmethod
+    def of_moving(cls, settings: Mapping[str, Any]) -> Reading:
+        """What the settings of a run, or of a report, say of the moving image."""
+        bands = settings.get("moving_bands")
+        scale, method = settings.get("moving_scale"), settings.get("gcp_method")
+        mask = settings.get("moving_mask")
+        is_file = mask is not None and mask != IN_MEMORY
+        return cls(
+            nodata=settings.get("moving_nodata"),
+            scale=None if scale == "auto" else scale,
+            bands=None if bands is None else tuple(bands),
+            mask=mask if is_file else None,
+            mask_values=settings.get("moving_mask_values") if is_file else None,
+            gcp_method=None if method == "auto" else method,
+            assume_crs=settings.get("assume_crs"),
+        )
+
+    def said(self) -> dict[str, Any]:
+        """What was said, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def over(self, other: Reading) -> Reading:
+        """What this one says, and what the other one says of all else; a mask and its classes go together."""
+        theirs = other.said()
+        if self.mask is not None:
+            theirs.pop("mask_values", None)
+        return Reading(**{**theirs, **self.said()})
+
+
+IN_MEMORY = "mask in memory"
+"""What settings call a mask that is an array."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
     """What is needed to apply a registration to any raster of the moving image's ground; it outlives the pixels.
@@ -62,11 +119,15 @@ class Estimate:
         correction: reference pixels -> pixels on the reference grid where the georeference shows the same ground.
         reference: grid of the reference, on which `correction` lives.
         moving: grid of the moving image the estimate was made with (its size matters when nothing is georeferenced).
+        reading: how the moving image was read, as far as somebody said so: `warp` reads it so again.
+        moving_sha256: of the moving image's file, by which `warp` knows it again; "" where it was in memory.
     """
 
     correction: Transform
     reference: Grid
     moving: Grid
+    reading: Reading = field(default_factory=Reading)
+    moving_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -143,14 +143,18 @@ class Raster:
 
     Attributes:
         data: (C, H, W), the original dtype, real or complex.
-        mask: (H, W) bool, True where the pixel is valid.
+        mask: (H, W) bool, True where the pixel is valid; of an image of a result, where all matched bands are.
         grid: where the pixels are.
         name: what messages call it (file path or "moving array").
         path: the file it came from, if any.
         nodata: declared nodata value, if any.
         descriptions: one per band ("" when unnamed).
         tags: dataset-level metadata, kept in outputs.
-        colorinterp: one name per band (rasterio's lower-case names), () when unknown.
+        colorinterp: one name per band of the file (rasterio's lower-case names), "alpha" where it has a band that is
+            none of `data`; () when unknown.
+        band_masks: (C, H, W) bool, which pixels of each band are valid; None where `mask` tells it for all of them.
+        alpha: (A, H, W) the bands that `colorinterp` calls "alpha", as stored; None where the mask is all there is.
+        scales, offsets, units: one per band, () where all are 1, 0 and none; values are as stored.
         sha256: of the file, "" for arrays.
         notes: what was decided while reading ("12 NaN or infinite pixels masked"), for the report.
         origin: the `StacOrigin` or the xarray.DataArray it was made from; None for plain files and arrays.
@@ -168,6 +172,16 @@ class Raster:
     sha256: str = ""
     notes: tuple[str, ...] = ()
     origin: Any = field(default=None, repr=False)
+    band_masks: BoolArray | None = None
+    alpha: NDArray[Any] | None = None
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    units: tuple[str, ...] = ()
+
+    @property
+    def valid(self) -> BoolArray:
+        """(C, H, W) bool, which pixels of each band are valid."""
+        return np.broadcast_to(self.mask, self.data.shape) if self.band_masks is None else self.band_masks
 
     @property
     def count(self) -> int:
@@ -193,14 +207,14 @@ class Header:
         grid, name, path, nodata, descriptions, tags, colorinterp, sha256, notes, origin: as of a `Raster`.
         count, dtype: number and type of the bands.
         valid_share: of the pixels that were looked at, 0-1.
-        reader: reads the whole image.
+        reader: reads the whole image; `matched`, numbers of bands, says of which the mask is.
     """
 
     grid: Grid
     name: str
     count: int
     dtype: np.dtype[Any]
-    reader: Callable[[], Raster] = field(repr=False)
+    reader: Callable[..., Raster] = field(repr=False)
     path: Path | None = None
     nodata: float | None = None
     descriptions: tuple[str, ...] = ()

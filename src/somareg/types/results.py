@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.types.estimates import Displacement, Estimate, TiePoints, Transform
+from somareg.types.estimates import Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import Header, Raster
 from somareg.types.kinds import (
     Decision,
@@ -188,7 +188,9 @@ class Result:
     @property
     def estimate(self) -> Estimate:
         """The part that `warp` applies."""
-        return Estimate(self.correction, self.reference.grid, self.moving.grid)
+        moving = self.moving
+        reading = Reading.of_moving(self.settings)
+        return Estimate(self.correction, self.reference.grid, moving.grid, reading, moving.sha256)
 
     @property
     def predicted_rmse_px(self) -> float:

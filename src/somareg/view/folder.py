@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from somareg.errors import ReadError
+from somareg.errors import ReadError, guarded
 from somareg.io.displacement import read_estimate
 from somareg.io.paths import file_behind
 from somareg.report.inputs import InputRecord
@@ -44,6 +44,7 @@ class Folder:
         return self.path / DISPLACEMENT
 
 
+@guarded
 def find_folder(path: str | Path, *, moving: str | Path | None = None, reference: str | Path | None = None) -> Folder:
     """Read a result.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,16 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
-from rio_tiler import reader
-from rio_tiler.errors import RioTilerError
 
-from somareg.errors import ReadError
 from somareg.geometry import AffineTransform
 from somareg.geometry.lattice import jacobian_at, on_lattice, source_window
 from somareg.geometry.resample import footprint_of, resample
-from somareg.io.source import Block, gdal_cause, open_source
+from somareg.io.source import Block, open_source
 from somareg.report.previews import shown_bands
 from somareg.types import BoolArray, FloatArray, Grid, Transform
 from somareg.view.pyramid import Area
@@ -83,6 +79,7 @@ class SceneImage:
         role: what messages call it.
         nodata: overrides the declared nodata value.
         bands: to show, from 1; default the first three, or the first.
+        named: bands that were named when the image was registered, see `open_source`.
 
     Attributes:
         grid: of the file.
@@ -93,10 +90,16 @@ class SceneImage:
     """
 
     def __init__(
-        self, path: Path, role: str, nodata: float | None = None, bands: tuple[int, ...] | None = None
+        self,
+        path: Path,
+        role: str,
+        nodata: float | None = None,
+        bands: tuple[int, ...] | None = None,
+        named: Sequence[int] | None = None,
     ) -> None:
         self._stack = ExitStack()
-        source = open_source(path, role=role, nodata=nodata, expand_palette=True, tell=False)  # the report has it all
+        said: dict[str, Any] = {"nodata": nodata, "bands": named}
+        source = open_source(path, role=role, **said, expand_palette=True, tell=False)  # the report has it all
         self._source = self._stack.enter_context(source)
         self._lock, self._base_lock = threading.Lock(), threading.Lock()
         self._palette = self._source.palette
@@ -187,27 +190,7 @@ class SceneImage:
 
     def _from_file(self, window: Block, size: tuple[int, int]) -> tuple[NDArray[Any], BoolArray]:
         """Bands (C, h, w) of a window at `size` (width, height), averaged, from overviews where the file has some."""
-        mixable = self._palette is None and self._source.dtype.kind != "c"
-        try:
-            with self._lock:
-                image = reader.read(
-                    self._source.dataset,
-                    window=Window(*window),
-                    width=size[0],
-                    height=size[1],
-                    indexes=self._bands,
-                    nodata=self._source.nodata,
-                    resampling_method="average" if mixable else "nearest",
-                )
-        except (RioTilerError, RasterioError, OSError, ValueError) as error:
-            raise ReadError(f"{self._source.name} is truncated or damaged: {gdal_cause(error)}") from error
-        data = np.ma.getdata(image.array)
-        mask: BoolArray = np.asarray(~np.ma.getmaskarray(image.array).any(axis=0))
-        if self._palette is not None:
-            rgba = self._palette[np.minimum(data[0], len(self._palette) - 1)]
-            return np.moveaxis(rgba[..., :3], -1, 0), mask & (rgba[..., 3] > 0)
-        if data.dtype.kind == "c":
-            data = np.abs(data)
-        if data.dtype.kind == "f":
-            mask &= np.isfinite(data).all(axis=0)
-        return data, mask
+        with self._lock:
+            shown = None if self._palette is not None else self._bands
+            data, seen = self._source.read(window, shown, (size[1], size[0]))
+        return np.abs(data) if data.dtype.kind == "c" else data, np.asarray(seen.all(axis=0))

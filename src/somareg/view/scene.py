@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import SomaregError
+from somareg.config import RegisterConfig, make_config
+from somareg.errors import ConfigError, SomaregError, guarded
 from somareg.geometry import AffineTransform, compose
 from somareg.io.displacement import node_step
 from somareg.io.georef import georeference
@@ -52,11 +53,13 @@ class Scene:
         ReadError, InputError, GeoreferenceError: a file is damaged or does not fit the others.
     """
 
+    @guarded
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         grid = folder.estimate.reference
         self.pyramid = Pyramid(grid.width, grid.height)
         self.notes = list(folder.missing)
+        self._settings = self._read_settings()
         self.images: dict[str, SceneImage] = {}
         self.layers: dict[str, Layer] = {}
         self.points: Points | None = None
@@ -99,7 +102,7 @@ class Scene:
         if role not in self._limits:
             names = ("reference",) if role == "reference" else ("after", "before")
             name = next(name for name in names if name in self.images)
-            modality: Modality = self.folder.record.settings.get(f"{role}_modality", "other")
+            modality: Modality = getattr(self._settings, f"{role}_modality")
             self._limits[role] = limits_of(*self.images[name].picture(self.pyramid.overview(LIMITS_PX)), modality)
         return self._limits[role]
 
@@ -117,14 +120,23 @@ class Scene:
         x, y = np.moveaxis(area.points, -1, 0)
         return np.asarray((x < self.pyramid.width - 0.5) & (y < self.pyramid.height - 0.5))
 
+    def _read_settings(self) -> RegisterConfig:
+        """The options that the report tells; it may come from a stranger."""
+        told = self.folder.record.settings
+        try:
+            return make_config({name: told[name] for name in RegisterConfig.model_fields if name in told})
+        except ConfigError as error:
+            self.notes.append(f"The report's settings are not understood ({error}); images are shown without them.")
+            return RegisterConfig(moving_modality="other", reference_modality="other")
+
     def _open_images(self) -> None:
-        folder, settings = self.folder, self.folder.record.settings
+        folder, settings = self.folder, self._settings
         if folder.reference is not None:
-            self._open("reference", folder.reference, "reference", settings.get("reference_nodata"))
+            self._open("reference", folder.reference, "reference", settings.reference_nodata)
         if folder.moving is not None:
-            self._open("before", folder.moving, "moving", settings.get("moving_nodata"))
+            self._open("before", folder.moving, "moving", settings.moving_nodata)
             if folder.aligned is None:
-                self._open("after", folder.moving, "moving", settings.get("moving_nodata"))
+                self._open("after", folder.moving, "moving", settings.moving_nodata)
         if folder.aligned is not None:
             self._open("after", folder.aligned, "aligned", None)
 
@@ -133,7 +145,8 @@ class Scene:
         estimate = self.folder.estimate
         expected = estimate.moving if role == "moving" else estimate.reference
         try:
-            image = SceneImage(path, role, nodata)
+            named = self.folder.record.settings.get(f"{role}_bands")
+            image = SceneImage(path, role, nodata, named=named if isinstance(named, list) else None)
         except SomaregError as error:
             self.notes.append(f"{IMAGE_NAMES[name]} is not shown: {error}")
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +12,25 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from somareg.errors import OutputError
 from somareg.geometry.lattice import source_window
 from somareg.geometry.resample import Kernel, resample
-from somareg.io.paths import is_same_file
+from somareg.io.folders import keep_inputs
 from somareg.io.source import Block
+from somareg.io.validity import differs
 from somareg.io.writer import write_geotiff_blocks
 from somareg.runtime.version import __version__
-from somareg.types import BoolArray, Estimate, Progress, Raster
+from somareg.types import BoolArray, Estimate, Grid, Progress, Raster, Reading
+from somareg.warp.opening import open_subject
 from somareg.warp.plan import Resolution, WarpPlan, make_plan
-from somareg.warp.subject import Subject, open_subject
+from somareg.warp.subject import Subject
 
 if TYPE_CHECKING:
     import xarray
 
+UNSAID = Reading()
+"""How a raster is read of which nobody says anything."""
+
+_PER_BAND = ("descriptions", "scales", "offsets", "units")
 _MAX_WINDOW_VALUES = 48_000_000  # values read at a time; a block that needs more is split
 _READ_CACHE_MB = 512  # holds the strips of a striped file that lie under one row of blocks
 
@@ -34,7 +41,8 @@ def apply(
     *,
     resampling: Kernel = "cubic",
     resolution: Resolution = "reference",
-    nodata: float | None = None,
+    reading: Reading = UNSAID,
+    bands: Sequence[int] | None = None,
 ) -> Raster:
     """Warp a raster onto the reference, in memory.
 
@@ -43,7 +51,8 @@ def apply(
         estimate: from `Result.estimate` or `read_estimate`.
         resampling: kernel; palettes and bool masks always use "nearest".
         resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
-        nodata: overrides the declared nodata value.
+        reading: how the raster is read; what is not said follows from the estimate, see `reading_for`.
+        bands: 1-based bands that are kept; default all.
 
     Returns:
         A raster of the same dtype and bands. Invalid pixels hold its nodata value; without one, NaN in real and
@@ -55,25 +64,15 @@ def apply(
         InputError: in pixel mode, the raster does not have the moving image's proportions.
         GeoreferenceError: the georeferences cannot be combined, or (NoOverlapError) the raster lies elsewhere.
     """
-    with open_subject(raster, nodata) as subject:
-        plan = make_plan(estimate, subject.grid, subject.name, resolution)
+    with open_subject(raster, estimate, reading, bands, classes=resampling == "nearest") as subject:
+        plan = make_plan(_placed_by(estimate, reading), subject.grid, subject.name, resolution)
         kernel = subject.kernel(resampling)
         shape = subject.count, plan.grid.height, plan.grid.width
         data, mask = np.empty(shape, subject.dtype), np.empty(shape, bool)
         for block in _blocks(Block(0, 0, plan.grid.width, plan.grid.height), 1024):
             part = (slice(None), slice(block.y, block.y + block.height), slice(block.x, block.x + block.width))
             data[part], mask[part] = _warp_block(subject, plan, block, kernel)
-        kept = subject.metadata
-        return Raster(
-            data=data,
-            mask=np.asarray(mask.all(axis=0)),
-            grid=plan.grid,
-            name=subject.name,
-            nodata=subject.nodata,
-            descriptions=tuple(kept["descriptions"]),
-            tags={**kept["tags"], **_processing_tags(subject, kernel, resolution)},
-            colorinterp=(*kept["colorinterp"], *(["alpha"] * kept["has_alpha"])),
-        )
+        return _in_memory(subject, data, mask, plan.grid, _processing_tags(subject, kernel, resolution))
 
 
 def apply_to_file(
@@ -83,7 +82,8 @@ def apply_to_file(
     *,
     resampling: Kernel = "cubic",
     resolution: Resolution = "reference",
-    nodata: float | None = None,
+    reading: Reading = UNSAID,
+    bands: Sequence[int] | None = None,
     overwrite: bool = False,
     block_size: int = 1024,
     progress: Progress | None = None,
@@ -99,7 +99,8 @@ def apply_to_file(
         out_path: GeoTIFF to write.
         resampling: kernel; palettes and bool masks always use "nearest".
         resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
-        nodata: overrides the declared nodata value.
+        reading: how the raster is read; what is not said follows from the estimate, see `reading_for`.
+        bands: 1-based bands that are kept; default all.
         overwrite: replace an existing file.
         block_size: side of the blocks, pixels of the output.
         progress: called with the stage ("warping") and the fraction done, 0-1.
@@ -112,10 +113,12 @@ def apply_to_file(
         SomaregError: as `apply`.
     """
     final = Path(out_path)
-    if isinstance(raster, str | Path) and is_same_file(final, raster):
-        raise OutputError(f"output {final} is the input itself; give another name")
-    with rasterio.Env(GDAL_CACHEMAX=_READ_CACHE_MB), open_subject(raster, nodata) as subject:
-        plan = make_plan(estimate, subject.grid, subject.name, resolution)
+    keep_inputs((final,), {"input": raster if isinstance(raster, str | Path) else None, "mask": reading.mask})
+    with (
+        rasterio.Env(GDAL_CACHEMAX=_READ_CACHE_MB),
+        open_subject(raster, estimate, reading, bands, classes=resampling == "nearest") as subject,
+    ):
+        plan = make_plan(_placed_by(estimate, reading), subject.grid, subject.name, resolution)
         kernel = subject.kernel(resampling)
         tags = _processing_tags(subject, kernel, resolution)
         spec = subject.output_spec(plan.grid, tags, averaged_overviews=kernel != "nearest")
@@ -123,16 +126,47 @@ def apply_to_file(
         with write_geotiff_blocks(final, spec, overwrite=overwrite) as writer:
             for done, block in enumerate(blocks, 1):
                 data, mask = _warp_block(subject, plan, block, kernel)
-                writer.write(data, block, np.asarray(mask.any(axis=0)))
+                writer.write(data, block, np.asarray(mask[subject.own].any(axis=0)))
                 if progress is not None:
                     progress("warping", done / len(blocks))
     return final
+
+
+def _placed_by(estimate: Estimate, reading: Reading) -> Estimate:
+    """The estimate of which a curve through control points that somebody names now is not overruled."""
+    control = estimate.moving.control
+    if reading.gcp_method in (None, "auto") or control is None:
+        return estimate
+    method: Any = reading.gcp_method
+    return replace(estimate, moving=replace(estimate.moving, control=control.with_method(method)))
+
+
+def _in_memory(subject: Subject, data: NDArray[Any], mask: BoolArray, grid: Grid, tags: Mapping[str, str]) -> Raster:
+    """The warped raster; alpha bands stand apart from the others."""
+    kept = subject.metadata
+    own = subject.own
+    seen = mask[own]
+    joined: BoolArray = np.asarray(seen.all(axis=0))
+    per_band: dict[str, Any] = {name: tuple(kept[name][i] for i in own) if kept[name] else () for name in _PER_BAND}
+    return Raster(
+        data=data[own],
+        mask=joined,
+        grid=grid,
+        name=subject.name,
+        nodata=subject.nodata,
+        tags={**kept["tags"], **tags},
+        colorinterp=tuple(kept["colorinterp"]),
+        band_masks=None if bool((seen == joined).all()) else seen,
+        alpha=data[list(subject.alphas)] if subject.alphas else None,
+        **per_band,
+    )
 
 
 def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) -> tuple[NDArray[Any], BoolArray]:
     """Pixels and per-band mask (C, h, w) of one block of the output, reading only what it needs."""
     shape = subject.count, block.height, block.width
     data = np.full(shape, subject.fill, subject.dtype)
+    data[list(subject.alphas)] = 0
     mask = np.zeros(shape, bool)
     xy = plan.coordinates(block)
     window = source_window(xy, subject.grid.shape, margin=3 + int(max(plan.footprint)))
@@ -157,22 +191,41 @@ def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) 
         fill=subject.fill,
     )
     mask[...] = sampled
-    if subject.nodata is not None and kernel != "nearest":
-        _keep_off_nodata(data, mask, subject.nodata)
+    for alpha in subject.alphas:
+        data[alpha][~mask[alpha]] = 0
+        if subject.is_shown_by_alpha and subject.dtype.kind in "iu":
+            data[alpha][mask[alpha] & (data[alpha] == 0)] = 1  # what shines through is not gone
+    if subject.dtype.kind == "f":
+        _keep_finite(data, mask)
+    if subject.nodata is not None and not subject.has_mask:
+        for band in range(subject.count):
+            if band not in subject.alphas:
+                _keep_off_nodata(data[band], mask[band], subject.nodata)
     return data, mask
 
 
+def _keep_finite(data: NDArray[Any], mask: BoolArray) -> None:
+    """Sums of the largest values of a type overflow: they are brought back, and what is no number is invalid."""
+    if np.isfinite(data[mask]).all():
+        return
+    mask &= ~np.isnan(data)
+    top = np.finfo(data.dtype).max
+    data[mask] = np.clip(data[mask], -top, top)
+
+
 def _keep_off_nodata(data: NDArray[Any], mask: BoolArray, nodata: float) -> None:
-    """Move valid pixels that interpolation made equal to the nodata value to the next value."""
-    hit = mask & (data == nodata)
+    """Move valid pixels that a reader would take for the nodata value to the next value that it tells from it."""
+    hit = mask & ~differs(data, nodata)
     if not hit.any():
         return
     if data.dtype.kind in "iu":
         top = np.iinfo(data.dtype).max
         data[hit] = int(nodata) - 1 if nodata >= top else int(nodata) + 1
     else:
-        real = np.float32 if data.dtype in (np.float32, np.complex64) else np.float64
-        data[hit] = np.nextafter(real(nodata), real(np.inf))
+        real: Any = np.float32 if data.dtype in (np.float32, np.complex64) else np.float64
+        value = real(nodata)
+        further = value + abs(value) * 16 * np.finfo(real).eps
+        data[hit] = max(further, np.nextafter(value, real(np.inf)))
 
 
 def _blocks(area: Block, side: int) -> Iterator[Block]:
@@ -183,7 +236,10 @@ def _blocks(area: Block, side: int) -> Iterator[Block]:
 
 
 def _processing_tags(subject: Subject, kernel: Kernel, resolution: Resolution) -> dict[str, str]:
+    said = subject.reading.said()
+    read = {"SOMAREG_READING": json.dumps(said)} if said else {}
     return {
+        **read,
         "SOMAREG_VERSION": __version__,
         "SOMAREG_PROCESSING": "aligned to the reference image, resampled once from the original pixels",
         "SOMAREG_RESAMPLING": kernel,

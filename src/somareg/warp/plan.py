@@ -12,6 +12,7 @@ import numpy as np
 from somareg.errors import InputError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import jacobian_between, on_lattice, pixel_centres
+from somareg.geometry.proportions import same_proportions, scaling
 from somareg.geometry.resample import footprint_of
 from somareg.io.georef import check_overlap, georeference
 from somareg.io.source import Block
@@ -86,10 +87,11 @@ def _to_raster(estimate: Estimate, raster: Grid, name: str) -> Transform:
         return _scaling(moving, raster, name)
     if moving.unnamed_crs and raster.crs is None and raster.has_geotransform:
         raster = dataclasses.replace(raster, unnamed_crs=True)
-    if not raster.is_georeferenced and not raster.has_geotransform and _same_proportions(moving, raster):
+    if not raster.is_georeferenced and not raster.has_geotransform and same_proportions(moving, raster):
         log.warning("%s has no georeference; it is placed where the moving image of the estimate lay", name)
         return compose(_scaling(moving, raster, name), georeference(reference, moving))
-    if not raster.is_georeferenced and raster.transform == moving.transform:
+    assumed = estimate.reading.assume_crs is not None and raster.has_geotransform
+    if not raster.is_georeferenced and (assumed or raster.transform == moving.transform):
         raster = dataclasses.replace(raster, crs=moving.crs)
     if raster.control is not None and moving.control is not None:
         # The estimate corrects the curve that it was made with.
@@ -99,21 +101,14 @@ def _to_raster(estimate: Estimate, raster: Grid, name: str) -> Transform:
     return georeference(reference, raster, names)
 
 
-def _same_proportions(moving: Grid, raster: Grid) -> bool:
-    """Equal ratios of the sides, allowing one rounded pixel."""
-    scale_x, scale_y = raster.width / moving.width, raster.height / moving.height
-    return abs(scale_x - scale_y) * max(moving.width, moving.height) <= 1.5
-
-
 def _scaling(moving: Grid, raster: Grid, name: str) -> AffineTransform:
     """Moving pixel centres -> pixel centres of the same picture at another size: corners fall on corners."""
-    if not _same_proportions(moving, raster):
+    if not same_proportions(moving, raster):
         raise InputError(
             f"{name} is {raster.width} x {raster.height} px, not in proportion to the moving image of the estimate "
             f"({moving.width} x {moving.height} px); without georeference it must show the same ground"
         )
-    scale = np.array([raster.width / moving.width, raster.height / moving.height])
-    return AffineTransform(np.column_stack([np.diag(scale), scale / 2 - 0.5]))
+    return scaling(moving, raster)
 
 
 def _at_pixel_size(reference: Grid, density: FloatArray) -> tuple[Grid, AffineTransform]:

@@ -1,27 +1,24 @@
-"""The raster that is warped: an open file or an array in memory, seen the same way."""
+"""The raster that is warped, seen the same way wherever its pixels are."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.errors import ConfigError
 from somareg.geometry.resample import Kernel
-from somareg.io.dataarray import ArrayHeader, is_dataarray, read_header
-from somareg.io.source import Block, RasterSource, open_source
-from somareg.io.writer import GeotiffSpec, storable_dtype, storable_nodata
-from somareg.types import BoolArray, Grid, Raster
-
-if TYPE_CHECKING:
-    import xarray
+from somareg.io.source import Block
+from somareg.io.writer import GeotiffSpec, storable_dtype
+from somareg.types import BoolArray, Grid, Reading
 
 log = logging.getLogger("somareg.warp")
+
+Pixels = tuple[NDArray[Any], BoolArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +27,14 @@ class Subject:
 
     Attributes:
         name: what messages call it.
-        grid, dtype, count: place, pixel type and number of data bands.
+        grid, dtype, count: place, pixel type and number of bands, alpha bands too.
         read: block -> pixels (C, h, w) and per-band mask (C, h, w).
         nodata: value for invalid pixels, None where there is none that the dtype can hold.
         is_classes: a palette or mask, whose values must not be mixed.
+        alphas: indices of the alpha bands, from 0.
+        is_shown_by_alpha: whether the last of them says what is valid: it is above 0 there.
+        has_mask: whether a mask band says what is valid, whatever value a pixel has.
+        reading: how it is read.
         metadata: keyword arguments of `GeotiffSpec` that go into the output unchanged.
     """
 
@@ -41,10 +42,14 @@ class Subject:
     grid: Grid
     dtype: np.dtype[Any]
     count: int
-    read: Callable[[Block], tuple[NDArray[Any], BoolArray]]
+    read: Callable[[Block], Pixels]
     nodata: float | None
     is_classes: bool
-    metadata: Mapping[str, Any] = field(repr=False)
+    alphas: tuple[int, ...] = ()
+    is_shown_by_alpha: bool = False
+    has_mask: bool = False
+    reading: Reading = field(default_factory=Reading)
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def kernel(self, wanted: Kernel) -> Kernel:
         """The wanted kernel, or "nearest" where values must not be mixed."""
@@ -54,11 +59,22 @@ class Subject:
         return wanted
 
     @property
+    def own(self) -> list[int]:
+        """Indices of the bands that are not alpha; of all where there are no others."""
+        return [i for i in range(self.count) if i not in self.alphas] or list(range(self.count))
+
+    @property
     def fill(self) -> float:
-        """Value written to invalid pixels."""
-        if self.nodata is not None:
-            return self.nodata
-        return float("nan") if self.dtype.kind in "fc" else 0.0
+        """Value written to invalid pixels; alpha bands hold 0 there."""
+        if self.dtype.kind in "fc" and (self.nodata is None or self.has_mask):
+            return float("nan")  # bands may differ behind one mask
+        return 0.0 if self.nodata is None else self.nodata
+
+    @property
+    def _is_alpha_enough(self) -> bool:
+        """Whether GDAL knows valid pixels of the output by its alpha band."""
+        last = self.count - 1
+        return self.is_shown_by_alpha and last in (1, 3) and last in self.alphas and self.dtype in ("uint8", "uint16")
 
     def output_spec(self, grid: Grid, tags: Mapping[str, str], *, averaged_overviews: bool) -> GeotiffSpec:
         """The GeoTIFF that will hold it on another grid; without nodata value or alpha, a mask marks the outside."""
@@ -69,93 +85,37 @@ class Subject:
             dtype=storable_dtype(self.dtype),
             count=self.count,
             nodata=self.nodata,
-            has_mask=self.nodata is None and not kept["has_alpha"],
+            has_mask=self.has_mask or (self.nodata is None and not self._is_alpha_enough),
             averaged_overviews=averaged_overviews,
             **kept,
         )
 
 
-@contextmanager
-def open_subject(raster: Raster | xarray.DataArray | str | Path, nodata: float | None = None) -> Iterator[Subject]:
-    """A `Subject` of a raster in memory, a DataArray or a file (see `read_header` and `open_source` for errors)."""
-    if isinstance(raster, Raster):
-        yield _from_memory(raster, nodata)
-    elif is_dataarray(raster):
-        yield _from_dataarray(read_header(raster, "input", nodata))
-    else:
-        with open_source(cast(str | Path, raster), role="input", nodata=nodata) as source:
-            yield _from_file(source)
+def masked(read: Callable[[Block], Pixels], valid: Callable[[Block], BoolArray]) -> Callable[[Block], Pixels]:
+    """What `read` gives, without the pixels that a mask leaves out."""
+
+    def both(block: Block) -> Pixels:
+        data, mask = read(block)
+        return data, mask & valid(block)
+
+    return both
 
 
-def _from_file(source: RasterSource) -> Subject:
-    return Subject(
-        name=source.name,
-        grid=source.grid,
-        dtype=source.dtype,
-        count=source.count,
-        read=source.read,
-        nodata=storable_nodata(source.nodata, source.dtype),
-        is_classes=bool(source.colormap),
-        metadata={
-            "has_alpha": source.has_alpha,
-            "descriptions": source.descriptions,
-            "colorinterp": source.colorinterp,
-            "scales": source.scales,
-            "offsets": source.offsets,
-            "units": source.units,
-            "tags": source.tags,
-            "band_tags": source.band_tags,
-            "colormap": source.colormap,
-        },
-    )
+def chosen(subject: Subject, bands: Sequence[int]) -> Subject:
+    """Some bands of a subject, from 1."""
+    for band in bands:
+        if not 1 <= band <= subject.count:
+            raise ConfigError(f"{subject.name} has no band {band}; choose from 1 to {subject.count}")
+    picked = [band - 1 for band in bands]
 
+    def read(block: Block) -> Pixels:
+        data, mask = subject.read(block)
+        return data[picked], mask[picked]
 
-def _from_dataarray(header: ArrayHeader) -> Subject:
-    """Blocks are computed as they are read."""
-    dtype = header.bands.dtype
-    is_bool = dtype.kind == "b"
-    return Subject(
-        name=f"input DataArray {header.bands.name or ''}".strip(),
-        grid=header.grid,
-        dtype=dtype,
-        count=header.bands.shape[0],
-        read=lambda block: header.read(*block),
-        nodata=None if is_bool else storable_nodata(header.nodata, dtype),
-        is_classes=is_bool,
-        metadata={
-            "has_alpha": False,
-            "descriptions": header.descriptions,
-            "colorinterp": (),
-            "tags": header.tags,
-        },
-    )
-
-
-def _from_memory(raster: Raster, nodata: float | None) -> Subject:
-    count = len(raster.data)
-    has_alpha = len(raster.colorinterp) == count + 1 and raster.colorinterp[-1] == "alpha"
-
-    def read(block: Block) -> tuple[NDArray[Any], BoolArray]:
-        part = slice(block.y, block.y + block.height), slice(block.x, block.x + block.width)
-        data = raster.data[(slice(None), *part)]
-        mask = np.broadcast_to(raster.mask[part], data.shape)
-        if nodata is not None:
-            mask = mask & (data != nodata)
-        return data, mask
-
-    value = raster.nodata if nodata is None else nodata
-    return Subject(
-        name=raster.name,
-        grid=raster.grid,
-        dtype=raster.data.dtype,
-        count=count,
-        read=read,
-        nodata=None if raster.data.dtype == bool else storable_nodata(value, raster.data.dtype),
-        is_classes=raster.data.dtype == bool,
-        metadata={
-            "has_alpha": has_alpha,
-            "descriptions": raster.descriptions,
-            "colorinterp": raster.colorinterp[:count],
-            "tags": raster.tags,
-        },
-    )
+    per_band = ("descriptions", "colorinterp", "scales", "offsets", "units", "band_tags")
+    kept = {
+        name: tuple(values[i] for i in picked) if name in per_band and values else values
+        for name, values in subject.metadata.items()
+    }
+    alphas = tuple(new for new, old in enumerate(picked) if old in subject.alphas)
+    return replace(subject, count=len(picked), read=read, alphas=alphas, metadata=kept)

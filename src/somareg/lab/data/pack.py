@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from somareg.errors import ConfigError, InputError, OutputError, SomaregError
 from somareg.lab.data.datasets import KINDS, open_dataset
+from somareg.lab.data.judged import is_judged, refuse_judged
 from somareg.lab.data.labels import shift_label
 from somareg.lab.data.pair_dataset import PairDataset
 from somareg.lab.data.pairs import StoredPair
 from somareg.lab.data.tiles import SHARD_GLOB, TileSet
 
 TRAIN_ROLES = ("train", "train-unaligned")
-SCORED_ROLE = "test"
 
 _HEADER_BYTES = 4096
 _TEXT_BYTES = 512  # group, source and name of a tile in the header, with room
@@ -93,14 +93,14 @@ def pack_tiles(
     Args:
         data_dir: a folder that `open_dataset` reads, or an open data set.
         out_dir: made if missing.
-        sets, roles: which pairs (None: all but role "test", whose pairs are for scoring only).
+        sets, roles: which pairs (None: all but those whose role is for scoring only, see `judged`).
         size, overlap, min_valid, max_residual_px: see `CutCfg`; overlap None: a quarter of the size.
         shard_mb: largest size of a shard, MiB.
         kind: layout of the folder, see `open_dataset`.
         overwrite: replace the shards that `out_dir` already holds.
 
     Raises:
-        ConfigError: an impossible size, an unknown set or role, or role "test".
+        ConfigError: an impossible size, an unknown set or role, or one that is for judging only.
         ReadError, InputError: the data cannot be read, or no tile remains.
         OutputError: `out_dir` holds shards and not `overwrite`, or the disk refuses.
     """
@@ -190,14 +190,15 @@ def _chosen(
     data: str | Path | PairDataset, kind: str, sets: Collection[str] | None, roles: Collection[str] | None
 ) -> PairDataset:
     """The data set without the pairs that are for scoring only."""
-    if roles is not None and SCORED_ROLE in roles:
-        raise ConfigError(f"role '{SCORED_ROLE}' is for scoring only; pack the roles that training may see")
+    refuse_judged(sets or (), roles or ())
     dataset = data if isinstance(data, PairDataset) else open_dataset(data, kind)
     if roles is None:
-        roles = {entry.role for entry in dataset.entries} - {SCORED_ROLE}
+        roles = {entry.role for entry in dataset.entries if not is_judged(entry.role)}
     elif roles is TRAIN_ROLES:  # a default names what may be there, not what must be
         roles = set(roles) & {entry.role for entry in dataset.entries}
-    return dataset.select(sets, roles)
+    chosen = dataset.select(sets, roles)
+    refuse_judged({entry.set for entry in chosen.entries}, where=str(dataset.root))
+    return chosen
 
 
 def shards(parts: Iterable[TileSet], per_shard: int) -> Iterator[TileSet]:

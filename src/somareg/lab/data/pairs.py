@@ -128,8 +128,8 @@ def read_pair(entry: PairEntry, sar_path: Path, optical_path: Path, mask_path: P
         ReadError: a file is missing or is not an image.
         InputError: the images do not have the size that the row states, or differ in size.
     """
-    sar = _read(sar_path, cv2.IMREAD_GRAYSCALE)
-    optical = np.ascontiguousarray(_read(optical_path, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1))
+    sar = read_image(sar_path, cv2.IMREAD_GRAYSCALE)
+    optical = np.ascontiguousarray(read_image(optical_path, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1))
     is_stated = bool(entry.width and entry.height)
     if not is_stated:
         entry = replace(entry, width=sar.shape[1], height=sar.shape[0])
@@ -138,16 +138,21 @@ def read_pair(entry: PairEntry, sar_path: Path, optical_path: Path, mask_path: P
     for image, path in ((sar, sar_path), (optical[0], optical_path)):
         if image.shape != expected:
             raise InputError(f"{path} is {image.shape}, {says}")
-    valid = ~_nodata(sar == 255) & ~_nodata((optical == 0).all(axis=0))
+    valid = ~solid_at_edge(sar == 255) & ~solid_at_edge((optical == 0).all(axis=0))
     if mask_path is not None:
-        mask = _read(mask_path, cv2.IMREAD_GRAYSCALE)
+        mask = read_image(mask_path, cv2.IMREAD_GRAYSCALE)
         if mask.shape != expected:
             raise InputError(f"{mask_path} is {mask.shape}, {says}")
         valid &= mask > 127
     return StoredPair(entry, sar, optical, valid)
 
 
-def _read(path: Path, flags: int) -> ByteImage:
+def read_image(path: Path, flags: int) -> ByteImage:
+    """8-bit pixels as `cv2.imdecode` gives them with these flags.
+
+    Raises:
+        ReadError: the file is missing or is not an image.
+    """
     try:
         encoded = np.fromfile(path, np.uint8)
     except FileNotFoundError:
@@ -160,7 +165,7 @@ def _read(path: Path, flags: int) -> ByteImage:
     return np.asarray(image, np.uint8)
 
 
-def _nodata(flat: BoolArray) -> BoolArray:
+def solid_at_edge(flat: BoolArray) -> BoolArray:
     """The large solid parts of `flat` that reach the image's edge, slightly dilated.
 
     No-data is a filled corner or strip. Saturated speckle (255) and deep shadow (0) are content: they are porous or

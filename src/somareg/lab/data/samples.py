@@ -14,14 +14,8 @@ import torch
 from somareg.errors import ConfigError, SomaregError
 from somareg.lab.data.pairs import PairEntry, StoredPair, list_pairs, load_pair
 from somareg.lab.data.stacks import ProtocolSamples, SampleStack
-from somareg.lab.evaluate.protocol import (
-    LEVELS,
-    Sample,
-    SampleList,
-    SetInfo,
-    check_names,
-    load_sample,
-)
+from somareg.lab.evaluate.protocol import AFFINE_LEVELS, SetInfo, affine_levels
+from somareg.lab.evaluate.sample import Sample, SampleList, load_sample
 
 HELD_OUT = 8  # one place in so many is scored where a set has no validation pairs of its own
 
@@ -34,14 +28,14 @@ def load_stacks(
     Args:
         lists: for example `committed_list(name, "test")`.
         data_dir: folder with the pairs.
-        levels: keys of `LEVELS`; a list without one of them gives no stack for it.
+        levels: of `AFFINE_LEVELS`; a list without one of them gives no stack for it.
         limit: the first samples of each list and level; None: all.
 
     Raises:
-        ConfigError: unknown level.
+        ConfigError: a level that is unknown, or whose truth no matrix tells, or pairs without labels.
         ReadError, InputError: see `load_pair`.
     """
-    wanted = check_names(levels, LEVELS, "level")
+    wanted = affine_levels(levels)
     for made in lists:
         pairs = _PairCache(Path(data_dir))
         for level in wanted:
@@ -63,15 +57,15 @@ def pack_samples(
         lists: for validation, `committed_list(name, "val")`.
         data_dir: folder with the pairs.
         path: file to write.
-        levels: keys of `LEVELS`; None: all that a list has.
+        levels: of `AFFINE_LEVELS`; None: all of them that a list has.
         limit: at most this many samples per list and level, spread evenly over the list; None: all.
 
     Raises:
-        ConfigError: unknown level, or `limit` below 1.
+        ConfigError: a level that is unknown, or whose truth no matrix tells, pairs without labels, or `limit` below 1.
         ReadError, InputError: see `load_pair`.
         OutputError: the file cannot be written.
     """
-    wanted = check_names(levels if levels is not None else LEVELS, LEVELS, "level")
+    wanted = affine_levels(AFFINE_LEVELS if levels is None else levels)
     if limit is not None and limit < 1:
         raise ConfigError(f"limit {limit} leaves no sample; give at least 1")
     stacks: list[SampleStack] = []
@@ -108,6 +102,8 @@ def _load(made: SampleList, level: str, samples: Sequence[Sample], pairs: _PairC
         torch.from_numpy(np.stack([getattr(sample, key) for sample in loaded]))
         for key in ("moving", "reference", "matrix")
     )
+    if made.quoted_from is None:
+        raise ConfigError(f"pairs of set '{made.set}' in role '{made.role}' have no label; score by other roles")
     index, group = tuple(s.index for s in samples), tuple(s.pair.group for s in samples)
     return SampleStack(made.set, made.split, level, moving, reference, matrix, index, group, made.quoted_from)
 
@@ -121,7 +117,7 @@ def held_out(data_dir: str | Path, name: str, count: int, levels: Collection[str
         data_dir: folder with `pairs.csv`.
         name: of the set, whose pairs have role "train".
         count: samples per level.
-        levels: keys of `LEVELS`.
+        levels: of `AFFINE_LEVELS`.
 
     Raises:
         ConfigError: no such place, or an unknown level.

@@ -17,9 +17,7 @@ from somareg.errors import InputError, ReadError
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.data.standardise import standardise
 from somareg.lab.data.store import read_tensors, write_tensors
-from somareg.lab.evaluate.protocol import (
-    LoadedSample,
-)
+from somareg.lab.evaluate.sample import LoadedSample
 
 KIND = "somareg.protocol-samples"
 TOGETHER = 4  # samples of a batch: enough for a CPU, and 512 px fit everywhere

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from somareg.errors import OutputError, ReadError
-from somareg.io.atomic import atomic_path, make_folder
+from somareg.io.atomic import atomic_path
+from somareg.io.folders import make_folder
 
 _VERSION = "1"
 

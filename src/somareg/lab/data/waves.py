@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Waves:
         a, k, phase, c = (t[..., None, None] for t in (self.amplitude, self.vector, self.phase, self.plane))
         dx = -(c[:, 0, 0] * u + c[:, 0, 1] * v + c[:, 0, 2])
         dy = -(c[:, 1, 0] * u + c[:, 1, 1] * v + c[:, 1, 2])
-        for i in range(_WAVES):
+        for i in range(a.shape[1]):
             wave = torch.sin(k[:, i, 0] * u + k[:, i, 1] * v + phase[:, i])
             dx = dx + a[:, i, 0] * wave
             dy = dy + a[:, i, 1] * wave
@@ -82,12 +82,17 @@ def draw_waves(count: int, crop: int, largest_px: float, dice: Dice) -> Waves:
         plane=torch.zeros(count, 2, 3, device=dice.device),
         centre=(crop - 1) / 2,
     )
-    return Waves(waves.amplitude, waves.vector, waves.phase, _affine_part(waves), waves.centre)
+    return beyond_affine(waves)
+
+
+def beyond_affine(waves: Waves) -> Waves:
+    """The same displacements less the best affine of each on its crop; `waves` have none taken out yet."""
+    return replace(waves, plane=_affine_part(waves))
 
 
 def _affine_part(waves: Waves) -> Tensor:
     """(n, 2, 3) least-squares plane of each component over the crop; about its centre the terms decouple."""
-    span = torch.arange(2 * waves.centre + 1, device=waves.phase.device) - waves.centre
+    span = torch.arange(2 * waves.centre + 1, dtype=waves.phase.dtype, device=waves.phase.device) - waves.centre
     u, v = span[None, None, :], span[None, :, None]
     power = span.square().mean()
     values = torch.stack(waves(u + waves.centre, v + waves.centre), dim=1)

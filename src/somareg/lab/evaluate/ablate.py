@@ -19,7 +19,8 @@ import torch
 
 from somareg.config import from_mapping, to_mapping
 from somareg.errors import ConfigError, ReadError, SomaregError
-from somareg.io.atomic import make_folder, write_text
+from somareg.io.atomic import write_text
+from somareg.io.folders import make_folder
 from somareg.lab.evaluate.ablation_config import ROWS, AblateCfg, row_config
 from somareg.lab.evaluate.ablation_page import Setting, around, update_page
 from somareg.lab.evaluate.ablation_rows import Judge, Row, Training

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from somareg.errors import InputError, ReadError
-from somareg.io.atomic import make_folder, write_text
+from somareg.io.atomic import write_text
+from somareg.io.folders import make_folder
 from somareg.lab.evaluate.ablation_config import ANOTHER_SEED, FULL, PUBLISHED
 from somareg.lab.evaluate.ablation_rows import Errors, Measured, Row, Training, numbers
 from somareg.lab.evaluate.metrics import cmr

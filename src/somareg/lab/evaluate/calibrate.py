@@ -27,7 +27,8 @@ from somareg.errors import InputError, ReadError, SomaregError
 from somareg.geometry import AffineTransform, compose
 from somareg.io import from_array
 from somareg.lab.evaluate.metrics import point_errors, rmse
-from somareg.lab.evaluate.protocol import Sample, SetInfo, load_sample
+from somareg.lab.evaluate.protocol import SetInfo
+from somareg.lab.evaluate.sample import Sample, load_sample
 from somareg.lab.evaluate.sampling import make_list
 from somareg.matching.engine import align
 from somareg.preprocess.prepare import prepare
@@ -71,11 +72,13 @@ def _info(name: str, crop: int, role: str) -> SetInfo:
 
 
 SOURCES = (
-    Source(_info("ombria", 160, "val"), ("E", "m", "M", "H"), 30, 100),
-    Source(_info("sen12patches", 160, "train"), ("E", "m", "M", "H"), 30, 100),
-    Source(_info("sen12scenes", 256, "train"), ("m", "M", "H"), 20, 50, apart=900),
-    Source(_info("sih", 512, "train"), ("m", "M", "H"), 12, 30, apart=900),
-    Source(_info("sih", 224, "train"), ("m", "M", "H"), 20, 40, apart=900),
+    Source(_info("ombria", 160, "val"), ("E", "m", "M", "H", "A"), 24, 100),
+    Source(_info("sen12patches", 160, "train"), ("E", "m", "M", "H", "A"), 24, 100),
+    Source(_info("multisensor", 160, "val"), ("m", "H", "A"), 30, 80),
+    Source(_info("vhrcity", 160, "val"), ("m", "A"), 20, 40),
+    Source(_info("sen12scenes", 256, "train"), ("m", "M", "H", "A"), 16, 50, apart=900),
+    Source(_info("sih", 512, "train"), ("m", "H", "A"), 12, 30, apart=900),
+    Source(_info("sih", 224, "train"), ("m", "M", "H", "A"), 16, 40, apart=900),
     Source(_info("vhr", 128, "val-vhr"), ("m",), 0, 40, exact=False),
 )
 
@@ -92,7 +95,7 @@ def observe(
     Args:
         moving: (H, W) or (C, H, W) SAR.
         reference: (C, H, W) optical.
-        truth: (2, 3) reference -> moving pixel centres; None when the images are unrelated.
+        truth: (2, 3) reference -> moving pixel centres, or (2, H, W) displacement; None when the images are unrelated.
         chosen: the model.
         device: where it runs.
     """
@@ -133,7 +136,7 @@ def observations(data_dir: Path, seed: int, chosen: Chosen, device: torch.device
                     **label,
                     "level": level,
                     "pair": sample.pair.name,
-                    **observe(loaded.moving, loaded.reference, loaded.matrix, chosen, device),
+                    **observe(loaded.moving, loaded.reference, loaded.truth(), chosen, device),
                 }
         every = [sample for level in source.levels for sample in made.samples[level]]
         for k in range(source.unrelated):

@@ -10,10 +10,11 @@ from somareg.lab.data.batch import PairBatch
 from somareg.lab.data.samples import load_stacks
 from somareg.lab.data.stacks import batches
 from somareg.lab.evaluate.diagnose import Diagnosis, diagnose, save_diagnosis
-from somareg.lab.evaluate.list_file import committed_list
+from somareg.lab.evaluate.list_file import set_lists
 from somareg.lab.evaluate.peers import Method
-from somareg.lab.evaluate.protocol import SampleList, Split
+from somareg.lab.evaluate.protocol import Split, affine_levels
 from somareg.lab.evaluate.run import Progress
+from somareg.lab.evaluate.sample import SampleList
 from somareg.matching.network import Soma
 
 
@@ -62,11 +63,14 @@ def diagnose_methods(
         progress: called with (what, done, total) after each batch.
 
     Raises:
-        ConfigError: unknown set or level.
+        ConfigError: unknown set or level, or a level whose truth no matrix tells (N, whole).
         ReadError, InputError: the data folder does not hold what the lists name, or the lists hold nothing.
         OutputError: `out_dir` cannot be written.
     """
-    lists = [committed_list(name, split) for name in sets] if lists is None else lists
+    levels = affine_levels(levels)
+    if lists is None:
+        every = [made for name in sets for made in set_lists(data_dir, name, split)]
+        lists = [made for made in every if made.is_labelled]
     total = sum(len(made.samples.get(level, [])[:limit]) for made in lists for level in levels)
     found = []
     for name, network in learned(methods).items():

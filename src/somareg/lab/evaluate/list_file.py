@@ -1,36 +1,39 @@
-"""Lists of samples as JSON: pairs once, then one row per sample; and the lists that ship with the package."""
+"""Lists of samples as JSON: pairs once, then one row per sample; the lists that ship, and those of a whole set."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from somareg.errors import ConfigError, InputError
 from somareg.lab.data.pairs import PairEntry
-from somareg.lab.evaluate.protocol import PROTOCOL_VERSION, SETS, Sample, SampleList, Split, check_names
+from somareg.lab.evaluate.protocol import PROTOCOL_VERSION, SETS, WHOLE_SETS, SetInfo, Split, check_names
+from somareg.lab.evaluate.sample import Sample, SampleList
+from somareg.lab.evaluate.warp import SmoothWarp
+from somareg.lab.evaluate.whole import read_whole
 
 _BIAS = (
     "rejected counts draws thrown away per level: 'size', the affine fits nowhere in the image; 'nodata', no position"
-    " free of nodata was found. Many 'size' rejections bias a level: in 256 px sets level R keeps rotations near"
-    " multiples of 90 degrees and larger scales, so compare level R between methods, not between sets."
+    " free of nodata was found; 'steep', at level N, the strongest warp nearly folds. Many 'size' rejections bias a"
+    " level: in 256 px sets level R keeps rotations near multiples of 90 degrees and larger scales, so compare level R"
+    " between methods, not between sets."
 )
+_COLUMNS = ("pair", "x", "y", "a", "b", "c", "d", "e", "f")
+_WARP_COLUMNS = ("rms_px", "length_px", "seed")
 
 
 def dump_list(made: SampleList) -> str:
     """The JSON text of a list: pairs once, then one row per sample."""
-    names = sorted({sample.pair.name for rows in made.samples.values() for sample in rows})
     entries = {sample.pair.name: sample.pair for rows in made.samples.values() for sample in rows}
+    names = sorted(entries)
     number = {name: i for i, name in enumerate(names)}
     lines = [
-        f'"{level}": [\n'
-        + ",\n".join(
-            json.dumps([number[s.pair.name], *s.origin, *s.matrix.ravel().tolist()], separators=(",", ":"))
-            for s in rows
-        )
-        + "\n]"
+        f'"{level}": [\n' + ",\n".join(_row(sample, number[sample.pair.name]) for sample in rows) + "\n]"
         for level, rows in made.samples.items()
     ]
     pairs = ",\n".join(
@@ -48,11 +51,18 @@ def dump_list(made: SampleList) -> str:
         "rejected": made.rejected,
         "bias": _BIAS,
         "pair_columns": ["name", "group", "width", "height", "dx", "dy"],
-        "sample_columns": ["pair", "x", "y", "a", "b", "c", "d", "e", "f"],
+        "sample_columns": _COLUMNS,
+        "warp_columns": _WARP_COLUMNS,
     }
     head = "{\n" + ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in header.items())
     rows = ",\n".join(lines)
     return f'{head},\n "pairs": [\n{pairs}\n],\n "samples": {{\n{rows}\n}}}}\n'
+
+
+def _row(sample: Sample, pair: int) -> str:
+    warp = sample.warp
+    drawn = [] if warp is None else [warp.rms_px, warp.length_px, warp.seed]
+    return json.dumps([pair, *sample.origin, *sample.matrix.ravel().tolist(), *drawn], separators=(",", ":"))
 
 
 def parse_list(text: str, name: str = "list") -> SampleList:
@@ -67,10 +77,7 @@ def parse_list(text: str, name: str = "list") -> SampleList:
             raise InputError(f"{name} is of protocol {raw['protocol']}, this version reads {PROTOCOL_VERSION}")
         pairs = [PairEntry(raw["set"], p[0], raw["role"], p[1], p[2], p[3], (p[4], p[5])) for p in raw["pairs"]]
         samples = {
-            level: [
-                Sample(pairs[r[0]], level, i, raw["crop"], (r[1], r[2]), np.array(r[3:], float).reshape(2, 3))
-                for i, r in enumerate(rows)
-            ]
+            level: [_sample(row, i, level, raw["crop"], pairs) for i, row in enumerate(rows)]
             for level, rows in raw["samples"].items()
         }
         return SampleList(
@@ -84,12 +91,31 @@ def parse_list(text: str, name: str = "list") -> SampleList:
             residual=raw["residual"],
             quoted_from=raw["quoted_from"],
         )
-    except (KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{name} is not a list of samples ({type(error).__name__}: {error})") from error
 
 
+def _sample(row: Sequence[Any], index: int, level: str, crop: int, pairs: Sequence[PairEntry]) -> Sample:
+    affine, drawn = row[3 : len(_COLUMNS)], row[len(_COLUMNS) :]
+    warp = SmoothWarp(float(drawn[0]), float(drawn[1]), int(drawn[2]), crop) if drawn else None
+    return Sample(pairs[row[0]], level, index, crop, (row[1], row[2]), np.array(affine, float).reshape(2, 3), warp)
+
+
+def set_lists(data_dir: str | Path, set_name: str, split: Split) -> list[SampleList]:
+    """All lists of a set: those that ship, one for each role; of a set of whole pairs the one that its table gives.
+
+    Raises:
+        ConfigError: unknown set, or no list of it for the split.
+        ReadError, InputError: see `read_whole`.
+    """
+    check_names([set_name], (*SETS, *WHOLE_SETS), "set")
+    if set_name in WHOLE_SETS:
+        return [read_whole(data_dir, set_name, split)]
+    return [_committed(info, split) for info in SETS[set_name]]
+
+
 def committed_list(set_name: str, split: Split) -> SampleList:
-    """The list that ships with the package.
+    """The list of a set's first role that ships with the package.
 
     A set without test pairs is served in split "test" by its val list (`vhr`); the opposite never happens.
 
@@ -97,8 +123,17 @@ def committed_list(set_name: str, split: Split) -> SampleList:
         ConfigError: unknown set, or no list of this set for the split.
     """
     check_names([set_name], SETS, "set")
-    known = SETS[set_name].roles
-    if split == "val" and split not in known:
-        raise ConfigError(f"set '{set_name}' has only test pairs; they are used for nothing but the final figure")
-    name = f"{set_name}-{split if split in known else 'val'}.json"
+    return _committed(SETS[set_name][0], split)
+
+
+def _committed(info: SetInfo, split: Split) -> SampleList:
+    if split == "val" and split not in info.roles:
+        raise ConfigError(f"set '{info.name}' has only test pairs; they are used for nothing but the final figure")
+    name = list_name(info, split if split in info.roles else "val")
     return parse_list((files("somareg.lab.evaluate") / "lists" / name).read_text(encoding="utf-8"), name)
+
+
+def list_name(info: SetInfo, split: Split) -> str:
+    """Name of the file of a list: set and split, and the role where a set has more than one for the split."""
+    several = sum(split in other.roles for other in SETS.get(info.name, ())) > 1
+    return f"{info.name}-{info.roles[split] if several else split}.json"

@@ -1,4 +1,4 @@
-"""Errors of a displacement against a known affine, and what a set of such errors amounts to.
+"""Errors of a displacement against a known one, and what a set of such errors amounts to.
 
 A method that returns nothing has an infinite error; it counts in every figure.
 """
@@ -10,30 +10,61 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.types import FloatArray
+from somareg.types import BoolArray, FloatArray
 
 THRESHOLDS: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
 MIN_GROUPS = 5  # fewer places say nothing about the spread between places
 _POINTS_PER_AXIS = 16  # lattice of check points per pair for CE90
 
 
-def point_errors(displacement: NDArray[np.float32] | None, truth: FloatArray, shape: tuple[int, int]) -> FloatArray:
+def true_displacement(
+    matrix: FloatArray, shape: tuple[int, int], warp: FloatArray | None = None
+) -> NDArray[np.float64]:
+    """(2, H, W) displacement of `matrix @ (x + warp(x))` on the reference grid, pixels.
+
+    Args:
+        matrix: (2, 3) affine to moving pixel centres.
+        shape: (H, W) of the reference.
+        warp: (2, H, W) displacement that comes before it, or None.
+    """
+    rows, cols = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
+    u, v = (cols, rows) if warp is None else (cols + warp[0], rows + warp[1])
+    x = matrix[0, 0] * u + matrix[0, 1] * v + matrix[0, 2]
+    y = matrix[1, 0] * u + matrix[1, 1] * v + matrix[1, 2]
+    return np.stack([x - cols, y - rows])
+
+
+def point_errors(
+    displacement: NDArray[np.float32] | None,
+    truth: FloatArray,
+    shape: tuple[int, int],
+    *,
+    moving_shape: tuple[int, int] | None = None,
+    reference_mask: BoolArray | None = None,
+    moving_mask: BoolArray | None = None,
+) -> FloatArray:
     """Distance to the truth at every reference pixel of the valid overlap.
 
     Args:
         displacement: (2, H, W) pixels (dx, dy), or None for a failure.
-        truth: (2, 3) affine, reference to moving pixel centres.
-        shape: (H, W) of both images.
+        truth: (2, 3) affine, reference to moving pixel centres, or (2, H, W) displacement.
+        shape: (H, W) of the reference.
+        moving_shape: of the moving image; None: the same.
+        reference_mask, moving_mask: True where the image holds data; None: everywhere.
 
     Returns:
-        (H, W) pixels; NaN outside the overlap (the true position is outside the moving frame), infinite where the
-        estimate is missing or not finite.
+        (H, W) pixels; NaN outside the overlap (the reference has no data, or the true position lies outside the moving
+        frame or beside its data), infinite where the estimate is missing or not finite.
     """
-    height, width = shape
-    rows, cols = np.mgrid[:height, :width].astype(np.float64)
-    x = truth[0, 0] * cols + truth[0, 1] * rows + truth[0, 2]
-    y = truth[1, 0] * cols + truth[1, 1] * rows + truth[1, 2]
+    height, width = moving_shape or shape
+    rows, cols = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
+    field = truth if np.ndim(truth) == 3 else true_displacement(truth, shape)
+    x, y = cols + field[0], rows + field[1]
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    if reference_mask is not None:
+        inside &= reference_mask
+    if moving_mask is not None:
+        inside[inside] = moving_mask[np.rint(y[inside]).astype(int), np.rint(x[inside]).astype(int)]
     if displacement is None:
         error = np.full(shape, np.inf)
     else:

@@ -1,37 +1,25 @@
-"""The protocol: levels of difficulty, the sets, and the samples that both a list and an evaluation speak of.
+"""The protocol: levels of difficulty, and the sets with what their labels can bear.
 
-A sample is a crop of the optical image (the reference) and a crop of the same size that was resampled **once** from the
-original SAR pixels through a known affine (the moving image). Border-free: every pixel of both crops comes from
-imagery, so no frame, no reflected pixel and no mask tells where the moving image was taken from.
+What a sample of a level is, and how its pixels are made, stands in `sample`; whole pairs are in `whole`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from somareg.config import did_you_mean
 from somareg.errors import ConfigError
-from somareg.geometry import AffineTransform
-from somareg.geometry.resample import resample
-from somareg.lab.data.pairs import ByteImage, PairEntry, StoredPair, load_pair
-from somareg.types import FloatArray
 
 PROTOCOL_VERSION = 1
-KERNEL_MARGIN_PX = 2.0  # half the support of the cubic kernel
 
 Split = Literal["test", "val"]
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Ranges from which the affine of a sample is drawn, about the crop's centre.
+    """Ranges from which the truth of a sample is drawn, about the crop's centre.
 
     Attributes:
         rotation_deg: uniform in +-this.
@@ -39,6 +27,7 @@ class Level:
         shift: uniform per axis in +-this share of the crop's side.
         aspect: log-uniform between the two, the x axis stretched against the y axis.
         shear: uniform in +-this, the slope by which the y axis leans.
+        warp_px: RMS of the smooth warp beyond the affine, pixels; 0 without.
     """
 
     rotation_deg: float
@@ -46,183 +35,114 @@ class Level:
     shift: float
     aspect: tuple[float, float] = (1.0, 1.0)
     shear: float = 0.0
+    warp_px: float = 0.0
 
+
+WARPED = "N"
+WARP_PX: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 4.0)
+"""RMS of the warps of level N, pixels: each is a level of its own, N0.5 to N4."""
+WARP_LENGTHS_PX: tuple[float, ...] = (60.0, 120.0)
+"""Correlation lengths of the warps of level N, pixels: half of the samples each."""
+
+_MODERATE = Level(5.0, (0.95, 1.05), 0.06)
 
 LEVELS: dict[str, Level] = {
     "E": Level(2.0, (0.98, 1.02), 0.03),
-    "m": Level(5.0, (0.95, 1.05), 0.06),
+    "m": _MODERATE,
     "M": Level(5.0, (0.8, 1.2), 0.06),
     "H": Level(20.0, (0.8, 1.25), 0.10),
     "R": Level(180.0, (0.7, 1.4), 0.10),
-    "A": Level(5.0, (0.95, 1.05), 0.06, aspect=(0.8, 1.25), shear=0.08),
+    "A": replace(_MODERATE, aspect=(0.8, 1.25), shear=0.08),
+    **{f"{WARPED}{rms:g}": replace(_MODERATE, warp_px=rms) for rms in WARP_PX},
 }
+"""Levels whose samples are drawn."""
+
+AFFINE_LEVELS: tuple[str, ...] = tuple(name for name, level in LEVELS.items() if not level.warp_px)
+WARPED_LEVELS: tuple[str, ...] = tuple(name for name, level in LEVELS.items() if level.warp_px)
+
+WHOLE = "whole"
+"""The level of sets whose pairs are judged as they are, both images whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetInfo:
-    """What the protocol knows about a set of pairs.
+    """What the protocol knows about the pairs of a set that have one role.
 
     Attributes:
         name: folder in the data folder.
         crop: side of the square crops, pixels.
         residual: the labels' own error, in words.
-        quoted_from: the smallest CMR threshold (pixels) that this error allows to quote.
+        quoted_from: the smallest CMR threshold (pixels) that this error allows to quote; None where the pairs have no
+            label, so that only what a method says of itself is told.
         roles: role in `pairs.csv` that serves each split.
-        count: samples per level and split.
+        count: samples per split of every level without a warp.
     """
 
     name: str
     crop: int
     residual: str
-    quoted_from: float
+    quoted_from: float | None
     roles: dict[str, str]
     count: dict[str, int]
 
+    def count_of(self, level: str, split: Split) -> int:
+        """Samples of a level: of one with a warp a fifth, 30 at least, for there are five; none without a label."""
+        number = self.count[split]
+        if not LEVELS[level].warp_px:
+            return number
+        return min(number, max(30, number // 5)) if self.quoted_from is not None else 0
 
-SETS: dict[str, SetInfo] = {
-    info.name: info
-    for info in (
-        SetInfo("sih", 512, "p90 0.5 px", 0.5, {"test": "test", "val": "train"}, {"test": 60, "val": 60}),
-        SetInfo("ombria", 160, "0.3-0.5 px", 1.0, {"test": "test", "val": "val"}, {"test": 200, "val": 200}),
-        SetInfo("sen12", 160, "p90 0.81 px", 1.0, {"test": "test"}, {"test": 200}),
-        SetInfo("vhr", 128, "1.4-2 px", 3.0, {"val": "val-vhr"}, {"val": 200}),
-    )
+
+_WITNESSES = "<= 0.8 px (two witnesses)"
+_FAR_WITNESSES = "<= 1.5 px (two witnesses)"
+
+SETS: dict[str, tuple[SetInfo, ...]] = {
+    "sih": (SetInfo("sih", 512, "p90 0.5 px", 0.5, {"test": "test", "val": "train"}, {"test": 60, "val": 60}),),
+    "ombria": (SetInfo("ombria", 160, "0.3-0.5 px", 1.0, {"test": "test", "val": "val"}, {"test": 200, "val": 200}),),
+    "sen12": (SetInfo("sen12", 160, "p90 0.81 px", 1.0, {"test": "test"}, {"test": 200}),),
+    "vhr": (SetInfo("vhr", 128, "1.4-2 px", 3.0, {"val": "val-vhr"}, {"val": 200}),),
+    "multisensor": (
+        SetInfo("multisensor", 160, _WITNESSES, 1.0, {"val": "val"}, {"val": 132}),
+        SetInfo("multisensor", 160, _FAR_WITNESSES, 3.0, {"val": "val-3px"}, {"val": 54}),
+        SetInfo("multisensor", 160, "an unknown amount", None, {"val": "unlabelled"}, {"val": 56}),
+    ),
+    "vhrcity": (
+        SetInfo("vhrcity", 160, _WITNESSES, 1.0, {"val": "val"}, {"val": 65}),
+        SetInfo("vhrcity", 160, _FAR_WITNESSES, 3.0, {"val": "val-3px"}, {"val": 30}),
+    ),
+    "vhrpublished": (SetInfo("vhrpublished", 256, "about 3 px", 3.0, {"val": "val-3px"}, {"val": 40}),),
 }
+"""Sets whose samples are drawn, a list for each role."""
+
+WHOLE_SETS: tuple[str, ...] = ("crossmodal",)
+"""Sets whose pairs are judged whole, by a table of their own (`whole`)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """One question of the benchmark.
-
-    Attributes:
-        pair: the pair it is cut from (with its offset).
-        level: key of `LEVELS`.
-        index: place in its list.
-        crop: side S of both crops, pixels.
-        origin: integer (x, y) of the reference crop in the optical image.
-        matrix: (2, 3), reference-crop pixel centres to moving-crop pixel centres: the truth.
-    """
-
-    pair: PairEntry
-    level: str
-    index: int
-    crop: int
-    origin: tuple[int, int]
-    matrix: NDArray[np.float64]
-
-    @property
-    def footprint(self) -> float:
-        """SAR pixels per moving pixel where the affine shrinks the scene, else 1."""
-        return shrinkage(self.matrix)
-
-    def corners_in_sar(self) -> FloatArray:
-        """(4, 2) SAR positions of the moving crop's corner pixel centres, in order around the crop."""
-        corners: FloatArray = footprint_corners(self.matrix, self.crop, self.pair.offset) + np.asarray(
-            self.origin, float
-        )
-        return corners
-
-    def fits(self) -> bool:
-        """Whether both crops lie inside the images, the moving one with the kernel's margin."""
-        width, height = self.pair.width, self.pair.height
-        x, y = self.origin
-        inside = 0 <= x <= width - self.crop and 0 <= y <= height - self.crop
-        margin = KERNEL_MARGIN_PX * self.footprint
-        low, high = self.corners_in_sar().min(axis=0), self.corners_in_sar().max(axis=0)
-        return bool(inside and (low >= margin).all() and (high <= np.array([width, height]) - 1 - margin).all())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SampleList:
-    """The samples of one set and split, as committed.
-
-    Attributes:
-        set, role, split: what it is cut from.
-        crop: side of the crops, pixels.
-        seed: of the draws.
-        samples: level -> samples in order.
-        rejected: level -> counts of rejected draws: "size" (the affine fits nowhere in the image) and "nodata".
-        residual, quoted_from: see `SetInfo`.
-    """
-
-    set: str
-    role: str
-    split: Split
-    crop: int
-    seed: int
-    samples: dict[str, list[Sample]]
-    rejected: dict[str, dict[str, int]]
-    residual: str
-    quoted_from: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedSample:
-    """The pixels of a sample.
-
-    Attributes:
-        moving: (S, S) uint8 SAR.
-        reference: (3, S, S) uint8 optical.
-        matrix: (2, 3) truth, reference to moving pixel centres.
-    """
-
-    moving: ByteImage
-    reference: ByteImage
-    matrix: NDArray[np.float64]
-
-
-def shrinkage(matrix: NDArray[np.float64]) -> float:
-    """Scene pixels per moving pixel where `matrix` shrinks the scene, else 1."""
-    return max(1.0, 1.0 / math.sqrt(abs(float(np.linalg.det(matrix[:, :2])))))
-
-
-def footprint_corners(matrix: NDArray[np.float64], crop: int, offset: tuple[float, float]) -> FloatArray:
-    """(4, 2) corner pixel centres of the moving crop in SAR pixels, for a reference crop at origin (0, 0)."""
-    last = crop - 1.0
-    corners = np.array([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])
-    scene: FloatArray = AffineTransform(matrix).inverse(corners) - np.asarray(offset)
-    return scene
-
-
-def load_sample(data_dir: str | Path, sample: Sample, pair: StoredPair | None = None) -> LoadedSample:
-    """Cut and resample the two images of a sample.
-
-    Args:
-        data_dir: the data folder.
-        sample: what to cut.
-        pair: the sample's pair if it is in memory already.
-
-    Returns:
-        Images and truth; the moving image was interpolated once (cubic, a = -0.5; averaged against aliasing where the
-        affine shrinks the scene enough) and rounded to 8 bits.
+def asked_levels(names: Iterable[str]) -> list[str]:
+    """Names of levels, "N" being all levels with a warp, each once.
 
     Raises:
-        ReadError, InputError: see `load_pair`.
+        ConfigError: an unknown level; the message suggests the nearest.
     """
-    pair = pair or load_pair(data_dir, sample.pair)
-    x, y = sample.origin
-    side = sample.crop
-    reference = np.ascontiguousarray(pair.optical[:, y : y + side, x : x + side])
-    rows, cols = np.mgrid[:side, :side].astype(np.float64)
-    moving_xy = np.stack([cols, rows], axis=-1).reshape(-1, 2)
-    scene_xy = AffineTransform(sample.matrix).inverse(moving_xy) + np.subtract(sample.origin, sample.pair.offset)
-    window, shifted = _window(pair.sar, scene_xy, math.ceil(2 * KERNEL_MARGIN_PX * sample.footprint))
-    values, _ = resample(
-        window[None].astype(np.float32),
-        np.ones(window.shape, bool),
-        shifted.reshape(side, side, 2),
-        kernel="cubic",
-        footprint=(sample.footprint, sample.footprint),
-    )
-    moving = np.clip(np.rint(values[0]), 0, 255).astype(np.uint8)
-    return LoadedSample(moving, reference, sample.matrix)
+    wanted: dict[str, None] = {}
+    for name in check_names(names, (*LEVELS, WARPED, WHOLE), "level"):
+        wanted.update(dict.fromkeys(WARPED_LEVELS if name == WARPED else (name,)))
+    return list(wanted)
 
 
-def _window(image: ByteImage, xy: FloatArray, pad: int) -> tuple[ByteImage, FloatArray]:
-    """The part of `image` that holds `xy` (N, 2) and `pad` pixels around, and `xy` in its pixels."""
-    low = np.maximum(np.floor(xy.min(axis=0)).astype(int) - pad, 0)
-    high = np.ceil(xy.max(axis=0)).astype(int) + pad + 1
-    return image[low[1] : high[1], low[0] : high[0]], xy - low
+def affine_levels(names: Iterable[str]) -> list[str]:
+    """Names of levels whose truth is a matrix, for what works with crops and matrices alone.
+
+    Raises:
+        ConfigError: one is unknown, or has another truth.
+    """
+    levels = asked_levels(names)
+    for name in levels:
+        if name not in AFFINE_LEVELS:
+            raise ConfigError(
+                f"the truth of level '{name}' is no matrix between crops; take {', '.join(AFFINE_LEVELS)}"
+            )
+    return levels
 
 
 def check_names(names: Iterable[str], known: Iterable[str], what: str) -> list[str]:

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from somareg.errors import ConfigError
-from somareg.io.atomic import make_folder, write_text
+from somareg.errors import ConfigError, InputError
+from somareg.io.folders import make_folder
 from somareg.lab.data.pairs import StoredPair, load_pair
 from somareg.lab.evaluate import metrics
-from somareg.lab.evaluate.list_file import committed_list
+from somareg.lab.evaluate.list_file import set_lists
 from somareg.lab.evaluate.peers import Method, make_method
-from somareg.lab.evaluate.protocol import (
-    LEVELS,
-    PROTOCOL_VERSION,
-    LoadedSample,
-    Sample,
-    SampleList,
-    Split,
-    check_names,
-    load_sample,
-)
+from somareg.lab.evaluate.protocol import LEVELS, WARPED, WARPED_LEVELS, WHOLE, Split, asked_levels
+from somareg.lab.evaluate.results import write_cell
+from somareg.lab.evaluate.sample import LoadedSample, Sample, SampleList, load_sample
+from somareg.lab.evaluate.summary import Record, Summary, summarise
+from somareg.lab.evaluate.whole import load_whole
+from somareg.lab.evaluate.whole_pair import WholeSample
 from somareg.report.plain import plain
-from somareg.runtime.version import __version__
 from somareg.types import FloatArray
 
-Record = dict[str, Any]
-Summary = dict[str, Any]
 Progress = Callable[[str, int, int], None]
 
 
@@ -52,12 +38,12 @@ def evaluate(
     progress: Progress | None = None,
     lists: Sequence[SampleList] | None = None,
 ) -> list[Summary]:
-    """Measure methods on the border-free lists, in one process.
+    """Measure methods on the border-free lists and on whole pairs, in one process.
 
     Args:
         data_dir: folder with `pairs.csv` and the images.
-        sets: names of sets with a committed list; unused when `lists` is given.
-        levels: keys of the protocol's levels.
+        sets: names of sets; unused when `lists` is given.
+        levels: names of the protocol's levels, "N" for all of its strengths, "whole" for sets of whole pairs.
         methods: names from `METHODS`, or methods.
         limit: only the first samples of each set and level.
         out_dir: gets `<method>.json`; results of other sets and levels in it are kept when they were made with the
@@ -68,23 +54,24 @@ def evaluate(
         lists: use these instead of the committed lists.
 
     Returns:
-        One summary per method, set and level (see `summarise`), in the order they were measured; JSON-ready, infinite
-        figures are None.
+        One summary per method, set, role and level (see `summarise`), of whole pairs followed by those of their
+        modalities ("part"), in the order they were measured; JSON-ready, infinite figures are None.
 
     Raises:
-        ConfigError: unknown set, level or method, or nothing to do.
+        ConfigError: unknown set, level or method, a set that has none of the levels, or nothing to do.
         ReadError, InputError: the data folder does not hold what the lists name.
         UnsupportedError: a method needs an extra that is not installed.
         OutputError: `out_dir` cannot be written.
     """
     chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
-    levels = check_names(levels, LEVELS, "level")
+    levels = asked_levels(levels)
     if lists is None:
-        lists = [committed_list(name, split) for name in sets]
+        lists = [made for name in sets for made in set_lists(data_dir, name, split)]
     if not (chosen and levels and lists):
         raise ConfigError("nothing to evaluate; name at least one set, one level and one method")
+    _check_levels(lists, levels)
     folder = make_folder(out_dir)
-    cells = [(made, level, made.samples.get(level, [])[:limit]) for made in lists for level in levels]
+    cells = [(made, level, made.of(level)[:limit]) for made in lists for level in levels]
     total, done = sum(len(samples) for *_, samples in cells) * len(chosen), 0
     summaries: list[Summary] = []
     loader = _Loader(Path(data_dir))
@@ -93,16 +80,29 @@ def evaluate(
         for sample in samples:
             loaded = loader(sample)
             for method in chosen:
-                rows[method.name].append(_measure(method, sample, loaded, seed))
+                rows[method.name].append(_measure(method, sample, loaded, seed, made.is_labelled))
                 done += 1
                 if progress:
                     progress(f"{method.name} {made.set} {level}", done, total)
         if samples:
             for method in chosen:
                 cell = _cell(made, level, rows[method.name])
-                _write(folder / f"{method.name}.json", method, seed, cell)
-                summaries.append(plain({"method": method.name, **cell["summary"]}))
+                write_cell(folder / f"{method.name}.json", method, seed, cell)
+                summaries += [plain({"method": method.name, **each}) for each in (cell["summary"], *cell["parts"])]
     return summaries
+
+
+def _check_levels(lists: Sequence[SampleList], levels: Sequence[str]) -> None:
+    """That every set is measured.
+
+    Raises:
+        ConfigError: a set has none of the levels.
+    """
+    for name in dict.fromkeys(made.set for made in lists):
+        has = [level for level in (*LEVELS, WHOLE) if any(made.of(level) for made in lists if made.set == name)]
+        if not set(has) & set(levels):
+            there = ", ".join(dict.fromkeys(WARPED if level in WARPED_LEVELS else level for level in has))
+            raise ConfigError(f"set '{name}' has no level {', '.join(levels)}; it has {there}: add one to the levels")
 
 
 class _Loader:
@@ -112,7 +112,9 @@ class _Loader:
         self.data_dir = data_dir
         self.last: StoredPair | None = None
 
-    def __call__(self, sample: Sample) -> LoadedSample:
+    def __call__(self, sample: Sample | WholeSample) -> LoadedSample:
+        if isinstance(sample, WholeSample):
+            return load_whole(self.data_dir, sample)
         if self.last is None or self.last.entry != sample.pair:
             self.last = load_pair(self.data_dir, sample.pair)
         return load_sample(self.data_dir, sample, self.last)
@@ -125,16 +127,29 @@ class _Row:
         self.record, self.points = record, points
 
 
-def _measure(method: Method, sample: Sample, loaded: LoadedSample, seed: int) -> _Row:
+def _measure(method: Method, sample: Sample | WholeSample, loaded: LoadedSample, seed: int, is_labelled: bool) -> _Row:
     started = time.perf_counter()
-    prediction = method(loaded.moving, loaded.reference, level=sample.level, seed=seed)
+    prediction = method(loaded.moving, loaded.reference, level=sample.level, seed=seed, known=loaded.known)
     seconds = time.perf_counter() - started
-    errors = metrics.point_errors(prediction.displacement, loaded.matrix, loaded.moving.shape)
+    shape, moving_shape = (image.shape[-2:] for image in (loaded.reference, loaded.moving))
+    found = prediction.displacement
+    if found is not None and found.shape != (2, *shape):
+        raise InputError(f"method '{method.name}' returned a displacement {found.shape}; it is (2, H, W) {(2, *shape)}")
+    errors = metrics.point_errors(
+        found,
+        loaded.truth(),
+        shape,
+        moving_shape=moving_shape,
+        reference_mask=loaded.known.reference_mask,
+        moving_mask=loaded.known.moving_mask,
+    )
     record = {
         "index": sample.index,
         "pair": sample.pair.name,
         "group": sample.pair.group,
-        "rmse_px": round(metrics.rmse(errors), 4),  # libraries repeat to about 1e-6, not to the last bit
+        **_told(sample),
+        # libraries repeat to about 1e-6, not to the last bit
+        "rmse_px": round(metrics.rmse(errors), 4) if is_labelled else None,
         "seconds": round(seconds, 5),
         "confidence": None if prediction.confidence is None else round(prediction.confidence, 6),
         "decision": prediction.decision,
@@ -143,133 +158,26 @@ def _measure(method: Method, sample: Sample, loaded: LoadedSample, seed: int) ->
     return _Row(record, metrics.check_points(errors).round(4))
 
 
+def _told(sample: Sample | WholeSample) -> Record:
+    """What a record tells of its sample beside the pair."""
+    if isinstance(sample, WholeSample):
+        return {"modality": sample.pair.modality}
+    if sample.warp is None:
+        return {}
+    return {"warp_px": sample.warp.rms_px, "warp_length_px": sample.warp.length_px}
+
+
 def _cell(made: SampleList, level: str, rows: list[_Row]) -> dict[str, Any]:
-    place = {"set": made.set, "role": made.role, "level": level, "crop": made.crop}
+    place: dict[str, Any] = {"set": made.set, "role": made.role, "level": level, "crop": made.crop}
     place |= {"residual": made.residual, "quoted_from": made.quoted_from}
-    records = [row.record for row in rows]
-    ce90 = metrics.ce90([row.points for row in rows])
-    good_px = max(2.0, made.quoted_from)
-    return {**place, "summary": {**place, **summarise(records, good_px), "ce90_px": ce90}, "records": records}
+    parts = []
+    for name, quoted_from in made.parts.items():
+        if own := [row for row in rows if row.record.get("modality") == name]:
+            parts.append({**place, "part": name, "quoted_from": quoted_from, **_figures(own, quoted_from)})
+    summary = {**place, **_figures(rows, made.quoted_from)}
+    return {**place, "summary": summary, "parts": parts, "records": [row.record for row in rows]}
 
 
-def summarise(records: Sequence[Record], good_px: float = 2.0) -> Summary:
-    """Figures of one method on one set and level; `good_px` is the RMSE below which a "go" is right.
-
-    Returns:
-        n; cmr (threshold -> share) and cmr_interval (threshold -> 95 % interval); median_px; auc (0-5 px);
-        auroc_2px and auroc_3px of the confidence (None where undefined); go, go_of_good, false_go (None without
-        decisions); predicted_within_2x among "go" pairs; seconds_median; failures (no estimate); peak_memory_mb.
-    """
-    rmses = np.array([record["rmse_px"] for record in records], float)
-    places = _places(records)
-    go = [r for r in records if r["decision"] == "go" and r["predicted_rmse_px"] is not None]
-    rates = metrics.go_rates([record["decision"] for record in records], rmses, good_px=good_px) or {}
-    return {
-        "n": len(records),
-        "cmr": {f"{k:g}": metrics.cmr(rmses, k) for k in metrics.THRESHOLDS},
-        "cmr_interval": {f"{k:g}": metrics.cmr_interval(rmses, k, places) for k in metrics.THRESHOLDS},
-        "median_px": float(np.median(rmses)),
-        "auc": metrics.auc(rmses),
-        "auroc_2px": _auroc(records, rmses, 2.0),
-        "auroc_3px": _auroc(records, rmses, 3.0),
-        "go": rates.get("go"),
-        "go_of_good": rates.get("go_of_good"),
-        "false_go": rates.get("false_go"),
-        "predicted_within_2x": metrics.within_factor(
-            np.array([r["predicted_rmse_px"] for r in go]), np.array([r["rmse_px"] for r in go])
-        ),
-        "seconds_median": float(np.median([record["seconds"] for record in records])),
-        "failures": int(np.isinf(rmses).sum()),
-        "peak_memory_mb": peak_memory_mb(),
-    }
-
-
-def _places(records: Sequence[Record]) -> list[str]:
-    """What the bootstrap draws: places, or pairs where the places are too few."""
-    groups = [record["group"] for record in records]
-    return groups if len(set(groups)) >= metrics.MIN_GROUPS else [record["pair"] for record in records]
-
-
-def _auroc(records: Sequence[Record], rmses: FloatArray, good_px: float) -> float | None:
-    scores = [record["confidence"] for record in records]
-    if any(score is None for score in scores):
-        return None
-    return metrics.auroc(np.array(scores, float), rmses < good_px)
-
-
-def peak_memory_mb() -> float | None:
-    """Largest resident size of this process so far (all methods run in it so far), MB; None where unknown."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-def machine() -> dict[str, Any]:
-    """What the times were measured on."""
-    torch = sys.modules.get("torch")
-    return {
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cpus": os.cpu_count(),
-        "threads_opencv": cv2.getNumThreads(),
-        "threads_torch": torch.get_num_threads() if torch else None,
-        "python": platform.python_version(),
-        "opencv": cv2.__version__,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _write(path: Path, method: Method, seed: int, cell: dict[str, Any]) -> None:
-    """Put a cell into a method's file, whole or not at all; infinite errors become null."""
-    weights = getattr(method, "weights", None)
-    head = {"method": method.name, "weights": weights, "protocol": PROTOCOL_VERSION, "seed": seed}
-    cells = [old for old in _earlier_cells(path, head) if _key(old) != _key(cell)]
-    content = {
-        **head,
-        "somareg": __version__,
-        "preset": getattr(method, "preset", None),
-        "parameters": getattr(method, "parameters", 0),
-        "machine": machine(),
-        "cells": [*cells, cell],
-    }
-    write_text(path, by_lines(plain(content)), overwrite=True)
-
-
-def by_lines(content: dict[str, Any]) -> str:
-    """JSON with a pair's record per line: thousands of them stay small, and a comparison shows which changed."""
-    cells = [
-        _text({key: value for key, value in cell.items() if key != "records"})[:-1]
-        + ', "records": [\n'
-        + ",\n".join(_text(record) for record in cell["records"])
-        + "\n]}"
-        for cell in content["cells"]
-    ]
-    head = json.dumps({key: value for key, value in content.items() if key != "cells"}, indent=1, allow_nan=False)
-    return head.removesuffix("\n}") + ',\n "cells": [\n' + ",\n".join(cells) + "\n]}\n"
-
-
-def _text(content: Any) -> str:
-    return json.dumps(content, allow_nan=False)
-
-
-def _earlier_cells(path: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        same = all(content.get(key) == value for key, value in head.items())
-        return list(content["cells"]) if same else []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-
-
-def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(cell[key] for key in ("set", "role", "level"))
+def _figures(rows: Sequence[_Row], quoted_from: float | None) -> Summary:
+    ce90 = None if quoted_from is None else metrics.ce90([row.points for row in rows])
+    return {**summarise([row.record for row in rows], quoted_from), "ce90_px": ce90}

@@ -3,6 +3,9 @@
 For each sample an affine is drawn and then placed anywhere in the pair where both crops lie inside imagery; only an
 affine that fits nowhere is drawn again. Such rejections change the distribution: in images barely larger than the crop,
 level R keeps the rotations near multiples of 90 degrees and the scales near or above 1. Each list counts them.
+
+Level N draws the affines of level m and one warp for each, in turns of either correlation length. The same places,
+affines and warps serve all its strengths, so that its rows differ in nothing but the strength.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,23 +23,26 @@ from numpy.typing import NDArray
 from somareg.errors import ConfigError, InputError
 from somareg.geometry import AffineTransform
 from somareg.lab.data.pairs import PairEntry, StoredPair, list_pairs, load_pair
-from somareg.lab.evaluate.list_file import dump_list
+from somareg.lab.evaluate.list_file import dump_list, list_name
 from somareg.lab.evaluate.protocol import (
-    KERNEL_MARGIN_PX,
+    AFFINE_LEVELS,
     LEVELS,
     SETS,
+    WARP_LENGTHS_PX,
+    WARP_PX,
+    WARPED,
     Level,
-    Sample,
-    SampleList,
     SetInfo,
     Split,
     check_names,
-    footprint_corners,
-    shrinkage,
 )
+from somareg.lab.evaluate.sample import KERNEL_MARGIN_PX, Sample, SampleList, footprint_outline, shrinkage
+from somareg.lab.evaluate.warp import SmoothWarp
 
 _AFFINES_PER_PAIR = 200
 _ORIGINS_PER_AFFINE = 10
+_STEEPEST = 0.5  # slope of the strongest warp: beyond it the map nearly folds, and inverting it takes long
+_SEEDS = 2**31
 
 
 def draw_affine(level: Level, crop: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -64,7 +71,7 @@ def make_list(
     split: Split,
     *,
     count: int | None = None,
-    levels: Collection[str] = tuple(LEVELS),
+    levels: Collection[str] = AFFINE_LEVELS,
     seed: int = 0,
     groups: Collection[str] | None = None,
 ) -> SampleList:
@@ -74,8 +81,8 @@ def make_list(
         data_dir: folder with `pairs.csv`.
         info: the set.
         split: "test" or "val".
-        count: samples per level (None: the set's own number).
-        levels: keys of `LEVELS`.
+        count: samples per level (None: the set's own number, see `SetInfo.count_of`).
+        levels: keys of `LEVELS`; those with a warp take crops of about 128 px and more.
         seed: the same seed and data give the same list.
         groups: places that may be used; None for all.
 
@@ -88,14 +95,27 @@ def make_list(
     pairs = [pair for pair in pairs if groups is None or pair.group in groups]
     if role is None or not pairs:
         raise ConfigError(f"set '{info.name}' has no pairs for split '{split}' in {data_dir}")
-    number = count or info.count[split]
     samples: dict[str, list[Sample]] = {}
     rejected: dict[str, dict[str, int]] = {}
     maker = _Maker(Path(data_dir), info.crop, pairs)
+    drawn: dict[str, tuple[list[Sample], dict[str, int]]] = {}
     for level in check_names(levels, LEVELS, "level"):
-        rng = np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in (info.name, role, level))])
-        samples[level], rejected[level] = maker.draw(level, number, rng)
+        number = count or info.count_of(level, split)
+        if not number:
+            continue
+        word = WARPED if LEVELS[level].warp_px else level
+        if word not in drawn:
+            rng = np.random.default_rng([seed, *(zlib.crc32(each.encode()) for each in (info.name, role, word))])
+            drawn[word] = maker.draw(level, number, rng)
+        samples[level] = [_at_level(sample, level) for sample in drawn[word][0]]
+        rejected[level] = drawn[word][1]
     return SampleList(info.name, role, split, info.crop, seed, samples, rejected, info.residual, info.quoted_from)
+
+
+def _at_level(sample: Sample, level: str) -> Sample:
+    """The same sample at another strength of its warp."""
+    warp = sample.warp and replace(sample.warp, rms_px=LEVELS[level].warp_px)
+    return replace(sample, level=level, warp=warp)
 
 
 class _Maker:
@@ -106,7 +126,7 @@ class _Maker:
         self.valid: dict[str, NDArray[np.bool_]] = {}
 
     def draw(self, level: str, number: int, rng: np.random.Generator) -> tuple[list[Sample], dict[str, int]]:
-        rejected = {"size": 0, "nodata": 0}
+        rejected = {"size": 0, "nodata": 0, **({"steep": 0} if LEVELS[level].warp_px else {})}
         # shuffled, so that the first samples of a list (`limit`) are spread over the places
         order = [self.pairs[i] for i in rng.permutation(len(self.pairs))]
         samples: list[Sample] = []
@@ -117,36 +137,50 @@ class _Maker:
             if sample is None:
                 failures += 1
                 if failures >= len(order):
-                    raise InputError(f"no pair of set '{order[0].set}' holds a border-free {self.crop} px crop")
+                    raise InputError(self._why_none(order[0].set, level, rejected))
                 continue
             failures = 0
             samples.append(sample)
         return samples, rejected
+
+    def _why_none(self, name: str, level: str, rejected: dict[str, int]) -> str:
+        if rejected.get("steep", 0) > rejected["size"] + rejected["nodata"]:
+            return f"level '{level}': warps are too steep for {self.crop} px crops; take larger crops or leave it out"
+        return f"no pair of set '{name}' holds a border-free {self.crop} px crop"
 
     def _try_pair(
         self, entry: PairEntry, level: str, index: int, rng: np.random.Generator, rejected: dict[str, int]
     ) -> Sample | None:
         for _ in range(_AFFINES_PER_PAIR):
             matrix = draw_affine(LEVELS[level], self.crop, rng)
-            box = self._origin_box(entry, matrix)
+            warps: tuple[SmoothWarp | None, ...] = (None,)
+            if LEVELS[level].warp_px:
+                length, drawn = WARP_LENGTHS_PX[index % len(WARP_LENGTHS_PX)], int(rng.integers(_SEEDS))
+                warps = tuple(SmoothWarp(rms, length, drawn, self.crop) for rms in WARP_PX)
+                if SmoothWarp(max(WARP_PX), length, drawn, self.crop).slope() > _STEEPEST:
+                    rejected["steep"] += 1
+                    continue
+            box = self._origin_box(entry, matrix, warps)
             if box is None:
                 rejected["size"] += 1
                 continue
             for _ in range(_ORIGINS_PER_AFFINE):
                 origin = (int(rng.integers(box[0], box[2] + 1)), int(rng.integers(box[1], box[3] + 1)))
-                sample = Sample(entry, level, index, self.crop, origin, matrix)
-                if self._holds_imagery(sample):
-                    return sample
+                samples = [Sample(entry, level, index, self.crop, origin, matrix, warp) for warp in warps]
+                if all(map(self._holds_imagery, samples)):
+                    return samples[0]
             rejected["nodata"] += 1
         return None
 
-    def _origin_box(self, entry: PairEntry, matrix: NDArray[np.float64]) -> tuple[int, int, int, int] | None:
-        """(x0, y0, x1, y1) inclusive: origins at which both crops lie inside the images, or None."""
-        corners = footprint_corners(matrix, self.crop, entry.offset)
+    def _origin_box(
+        self, entry: PairEntry, matrix: NDArray[np.float64], warps: Collection[SmoothWarp | None]
+    ) -> tuple[int, int, int, int] | None:
+        """(x0, y0, x1, y1) inclusive: origins at which both crops lie inside the images with every warp, or None."""
+        outline = np.concatenate([footprint_outline(matrix, self.crop, entry.offset, warp) for warp in warps])
         margin = KERNEL_MARGIN_PX * shrinkage(matrix)
         size = np.array([entry.width, entry.height])
-        low = np.maximum(np.ceil(margin - corners.min(axis=0)), 0).astype(int)
-        high = np.minimum(np.floor(size - 1 - margin - corners.max(axis=0)), size - self.crop).astype(int)
+        low = np.maximum(np.ceil(margin - outline.min(axis=0)), 0).astype(int)
+        high = np.minimum(np.floor(size - 1 - margin - outline.max(axis=0)), size - self.crop).astype(int)
         if (low > high).any():
             return None
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
@@ -157,7 +191,11 @@ class _Maker:
             return True
         x, y = sample.origin
         moving = np.zeros(valid.shape, np.uint8)
-        cv2.fillConvexPoly(moving, np.rint(sample.corners_in_sar()).astype(np.int32), 1)
+        outline = np.rint(sample.outline_in_sar()).astype(np.int32)
+        if sample.warp is None:
+            cv2.fillConvexPoly(moving, outline, 1)
+        else:
+            cv2.fillPoly(moving, [outline], 1)
         in_reference = valid[y : y + self.crop, x : x + self.crop].all()
         return bool(in_reference and valid[moving.astype(bool)].all())
 
@@ -169,15 +207,17 @@ class _Maker:
 
 
 def make_lists(data_dir: str | Path, out_dir: str | Path, *, seed: int = 0) -> list[Path]:
-    """Write `<set>-<split>.json` for every set and split of the protocol; returns the paths."""
+    """Write the list of every set, split and role of the protocol (`list_name`); returns the paths."""
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for info in SETS.values():
-        for split in ("test", "val"):
+    splits: tuple[Split, ...] = ("test", "val")
+    for info in (info for infos in SETS.values() for info in infos):
+        for split in splits:
             if split in info.roles:
-                path = folder / f"{info.name}-{split}.json"
-                made = make_list(data_dir, info, "test" if split == "test" else "val", seed=seed)
-                path.write_text(dump_list(made), encoding="utf-8")
+                path = folder / list_name(info, split)
+                path.write_text(
+                    dump_list(make_list(data_dir, info, split, levels=tuple(LEVELS), seed=seed)), encoding="utf-8"
+                )
                 paths.append(path)
     return paths

@@ -12,7 +12,7 @@ from rich.table import Table
 from somareg.errors import InputError, ReadError
 from somareg.lab.evaluate.metrics import THRESHOLDS
 from somareg.lab.evaluate.peers import METHODS
-from somareg.lab.evaluate.protocol import LEVELS
+from somareg.lab.evaluate.protocol import LEVELS, WARP_LENGTHS_PX, WARPED, WHOLE
 
 Row = list[str]
 
@@ -20,7 +20,8 @@ _ABSENT = "–"
 COLUMNS: tuple[str, ...] = (
     *("set", "level", "method", "preset", "parameters", "n"),
     *(f"CMR@{k:g}" for k in THRESHOLDS),
-    *("median px", "AUC", "CE90 px", "AUROC", "go", "false go", "s/pair", "MB"),
+    *("median px", "AUC", "CE90 px", *(f"left@{length:g}" for length in WARP_LENGTHS_PX)),
+    *("AUROC", "go", "false go", "s/pair", "MB"),
 )
 _WORDS = COLUMNS.index("parameters")  # columns of words stand before those of figures
 _FILES = list(METHODS).index("ours-fast") - 0.5  # files of weights stand before the weights that ship
@@ -29,7 +30,8 @@ _FILES = list(METHODS).index("ours-fast") - 0.5  # files of weights stand before
 def load_results(out_dir: str | Path) -> list[dict[str, Any]]:
     """Summaries of all methods in a folder, each with its method's name, preset and parameters.
 
-    Sets stand together, levels and methods in order; files of weights between the weight-free engine and ours.
+    Sets stand together, levels and methods in order, modalities of whole pairs behind their total; what was given as a
+    file or function between the weight-free engine and ours.
 
     Raises:
         ReadError: no result in the folder.
@@ -45,17 +47,20 @@ def load_results(out_dir: str | Path) -> list[dict[str, Any]]:
                 "preset": content.get("preset"),
                 "parameters": content.get("parameters", 0),
             }
-            summaries.extend({**method, **cell["summary"]} for cell in content["cells"])
+            for cell in content["cells"]:
+                summaries.extend({**method, **each} for each in (cell["summary"], *cell.get("parts", ())))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is not a result of an evaluation ({type(error).__name__}: {error})") from error
     if not summaries:
         raise ReadError(f"{folder} holds no result; run the evaluation first")
     known = {name: i for i, name in enumerate(METHODS)}
-    level = {name: i for i, name in enumerate(LEVELS)}
-    return sorted(
-        summaries,
-        key=lambda s: (s["set"], s["role"], level.get(s["level"], 99), known.get(s["method"], _FILES), s["method"]),
-    )
+    level = {name: i for i, name in enumerate((*LEVELS, WHOLE))}
+
+    def order(s: dict[str, Any]) -> tuple[Any, ...]:
+        place = s["set"], s["role"], level.get(s["level"], 99), s.get("part", "")
+        return (*place, known.get(s["method"], _FILES), s["method"])
+
+    return sorted(summaries, key=order)
 
 
 def rows(summaries: Sequence[dict[str, Any]]) -> list[Row]:
@@ -64,19 +69,39 @@ def rows(summaries: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def _row(s: dict[str, Any]) -> Row:
-    rates = [_percent(s["cmr"][f"{k:g}"]) if k >= s["quoted_from"] else _ABSENT for k in THRESHOLDS]
     return [
         *(_label(s), s["level"], s["method"], s["preset"] or _ABSENT, _count(s["parameters"]), str(s["n"])),
-        *rates,
-        *(_number(s["median_px"], 2), _number(s["auc"], 3), _number(s["ce90_px"], 2)),
-        *(_number(s["auroc_2px" if s["quoted_from"] <= 2 else "auroc_3px"], 2, _ABSENT),),
+        *_errors(s),
         *(_percent(s["go"]), _percent(s["false_go"]) if s["go"] else _ABSENT, _number(s["seconds_median"], 2)),
         _number(s.get("peak_memory_mb"), 0, _ABSENT),
     ]
 
 
+def _errors(s: dict[str, Any]) -> Row:
+    """The figures that need a truth: from CMR to AUROC."""
+    floor = s["quoted_from"]
+    if floor is None:
+        return [_ABSENT] * (COLUMNS.index("go") - COLUMNS.index("n") - 1)
+    return [
+        *(_percent(s["cmr"][f"{k:g}"]) if k >= floor else _ABSENT for k in THRESHOLDS),
+        *(_number(s["median_px"], 2), _number(s["auc"], 3), _number(s["ce90_px"], 2)),
+        *_left(s),
+        _number(s["auroc_2px" if floor <= 2 else "auroc_3px"], 2, _ABSENT),
+    ]
+
+
+def _left(s: dict[str, Any]) -> Row:
+    """Percent of the warp that is left, for each correlation length, where the labels are better than the warp."""
+    left = s.get("left")
+    if left is None or LEVELS[s["level"]].warp_px < s["quoted_from"]:
+        return [_ABSENT] * len(WARP_LENGTHS_PX)
+    keys = [f"{length:g}" for length in WARP_LENGTHS_PX]
+    return [("∞" if left[key] is None else _percent(left[key])) if key in left else _ABSENT for key in keys]
+
+
 def _label(s: dict[str, Any]) -> str:
-    return s["set"] if s["role"] == "test" else f"{s['set']} ({s['role']})"
+    name = f"{s['set']}, {s['part']}" if s.get("part") else s["set"]
+    return name if s["role"] == "test" else f"{name} ({s['role']})"
 
 
 def _percent(value: float | None) -> str:
@@ -97,20 +122,26 @@ def _count(parameters: int) -> str:
 def legend(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences that a reader of the table needs."""
     sets = {_label(s): s for s in summaries}
-    labels = "; ".join(
-        f"{name}: {s['crop']} px crops, labels off by {s['residual']}, CMR quoted from {s['quoted_from']:g} px"
-        for name, s in sets.items()
-    )
+    labels = "; ".join(f"{name}: {_what(s)}" for name, s in sets.items() if not s.get("part"))
     return [
         "CMR@k: percent of pairs whose dense RMSE over the valid overlap is below k native pixels. AUC: area under"
         " the CMR curve, 0-5 px. CE90: radius that 90 % of all check points of all pairs keep. A missing estimate"
         " counts as an infinite error.",
         "AUROC: the method's own confidence against success, an RMSE below 2 px (3 px where the labels allow no less)."
         " go: percent of pairs that got 'go'; false go: percent of those that are no success.",
+        f"left@L: level {WARPED}, median RMSE as percent of the RMS of the warp, at L px correlation length; an exact"
+        " affine without local displacement leaves 100. Quoted where the warp is no smaller than the labels' error.",
         "parameters: numbers that were trained. s/pair: median, images in memory. MB: largest memory of the process"
         " until then, which methods measured in one run share.",
         f"Sets: {labels}; '{_ABSENT}' where nothing may be quoted or the method says nothing.",
     ]
+
+
+def _what(s: dict[str, Any]) -> str:
+    pixels = f"{s['crop']} px crops" if s["crop"] else "whole pairs, each modality quoted from its own labels' error"
+    if s["quoted_from"] is None:
+        return f"{pixels}, labels off by {s['residual']}, verdicts only"
+    return f"{pixels}, labels off by {s['residual']}, CMR quoted from {s['quoted_from']:g} px"
 
 
 def table(out_dir: str | Path) -> str:
@@ -133,7 +164,7 @@ def rich_table(out_dir: str | Path) -> Table:
         made.add_column(column, justify="left" if i < _WORDS else "right", no_wrap=i < _WORDS)
     previous = None
     for summary, row in zip(summaries, rows(summaries), strict=True):
-        place = (summary["set"], summary["role"], summary["level"])
+        place = (summary["set"], summary["role"], summary["level"], summary.get("part"))
         if previous not in (None, place):
             made.add_section()
         previous = place

@@ -1,7 +1,7 @@
 """Lightning, or one line that says how to get it; imported by the modules of the engine only."""
 
 from somareg.errors import UnsupportedError
-from somareg.lab.train.config import INSTALL
+from somareg.lab.train.yaml_files import INSTALL
 
 try:
     import lightning as L

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from somareg.config import from_mapping, to_mapping
-from somareg.errors import ConfigError, UnsupportedError
+from somareg.errors import ConfigError
 from somareg.io.atomic import write_text
 from somareg.lab.data.augment import AugmentCfg
 from somareg.lab.data.draw import DrawCfg
 from somareg.lab.data.synthetic.generator import SyntheticCfg
 from somareg.lab.train.objective import ObjectiveCfg
+from somareg.lab.train.yaml_files import parse, read_extended
 from somareg.matching.network import NetworkCfg
-
-INSTALL = "pip install 'somareg[train]'"
-EXTENDS = "extends"
-
-# YAML 1.1 takes 1e-4 for a text, because it has no dot; everybody who writes it means a number.
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -190,12 +183,12 @@ def load_config(
             bad value.
         UnsupportedError: PyYAML is not installed.
     """
-    mapping = _read_extended(Path(path)) if path is not None else {}
+    mapping = read_extended(Path(path)) if path is not None else {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set {text}: write it as key.sub=value, such as run.batch=16")
-        _assign(mapping, key.strip(), _parse(value, f"--set {text}"))
+        _assign(mapping, key.strip(), parse(value, f"--set {text}"))
     for key, value in (extra or {}).items():
         _assign(mapping, key, value)
     return from_mapping(TrainCfg, mapping)
@@ -211,70 +204,6 @@ def save_config(cfg: TrainCfg, path: Path) -> None:
 
     text = yaml.safe_dump(to_mapping(cfg), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
     write_text(path, text, overwrite=True)
-
-
-def _read_extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """What a file says, on top of what the file says that it extends; `above` are the files that extend this one."""
-    if path.resolve() in above:
-        raise ConfigError(f"configuration {path} extends itself; remove '{EXTENDS}' from one of the files")
-    mapping = _read_yaml(path)
-    base = mapping.pop(EXTENDS, None)
-    if base is None:
-        return mapping
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: {EXTENDS} is {base!r}; give one YAML file, relative to this one")
-    below = path.parent / base
-    if not below.is_file():
-        raise ConfigError(f"{path}: {EXTENDS} names {below}, which is no file; give a path relative to {path.name}")
-    return _merged(_read_extended(below, (*above, path.resolve())), mapping)
-
-
-def _merged(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `below`, mappings key by key."""
-    result = dict(below)
-    for key, value in over.items():
-        lower = result.get(key)
-        if isinstance(lower, dict) and isinstance(value, dict):
-            value = _merged(lower, value)
-        result[key] = value
-    return result
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} cannot be read ({error}); give a YAML file") from error
-    mapping = _parse(text, str(path))
-    if mapping is None:
-        return {}
-    if not isinstance(mapping, dict):
-        raise ConfigError(f"configuration {path} is not a mapping of names to values")
-    return mapping
-
-
-def _parse(text: str, where: str) -> Any:
-    yaml, loader = _yaml()
-    try:
-        return yaml.load(text, loader)
-    except yaml.YAMLError as error:
-        first = " ".join(str(error).split())
-        raise ConfigError(f"{where} is not YAML: {first}") from error
-
-
-@lru_cache(maxsize=1)
-def _yaml() -> tuple[Any, Any]:
-    """PyYAML, and its safe loader with numbers such as 1e-4."""
-    try:
-        import yaml
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(f"training is configured in YAML and PyYAML is not installed; {INSTALL}") from error
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
-        pass
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{_NUMBER.pattern}$"), list("-+0123456789."))
-    return yaml, Loader
 
 
 def _assign(mapping: dict[str, Any], dotted: str, value: Any) -> None:

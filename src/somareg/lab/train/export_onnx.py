@@ -18,7 +18,8 @@ from torch import Tensor
 from somareg.errors import ConfigError, OutputError, UnsupportedError
 from somareg.features.encoder import Encoder
 from somareg.features.pyramid import STRIDES
-from somareg.io.atomic import check_folder_writable, output_folder
+from somareg.io.atomic import output_folder
+from somareg.io.folders import check_folder_writable
 from somareg.lab.train.export import export_checkpoint
 from somareg.lab.train.onnx_graph import BRANCHES, LEVELS, VALID, Branch, encoder_graphs, require_onnx
 from somareg.matching.weights.card import ModelCard, read_card

@@ -17,7 +17,8 @@ import torch
 
 from somareg.config import did_you_mean
 from somareg.errors import ConfigError, ReadError
-from somareg.io.atomic import atomic_path, make_folder
+from somareg.io.atomic import atomic_path
+from somareg.io.folders import make_folder
 from somareg.lab.train.callbacks import BEST, LAST
 from somareg.lab.train.config import TrainCfg, load_config
 from somareg.lab.train.curves import draw_curves

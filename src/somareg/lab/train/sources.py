@@ -20,6 +20,7 @@ from somareg.errors import ConfigError
 from somareg.lab.data.augment import make_batch
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.data.bundle_read import is_bundle, read_bundle_tiles
+from somareg.lab.data.judged import refuse_judged
 from somareg.lab.data.synthetic.generator import SyntheticSource
 from somareg.lab.data.tiles import TileSet
 from somareg.lab.train.config import DataCfg
@@ -182,12 +183,13 @@ def load_tiles(patterns: Iterable[str]) -> list[TileSet]:
         patterns: shards, bundles (`somareg.lab.data.bundle`), folders of shards, or glob patterns.
 
     Raises:
-        ConfigError: a pattern matches nothing.
+        ConfigError: a pattern matches nothing, or tiles are of a set that is for judging only.
         ReadError: a file is not a shard of tiles.
     """
     by_size: dict[int, list[TileSet]] = defaultdict(list)
     for path in _paths(patterns):
         for loaded in read_bundle_tiles(path) if is_bundle(path) else (TileSet.load(path),):
+            refuse_judged(loaded.source, where=str(path))
             by_size[loaded.size].append(loaded)
     return [TileSet.concat(by_size[size]) for size in sorted(by_size)]
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from somareg.errors import OutputError
-from somareg.io.atomic import output_errors
+from somareg.errors import EstimationError, OutputError
+from somareg.io.refusals import output_errors
+from somareg.io.text import parse_json
 from somareg.register.tiles.tile import TileResult
 
 FORMAT = 1
+_BEGINS = re.compile(rb"[0-9a-f]{0,7}$|[0-9a-f]{8}( |$)")  # also of one that a kill cut short
+STATES = ("matched", "empty", "failed")
 _ARRAYS = {"points": (-1, 2), "beyond": (-1, 2), "precision": (-1,), "hit": (-1,)}
 
 
@@ -24,13 +29,14 @@ class Journal:
     """One line per record: CRC-32, a space, JSON. What a kill left half-written at the end is dropped.
 
     The first record binds the rest to what the run was asked for; a later run that asks for something else is refused.
+    A checksum says that a record is whole, not that it is ours: what it says is looked at, too.
 
     Args:
         path: of the file, whose folder exists; None keeps everything in memory.
         binding: JSON-ready description of inputs and settings.
 
     Raises:
-        OutputError: the file belongs to other inputs or settings, or cannot be written.
+        OutputError: the file belongs to other inputs or settings, holds what no run writes, or cannot be written.
     """
 
     def __init__(self, path: Path | None, binding: Mapping[str, Any]) -> None:
@@ -45,24 +51,30 @@ class Journal:
         """Take what the file holds; from now on it receives the rest."""
         with output_errors(path):
             records, length = _read(path) if path.exists() else ([], 0)
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise OutputError(f"{path} is no file; move it away and run again")
             self._stream = path.open("r+b" if path.exists() else "w+b")
         try:
             with output_errors(path):
                 self._stream.truncate(length)
                 self._stream.seek(length)
-            self._bind(path, binding, records[0] if records else None)
+            self._bind(path, binding, records[:1])
             for record in records[1:]:
-                self._take(record)
+                with self.believed():
+                    self._take(record)
         except BaseException:
             self.close()
             raise
 
-    def _bind(self, path: Path, binding: Mapping[str, Any], first: Mapping[str, Any] | None) -> None:
+    def _bind(self, path: Path, binding: Mapping[str, Any], first: list[Any]) -> None:
         """Make sure that the file is about `binding`; a new one is from now on."""
         wanted = {"format": FORMAT, **json.loads(json.dumps(binding))}
-        if first is None:
+        if not first:
             self._append({"binding": wanted})
-        elif changed := _changes(first.get("binding") or {}, wanted):
+            return
+        with self.believed():
+            changed = _changes({**first[0]["binding"]}, wanted)
+        if changed:
             raise OutputError(
                 f"{path.parent.parent} holds an unfinished run of something else ({changed} changed); start again "
                 "with --overwrite or give another folder"
@@ -73,7 +85,23 @@ class Journal:
             tile = _from_json(record["tile"])
             self.tiles[tile.index] = tile
         else:
-            self.facts |= record.get("fact", {})
+            self.facts |= {**record["fact"]}
+
+    @contextmanager
+    def believed(self) -> Iterator[None]:
+        """Read what the file says; nonsense becomes an error that names the way out.
+
+        Raises:
+            OutputError: it says what no run writes.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, EstimationError) as error:
+            where = self.path.parent.parent if self.path else "memory"
+            reason = " ".join(str(error).split())[:80]
+            raise OutputError(
+                f"{where} holds an unfinished run that is damaged ({reason}); start again with --overwrite"
+            ) from error
 
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON-ready fact about the whole scene."""
@@ -105,15 +133,21 @@ class Journal:
             os.fsync(self._stream.fileno())
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+def _read(path: Path) -> tuple[list[Any], int]:
     """The whole records from the start on, and how many bytes they take."""
     records, length = [], 0
     with path.open("rb") as stream:
+        if not _BEGINS.match(stream.read(9)):
+            raise OutputError(f"{path} is no journal of somareg; move it away and run again")
+        stream.seek(0)
         for line in stream:
             checksum, _, text = line.rstrip(b"\n").partition(b" ")
             if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
                 break
-            records.append(json.loads(text))
+            try:
+                records.append(parse_json(text))
+            except ValueError:
+                break
             length += len(line)
     return records, length
 
@@ -133,9 +167,21 @@ def _to_json(tile: TileResult) -> dict[str, Any]:
 
 
 def _from_json(record: Mapping[str, Any]) -> TileResult:
+    """A tile as it was kept.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
     arrays = {
         name: np.frombuffer(base64.b64decode(record[name]), "<f8").astype(np.float64).reshape(shape)
         for name, shape in _ARRAYS.items()
     }
     figures = {str(key): float(value) for key, value in record["figures"].items()}
-    return TileResult(int(record["index"]), str(record["status"]), str(record["reason"]), figures=figures, **arrays)
+    tile = TileResult(int(record["index"]), str(record["status"]), str(record["reason"]), figures=figures, **arrays)
+    if tile.index < 0 or tile.status not in STATES:
+        raise ValueError(f"tile {tile.index} is '{tile.status[:20]}'")
+    if len({len(array) for array in arrays.values()}) > 1 or not all(np.isfinite(a).all() for a in arrays.values()):
+        raise ValueError(f"tile {tile.index} has points that are none")
+    if tile.status == "matched" and not 0 <= figures["probability"] <= 1:
+        raise ValueError(f"tile {tile.index} has no probability")
+    return tile

@@ -15,14 +15,17 @@ from somareg.errors import NoDataError
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import jacobian_between
 from somareg.io.inputs import OpenImage
+from somareg.io.opened import about_bands
 from somareg.io.source import Block
 from somareg.matching.engine import align
-from somareg.preprocess.normalise import check_bands, choose_bands
+from somareg.preprocess.holes import bridged
+from somareg.preprocess.normalise import treatment
 from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
 from somareg.preprocess.sar import detect_scale
 from somareg.register.choose import Chosen, engine_settings, pair_tensors
 from somareg.register.findings import View
 from somareg.register.ground import Ground
+from somareg.register.images import all_bands
 from somareg.tiepoints.use import Given
 from somareg.types import BoolArray, Progress, Raster, SarScale
 
@@ -35,8 +38,8 @@ class Overview:
     """One image at low resolution.
 
     Attributes:
-        view: the chosen bands, averaged.
-        bands: 1-based bands of the file.
+        view: the bands that are matched, averaged.
+        bands: their numbers in the file.
         scale: of SAR values, judged on values as stored; "auto" unless SAR.
         notes: decisions taken.
     """
@@ -87,42 +90,43 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
         part: of the image.
         factor: pixels averaged along each side.
         role: "moving" or "reference".
-        cfg: bands, modality and scale of that image; a SAR scale "auto" is judged on values as they are stored.
+        cfg: modality and scale of that image; a SAR scale "auto" is judged on values as they are stored.
 
     Raises:
         NoDataError: no valid pixel.
     """
     facts = image.facts
-    wanted, modality, scale = (getattr(cfg, f"{role}_{name}") for name in ("bands", "modality", "scale"))
-    bands = choose_bands(facts.count, wanted, facts.descriptions)
-    check_bands(bands, facts.count, facts.name)
-    picked = [band - 1 for band in bands]
+    modality, scale = (getattr(cfg, f"{role}_{name}") for name in ("modality", "scale"))
     every = max(1, max(part.width, part.height) // _SAMPLES_PX)
-    rows = max(1, _STRIP_VALUES // (part.width * facts.count) // factor) * factor
+    rows = max(1, _STRIP_VALUES // (part.width * len(image.bands)) // factor) * factor
     images: list[NDArray[np.float32]] = []
     masks: list[BoolArray] = []
     samples: list[tuple[NDArray[Any], BoolArray]] = []
-    valid = 0
+    valid, each = 0, np.zeros(len(image.bands))
     for top in range(part.y, part.y + part.height, rows):
         count = min(rows, part.y + part.height - top)
-        data, mask = image.window(Block(part.x, top, part.width, count))
+        data, seen = image.pixels(Block(part.x, top, part.width, count), image.bands)
+        mask: BoolArray = np.asarray(seen.all(axis=0))
         valid += int(mask.sum())
-        samples.append((data[picked, ::every, ::every], mask[::every, ::every]))
+        each += seen.sum(axis=(1, 2))
+        samples.append((data[:, ::every, ::every], mask[::every, ::every]))
         if count >= factor:
-            reduced, small = reduce_blocks(data[picked], mask, factor)
+            reduced, small = reduce_blocks(data, mask, factor)
             images.append(reduced)
             masks.append(small)
+    area = part.width * part.height
+    notes = list(about_bands(facts.name, image.bands, (each / area).tolist(), valid / area))
     if not valid:
-        raise NoDataError(f"{facts.name} holds no valid pixel; check the file or give another nodata value")
-    notes = []
-    if facts.count > len(bands):
-        notes.append(f"{role}: matched on band {', '.join(map(str, bands))} of {facts.count}")
+        said = notes or [f"{facts.name} holds no valid pixel; check the file or give another nodata value"]
+        raise NoDataError(said[0])
     if modality == "sar" and scale == "auto":
         scale, reason = _judge_scale(samples)
         notes.append(f"SAR values taken as {scale} ({reason})")
+    if told := treatment(modality):
+        notes.append(told)
     data, mask = np.concatenate(images, axis=1), np.concatenate(masks)
     raster = Raster(data, mask, reduced_grid(facts.grid.part(*part), factor, mask.shape), name=facts.name)
-    return Overview(View(raster, part, factor, valid / (part.width * part.height)), bands, scale, tuple(notes))
+    return Overview(View(raster, part, factor, valid / area), image.bands, scale, tuple(notes))
 
 
 def factors(ground: Ground, placed: int) -> tuple[int, int]:
@@ -159,9 +163,11 @@ def match_overviews(
     here, there = reference.view.raster, moving.view.raster
     factor = reference.view.factor
     scales = {"moving_scale": moving.scale, "reference_scale": reference.scale}
-    settled = cfg.model_copy(update={**scales, "moving_bands": None, "reference_bands": None})
+    every = {"moving_bands": all_bands(there), "reference_bands": all_bands(here)}  # what is read is matched
+    settled = cfg.model_copy(update={**scales, **every})
     between = compose(moving.to_part.inverse, ground.georef, reference.to_part) if ground.knows else ground.georef
     radius = ground.radius_px / factor
+    there, here = bridged(there, "moving")[0], bridged(here, "reference")[0]
     small = prepare(there, here, between, settled, longest=max(here.grid.shape), radius_px=radius)
     # Georeferenced, both ends of a correction are reference pixels; else it leads to moving pixels.
     away = reference.to_part if ground.is_placed else moving.to_part
@@ -179,6 +185,10 @@ def match_overviews(
         away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (found.affine, starts[0])
     )
     return GlobalMatch(affine, expected, found.failure, () if picked is engine else picked.notes)
+
+
+def _all_bands(raster: Raster) -> tuple[int, ...]:
+    return tuple(range(1, len(raster.data) + 1))
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:

@@ -14,6 +14,7 @@ from somareg.io.inputs import OpenImage, open_image
 from somareg.io.source import Block
 from somareg.matching.pair import Pair
 from somareg.preprocess.grid import to_reference_grid
+from somareg.preprocess.holes import bridge_holes, bridged
 from somareg.preprocess.normalise import normalise
 from somareg.register.choose import to_pair
 from somareg.register.tiles.job import TileJob
@@ -32,20 +33,21 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
     """
     settings, cfg, block = job.settings, job.settings.cfg, job.block
     with open_image(settings.reference, "reference", None, cfg, again=True) as image:
-        data, reference_mask = image.window(_inside(settings.reference_part, block))
-    reference = data[[band - 1 for band in settings.reference_bands]]
+        here = image.matched_on(settings.reference_bands)
+        reference, reference_mask = here.window(_inside(settings.reference_part, block))
     if reference_mask.mean() < MIN_VALID_SHARE:
         return "hardly any valid pixel in the reference"
     pad = math.ceil(settings.radius_px) + ROOM_PX
     grid = Grid(block.width, block.height)
     with open_image(settings.moving, "moving", None, cfg, again=True) as image:
-        patch = _moving_patch(image, job, pad)
+        patch = _moving_patch(image.matched_on(settings.moving_bands), job, pad)
     if patch is None:
         return "outside the moving image"
-    moving, to_moving = patch
-    warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad, bands=settings.moving_bands)
+    moving, to_moving = bridged(patch[0], "moving")[0], patch[1]
+    warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad)
     if (reference_mask & warped_mask[pad:-pad, pad:-pad]).mean() < MIN_VALID_SHARE:
         return "hardly any valid pixel in common"
+    reference, reference_mask, _ = bridge_holes(reference, reference_mask)
     reference, _ = normalise(reference, reference_mask, cfg.reference_modality, cfg.reference_scale)
     warped, _ = normalise(warped, warped_mask, cfg.moving_modality, cfg.moving_scale)
     modalities = cfg.reference_modality, cfg.moving_modality
@@ -70,7 +72,7 @@ def _moving_patch(image: OpenImage, job: TileJob, pad: int) -> tuple[Raster, Tra
     window = source_window(points, (part.height, part.width), margin=8 + math.ceil(density))
     if window is None:
         return None
-    if window[2] * window[3] * facts.count > MAX_VALUES:
+    if window[2] * window[3] * len(image.bands) > MAX_VALUES:
         raise InputError(
             f"{facts.name} is so much finer than the reference that one tile covers {window[2]} x {window[3]} of its "
             "pixels; bring it nearer to the reference's pixel size first"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
+from somareg.matching.affine import departure
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.engine import Alignment, examine
 from somareg.matching.evidence import similarity
@@ -18,8 +19,10 @@ from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches, read_windows
 from somareg.matching.refine import refine_affine
-from somareg.matching.start import SearchCfg, find_start
-from somareg.matching.vote import VoteCfg
+from somareg.matching.runoff import RunOff
+from somareg.matching.search import SearchCfg
+from somareg.matching.start import find_start
+from somareg.matching.vote import Guess, VoteCfg
 from somareg.matching.weights import load_network
 from somareg.matching.windows import WindowCfg, roomy
 from somareg.quality.calibration import Engine, load_calibration
@@ -104,8 +107,10 @@ def match_windows(
     features: Describe = channels if network is None else LearnedFeatures(network, engine.strides)
     steps, reuse = (engine.near[1:], 0.0) if network is None else (engine.learned_near, engine.reuse_px)
     matcher = Matcher(pair, features, reuse)
-    begun = find_start(matcher, (start,), _near_search(settings.radius_px / max(pair.shape)))
-    affine, matches = refine_affine(matcher, begun.affine, steps, engine.windows)
+    search, run_off = _near_search(settings.radius_px / max(pair.shape)), RunOff(matcher, 1, steps, engine.windows)
+    begun = find_start(matcher, (Guess(start, departure(start)),), search, run_off)
+    refined = refine_affine(matcher, begun.affine, steps, engine.windows, begun.shape)
+    affine, matches = refined.affine, refined.matches
     windows = matcher.correlate(affine, roomy(TIES, matcher.cells()))
     if not len(windows.surfaces):
         raise EstimationError("no window of the tile holds enough that is valid and not flat")
@@ -116,14 +121,15 @@ def match_windows(
     away = torch.hypot((best % side - windows.margin).float(), (best // side - windows.margin).float())
     judge = matcher if network is None else Matcher(pair, channels)
     alignment = examine(affine, matches, matcher, judge, similarity(judge, start), steps[-1])
-    alignment = replace(alignment, support=begun.score)
+    alignment = replace(alignment, support=begun.score, likelihood=refined.support)
     return affine, ties, (away <= 2.0).double().numpy(), alignment
 
 
 def _near_search(radius: float) -> SearchCfg:
     """A search around the start that turns and scales hardly."""
     vote = VoteCfg(rotation_deg=TURN_DEG, scale=SCALE)
-    return SearchCfg(rotation_deg=TURN_DEG, scale=(1 - SCALE, 1 + SCALE), radius=radius, fine=vote)
+    near = SearchCfg(rotation_deg=TURN_DEG, scale=(1 - SCALE, 1 + SCALE), radius=radius, fine=vote)
+    return replace(near, fine_bent=None)  # the overview knows aspect and shear
 
 
 def _figures(alignment: Alignment, engine: Engine) -> dict[str, float]:

@@ -18,10 +18,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from somareg.errors import ConfigError, OutputError
+from somareg.errors import ConfigError, InputError, guarded
+from somareg.io.folders import keep_inputs
 from somareg.io.paths import check_local_file
-from somareg.tiepoints.formats.point_pairs import ImageLike, from_tie_points, known_images, to_tie_points
-from somareg.types import TiePoints, Transform
+from somareg.io.reading import reading_of, reading_record
+from somareg.tiepoints.formats.point_pairs import (
+    ImageLike,
+    Images,
+    from_tie_points,
+    known_images,
+    to_tie_points,
+)
+from somareg.types import Estimate, Reading, TiePoints
 
 __all__ = ["SUFFIXES", "Conversion", "ImageLike", "convert_tie_points", "read_tie_points", "write_tie_points"]
 
@@ -54,6 +62,7 @@ class Conversion:
     written: int
 
 
+@guarded
 def read_tie_points(
     path: str | Path,
     *,
@@ -84,13 +93,14 @@ def read_tie_points(
     return to_tie_points(pairs, images, file)
 
 
+@guarded
 def write_tie_points(
     path: str | Path,
     points: TiePoints,
     *,
     reference: ImageLike | None = None,
     moving: ImageLike | None = None,
-    correction: Transform | None = None,
+    estimate: Estimate | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write tie points; the file appears whole or not at all.
@@ -100,8 +110,9 @@ def write_tie_points(
         points: for example `Result.tie_points`.
         reference, moving: the two images. Map coordinates need the reference, QGIS points both, and control points in
             a GeoTIFF or VRT the moving image as a file.
-        correction: `Result.correction`, which gives residuals the direction that their length in metres depends on;
-            without it that length is the RMS over all directions.
+        estimate: of which they are. It gives residuals the direction that their length in metres depends on; without
+            it that length is the RMS over all directions. GeoJSON holds how its moving image was read, too, and
+            `estimate_from_points` takes it from there.
         overwrite: replace an existing file.
 
     Returns:
@@ -114,11 +125,32 @@ def write_tie_points(
     """
     file = Path(path)
     write = _function(file, 2)
-    images = replace(known_images(reference, moving), correction=correction)
+    images = known_images(reference, moving)
+    keep_inputs((file,), _files_of(images))
+    if estimate is not None:
+        images = replace(images, moving_reading=reading_record(estimate), correction=estimate.correction)
     write(file, from_tie_points(points), images, overwrite=overwrite)
     return file
 
 
+def moving_reading(path: str | Path) -> tuple[Reading, str]:
+    """How the moving image of tie points was read, and its checksum; nothing in files that do not tell.
+
+    Raises:
+        ReadError, UnsupportedError: no local file.
+        InputError: malformed.
+    """
+    file = check_local_file(path, "tie point")
+    if SUFFIXES.get(file.suffix.lower(), ("",))[0] != "geojson":
+        return Reading(), ""
+    told = import_module(f"{__name__}.geojson").reading(file)
+    try:
+        return (Reading(), "") if told is None else reading_of(told)
+    except ValueError as error:
+        raise InputError(f"{file}: what it says of how the moving image was read is malformed ({error})") from error
+
+
+@guarded
 def convert_tie_points(
     source: str | Path,
     target: str | Path,
@@ -137,11 +169,14 @@ def convert_tie_points(
     """
     taken, given = check_local_file(source, "tie point"), Path(target)
     read, write = _function(taken, 1), _function(given, 2)
-    if given.exists() and given.samefile(taken):
-        raise OutputError(f"output {given} is the input itself; give another name")
     images = known_images(reference, moving)
+    keep_inputs((given,), {"input": taken, **_files_of(images)})
     pairs = read(taken, images, skip_bad=skip_bad_rows)
     return Conversion(given, len(pairs), write(given, pairs, images, overwrite=overwrite))
+
+
+def _files_of(images: Images) -> dict[str, Path | None]:
+    return {"reference image": images.reference_file, "moving image": images.moving_file}
 
 
 def _function(path: Path, which: int) -> Any:

@@ -125,8 +125,6 @@ def _moving_file(path: Path, images: Images) -> Path:
     moving = images.moving_file
     if moving is None:
         raise InputError(f"{path} shows the moving image; give it as a file with --moving")
-    if path.exists() and moving.exists() and path.samefile(moving):
-        raise OutputError(f"output {path} is the moving image itself; give another name")
     return moving
 
 

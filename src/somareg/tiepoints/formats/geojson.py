@@ -13,21 +13,20 @@ from somareg.io.atomic import write_text
 from somareg.io.crs import LONLAT, parse_crs
 from somareg.io.lonlat import has_lonlat, to_lonlat
 from somareg.io.metric import ground_metric
+from somareg.io.text import parse_json
 from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
 from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, RecordTable, read_records, record_of
 from somareg.tiepoints.formats.rows import number, text_of
 from somareg.types import FloatArray, TiePoints
 
+_READING = "somareg_moving_reading"
 _PIXELS = "pixel centres of the reference image, x right, y down; not longitude and latitude"
 
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     """Read a FeatureCollection; see `records.read_records` for what rules."""
-    try:
-        collection = json.loads(text_of(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not GeoJSON: {error}") from error
-    features = collection.get("features") if isinstance(collection, dict) else None
+    collection = _collection(path)
+    features = collection.get("features")
     if not isinstance(features, list):
         raise InputError(f"{path} is not a GeoJSON FeatureCollection")
     tables = [feature.get("properties") for feature in features if isinstance(feature, dict)]
@@ -58,9 +57,29 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
     collection: dict[str, Any] = {"type": "FeatureCollection", "name": "somareg tie points"}
     if not georeferenced:
         collection["coordinates"] = _PIXELS
+    if images.moving_reading:
+        collection[_READING] = dict(images.moving_reading)
     collection["features"] = features
     write_text(path, json.dumps(collection, allow_nan=False, indent=1), overwrite=overwrite)
     return len(points)
+
+
+def reading(path: Path) -> Any:
+    """How the moving image was read, as `write` put it; None in the files of others."""
+    return _collection(path).get(_READING)
+
+
+def _collection(path: Path) -> dict[str, Any]:
+    """The object that a file holds, {} where it is none.
+
+    Raises:
+        InputError: no JSON.
+    """
+    try:
+        collection = parse_json(text_of(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not GeoJSON: {error}") from error
+    return collection if isinstance(collection, dict) else {}
 
 
 def _crs(collection: dict[str, Any], path: Path) -> str:

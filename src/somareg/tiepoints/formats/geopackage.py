@@ -6,6 +6,7 @@ own `sqlite3` writes and reads; no vector library is needed.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -32,9 +33,12 @@ from somareg.tiepoints.formats.records import (
     record_of,
     vertices_of,
 )
+from somareg.tiepoints.formats.rows import MAX_MIB
 from somareg.types import Grid, TiePoints
 
 LAYER = "tie_points"
+_LONGEST_VALUE = 1 << 20  # bytes of a text or geometry; a column may be a formula that makes any number of them
+_PER_CALL, _MAX_STEPS = 1_000_000, 2_000  # instructions of SQLite, and so many times as many: a minute at most
 _APPLICATION_ID, _VERSION = 0x47504B47, 10300  # "GPKG", 1.3
 _OWN_SRS = 100_000  # for a CRS that EPSG does not number
 _PLANE = -1  # the standard's "undefined Cartesian"
@@ -60,6 +64,8 @@ _Srs = tuple[str, int, str, int, str, str]
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     """Read the layer `tie_points`, or the only layer of points or lines; see `records.read_records` for what rules."""
+    if path.stat().st_size > MAX_MIB << 20:
+        raise ReadError(f"tie points {path} are larger than {MAX_MIB} MiB; give a file that holds nothing else")
     with _opened(path) as database:
         layer, column, srs = _layer(database, path)
         crs = _definition(database, srs, path)
@@ -105,9 +111,15 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             database.execute("PRAGMA trusted_schema = OFF")
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+            steps = itertools.count()
+            database.set_progress_handler(lambda: next(steps) > _MAX_STEPS, _PER_CALL)
             yield database
-    except (sqlite3.Error, OverflowError) as error:
-        raise ReadError(f"tie points {path} are not a GeoPackage that can be read: {error}") from error
+    except sqlite3.Error as error:
+        text = str(error)
+        if text == "interrupted":
+            text = "its tables compute without end"
+        raise ReadError(f"tie points {path} are not a GeoPackage that can be read: {text}") from error
 
 
 @contextmanager
@@ -123,16 +135,18 @@ def _created(temporary: Path, path: Path) -> Iterator[sqlite3.Connection]:
 def _layer(database: sqlite3.Connection, path: Path) -> tuple[str, str, int]:
     """Table, geometry column and srs_id."""
     # A view could compute for ever; only tables are read.
-    found = database.execute(
+    found: list[tuple[Any, ...]] = database.execute(
         "SELECT g.table_name, g.column_name, g.srs_id FROM gpkg_geometry_columns g "
         "JOIN sqlite_master m ON m.name = g.table_name WHERE m.type = 'table' ORDER BY g.table_name"
     ).fetchall()
     named = [row for row in found if row[0] == LAYER] or found
     if len(named) != 1:
-        names = ", ".join(str(row[0]) for row in found) or "none"
+        names = ", ".join(str(row[0])[:40] for row in found[:8]) or "none"
         raise InputError(f"{path} has no layer '{LAYER}' and not exactly one other (layers: {names})")
     layer, column, srs = named[0]
-    return str(layer), str(column), int(srs)
+    if not (isinstance(layer, str) and isinstance(column, str) and isinstance(srs, int)):
+        raise InputError(f"{path} does not say what its layer is: gpkg_geometry_columns holds {named[0]!r:.80}")
+    return layer, column, srs
 
 
 def _definition(database: sqlite3.Connection, srs: int, path: Path) -> str | None:
@@ -143,7 +157,7 @@ def _definition(database: sqlite3.Connection, srs: int, path: Path) -> str | Non
     if srs in (_PLANE, 0) or row is None:
         return None
     if str(row[0]).upper() == "EPSG":
-        return parse_crs(f"EPSG:{int(row[1])}", f"the CRS of {path}").to_wkt()  # type: ignore[no-any-return]
+        return parse_crs(f"EPSG:{row[1]}", f"the CRS of {path}").to_wkt()  # type: ignore[no-any-return]
     return parse_crs(str(row[2]), f"the CRS of {path}").to_wkt()  # type: ignore[no-any-return]
 
 

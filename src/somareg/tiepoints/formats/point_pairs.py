@@ -7,12 +7,14 @@ turn it into pixel centres or map coordinates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from somareg.config import GcpMethod
 from somareg.errors import GeoreferenceError, InputError
 from somareg.io.crs import reproject, same_crs
 from somareg.io.georef import georeference
@@ -33,6 +35,7 @@ class Images:
     Attributes:
         reference, moving: None where not given.
         reference_file, moving_file: None where the grid came without a file.
+        moving_reading: how the moving image was read, JSON-ready, for formats that have room for it; {} for nothing.
         correction: what the points were fitted by; None where that is not known.
     """
 
@@ -40,6 +43,7 @@ class Images:
     moving: Grid | None = None
     reference_file: Path | None = None
     moving_file: Path | None = None
+    moving_reading: Mapping[str, Any] = field(default_factory=dict)
     correction: Transform | None = None
 
 
@@ -178,22 +182,23 @@ def to_tie_points(pairs: PointPairs, images: Images, file: Path) -> TiePoints:
     return TiePoints(here, there, displacement, pairs.sigma_px, pairs.confidence, pairs.inlier, pairs.residual_px)
 
 
-def known_images(reference: ImageLike | None, moving: ImageLike | None) -> Images:
-    """Grids and files of the two images.
+def known_images(reference: ImageLike | None, moving: ImageLike | None, gcp_method: GcpMethod = "auto") -> Images:
+    """Grids and files of the two images; `gcp_method` is the curve through ground control points.
 
     Raises:
         ReadError, UnsupportedError, GeoreferenceError: a file cannot be opened, see `open_source`.
     """
-    (here, here_file), (there, there_file) = _known(reference, "reference"), _known(moving, "moving")
+    here, here_file = _known(reference, "reference", gcp_method)
+    there, there_file = _known(moving, "moving", gcp_method)
     if here is not None and there is not None:
         here, there, _ = in_one_system(here, there)
     return Images(here, there, here_file, there_file)
 
 
-def _known(image: ImageLike | None, role: str) -> tuple[Grid | None, Path | None]:
+def _known(image: ImageLike | None, role: str, gcp_method: GcpMethod) -> tuple[Grid | None, Path | None]:
     if image is None or isinstance(image, Grid):
         return image, None
     if isinstance(image, Raster | Header):
         return image.grid, image.path
-    with open_source(image, role=role) as source:
+    with open_source(image, role=role, gcp_method=gcp_method) as source:
         return source.grid, Path(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from somareg.io.text import read_text
 
 log = logging.getLogger("somareg.io")
 
-MAX_MIB = 512
+MAX_MIB = 128
 Row = TypeVar("Row")
 _TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 
@@ -39,7 +40,7 @@ def read_rows(
 
     Args:
         rows: (number, row).
-        parse: the values of a row; raises `ValueError` with the reason for a bad one.
+        parse: the values of a row; raises `ValueError` (or what `csv` raises) with the reason for a bad one.
         file: named in messages.
         what: "line", "feature" or "record".
         width: number of values.
@@ -52,7 +53,7 @@ def read_rows(
     for number, row in rows:
         try:
             values.append(parse(row))
-        except ValueError as error:
+        except (ValueError, csv.Error, StopIteration) as error:
             message = f"{file}, {what} {number}: {error}"
             if not skip_bad:
                 raise InputError(f"{message}; mend it, or leave bad rows out with --skip-bad-rows") from error
@@ -68,7 +69,7 @@ def number(value: Any, name: str) -> float:
     """
     try:
         result = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} is {_short(value)}, not a number") from None
     if not math.isfinite(result):
         raise ValueError(f"{name} is {_short(value)}, not a finite number")

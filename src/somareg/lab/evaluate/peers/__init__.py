@@ -26,18 +26,22 @@ METHODS: dict[str, tuple[str, str]] = {
 }
 """Name -> (module in this package, class or function that makes it without arguments), in the order of tables."""
 
-_NAMED_FILE = re.compile(r"(?:(?P<name>[A-Za-z0-9][\w.-]*)=)?(?P<file>.+\.safetensors)", re.ASCII | re.DOTALL)
+_NAME = r"(?:(?P<name>[A-Za-z0-9][\w.-]*)=)?"
+_NAMED_FILE = re.compile(_NAME + r"(?P<file>.+\.safetensors)", re.ASCII | re.DOTALL)
+_NAMED_FUNCTION = re.compile(_NAME + r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)", re.ASCII)
 
 
 def make_method(name: str) -> Method:
-    """Build the method called `name`, or somareg with a file of weights.
+    """Build the method called `name`, somareg with a file of weights, or a function from elsewhere.
 
     Args:
         name: of `METHODS`; or `FILE.safetensors`, called as the file without folder and ending; or
-            `NAME=FILE.safetensors`, called NAME (letters, digits, `.`, `_`, `-`).
+            `NAME=FILE.safetensors`, called NAME (letters, digits, `.`, `_`, `-`); or `NAME=package.module:function`,
+            see `given.GivenFunction`.
 
     Raises:
-        ConfigError: unknown name, and the message suggests the nearest; or a file with the name of another method.
+        ConfigError: unknown name, and the message suggests the nearest; a file or function with the name of another
+            method; or a function that cannot be imported.
         UnsupportedError: the method needs an extra that is not installed; the message names it.
         WeightsError: a file of weights that is missing, damaged or not what its card says.
     """
@@ -48,6 +52,13 @@ def make_method(name: str) -> Method:
         if method.name in METHODS:
             raise ConfigError(f"'{method.name}' is another method; call the file otherwise: NAME={given['file']}")
         return method
+    if given := _NAMED_FUNCTION.fullmatch(name):
+        from somareg.lab.evaluate.peers.given import GivenFunction
+
+        if given["name"] is None or given["name"] in METHODS:
+            place = f"{given['module']}:{given['function']}"
+            raise ConfigError(f"give the function {place} a name of its own: NAME={place}")
+        return GivenFunction(given["name"], given["module"], given["function"])
     if name not in METHODS:
         raise ConfigError(f"unknown method '{name}'.{did_you_mean(name, METHODS)}")
     module, maker = METHODS[name]
@@ -66,6 +77,8 @@ def make_methods(names: Iterable[str]) -> list[Method]:
     for name in names:
         method = make_method(name)
         if method.name in methods:
-            raise ConfigError(f"two methods are called '{method.name}'; name each once, a file as NAME=FILE")
+            raise ConfigError(
+                f"two methods are called '{method.name}'; name each once, a file as NAME=FILE or NAME=MODULE:FUNCTION"
+            )
         methods[method.name] = method
     return list(methods.values())

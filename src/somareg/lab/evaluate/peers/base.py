@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.types import FloatArray
+from somareg.lab.evaluate.metrics import true_displacement
+from somareg.types import BoolArray, FloatArray, Modality
 
 ByteImage = NDArray[np.uint8]
+
+_REACH_PX = 7  # of the light Gaussian, 6, and of the derivative
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,46 +35,75 @@ class Prediction:
     predicted_rmse: float | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What every method is told of a pair beside its pixels.
+
+    Attributes:
+        moving_modality, reference_modality: what the images are.
+        moving_mask, reference_mask: (H, W) bool, False where the pair declares no data; None: data everywhere.
+    """
+
+    moving_modality: Modality
+    reference_modality: Modality
+    moving_mask: BoolArray | None = None
+    reference_mask: BoolArray | None = None
+
+
+SAR_OPTICAL = Known("sar", "optical")
+
+
 class Method(Protocol):
     """A registration method under test.
 
     One that is somareg also has `preset`, and with learned weights `parameters`, their number, and `weights`, the
-    SHA-256 of their file.
+    SHA-256 of their file. One that was given as a function has `function`, the place that it was imported from.
     """
 
     name: str
 
-    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
+    def __call__(
+        self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
+    ) -> Prediction:
         """Register one pair.
 
         Args:
-            moving: (H, W) uint8 SAR.
-            reference: (3, H, W) uint8 optical, RGB, the same size.
-            level: key of the protocol's levels; a method may take from it how far to search.
+            moving: (H, W) or (3, H, W) uint8; a sample that was cut has (S, S) SAR.
+            reference: the same, maybe of another size; a sample that was cut has (3, S, S) optical, RGB.
+            level: name of the protocol's level; a method may take from it how far to search.
             seed: makes random choices repeatable.
+            known: modalities and declared no-data.
         """
         ...
 
 
-def affine_displacement(matrix: FloatArray, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """(2, H, W) displacement of a (2, 3) affine that maps reference to moving pixel centres."""
-    rows, cols = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
-    x = matrix[0, 0] * cols + matrix[0, 1] * rows + matrix[0, 2]
-    y = matrix[1, 0] * cols + matrix[1, 1] * rows + matrix[1, 2]
-    return np.stack([x - cols, y - rows]).astype(np.float32)
+def affine_displacement(matrix: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """(2, H, W) displacement of a (2, 3) affine, reference to moving pixel centres, on a reference (..., H, W)."""
+    return true_displacement(matrix, (shape[-2], shape[-1])).astype(np.float32)
 
 
-def grey(reference: ByteImage) -> ByteImage:
-    """(H, W) luminance of a (3, H, W) RGB image."""
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(reference.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY), np.uint8)
+def grey(image: ByteImage) -> ByteImage:
+    """(H, W) luminance of a (3, H, W) RGB image; an image (H, W) as it is."""
+    if image.ndim == 2:
+        return image
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def gradient_magnitude(image: ByteImage) -> NDArray[np.float32]:
-    """(H, W) float32 gradient magnitude after a light Gaussian, scaled to 0-1."""
+def gradient_magnitude(image: ByteImage, mask: BoolArray | None = None) -> NDArray[np.float32]:
+    """(H, W) float32 gradient magnitude after a light Gaussian, scaled to 0-1; 0 where the Gaussian meets no data."""
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.5)
     dx = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), np.float32)
     dy = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 0, 1), np.float32)
     magnitude = np.sqrt(dx * dx + dy * dy)  # cv2.magnitude rounds by memory alignment, which no rerun repeats
+    if mask is not None:
+        magnitude[~well_inside(mask)] = 0.0
     top = float(np.percentile(magnitude, 99.5))
     scaled: NDArray[np.float32] = np.clip(magnitude / max(top, 1e-6), 0.0, 1.0).astype(np.float32)
     return scaled
+
+
+def well_inside(mask: BoolArray) -> BoolArray:
+    """`mask` without the pixels from which a gradient would see no data; the array's edge counts as data."""
+    kernel = np.ones((2 * _REACH_PX + 1, 2 * _REACH_PX + 1), np.uint8)
+    inside: BoolArray = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE).astype(bool)
+    return inside

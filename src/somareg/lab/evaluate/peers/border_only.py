@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.geometry import AffineTransform
-from somareg.lab.evaluate.peers.base import ByteImage, Prediction, affine_displacement
+from somareg.lab.evaluate.peers.base import SAR_OPTICAL, ByteImage, Known, Prediction, affine_displacement, grey
 from somareg.types import BoolArray, FloatArray
 
 _MIN_FRAME = 0.01  # share of the image below which a dark patch at the edge is no frame
@@ -41,11 +41,13 @@ class BorderOnly:
 
     name = "border_only"
 
-    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
-        matrix = affine_from_frame(moving)
+    def __call__(
+        self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
+    ) -> Prediction:
+        matrix = affine_from_frame(grey(moving))
         if matrix is None:
-            return Prediction(np.zeros((2, *moving.shape), np.float32))
-        return Prediction(affine_displacement(matrix, moving.shape))
+            return Prediction(np.zeros((2, *reference.shape[-2:]), np.float32))
+        return Prediction(affine_displacement(matrix, reference.shape))
 
 
 def affine_from_frame(moving: ByteImage) -> NDArray[np.float64] | None:

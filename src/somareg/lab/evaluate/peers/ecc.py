@@ -6,7 +6,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.lab.evaluate.peers.base import ByteImage, Prediction, affine_displacement, gradient_magnitude, grey
+from somareg.lab.evaluate.peers.base import (
+    SAR_OPTICAL,
+    ByteImage,
+    Known,
+    Prediction,
+    affine_displacement,
+    gradient_magnitude,
+    grey,
+    well_inside,
+)
 
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 300, 1e-6)
 _SMOOTHING_PX = 5
@@ -22,19 +31,27 @@ class Ecc:
 
     name = "ecc"
 
-    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
-        pyramid = [(gradient_magnitude(grey(reference)), gradient_magnitude(moving))]
-        while min(pyramid[-1][0].shape) >= _HALVE_FROM_PX:
+    def __call__(
+        self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
+    ) -> Prediction:
+        pyramid = [
+            (
+                gradient_magnitude(grey(reference), known.reference_mask),
+                gradient_magnitude(grey(moving), known.moving_mask),
+            )
+        ]
+        while min(*pyramid[-1][0].shape, *pyramid[-1][1].shape) >= _HALVE_FROM_PX:
             template, image = pyramid[-1]
             pyramid.append((_half(template), _half(image)))
+        seen = np.ones(pyramid[0][1].shape, bool) if known.moving_mask is None else well_inside(known.moving_mask)
         matrix, score = np.eye(2, 3), None
         for depth, (template, image) in reversed(list(enumerate(pyramid))):
             start = matrix.astype(np.float32)
             start[:, 2] /= 2**depth  # pixel centre p of level 0 is p / 2**depth: pyrDown keeps the even pixels
-            everywhere = np.full(template.shape, 255, np.uint8)
+            where = np.ascontiguousarray(255 * seen[:: 2**depth, :: 2**depth].astype(np.uint8))
             try:
                 score, found = cv2.findTransformECC(
-                    template, image, start, cv2.MOTION_AFFINE, _STOP, everywhere, _SMOOTHING_PX
+                    template, image, start, cv2.MOTION_AFFINE, _STOP, where, _SMOOTHING_PX
                 )
             except cv2.error:  # "the algorithm stopped before its convergence"
                 continue
@@ -42,7 +59,7 @@ class Ecc:
             matrix[:, 2] *= 2**depth
         if score is None:
             return Prediction(None, confidence=0.0)
-        return Prediction(affine_displacement(matrix, moving.shape), confidence=float(score))
+        return Prediction(affine_displacement(matrix, reference.shape), confidence=float(score))
 
 
 def _half(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from somareg.lab.evaluate.peers.base import ByteImage, Prediction
+from somareg.lab.evaluate.peers.base import SAR_OPTICAL, ByteImage, Known, Prediction
 
 
 class Identity:
@@ -12,5 +12,7 @@ class Identity:
 
     name = "identity"
 
-    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
-        return Prediction(np.zeros((2, *moving.shape), np.float32))
+    def __call__(
+        self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
+    ) -> Prediction:
+        return Prediction(np.zeros((2, *reference.shape[-2:]), np.float32))

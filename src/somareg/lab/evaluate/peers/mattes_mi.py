@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.errors import UnsupportedError
-from somareg.lab.evaluate.peers.base import ByteImage, Prediction, affine_displacement, grey
+from somareg.lab.evaluate.peers.base import SAR_OPTICAL, ByteImage, Known, Prediction, affine_displacement, grey
+from somareg.types import Modality
 
 
 def _import_sitk() -> Any:
@@ -32,21 +33,27 @@ class MattesMi:
     def __init__(self) -> None:
         self._sitk = _import_sitk()
 
-    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
+    def __call__(
+        self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
+    ) -> Prediction:
         sitk = self._sitk
-        height, width = moving.shape
-        # speckle flattens the joint histogram: log and a light Gaussian first
-        calm = cv2.GaussianBlur(np.log1p(moving.astype(np.float32)), (0, 0), 1.0)
+        height, width = reference.shape[-2:]
         transform = sitk.AffineTransform(2)
         transform.SetCenter(((width - 1) / 2, (height - 1) / 2))
         # sums over threads come in any order, and the search amplifies that to a pixel: one thread repeats
         threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         method = self._configured(transform, seed)
+        for mask, tell in (
+            (known.reference_mask, method.SetMetricFixedMask),
+            (known.moving_mask, method.SetMetricMovingMask),
+        ):
+            if mask is not None:
+                tell(sitk.GetImageFromArray(mask.astype(np.uint8)))
+        fixed = _calm(grey(reference), known.reference_modality)
+        moved = _calm(grey(moving), known.moving_modality)
         try:
-            found = method.Execute(
-                sitk.GetImageFromArray(grey(reference).astype(np.float32)), sitk.GetImageFromArray(calm)
-            )
+            found = method.Execute(sitk.GetImageFromArray(fixed), sitk.GetImageFromArray(moved))
         except RuntimeError:  # all samples left the moving image
             return Prediction(None, confidence=0.0)
         finally:
@@ -54,7 +61,7 @@ class MattesMi:
         matrix = _matrix(found)
         if not np.isfinite(matrix).all():
             return Prediction(None, confidence=0.0)
-        return Prediction(affine_displacement(matrix, moving.shape), confidence=-float(method.GetMetricValue()))
+        return Prediction(affine_displacement(matrix, reference.shape), confidence=-float(method.GetMetricValue()))
 
     def _configured(self, transform: Any, seed: int) -> Any:
         sitk = self._sitk
@@ -69,6 +76,14 @@ class MattesMi:
         method.SetInitialTransform(transform, inPlace=True)
         method.SetInterpolator(sitk.sitkLinear)
         return method
+
+
+def _calm(image: ByteImage, modality: Modality) -> NDArray[np.float32]:
+    """An image as it enters the histogram; speckle would flatten it, so SAR gets a logarithm and a light Gaussian."""
+    values = image.astype(np.float32)
+    if modality != "sar":
+        return values
+    return np.asarray(cv2.GaussianBlur(np.log1p(values), (0, 0), 1.0), np.float32)
 
 
 def _matrix(transform: Any) -> NDArray[np.float64]:

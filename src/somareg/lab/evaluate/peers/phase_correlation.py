@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from somareg.lab.evaluate.peers.base import ByteImage, Prediction, affine_displacement, gradient_magnitude, grey
+from somareg.lab.evaluate.peers.base import (
+    SAR_OPTICAL,
+    ByteImage,
+    Known,
+    Prediction,
+    affine_displacement,
+    gradient_magnitude,
+    grey,
+)
 
 
 class PhaseCorrelation:
@@ -13,9 +22,18 @@ class PhaseCorrelation:
 
     name = "phase_correlation"
 
-    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
-        height, width = moving.shape
-        window = cv2.createHanningWindow((width, height), cv2.CV_32F)
-        (dx, dy), response = cv2.phaseCorrelate(gradient_magnitude(grey(reference)), gradient_magnitude(moving), window)
+    def __call__(
+        self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
+    ) -> Prediction:
+        fixed = gradient_magnitude(grey(reference), known.reference_mask)
+        moved = gradient_magnitude(grey(moving), known.moving_mask)
+        height, width = np.maximum(fixed.shape, moved.shape)
+        window = cv2.createHanningWindow((int(width), int(height)), cv2.CV_32F)
+        (dx, dy), response = cv2.phaseCorrelate(_filled(fixed, height, width), _filled(moved, height, width), window)
         matrix = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]])
-        return Prediction(affine_displacement(matrix, moving.shape), confidence=float(response))
+        return Prediction(affine_displacement(matrix, reference.shape), confidence=float(response))
+
+
+def _filled(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """`image` with zeros to the right and below."""
+    return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1])))

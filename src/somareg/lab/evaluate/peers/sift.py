@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from somareg.lab.evaluate.peers.base import ByteImage, Prediction, affine_displacement, grey
+from somareg.lab.evaluate.peers.base import (
+    SAR_OPTICAL,
+    ByteImage,
+    Known,
+    Prediction,
+    affine_displacement,
+    grey,
+    well_inside,
+)
+from somareg.types import BoolArray
 
 _RATIO = 0.9  # SAR against optical leaves few clear matches; a strict ratio leaves none
 _REPROJECTION_PX = 3.0
@@ -16,10 +26,12 @@ class Sift:
 
     name = "sift"
 
-    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
+    def __call__(
+        self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
+    ) -> Prediction:
         sift = cv2.SIFT.create(contrastThreshold=0.01)
-        points_r, words_r = sift.detectAndCompute(grey(reference), None)
-        points_m, words_m = sift.detectAndCompute(moving, None)
+        points_r, words_r = sift.detectAndCompute(grey(reference), _where(known.reference_mask))
+        points_m, words_m = sift.detectAndCompute(grey(moving), _where(known.moving_mask))
         if words_r is None or words_m is None or len(words_m) < 2:
             return Prediction(None, confidence=0.0)
         pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(words_r, words_m, k=2)
@@ -34,4 +46,11 @@ class Sift:
         )
         if matrix is None or not np.isfinite(matrix).all():
             return Prediction(None, confidence=0.0)
-        return Prediction(affine_displacement(np.asarray(matrix, float), moving.shape), confidence=float(inliers.sum()))
+        return Prediction(
+            affine_displacement(np.asarray(matrix, float), reference.shape), confidence=float(inliers.sum())
+        )
+
+
+def _where(mask: BoolArray | None) -> NDArray[np.uint8] | None:
+    """Where key points may lie, as OpenCV takes it: beside no data its edge would be their content."""
+    return None if mask is None else well_inside(mask).astype(np.uint8)

@@ -7,9 +7,9 @@ from pathlib import Path
 import somareg
 from somareg.config import Preset, Search
 from somareg.errors import EstimationError
-from somareg.lab.evaluate.peers.base import ByteImage, Prediction
+from somareg.lab.evaluate.peers.base import SAR_OPTICAL, ByteImage, Known, Prediction
 from somareg.matching.weights import DEFAULT_WEIGHTS, read_card, resolve
-from somareg.register.choose import WEIGHT_FREE
+from somareg.register.choose import AUTO, WEIGHT_FREE
 
 
 class Registered:
@@ -36,10 +36,25 @@ class Registered:
         self.parameters = 0 if self.network is None else self.network.parameter_count
         self.weights = None if self.network is None else read_card(resolve(model)).sha256
 
-    def __call__(self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int) -> Prediction:
+    def __call__(
+        self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
+    ) -> Prediction:
         search: Search = "full" if level == "R" else "auto"
+        modalities = known.moving_modality, known.reference_modality
+        ships = self.model == DEFAULT_WEIGHTS  # where they do not apply, "auto" decides as it does for a user
         try:
-            result = somareg.register(moving, reference, model=self.model, search=search, preset=self.preset, seed=seed)
+            result = somareg.register(
+                moving,
+                reference,
+                moving_mask=known.moving_mask,
+                reference_mask=known.reference_mask,
+                moving_modality=modalities[0],
+                reference_modality=modalities[1],
+                model=AUTO if ships and set(modalities) != {"sar", "optical"} else self.model,
+                search=search,
+                preset=self.preset,
+                seed=seed,
+            )
         except EstimationError:
             return Prediction(None, confidence=0.0, decision="no-go")
         return Prediction(

@@ -1,0 +1,175 @@
+"""An open image, read window by window: the bands that are looked at, and where all of them are valid."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.errors import NoDataError
+from somareg.io.masks import MaskFile, open_mask
+from somareg.io.raster import check_any_valid, check_size, count_non_finite
+from somareg.io.source import Block
+from somareg.types import BoolArray, Grid, Header, Raster
+
+log = logging.getLogger("somareg.io")
+
+HOPELESS = 0.01  # of the pixels of one band that must be valid in all
+
+
+@dataclass(frozen=True, eq=False)
+class OpenImage:
+    """An image that can be read window by window, whether it is a file or in memory.
+
+    Attributes:
+        facts: what is known of the whole image; its pixels are there too when it is in memory.
+        pixels: block, bands -> pixels (C, h, w) and per-band mask (C, h, w) of these bands.
+        numbers: 1-based numbers in the file of the bands that `facts` counts.
+        most: how many bands the file has; alpha bands count.
+        bands: numbers of the bands that are looked at.
+    """
+
+    facts: Raster | Header
+    pixels: Callable[[Block, tuple[int, ...]], tuple[NDArray[Any], BoolArray]] = field(repr=False)
+    numbers: tuple[int, ...]
+    most: int
+    bands: tuple[int, ...]
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels of the whole image are."""
+        return self.facts.grid
+
+    def matched_on(self, bands: tuple[int, ...]) -> OpenImage:
+        """The image of which only these bands are looked at: what others hold makes no pixel invalid."""
+        facts = self.facts
+        if isinstance(facts, Header):
+            return replace(self, facts=replace(facts, reader=partial(facts.reader, matched=bands)), bands=bands)
+        if facts.band_masks is not None:
+            mask = facts.band_masks[[self.numbers.index(band) for band in bands]].all(axis=0)
+            facts = replace(facts, mask=np.asarray(mask))
+        return replace(self, facts=facts, bands=bands)
+
+    def window(self, block: Block) -> tuple[NDArray[Any], BoolArray]:
+        """Pixels (C, h, w) of the bands that are looked at, and one mask (h, w), True where all of them are valid."""
+        data, seen = self.pixels(block, self.bands)
+        return data, np.asarray(seen.all(axis=0))
+
+    def check_size(self, block: Block, max_pixels: float) -> None:
+        """Refuse a part that would not fit before anything is allocated.
+
+        Raises:
+            InputError: more than `max_pixels` values.
+        """
+        check_size(self.facts.name, (block.width, block.height, len(self.bands)), max_pixels)
+
+    def read(self, block: Block) -> Raster:
+        """A part of the bands that are looked at, as an image of its own.
+
+        Raises:
+            NoDataError: hardly a pixel of it is valid in all of them.
+            ReadError: the file is damaged there.
+        """
+        facts = self.facts
+        data, seen = self.pixels(block, self.bands)
+        mask: BoolArray = np.asarray(seen.all(axis=0))
+        about = about_bands(facts.name, self.bands, [float(own.mean()) for own in seen], float(mask.mean()))
+        if about and mask.sum() < HOPELESS * seen.sum(axis=(1, 2)).max():
+            raise NoDataError(about[0])
+        for note in about:
+            log.warning(note)
+        check_any_valid(mask, facts.name, facts.nodata)
+        counted = () if isinstance(facts, Raster) else count_non_finite(data, facts.name)
+        return Raster(
+            data=data,
+            mask=mask,
+            grid=facts.grid.part(*block),
+            name=facts.name,
+            nodata=facts.nodata,
+            descriptions=tuple(facts.descriptions[self.numbers.index(b)] for b in self.bands if self._is_described(b)),
+            notes=(*facts.notes, *counted, *about),
+        )
+
+    def _is_described(self, band: int) -> bool:
+        return band in self.numbers and self.numbers.index(band) < len(self.facts.descriptions)
+
+
+def about_bands(name: str, bands: tuple[int, ...], shares: list[float], together: float) -> tuple[str, ...]:
+    """A sentence where bands that are valid elsewhere leave hardly a pixel that is valid in all of them.
+
+    Args:
+        name: of the image.
+        bands: that are looked at.
+        shares: of the pixels of each that are valid, 0-1.
+        together: share that is valid in all of them.
+    """
+    most = max(shares)
+    if most == 0 or together >= 0.5 * most:
+        return ()
+    told = ", ".join(f"{band} ({share:.0%})" for band, share in zip(bands, shares, strict=True))
+    kept = [band for band, share in zip(bands, shares, strict=True) if share > 0.5 * most]
+    way = f"; name fewer bands, for example {','.join(map(str, kept))}" if len(kept) < len(bands) else ""
+    return (f"{name}: {together:.0%} of the pixels are valid in all bands that are matched, of band {told}{way}",)
+
+
+def in_memory(raster: Raster) -> OpenImage:
+    """A raster in memory as an open image; its bands keep the numbers that they have in its file."""
+    names = raster.colorinterp
+    most = max(raster.count, len(names))
+    every = tuple(i for i in range(1, most + 1) if most == raster.count or names[i - 1] != "alpha")[: raster.count]
+    valid, data = raster.valid, raster.data
+
+    def sliced(block: Block, bands: tuple[int, ...]) -> tuple[NDArray[Any], BoolArray]:
+        chosen = slice(None) if bands == every else [every.index(band) for band in bands]
+        part = slice(block.y, block.y + block.height), slice(block.x, block.x + block.width)
+        return data[(slice(None), *part)][chosen], valid[(slice(None), *part)][chosen]
+
+    return OpenImage(raster, sliced, every, most, every)
+
+
+def masked(image: OpenImage, mask: MaskFile, again: tuple[str, str | None, str]) -> OpenImage:
+    """The image without the pixels that a mask leaves out.
+
+    Args:
+        image: open.
+        mask: open.
+        again: file, classes and role, with which it is opened when the image is read whole.
+    """
+
+    def pixels(block: Block, bands: tuple[int, ...]) -> tuple[NDArray[Any], BoolArray]:
+        data, seen = image.pixels(block, bands)
+        return data, seen & mask.valid(block)
+
+    facts = image.facts
+    if isinstance(facts, Header):
+        notes = (*facts.notes, *mask.notes)
+        reader = partial(_read_masked, again, facts.reader)
+        return replace(image, facts=replace(facts, notes=notes, reader=reader), pixels=pixels)
+    return replace(in_memory(apply_mask(facts, mask)), bands=image.bands)
+
+
+def apply_mask(raster: Raster, mask: MaskFile) -> Raster:
+    """A raster in memory without the pixels that a mask leaves out."""
+    valid = mask.valid(Block(0, 0, raster.grid.width, raster.grid.height))
+    bands = raster.band_masks
+    return replace(
+        raster,
+        mask=raster.mask & valid,
+        band_masks=None if bands is None else bands & valid,
+        notes=(*raster.notes, *mask.notes),
+    )
+
+
+def _read_masked(
+    mask: tuple[str, str | None, str], reader: Callable[..., Raster], *, matched: tuple[int, ...] | None = None
+) -> Raster:
+    """What a reader reads, without the pixels that a mask (file, classes, role) leaves out."""
+    raster = reader(matched=matched)
+    file, values, role = mask
+    with open_mask(file, values, raster.grid, raster.name, role) as opened:
+        return apply_mask(raster, opened)

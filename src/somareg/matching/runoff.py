@@ -1,0 +1,86 @@
+"""Which of several elected maps is right: each is refined, and its windows say how likely they are under it.
+
+Votes of different kinds (at other resolutions, with aspect and shear, from keypoints) have supports that cannot be
+compared: the more a vote tries, the more it finds by chance. After the same refinement on the same windows they can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from somareg.errors import EstimationError
+from somareg.geometry import AffineTransform
+from somareg.matching.affine import NO_SHAPE, Shape
+from somareg.matching.matcher import Matcher
+from somareg.matching.refine import StepCfg, refine_affine, rescale
+from somareg.matching.vote import Elected
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the refinement begins.
+
+    Attributes:
+        affine: reference pixels -> moving pixels of the full images.
+        shape: departure from a similarity that was expected there, see `vote.Guess`.
+        score: support by the vote, see `vote.Elected`.
+        likelihood: support after a refinement, see `refine.Refined`; 0 when there was no run-off.
+    """
+
+    affine: AffineTransform
+    shape: Shape = NO_SHAPE
+    score: float = 0.0
+    likelihood: float = 0.0
+
+
+CHANCE_TRAINED, CHANCE_UNTRAINED = 0.8, 0.4
+"""Support that refined maps of unrelated images hardly exceed, with trained features and with orientation channels."""
+
+
+class RunOff:
+    """Refines candidates, each once.
+
+    Args:
+        matcher: the pair at the resolution at which they are refined.
+        factor: its reduction.
+        steps, limit: see `refine_affine`.
+    """
+
+    def __init__(self, matcher: Matcher, factor: int, steps: tuple[StepCfg, ...], limit: int) -> None:
+        self.matcher, self.factor, self.steps, self.limit = matcher, factor, steps, limit
+        trained = matcher.describe.temperature(matcher.finest) is not None
+        self.chance = CHANCE_TRAINED if trained else CHANCE_UNTRAINED
+        self._likelihoods: dict[Elected, float] = {}
+
+    def is_clear(self, start: Start) -> bool:
+        """Whether nothing else needs to be tried."""
+        return start.likelihood >= 1.25 * self.chance
+
+    def __call__(self, favourites: Sequence[Elected], challengers: Sequence[Elected]) -> Start:
+        """The best of some candidates, in pixels of the full images; at least one.
+
+        Args:
+            favourites: those with the larger support of comparable votes, best first: the first one wins unless a
+                challenger is likely and clearly ahead.
+            challengers: all others.
+        """
+        first, *others = (*favourites, *challengers)
+        if not others:
+            return Start(first.transform, first.shape, first.score)
+        first = max(favourites[:1] or challengers, key=self.likelihood)
+        bar = max(self.chance, self.likelihood(first) + 0.12 * self.chance) if favourites else 0.0
+        ahead = [one for one in (*favourites[1:], *challengers) if self.likelihood(one) >= bar]
+        best = max(ahead, key=self.likelihood, default=first)
+        return Start(best.transform, best.shape, best.score, self.likelihood(best))
+
+    def likelihood(self, one: Elected) -> float:
+        """Support of a candidate once it is refined; 0 when it cannot be."""
+        if one not in self._likelihoods:
+            try:
+                start = rescale(one.transform, 1, self.factor)
+                found = refine_affine(self.matcher, start, self.steps, self.limit, one.shape)
+                self._likelihoods[one] = found.support
+            except EstimationError:
+                self._likelihoods[one] = 0.0
+        return self._likelihoods[one]

@@ -1,0 +1,109 @@
+"""An estimate applied to any raster: the public call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from somareg.config import GcpMethod, Resampling
+from somareg.errors import guarded
+from somareg.io import read_estimate
+from somareg.io.dataarray import is_dataarray, kept_attributes, to_dataarray
+from somareg.io.displacement import find_displacement
+from somareg.io.folders import keep_inputs
+from somareg.io.inputs import Image, file_of, locate
+from somareg.types import Estimate, Progress, Result
+from somareg.warp.engine import apply, apply_to_file
+from somareg.warp.memory import in_memory, is_same
+from somareg.warp.plan import Resolution
+from somareg.warp.reading import NO_MASK, make_reading
+
+
+@guarded
+def warp(
+    raster: Image,
+    estimate: Result | Estimate | str | Path,
+    out: str | Path | None = None,
+    *,
+    nodata: float | None = None,
+    bands: str | Sequence[int] | None = None,
+    mask: str | Path | NDArray[Any] | None = None,
+    mask_values: str | Sequence[int] | None = None,
+    gcp_method: GcpMethod | None = None,
+    resampling: Resampling = "cubic",
+    resolution: Resolution = "reference",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Any:
+    """Apply an estimate to any raster of the moving image's ground: other bands, other pixel sizes, masks.
+
+    What was said of the moving image when it was registered holds here, too. The moving image itself, known by its
+    checksum, is read as it was: nodata value, mask file, bands that are imagery although flagged alpha. Any other
+    raster tells itself which of its pixels are invalid; one that declares nothing and is not sampled with "nearest"
+    gets the nodata value. What is said here goes first.
+
+    Args:
+        raster: path, array (of the moving image's size or the same proportions), Raster, STAC Item or DataArray; of a
+            Dask array only the chunks that are needed are computed.
+        estimate: a `Result`, an `Estimate`, or the path of a displacement.tif, report.json or output folder, or of a
+            shift raster (see `somareg.io.shifts`).
+        out: GeoTIFF to write; None returns the warped raster.
+        nodata: value of the raster that means no data, instead of what it declares; NaN for none.
+        bands: bands to write, from 1; default all. One that is named is imagery although it may be flagged alpha.
+        mask: file of a mask on any grid, see `docs/masks.md`, or for an array one of its size, not zero where valid;
+            "none" for no mask although the moving image had one.
+        mask_values: classes of the mask that are invalid, such as "3,8-10" or "bit3"; default 0.
+        gcp_method: the curve through ground control points; default the estimate's.
+        resampling: "nearest" for masks and classes, "bilinear" or "cubic".
+        resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
+        overwrite: replace an existing file.
+        progress: called with a stage's name and the share of work done.
+
+    Returns:
+        The path written; when `out` is None the warped Raster, or for a DataArray the warped DataArray.
+    """
+    known = _estimate(estimate)
+    located: Any = locate(raster, "input")
+    subject: Any = file_of(located) or located
+    array = mask if mask is not None and not isinstance(mask, str | Path) else None
+    file = None if array is not None or mask is None else str(mask)
+    if out is not None:
+        item = str(raster).partition("#")[0] if isinstance(raster, str | Path) else None
+        estimated = None if isinstance(estimate, Result | Estimate) else find_displacement(estimate)
+        files = {"input": file_of(located), "mask": file, "estimate": estimated, "STAC Item of the input": item}
+        keep_inputs((Path(out),), files)
+    reading = make_reading(nodata=nodata, bands=bands, mask=file, mask_values=mask_values, gcp_method=gcp_method)
+    made_of = subject
+    if isinstance(estimate, Result) and nodata is None and mask is None and is_same(subject, estimate.moving):
+        subject = estimate.moving
+    else:
+        subject = in_memory(subject, array, reading)
+        reading = reading if array is None else replace(reading, mask=NO_MASK, mask_values=None)
+    chosen: dict[str, Any] = {"reading": reading, "bands": reading.bands}
+    if out is None:
+        warped = apply(subject, known, resampling=resampling, resolution=resolution, **chosen)
+        if not is_dataarray(made_of):
+            return warped
+        like = estimate.reference.origin if isinstance(estimate, Result) and resolution == "reference" else None
+        name = str(made_of.name) if made_of.name else None
+        return to_dataarray(warped, like=like, name=name, kept=kept_attributes(made_of))
+    return apply_to_file(
+        subject,
+        known,
+        out,
+        resampling=resampling,
+        resolution=resolution,
+        overwrite=overwrite,
+        progress=progress,
+        **chosen,
+    )
+
+
+def _estimate(known: Result | Estimate | str | Path) -> Estimate:
+    if isinstance(known, Result):
+        return known.estimate
+    return known if isinstance(known, Estimate) else read_estimate(known)

@@ -1,0 +1,98 @@
+"""How a raster is read: as somebody says, else as the moving image of the estimate was, where that is known to fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from somareg.config import GcpMethod, make_config
+from somareg.io.raster import file_sha256
+from somareg.types import Estimate, Grid, Reading
+
+log = logging.getLogger("somareg.warp")
+
+NO_MASK = "none"
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a raster tells of itself.
+
+    Attributes:
+        grid: where its pixels are.
+        declares: whether it says itself which of them are invalid.
+        is_classes: whether its values are classes, of which none is likely to mean what it meant in an image.
+        path: of its file, None in memory.
+        has_alpha: whether a band is flagged alpha.
+    """
+
+    grid: Grid
+    declares: bool
+    is_classes: bool
+    path: Path | None = None
+    has_alpha: bool = False
+
+
+def reading_for(claims: Claims, estimate: Estimate, said: Reading) -> Reading:
+    """How a raster is read.
+
+    What is said goes first. The moving image itself is read as it was when the estimate was made: it is known by the
+    checksum of its file, or by its grid where it was in memory. Any other raster is its own witness; one that declares
+    nothing and holds no classes gets the nodata value of the moving image.
+    """
+    remembered = estimate.reading
+    own = claims.declares or claims.is_classes
+    matters = (
+        remembered.mask is not None
+        or (remembered.nodata is not None and own)
+        or (remembered.bands is not None and claims.has_alpha)
+    )
+    if matters and is_moving(claims, estimate):
+        return _settled(said.over(remembered), [name for name in ("nodata", "mask") if getattr(said, name) is None])
+    shared = Reading(gcp_method=remembered.gcp_method, assume_crs=remembered.assume_crs)
+    if not own and said.nodata is None and remembered.nodata is not None:
+        shared = replace(shared, nodata=remembered.nodata)
+        log.warning(
+            "%s declares no nodata value; it is taken to be %g, as in the moving image (nan for none)",
+            claims.path or "the input",
+            remembered.nodata,
+        )
+    return _settled(said.over(shared), [])
+
+
+def make_reading(
+    *,
+    nodata: float | None = None,
+    bands: str | Sequence[int] | None = None,
+    mask: str | Path | None = None,
+    mask_values: str | Sequence[int] | None = None,
+    gcp_method: GcpMethod | None = None,
+) -> Reading:
+    """A reading of what somebody says; None for what is not said.
+
+    Raises:
+        ConfigError: a bad value.
+    """
+    given = {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values}
+    cfg = make_config({**{f"moving_{name}": value for name, value in given.items()}, "gcp_method": gcp_method})
+    return replace(Reading.of_moving(cfg.model_dump()), mask_values=cfg.moving_mask_values)
+
+
+def is_moving(claims: Claims, estimate: Estimate) -> bool:
+    """Whether a raster is the image that the estimate was made with."""
+    here, there = claims.grid, estimate.moving
+    if here.shape != there.shape:
+        return False
+    if estimate.moving_sha256:
+        return claims.path is not None and file_sha256(claims.path) == estimate.moving_sha256
+    return claims.path is None and here.transform == there.transform
+
+
+def _settled(reading: Reading, remembered: list[str]) -> Reading:
+    """A reading without "none"; what comes from the estimate is told."""
+    for name in remembered:
+        if (value := getattr(reading, name)) is not None:
+            log.info("%s %s, as the moving image of the estimate was read", name, value)
+    return replace(reading, mask=None, mask_values=None) if reading.mask == NO_MASK else reading
