@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from somareg.preprocess.normalise import choose_bands, normalise
+from somareg.preprocess.bands import choose_bands
+from somareg.preprocess.normalise import normalise
 from somareg.preprocess.sar import detect_scale, to_log
 from somareg.preprocess.subsample import ENOUGH, subsample
 from tests.synthetic import make_pair

@@ -302,7 +302,7 @@ def test_refinement_from_reused_features_ends_at_the_same_place() -> None:
     points = np.stack(np.meshgrid([20.0, 96.0, 170.0], [20.0, 96.0, 170.0]), axis=-1).reshape(-1, 2)
     fresh, saving = Counting(), Counting()
     found = [
-        refine_affine(Matcher(as_pair(truth), describe, reuse_px), STILL, NEAR)[0](points)
+        refine_affine(Matcher(as_pair(truth), describe, reuse_px), STILL, NEAR).affine(points)
         for describe, reuse_px in ((fresh, 0.0), (saving, 6.0))
     ]
     assert (fresh.calls, saving.calls) == (4, 2)

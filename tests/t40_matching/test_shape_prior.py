@@ -16,13 +16,21 @@ from torch import Tensor
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform
 from somareg.matching import refine
-from somareg.matching.affine import ShapePrior, departure, fit_affine, fit_affine_batch, to_transform
+from somareg.matching.affine import (
+    NO_SHAPE,
+    Shape,
+    ShapePrior,
+    departure,
+    fit_affine,
+    fit_affine_batch,
+    to_transform,
+)
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.evidence import back_again
 from somareg.matching.matcher import Matcher
-from somareg.matching.posterior import WindowMatches
-from somareg.matching.refine import NEAR, _shape_prior, fit_windows
-from somareg.matching.windows import WindowCorrelation
+from somareg.matching.posterior import WindowMatches, support_at
+from somareg.matching.refine import NEAR, Fit, ShapeCfg, StepCfg, _shape_prior, fit_windows
+from somareg.matching.windows import WindowCorrelation, overlap
 from tests.synthetic import Array, make_pair
 from tests.t40_matching.conftest import as_pair
 
@@ -205,35 +213,50 @@ def matches(count: int, spacing: float, variance: float = 2.0) -> WindowMatches:
 
 
 def test_strength_is_the_ratio_of_the_variances() -> None:
-    """Windows side by side: a window's variance over that of the prior, in pixels at `extent`."""
-    found = _shape_prior(matches(8, 32.0), 16, 2.0, 0.7, (0.1, 0.2))
+    """A window's variance over that of the prior, in pixels at `extent`, as often as windows overlap."""
+    found = _shape_prior(matches(8, 32.0), 2.0, 1.0, 0.7, (0.1, 0.2))
     assert found.known == (0.1, 0.2)
     assert found.strength == pytest.approx((2.0 + 1.2) / 0.7**2)  # a window's floor is 1.2 px^2 with cells of 2 px
-    assert _shape_prior(matches(8, 32.0), 16, 2.0, 1.4, (0, 0)).strength == pytest.approx(found.strength / 4)
+    assert _shape_prior(matches(8, 32.0), 2.0, 1.0, 1.4, (0, 0)).strength == pytest.approx(found.strength / 4)
+    assert _shape_prior(matches(8, 32.0), 2.0, 3.5, 0.7, (0, 0)).strength == pytest.approx(found.strength * 3.5)
 
 
 @pytest.mark.parametrize("cell", [1.0, 4.0])
 def test_strength_does_not_depend_on_the_size_of_a_pixel(cell: float) -> None:
     """The same windows, told in pixels of another size."""
-    usual = _shape_prior(matches(6, 32.0, 4 * 0.8), 16, 2.0, 2 * 0.7, (0, 0)).strength
-    other = _shape_prior(matches(6, 16 * cell, cell**2 * 0.8), 16, cell, cell * 0.7, (0, 0)).strength
+    usual = _shape_prior(matches(6, 32.0, 4 * 0.8), 2.0, 1.0, 2 * 0.7, (0, 0)).strength
+    other = _shape_prior(matches(6, 16 * cell, cell**2 * 0.8), cell, 1.0, cell * 0.7, (0, 0)).strength
     assert other == pytest.approx(usual)
 
 
-def test_windows_that_overlap_count_once() -> None:
-    """Four times as many windows on the same ground weigh four times as much, so the prior must too."""
-    apart = _shape_prior(matches(9, 32.0), 16, 2.0, 1.0, (0, 0)).strength
-    dense = _shape_prior(matches(17, 16.0), 16, 2.0, 1.0, (0, 0)).strength
-    assert dense / apart == pytest.approx((17 / 9) ** 2)
+def test_windows_that_overlap_are_witnesses_together() -> None:
+    """Four times as many windows on the same ground show every place four times as often."""
+    apart, dense = (overlap(matches(*rows).points.double(), 32.0) for rows in ((9, 32.0), (17, 16.0)))
+    assert apart == pytest.approx(1.0)
+    assert dense == pytest.approx((17 / 9) ** 2)
+    assert overlap(matches(5, 80.0).points.double(), 32.0) == 1.0  # with gaps between them
 
 
-def surfaces(truth: AffineTransform, cells: int = 64, margin: int = 6, noise: float = 0.0) -> WindowCorrelation:
-    """Windows that see `truth` (between reference pixels, two per cell) as a bump."""
+def surfaces(
+    truth: AffineTransform, cells: int = 64, margin: int = 6, noise: float = 0.0, wrong: float = 0.0, seed: int = 0
+) -> WindowCorrelation:
+    """Windows that see `truth` (between reference pixels, two per cell) as a bump.
+
+    Args:
+        truth: reference pixels -> moving pixels.
+        cells, margin: of the reference, and of the windows.
+        noise: how far the bumps lie off the truth, cells.
+        wrong: share of the windows whose bump lies anywhere.
+        seed: of both.
+    """
+    generator = torch.Generator().manual_seed(seed)
     axis = torch.arange(8.0, cells - 8, 8)
     centres = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
     points = centres.double() * 2 + 0.5
     seen = (torch.from_numpy(truth(points.numpy())) - points) / 2
-    seen = seen + noise * torch.randn(seen.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen = seen + noise * torch.randn(seen.shape, generator=generator, dtype=torch.float64)
+    lost = torch.randperm(len(seen), generator=generator)[: round(wrong * len(seen))]
+    seen[lost] = margin * (2 * torch.rand(len(lost), 2, generator=generator, dtype=torch.float64) - 1)
     offsets = torch.arange(-margin, margin + 1).double()
     away = (offsets - seen[:, :1]).square()[:, None, :] + (offsets - seen[:, 1:]).square()[:, :, None]
     return WindowCorrelation((0.5 * torch.exp(-away / 2)).float(), centres, torch.ones(len(centres)))
@@ -241,39 +264,116 @@ def surfaces(truth: AffineTransform, cells: int = 64, margin: int = 6, noise: fl
 
 def test_refinement_tells_a_similarity_from_noise() -> None:
     """Windows that scatter by a cell: aspect and shear of the fit are chance, and stay small with the prior."""
-    truth = AffineTransform.from_parameters(rotation_deg=2, scale=1.02, shift=(3, -2), centre=(64, 64))
-    windows = surfaces(truth, noise=1.0)
-    step = replace(NEAR[0], stiffness=0.0)
-    free, held = (
-        to_transform(fit_windows(windows, 2.0, replace(step, shape=shape), 64.0)[0]) for shape in (None, 0.005)
-    )
+    windows = surfaces(SIMILAR, noise=1.0)
+    free, held = (to_transform(fit_windows(windows, 2.0, step, 64.0).residual) for step in (FREE, LAST))
     assert math.hypot(*departure(held)) < 0.4 * math.hypot(*departure(free))
     corners = np.array([[0.0, 0.0], [127.0, 0.0], [0.0, 127.0], [127.0, 127.0]])
-    apart = [np.linalg.norm(found(corners) - truth(corners), axis=1).max() for found in (free, held)]
+    apart = [np.linalg.norm(found(corners) - SIMILAR(corners), axis=1).max() for found in (free, held)]
     assert apart[1] < apart[0]
 
 
-def test_every_step_knows_the_shape_of_the_estimate_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a start has of stretch and shear counts, not what a step adds: on noise it does not pile up."""
-    told: list[tuple[float, float]] = []
-    fitted: list[AffineTransform] = []
+# --- which of the two shapes is believed ------------------------------------------------------------------------------
 
-    def record(*parts: Any) -> tuple[Tensor, WindowMatches]:
+SIMILAR = AffineTransform.from_parameters(rotation_deg=1, scale=1.01, shift=(3, -2), centre=(64, 64))
+BENT = SIMILAR.after(AffineTransform.from_parameters(scale=(1.06, 1 / 1.06), centre=(64, 64)))
+LAST = replace(NEAR[-1], stiffness=0.0)
+FREE = replace(LAST, shape=None)
+
+
+def size(shape: Shape) -> float:
+    return math.hypot(*shape)
+
+
+def fitted(windows: WindowCorrelation, step: StepCfg, known: Shape = NO_SHAPE) -> Shape:
+    return departure(to_transform(fit_windows(windows, 2.0, step, 64.0, known).residual))
+
+
+@pytest.mark.parametrize(("noise", "wrong"), [(1.0, 0.0), (1.0, 0.3), (0.0, 0.3), (1.5, 0.6)])
+def test_windows_that_say_nothing_about_shape_leave_a_near_similarity(noise: float, wrong: float) -> None:
+    """They scatter, or some of them are wrong: any affine that fits them better does so by chance."""
+    found, free = [], []
+    for seed in range(6):
+        windows = surfaces(SIMILAR, noise=noise, wrong=wrong, seed=seed)
+        found.append(size(fitted(windows, LAST)))
+        free.append(size(fitted(windows, FREE)))
+    assert max(free) > 0.03
+    assert max(found) < 0.005
+
+
+@pytest.mark.parametrize(("noise", "wrong"), [(0.0, 0.0), (0.6, 0.0), (0.0, 0.3), (0.3, 0.3)])
+def test_windows_that_show_a_shape_are_believed(noise: float, wrong: float) -> None:
+    for seed in range(6):
+        windows = surfaces(BENT, noise=noise, wrong=wrong, seed=seed)
+        never = replace(LAST, shape=ShapeCfg(gain=math.inf))
+        assert fitted(windows, LAST) == fitted(windows, FREE)
+        np.testing.assert_allclose(fitted(windows, LAST), departure(BENT), atol=0.07)
+        assert size(fitted(windows, never)) < 0.01 < size(departure(BENT)) / 10
+
+
+def test_the_rise_of_the_likelihood_decides() -> None:
+    """That of all windows, counted as often as their ground: a threshold just above it and just below."""
+    windows = surfaces(BENT, noise=0.6, wrong=0.3)
+    never, always = (
+        fit_windows(windows, 2.0, replace(LAST, shape=ShapeCfg(gain=gain)), 64.0) for gain in (math.inf, -math.inf)
+    )
+    assert never.support < always.support
+    shared = overlap(windows.centres, LAST.window.size)
+    assert shared > 2
+    gain = len(windows.centres) * (always.support - never.support) / shared
+    below, above = (
+        fit_windows(windows, 2.0, replace(LAST, shape=ShapeCfg(gain=at * gain)), 64.0) for at in (0.99, 1.01)
+    )
+    assert torch.equal(below.residual, always.residual)
+    assert torch.equal(above.residual, never.residual)
+    assert (below.support, above.support) == (always.support, never.support)
+
+
+def test_the_support_is_that_of_the_residual() -> None:
+    windows = surfaces(BENT, noise=0.6)
+    fit = fit_windows(windows, 2.0, LAST, 64.0)
+    points = windows.centres.double() * 2 + 0.5
+    moved = torch.from_numpy(to_transform(fit.residual)(points.numpy())) - points
+    assert fit.support == pytest.approx(float(support_at(windows, moved / 2).mean()), abs=1e-6)
+    assert fit.support > 1.0 > float(support_at(windows, 0 * points).mean())
+
+
+@pytest.mark.parametrize("known", [(0.08, 0.0), (-0.05, 0.06)])
+def test_the_shape_that_is_expected_is_kept_where_windows_say_little(known: Shape) -> None:
+    """`known` is what the estimate so far has beyond it: the residual takes it back, unless windows are clear."""
+    wavering = surfaces(SIMILAR, noise=1.5, wrong=0.6)
+    np.testing.assert_allclose(fitted(wavering, LAST), NO_SHAPE, atol=0.005)
+    np.testing.assert_allclose(fitted(wavering, LAST, known), (-known[0], -known[1]), atol=0.015)
+    clear = surfaces(SIMILAR)
+    np.testing.assert_allclose(fitted(clear, LAST, known), NO_SHAPE, atol=0.01)
+
+
+@pytest.mark.parametrize("expected", [NO_SHAPE, (0.03, 0.0175)])
+def test_every_step_knows_the_shape_of_the_estimate_so_far(expected: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a start has of stretch and shear beyond what is expected counts, not what a step adds; on noise it does not
+    pile up.
+    """
+    told: list[Shape] = []
+    fits: list[AffineTransform] = []
+
+    def record(*parts: Any) -> Fit:
         told.append(parts[-1])
-        found, matches = fit_windows(*parts)
-        fitted.append(to_transform(found))
-        return found, matches
+        fit = fit_windows(*parts)
+        fits.append(to_transform(fit.residual))
+        return fit
 
     monkeypatch.setattr(refine, "fit_windows", record)
     pair = as_pair(make_pair(0, 128))
     start = AffineTransform.from_parameters(rotation_deg=1, scale=(1.02, 0.99), shear_deg=1.0, centre=(64, 64))
-    found, _ = refine.refine_affine(Matcher(pair, OrientationFeatures(OrientationCfg())), start, NEAR)
+    matcher = Matcher(pair, OrientationFeatures(OrientationCfg()))
+    found = refine.refine_affine(matcher, start, NEAR, expected=expected).affine
     current = start
-    for known, residual in zip(told, fitted, strict=True):
-        assert known == pytest.approx(departure(current))
+    for known, residual in zip(told, fits, strict=True):
+        bent = departure(current)
+        assert known == pytest.approx((bent[0] - expected[0], bent[1] - expected[1]))
         current = current.after(residual)
     np.testing.assert_allclose(found.matrix, current.matrix)
-    assert math.hypot(*departure(found)) < 0.2 * math.hypot(*departure(start))
+    if expected == NO_SHAPE:
+        assert size(departure(found)) < 0.2 * size(departure(start))
 
 
 @pytest.mark.parametrize(("side", "expected"), [(64, 24), (160, 28)])
@@ -281,25 +381,25 @@ def test_the_windows_of_the_prior_are_those_that_were_correlated(
     side: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On 32 cells windows of 28 are cut to three quarters of them, on 80 they are not."""
-    sizes: list[int] = []
+    sides: list[float] = []
 
-    def record(found: WindowMatches, size: int, *rest: Any) -> ShapePrior:
-        sizes.append(size)
-        return _shape_prior(found, size, *rest)
+    def record(centres: Tensor, side: float) -> float:
+        sides.append(side)
+        return overlap(centres, side)
 
-    monkeypatch.setattr(refine, "_shape_prior", record)
+    monkeypatch.setattr(refine, "overlap", record)
     matcher = Matcher(as_pair(make_pair(0, side)), OrientationFeatures(OrientationCfg()))
     refine.refine_affine(matcher, AffineTransform.identity(), NEAR[:1])
     back_again(matcher, AffineTransform.identity(), NEAR[0], 100)
-    assert sizes == [expected] * 2 * len(NEAR[0].sigmas)
+    assert sides == [expected] * 2
 
 
 def test_a_large_image_shows_a_stretch_and_a_small_one_does_not() -> None:
     """2 % between the axes is 5 px at the rim of 512 px, and 1 px at that of 128 px, where it might be chance."""
-    step, kept = replace(NEAR[2], stiffness=0.0), []
+    step, kept = replace(LAST, shape=ShapeCfg(gain=math.inf)), []
     for cells in (64, 256):
         truth = AffineTransform.from_parameters(scale=(1.01, 0.99), centre=(cells, cells))
-        found = to_transform(fit_windows(surfaces(truth, cells), 2.0, step, float(cells))[0])
+        found = to_transform(fit_windows(surfaces(truth, cells), 2.0, step, float(cells)).residual)
         kept.append(departure(found)[0] / departure(truth)[0])
     assert 0 < kept[0] < 0.3
     assert 0.9 < kept[1] < 1.1

@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from somareg.features.orientation import OrientationCfg
@@ -17,7 +19,7 @@ from somareg.matching import vote as module
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.vote import VoteCfg, _block, _count, _steps, ballots, elect, vote
+from somareg.matching.vote import Guess, VoteCfg, _block, _count, _linear, _steps, ballots, elect, vote
 from somareg.matching.windows import WindowCfg, WindowCorrelation
 from tests.t40_matching.textures import affine, reference_view, view
 
@@ -25,8 +27,11 @@ CELL = 2.0
 SHAPE = (64, 80)  # cells
 CENTRE = (79.5, 63.5)  # of the reference, pixels
 STEP = 3.0
-CFG = VoteCfg(rotation_deg=5.0, scale=0.05, step_px=STEP, right=0.4)
+CFG = VoteCfg(rotation_deg=5.0, scale=0.05, step_px=STEP)
 MARGIN, RADIUS = 12, 7
+
+
+STILL = AffineTransform.identity()
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -230,6 +235,81 @@ def test_a_longer_radius_finds_what_a_short_one_cannot() -> None:
     assert np.abs(short(middle) - middle).max() <= 6 * CELL + 1e-9
 
 
+# --- aspect and shear -------------------------------------------------------------------------------------------------
+
+BENT = replace(CFG, aspect=0.3, shear=0.1)
+
+
+def bent(
+    aspect: float, shear: float = 0.0, degrees: float = 0.0, shift: tuple[float, float] = (0.0, 0.0)
+) -> AffineTransform:
+    """x stretched against y by `aspect`, both axes leaning by half of `shear`, then turned, about the centre."""
+    root = math.sqrt(aspect)
+    linear = similarity(degrees).matrix[:, :2] @ np.array([[root, shear / 2], [shear / 2, 1 / root]])
+    return AffineTransform(np.column_stack([linear, np.array(CENTRE) + shift - linear @ CENTRE]))
+
+
+BENT_TRUTHS = [bent(1.3), bent(0.78, 0.0, 3.0, (6.0, -4.0)), bent(0.88, 0.1, -4.0), bent(1.18, -0.08, 2.0, (-9.0, 5.0))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-3, 3), st.floats(-0.5, 0.5), st.floats(-0.4, 0.4), st.floats(-0.3, 0.3))
+def test_a_hypothesis_is_a_rotation_after_a_symmetric_map_of_area_one_and_a_scale(
+    turn: float, growth: float, aspect: float, shear: float
+) -> None:
+    linear = _linear(torch.tensor([[turn, growth, aspect, shear]], dtype=torch.float64))[0]
+    assert float(torch.linalg.det(linear)) == pytest.approx(math.exp(2 * growth))
+    symmetric = torch.linalg.matrix_exp(torch.tensor([[aspect, shear], [shear, -aspect]], dtype=torch.float64))
+    rotation = torch.from_numpy(AffineTransform.from_parameters(rotation_deg=math.degrees(turn)).matrix[:, :2].copy())
+    torch.testing.assert_close(linear, math.exp(growth) * rotation @ symmetric, atol=1e-9, rtol=0)
+
+
+def test_a_hypothesis_says_half_of_aspect_and_shear() -> None:
+    assert BENT.reaches == pytest.approx((math.radians(5), 0.05, 0.15, 0.05))
+    assert CFG.reaches[2:] == (0.0, 0.0)
+    assert [replace(CFG, **more).is_bent for more in ({}, {"aspect": 0.1}, {"shear": 0.1})] == [False, True, True]
+    wide, leaning = _linear(torch.tensor([[0.0, 0.0, 0.15, 0.0], [0.0, 0.0, 0.0, 0.05]]).double())
+    assert float(wide[0, 0] / wide[1, 1]) == pytest.approx(math.exp(0.3))
+    assert float(leaning[0, 1] + leaning[1, 0]) == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("truth", BENT_TRUTHS, ids=range(len(BENT_TRUTHS)))
+@pytest.mark.parametrize("wrong", [0.0, 0.6])
+def test_stretched_and_sheared_maps_are_elected_where_they_are_asked_for(truth: AffineTransform, wrong: float) -> None:
+    found = windows(truth, wrong, margin=20)
+    (elected, score), (similar, less) = (elect(found, CELL, SHAPE, RADIUS * CELL, cfg) for cfg in (BENT, CFG))
+    assert apart(elected, truth) < 1.5 * STEP
+    assert apart(similar, truth) > 2 * STEP
+    assert score > 1.2 * less
+
+
+def test_a_similarity_is_elected_among_bent_maps_too() -> None:
+    found, _ = elect(windows(TRUTHS[1], 0.5, margin=20), CELL, SHAPE, RADIUS * CELL, BENT)
+    assert apart(found, TRUTHS[1]) < 1.5 * STEP
+
+
+@pytest.mark.parametrize("truth", BENT_TRUTHS[1:], ids=range(1, len(BENT_TRUTHS)))
+def test_counting_bent_maps_in_blocks_first_elects_the_same_with_less_work(
+    truth: AffineTransform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = windows(truth, 0.4, margin=16)
+    counted: list[int] = []
+    blocks: list[int] = []
+    monkeypatch.setattr(module, "_count", lambda *parts: (votes := _count(*parts), counted.append(votes.numel()))[0])
+    monkeypatch.setattr(module, "_block", lambda *parts: blocks.append(_block(*parts)) or blocks[-1])
+    results, work = [], []
+    for limit in (1e12, module.BENT_WORK, 60_000):
+        monkeypatch.setattr(module, "BENT_WORK", limit)
+        results.append(elect(found, CELL, SHAPE, 4 * CELL, BENT))
+        work.append(sum(counted))
+        counted.clear()
+    assert blocks == [1, 3, 5]
+    assert work[0] > 3 * work[1]
+    for elected, score in results[1:]:
+        assert apart(elected, truth) < 1.5 * STEP
+        assert score > 0.95 * results[0][1]
+
+
 # --- the ballot papers ------------------------------------------------------------------------------------------------
 
 
@@ -329,18 +409,19 @@ def made(degrees: float, scale: float, shift: tuple[float, float]) -> AffineTran
 def test_the_residual_comes_before_the_guess(turn: float) -> None:
     """The guess knows the turn, the vote the rest: in another frame its shift would point elsewhere."""
     truth, guess = made(turn + 3.0, 1.03, (9.0, -5.0)), made(turn, 1.0, (0.0, 0.0))
-    (found,) = vote(matcher(truth), [guess], 14.0, VoteCfg())
+    (found,) = vote(matcher(truth), [Guess(guess)], 14.0, VoteCfg())
     assert apart(found.transform, truth, SIZE) < STEP
     assert found.score > 1.5
 
 
 def test_guesses_are_judged_each_by_itself_and_the_blind_ones_left_out() -> None:
     truth = made(3.0, 0.98, (4.0, 6.0))
-    guesses = [made(0, 1, (0, 0)), made(0, 1, (1e4, 0)), made(30, 1, (0, 0)), made(5, 1, (3, 3)), made(-8, 1, (0, 0))]
-    guesses += [made(60, 1, (0, 0)), made(2, 1, (0, 8))]  # more than are computed together
+    maps = [made(0, 1, (0, 0)), made(0, 1, (1e4, 0)), made(30, 1, (0, 0)), made(5, 1, (3, 3)), made(-8, 1, (0, 0))]
+    maps += [made(60, 1, (0, 0)), made(2, 1, (0, 8))]  # more than are computed together
+    guesses = [Guess(one, (0.01 * i, 0.0)) for i, one in enumerate(maps)]
     seeing = matcher(truth)
     together = vote(seeing, guesses, 10.0, VoteCfg())
-    assert len(together) == len(guesses) - 1
+    assert [one.shape for one in together] == [one.shape for i, one in enumerate(guesses) if i != 1]
     alone = [one for guess in guesses for one in vote(seeing, [guess], 10.0, VoteCfg())]
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.transform.matrix, other.transform.matrix, atol=1e-9)
@@ -350,9 +431,22 @@ def test_guesses_are_judged_each_by_itself_and_the_blind_ones_left_out() -> None
     assert min(one.score for one in near) > 1.3 * max(together[i].score for i in (1, 4))
 
 
+def test_a_stretched_picture_is_elected_by_a_vote_on_aspect() -> None:
+    linear = np.array([[1.12, 0.03], [0.03, 0.89]])
+    centre, shift = np.array([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2]), np.array([5.0, -4.0])
+    truth = AffineTransform(np.column_stack([linear, centre + shift - linear @ centre]))
+    seeing = matcher(truth)
+    asked = VoteCfg(aspect=0.3, shear=0.1)
+    (stretched,), (similar,) = (vote(seeing, [Guess(STILL)], 14.0, cfg) for cfg in (asked, VoteCfg()))
+    assert apart(stretched.transform, truth, SIZE) < 1.5 * STEP
+    assert apart(similar.transform, truth, SIZE) > 2 * STEP
+    assert stretched.score > 1.2 * similar.score
+    assert stretched.shape == (0.0, 0.0)  # what was expected stays what was expected
+
+
 def test_unrelated_ground_has_less_support() -> None:
     truth = made(2.0, 1.0, (3.0, 0.0))
-    own, other = (vote(matcher(truth, seed), [made(0, 1, (0, 0))], 14.0, VoteCfg())[0].score for seed in (0, 9))
+    own, other = (vote(matcher(truth, seed), [Guess(made(0, 1, (0, 0)))], 14.0, VoteCfg())[0].score for seed in (0, 9))
     assert other < 0.7 * own
 
 
@@ -369,9 +463,9 @@ def test_the_margin_holds_every_hypothesis_of_every_window(
 
     monkeypatch.setattr(Matcher, "correlate_all", record)
     cfg = VoteCfg(rotation_deg=6.0, scale=0.06)
-    seeing = Matcher(pair(AffineTransform.identity(), size), OrientationFeatures(OrientationCfg()))
-    vote(seeing, [AffineTransform.identity()], radius_px, cfg)
-    centres = seeing.correlate(AffineTransform.identity(), asked[0]).centres.numpy() * 2 + 0.5
+    seeing = Matcher(pair(STILL, size), OrientationFeatures(OrientationCfg()))
+    vote(seeing, [Guess(STILL)], radius_px, cfg)
+    centres = seeing.correlate(STILL, asked[0]).centres.numpy() * 2 + 0.5
     middle = ((size[1] - 1) / 2, (size[0] - 1) / 2)
     for degrees, scale in ((6.0, 0.06), (-6.0, 0.06), (6.0, -0.06), (-6.0, -0.06)):
         extreme = AffineTransform.from_parameters(rotation_deg=degrees, scale=math.exp(scale), centre=middle)

@@ -103,7 +103,7 @@ class Encoder(nn.Module):
         Args:
             image: (B, C, H, W) float32, each band with mean 0 and deviation 1 (see `preprocess`).
             mask: (B, 1, H, W) 1 valid, 0 not.
-            modality: "sar", "optical" or "other".
+            modality: "sar" has its own branch, any other goes through that of "optical".
             strides: of the levels that are wanted.
 
         Raises:

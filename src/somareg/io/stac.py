@@ -21,6 +21,7 @@ from somareg.config import did_you_mean
 from somareg.errors import GeoreferenceError, InputError, ReadError, UnsupportedError
 from somareg.io.crs import same_crs
 from somareg.io.paths import check_local_file
+from somareg.io.stac_fields import Fields, as_list, as_mapping, as_texts, bands_of, modality_of
 from somareg.io.text import parse_json
 from somareg.types import Grid, Modality, StacOrigin
 
@@ -30,12 +31,8 @@ _REFERENCE = re.compile(r"(?P<item>.+\.(?:geo)?json)(?:#(?P<asset>.*))?", re.IGN
 _REMOTE = re.compile(r"/vsi|[a-z][a-z0-9+.\-]+:", re.IGNORECASE)
 _RASTER_SUFFIXES = {".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".img", ".dat", ".bsq", ".bil", ".bip"}
 _NOT_PIXELS = {"thumbnail", "overview", "metadata"}
-_OPTICAL = {"msi", "oli", "oli-2", "etm", "etm+", "tm", "mss", "olci", "modis", "viirs", "aster", "hyperion"}
-"""Instruments."""
 _CRS_FIELDS = {"proj:code", "proj:epsg", "proj:wkt2", "proj:projjson"}
 _DATES = ("datetime", "start_datetime", "end_datetime")
-
-Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +114,12 @@ def _asset(item: Any, wanted: str | None, folder: Path | None, href: str, name: 
         kind = item.get("type") if isinstance(item, dict) else None
         says = f" but a STAC {kind}" if kind in ("Collection", "Catalog", "FeatureCollection") else ""
         raise InputError(f"{name} is not a STAC Item{says}; give an Item's JSON file")
-    assets = {str(key): value for key, value in _mapping(item.get("assets")).items() if isinstance(value, dict)}
+    assets = {str(key): value for key, value in as_mapping(item.get("assets")).items() if isinstance(value, dict)}
     key = choose_asset(assets, wanted, name)
-    asset, properties = assets[key], _mapping(item.get("properties"))
+    asset, properties = assets[key], as_mapping(item.get("properties"))
     dates = {date: properties[date] for date in _DATES if isinstance(properties.get(date), str)}
     origin = StacOrigin(str(item.get("id", "")), key, _address(item) or href, dates)
-    modality, reason = _modality(asset, properties)
+    modality, reason = modality_of(key, asset, item)
     path = _locate(asset.get("href"), folder, f"asset '{key}' of {name}")
     return StacAsset(path, origin, modality, reason, _proj(asset, properties))
 
@@ -137,14 +134,14 @@ def choose_asset(assets: Mapping[str, Fields], wanted: str | None, name: str) ->
         return str(wanted)
     rasters = {key: asset for key, asset in assets.items() if _is_raster(asset)}
     if wanted is None:
-        data = [key for key, asset in rasters.items() if "data" in _texts(asset.get("roles"))]
+        data = [key for key, asset in rasters.items() if "data" in as_texts(asset.get("roles"))]
         return _only(data or list(rasters), f"{name} names no asset", assets)
     word = wanted.casefold()
     rules: tuple[Callable[[str, Fields], bool], ...] = (
         lambda key, _: key.casefold() == word,
-        lambda _, asset: word in map(str.casefold, _texts(asset.get("roles"))),
+        lambda _, asset: word in map(str.casefold, as_texts(asset.get("roles"))),
         lambda _, asset: word in map(str.casefold, _band_names(asset)),
-        lambda _, asset: [p.casefold() for p in _texts(asset.get("sar:polarizations"))] == [word],
+        lambda _, asset: [p.casefold() for p in as_texts(asset.get("sar:polarizations"))] == [word],
     )
     for rule in rules:
         found = [key for key, asset in rasters.items() if rule(key, asset)]
@@ -165,7 +162,7 @@ def _only(found: list[str], problem: str, assets: Mapping[str, Fields]) -> str:
 
 
 def _is_raster(asset: Fields) -> bool:
-    if _NOT_PIXELS & set(_texts(asset.get("roles"))):
+    if _NOT_PIXELS & set(as_texts(asset.get("roles"))):
         return False
     kind = asset.get("type")
     if isinstance(kind, str):
@@ -175,10 +172,10 @@ def _is_raster(asset: Fields) -> bool:
 
 def _band_names(asset: Fields) -> list[str]:
     """Names of the band of a single-band asset: `bands` of STAC 1.1, or `eo:bands`."""
-    bands = [band for band in _list(asset.get("bands")) or _list(asset.get("eo:bands")) if isinstance(band, dict)]
+    bands = bands_of(asset)
     if len(bands) != 1:
         return []
-    return _texts([bands[0].get(field) for field in ("name", "common_name", "eo:common_name")])
+    return as_texts([bands[0].get(field) for field in ("name", "common_name", "eo:common_name")])
 
 
 def _proj(asset: Fields, properties: Fields) -> dict[str, Any]:
@@ -187,21 +184,6 @@ def _proj(asset: Fields, properties: Fields) -> dict[str, Any]:
     if own.keys() & _CRS_FIELDS:
         shared = {k: v for k, v in shared.items() if k not in _CRS_FIELDS}
     return {**shared, **own}
-
-
-def _modality(asset: Fields, properties: Fields) -> tuple[Modality | None, str]:
-    """SAR or optical by the asset's own fields, else by the Item's; None when they are silent or say both."""
-    bands = {key for band in _list(asset.get("bands")) if isinstance(band, dict) for key in band}
-    for fields in ({*asset, *bands}, set(properties)):
-        sar, optical = (any(key.startswith(prefix) for key in fields) for prefix in ("sar:", "eo:"))
-        if sar != optical:
-            return ("sar", "it has sar: fields") if sar else ("optical", "it has eo: fields")
-    instruments = _texts(asset.get("instruments")) or _texts(properties.get("instruments"))
-    sar = any("sar" in re.split(r"[^a-z0-9]+", name.casefold()) for name in instruments)
-    optical = any(name.casefold() in _OPTICAL for name in instruments)
-    if sar != optical:
-        return "sar" if sar else "optical", f"its instrument is {', '.join(instruments)}"
-    return None, ""
 
 
 def _locate(href: Any, folder: Path | None, name: str) -> Path:
@@ -231,7 +213,7 @@ def _local_path(href: str) -> Path | None:
 
 def _address(item: Fields) -> str:
     """Where the Item says that it lives, when that is a URL."""
-    for link in _list(item.get("links")):
+    for link in as_list(item.get("links")):
         if isinstance(link, dict) and link.get("rel") == "self":
             href = link.get("href")
             return href if isinstance(href, str) and href.startswith(("https://", "http://")) else ""
@@ -271,7 +253,7 @@ def _about_transform(proj: Fields, grid: Grid) -> str:
 
 
 def _numbers(value: Any, lengths: tuple[int, ...]) -> list[float] | None:
-    values = _list(value)
+    values = as_list(value)
     if len(values) not in lengths or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
         return None
     return [float(v) for v in values] if np.isfinite(values).all() else None
@@ -279,15 +261,3 @@ def _numbers(value: Any, lengths: tuple[int, ...]) -> list[float] | None:
 
 def _short(crs: str) -> str:
     return crs if len(crs) <= 30 else f"{crs[:27]}..."
-
-
-def _mapping(value: Any) -> Fields:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _texts(value: Any) -> list[str]:
-    return [text for text in _list(value) if isinstance(text, str)]

@@ -7,31 +7,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.errors import ConfigError
+from somareg.preprocess.local import against_surroundings, even_contrast
+from somareg.preprocess.relief import relief
 from somareg.preprocess.sar import detect_scale, to_log
 from somareg.preprocess.subsample import subsample
-from somareg.types import BoolArray, Modality, SarScale
+from somareg.types import HEIGHTS, BoolArray, Modality, SarScale
 
-MAX_BANDS = 4
-
-
-def choose_bands(count: int, wanted: tuple[int, ...] | None, descriptions: tuple[str, ...]) -> tuple[int, ...]:
-    """1-based bands for matching: those wanted, else all up to `MAX_BANDS`, else the visible and near infrared ones."""
-    if wanted:
-        return wanted
-    if count <= MAX_BANDS:
-        return tuple(range(1, count + 1))
-    named = [
-        i for i, text in enumerate(descriptions, start=1) if text.upper().replace("0", "") in {"B2", "B3", "B4", "B8"}
-    ]
-    return tuple(named) if len(named) == MAX_BANDS else tuple(range(1, MAX_BANDS + 1))
+_TREATMENT: dict[Modality, str] = {
+    **dict.fromkeys(HEIGHTS, "heights taken as height, slope and slope towards east and north"),
+    "infrared": "infrared taken as contrast against its surroundings",
+    "map": "map taken with its contrast evened out",
+}
 
 
-def check_bands(bands: tuple[int, ...], count: int, name: str) -> None:
-    """Raise `ConfigError` for a 1-based band that an image of `count` bands does not have."""
-    for band in bands:
-        if not 1 <= band <= count:
-            raise ConfigError(f"{name} has no band {band}; choose from 1 to {count}")
+def treatment(modality: Modality) -> str:
+    """A note on what is done to images of a modality; "" for those that are stretched alone, and for SAR."""
+    return _TREATMENT.get(modality, "")
 
 
 def normalise(
@@ -42,14 +33,16 @@ def normalise(
     Args:
         data: (C, H, W) real or complex.
         mask: (H, W) valid.
-        modality: SAR goes through the logarithm, everything else through a square root of its stretched range.
+        modality: SAR goes through the logarithm; heights ("depth", "dem") become four bands each, see `relief`;
+            "infrared" is taken against its surroundings; the contrast of a "map" is evened out; everything else goes
+            through a square root of its stretched range.
         scale: of SAR values.
         reason: why it is taken to be that, for the note.
 
     Returns:
-        (C, H, W) float32 and a note on the scale used ("" unless SAR).
+        (C, H, W) float32, (4 C, H, W) of heights, and a note on what was done ("" where nothing is to be said).
     """
-    note = ""
+    note = treatment(modality)
     if modality == "sar":
         if scale == "auto":
             scale, reason = detect_scale(data, mask)
@@ -58,6 +51,8 @@ def normalise(
     else:
         image = np.nan_to_num(np.abs(data) if np.iscomplexobj(data) else data, nan=0.0, posinf=0.0, neginf=0.0)
         image = image.astype(np.float32)
+    if modality in HEIGHTS:
+        image = np.concatenate([relief(heights, mask) for heights in image])
     out = np.zeros(image.shape, np.float32)
     if not mask.any():
         return out, note
@@ -68,7 +63,11 @@ def normalise(
         if high <= low:
             continue
         stretched = np.clip((band - low) / (high - low), 0.0, 1.0)
-        if modality != "sar":
+        if modality == "infrared":
+            stretched = against_surroundings(stretched, mask)
+        elif modality == "map":
+            stretched = even_contrast(stretched, mask)
+        elif modality != "sar" and modality not in HEIGHTS:
             stretched = np.sqrt(stretched + 0.05)
         valid = stretched[mask]
         target[mask] = (valid - valid.mean()) / max(float(valid.std()), 1e-6)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from somareg.config import RegisterConfig
 from somareg.errors import NoDataError, NoOverlapError
 from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.preprocess.bands import check_bands, choose_bands
 from somareg.preprocess.grid import to_reference_grid
-from somareg.preprocess.normalise import check_bands, choose_bands, normalise
+from somareg.preprocess.normalise import normalise
 from somareg.preprocess.sar import detect_scale
 from somareg.types import BoolArray, Grid, Modality, Raster, SarScale, Transform
 
@@ -76,11 +77,11 @@ def prepare(
     notes = []
     if factor > 1:
         notes.append(f"matched at 1/{factor} of the reference's resolution ({max(reference.grid.shape)} px side)")
-    reference_bands = _bands(reference, cfg.reference_bands, "reference", notes)
+    reference_bands = _bands(reference, cfg.reference_bands, cfg.reference_modality, "reference", notes)
     reference_data, reference_mask = reduce_blocks(
         reference.data[[b - 1 for b in reference_bands]], reference.mask, factor
     )
-    moving_bands = _bands(moving, cfg.moving_bands, "moving", notes)
+    moving_bands = _bands(moving, cfg.moving_bands, cfg.moving_modality, "moving", notes)
     up = AffineTransform.reduction(factor)
     if reference.grid.is_georeferenced:
         pad = math.ceil(radius_px / factor) + 8
@@ -114,9 +115,11 @@ def prepare(
     )
 
 
-def _bands(raster: Raster, wanted: tuple[int, ...] | None, role: str, notes: list[str]) -> tuple[int, ...]:
+def _bands(
+    raster: Raster, wanted: tuple[int, ...] | None, modality: Modality, role: str, notes: list[str]
+) -> tuple[int, ...]:
     count = len(raster.data)
-    bands = choose_bands(count, wanted, raster.descriptions)
+    bands = choose_bands(count, wanted, raster.descriptions, modality)
     check_bands(bands, count, raster.name)
     if count > len(bands):
         notes.append(f"{role}: matched on band {', '.join(map(str, bands))} of {count}")

@@ -28,6 +28,8 @@ from somareg.quality.calibration import Engine, load_calibration
 from somareg.types import BoolArray, FloatArray, Grid, Modality
 
 AUTO = "auto"
+AS_OPTICAL: frozenset[Modality] = frozenset({"optical", "multispectral", "nir"})
+"""What the weights that ship match with SAR as well as what they were trained on."""
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
 """Per preset, longer side up to which a pair that is matched whole keeps its resolution, pixels."""
@@ -90,8 +92,8 @@ class Chosen:
 def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
     """The engine for a configuration, its network loaded once per process.
 
-    "auto" takes the weights that ship where they were trained for: SAR against optical. Elsewhere it takes the engine
-    without weights, and those weights as its rival.
+    "auto" takes the weights that ship for what they were trained on, SAR against optical, near infrared included.
+    Elsewhere it takes the engine without weights, and those weights as its rival.
 
     Raises:
         ConfigError, WeightsError, UnsupportedError: see `load_model`.
@@ -103,7 +105,8 @@ def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
     path = _weights_of(cfg.model)
     if path is None:
         return _without_weights("none are in this installation")
-    if cfg.model == AUTO and {cfg.moving_modality, cfg.reference_modality} != {"sar", "optical"}:
+    modalities = {cfg.moving_modality, cfg.reference_modality}
+    if cfg.model == AUTO and not ("sar" in modalities and modalities & AS_OPTICAL):
         pair = f"{cfg.moving_modality} against {cfg.reference_modality}"
         free = _without_weights(f"{DEFAULT_WEIGHTS} was trained on SAR against optical, the pair is {pair}")
         rival = Chosen(DEFAULT_WEIGHTS, load_network(path, device), read_card(path))

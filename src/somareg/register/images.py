@@ -16,8 +16,8 @@ from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
 from somareg.io.source import Block
 from somareg.io.unnamed import in_one_system
-from somareg.preprocess.normalise import check_bands, choose_bands
-from somareg.types import BoolArray, Grid, Raster, Transform
+from somareg.preprocess.bands import check_bands, choose_bands
+from somareg.types import BoolArray, Grid, Modality, Raster, Transform
 
 log = logging.getLogger("somareg.register")
 
@@ -76,8 +76,8 @@ def open_images(
         open_image(moving, "moving", masks[0], cfg, again=again) as moving_image,
         open_image(reference, "reference", masks[1], cfg, again=again) as reference_image,
     ):
-        away = matched(moving_image, "moving", cfg.moving_bands)
-        here = matched(reference_image, "reference", cfg.reference_bands)
+        away = matched(moving_image, "moving", cfg.moving_bands, cfg.moving_modality)
+        here = matched(reference_image, "reference", cfg.reference_bands, cfg.reference_modality)
         here, away = _in_one_system(here, away)
         if cfg.assume_crs and not any("CRS assumed to be" in n for image in (here, away) for n in image.facts.notes):
             away = _noted(away, f"assume_crs {cfg.assume_crs} is not used: both images name a CRS of their own")
@@ -91,7 +91,7 @@ def open_images(
         yield Images(away, here, georef)
 
 
-def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None) -> OpenImage:
+def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None, modality: Modality) -> OpenImage:
     """The image with the bands that are matched: the wanted ones, by their numbers in the file, else `choose_bands`.
 
     Raises:
@@ -108,7 +108,7 @@ def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None) -> Open
                 )
         bands = wanted
     else:
-        bands = tuple(image.numbers[i - 1] for i in choose_bands(own, None, facts.descriptions))
+        bands = tuple(image.numbers[i - 1] for i in choose_bands(own, None, facts.descriptions, modality))
     if own > len(bands):
         note = f"{role}: matched on band {', '.join(map(str, bands))} of {own}"
         image = replace(image, facts=replace(facts, notes=(*facts.notes, note)))

@@ -11,6 +11,7 @@ from somareg.types.classes import Classes
 from somareg.types.estimates import IN_MEMORY, Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import ControlPoints, Grid, Header, Raster, StacOrigin
 from somareg.types.kinds import (
+    HEIGHTS,
     IDENTITY,
     BoolArray,
     ControlMethod,
@@ -25,6 +26,7 @@ from somareg.types.metric import GroundMetric, metric_of, square_metric
 from somareg.types.results import Assessment, Metres, Previews, Quality, Result, Verdict
 
 __all__ = [
+    "HEIGHTS",
     "IDENTITY",
     "IN_MEMORY",
     "Assessment",

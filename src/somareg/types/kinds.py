@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Modality = Literal["sar", "optical", "other"]
+Modality = Literal["sar", "optical", "multispectral", "nir", "infrared", "depth", "dem", "map", "other"]
 SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
 Decision = Literal["go", "review", "no-go"]
 ControlMethod = Literal["polynomial", "tps"]
@@ -19,4 +19,6 @@ FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 Geotransform = tuple[float, float, float, float, float, float]
 
+HEIGHTS: frozenset[Modality] = frozenset({"depth", "dem"})
+"""Two words for one modality: heights above the ground or the sea, and depths below a sensor."""
 IDENTITY: Geotransform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -19,6 +19,7 @@ from somareg.io.opened import about_bands
 from somareg.io.source import Block
 from somareg.matching.engine import align
 from somareg.preprocess.holes import bridged
+from somareg.preprocess.normalise import treatment
 from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
 from somareg.preprocess.sar import detect_scale
 from somareg.register.choose import Chosen, engine_settings, pair_tensors
@@ -121,6 +122,8 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     if modality == "sar" and scale == "auto":
         scale, reason = _judge_scale(samples)
         notes.append(f"SAR values taken as {scale} ({reason})")
+    if told := treatment(modality):
+        notes.append(told)
     data, mask = np.concatenate(images, axis=1), np.concatenate(masks)
     raster = Raster(data, mask, reduced_grid(facts.grid.part(*part), factor, mask.shape), name=facts.name)
     return Overview(View(raster, part, factor, valid / area), image.bands, scale, tuple(notes))
@@ -182,6 +185,10 @@ def match_overviews(
         away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (found.affine, starts[0])
     )
     return GlobalMatch(affine, expected, found.failure, () if picked is engine else picked.notes)
+
+
+def _all_bands(raster: Raster) -> tuple[int, ...]:
+    return tuple(range(1, len(raster.data) + 1))
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:

@@ -1,0 +1,45 @@
+"""Heights as what a camera or a radar sees of them.
+
+An image shows no height. In towns it shows where height steps, in hills what light makes of slopes: under any sun a
+mixture of how the ground falls towards east and towards north. All of it goes to the matcher, as bands.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.preprocess.local import filled
+from somareg.preprocess.subsample import subsample
+from somareg.types import BoolArray
+
+SIGMA = 0.7  # of the smoothing before slopes are taken, pixels
+STEEP = 90.0  # percentile of slopes that counts as steep
+
+
+def relief(heights: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]:
+    """Height, slope, and slope towards east and north, whatever the unit of heights.
+
+    Args:
+        heights: (H, W), finite where valid.
+        mask: (H, W) valid.
+
+    Returns:
+        (4, H, W): the heights; slopes in 0-1, where 0.7 is a steep one of this image; slopes along the rows and along
+        the columns in -1..1. Pixels at an edge take the slope of their neighbours.
+    """
+    if not mask.any():
+        return np.zeros((4, *heights.shape), np.float32)
+    whole = filled(heights - heights[mask].mean(), mask, 3.0)
+    smooth = cv2.GaussianBlur(whole, (0, 0), SIGMA)
+    away = [
+        np.asarray(cv2.Sobel(smooth, cv2.CV_32F, *along, ksize=3, scale=1 / 8), np.float32)
+        for along in ((1, 0), (0, 1))
+    ]
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0).astype(bool)
+    east, north = (filled(slope, inner, 2.0) for slope in away) if inner.any() else away
+    slope = np.hypot(east, north)
+    steep = max(float(np.percentile(subsample(slope[None], mask), STEEP)), 1e-9)
+    bound = np.sqrt(slope * slope + np.float32(steep * steep))
+    return np.stack([whole, slope / bound, east / bound, north / bound])
