@@ -65,6 +65,7 @@ def is_plane(crs: CRS) -> bool:
     return not (crs.is_geographic or crs.is_projected) and _root(crs).get("type") == "EngineeringCRS"
 
 
+@lru_cache(maxsize=256)
 def same_crs(first: str | None, second: str | None) -> bool:
     """Whether two CRSs mean the same; of local systems, which nothing else defines, the names count too."""
     one, other = parse_crs(first), parse_crs(second)
