@@ -29,7 +29,7 @@ from somareg.errors import (
     guarded,
 )
 from somareg.io import displacement, shifts
-from somareg.register import api, save, whole
+from somareg.register import api, apply, save, whole
 from somareg.tiepoints import formats
 from somareg.view import folder
 from tests.t80_cli.conftest import Cli
@@ -155,7 +155,7 @@ def test_through_every_door_of_a_registration(
         result.save(tmp_path / "out")
     with pytest.raises(FAILURES[failure]):
         result.to_xarray(force=True)
-    monkeypatch.setattr(api, "apply", fails)
+    monkeypatch.setattr(apply, "apply", fails)
     with pytest.raises(FAILURES[failure]):
         api.warp(pair[0], result)
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from somareg.config import RegisterConfig, make_config
-from somareg.errors import ConfigError
+from somareg.errors import ConfigError, InternalError
 from somareg.io.source import RasterSource
 from somareg.register import api, choose
 from somareg.types import Grid, Result
@@ -117,7 +117,7 @@ def test_plan_reads_headers_only(files: Files, monkeypatch: pytest.MonkeyPatch) 
     assert plan["search_radius_px"] == 32
     assert plan["working_size"].startswith("192 x 192")
     assert set(plan["outputs"]) >= {"aligned.tif", "report.html"}
-    with pytest.raises(AssertionError):
+    with pytest.raises(InternalError):
         register(files.moving, files.reference)
 
 

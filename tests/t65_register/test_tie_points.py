@@ -54,8 +54,8 @@ def turned() -> SyntheticPair:
 
 
 def test_a_seed_leads_where_no_search_looks(turned: SyntheticPair) -> None:
-    blind = register(turned.moving, turned.reference)
-    seeded = register(turned.moving, turned.reference, tie_points=click(turned))
+    blind = register(turned.moving, turned.reference, search="local")
+    seeded = register(turned.moving, turned.reference, search="local", tie_points=click(turned))
     assert turned.rmse(blind.displacement.array) > 10
     assert turned.rmse(seeded.displacement.array) < 0.6  # far better than the clicks
     assert seeded.verdict.decision == "go"

@@ -56,7 +56,7 @@ def test_help_explains_the_models(cli: Cli, fake_api: FakeApi) -> None:
     text = " ".join(cli("register", "--help").out.replace("│", " ").split())
     assert f"{DEFAULT_WEIGHTS} (the trained weights that ship)" in text
     assert "orientation (no weights), or a .safetensors file" in text
-    assert f"auto takes {DEFAULT_WEIGHTS} for SAR against optical, else orientation" in text
+    assert f"auto takes {DEFAULT_WEIGHTS} for SAR against optical, else the likelier of both" in text
     assert cli("register", "a.tif", "b.tif", "-o", "out", "--model", DEFAULT_WEIGHTS, "--dry-run").code == 0
     assert fake_api.calls[0][1]["model"] == DEFAULT_WEIGHTS
 

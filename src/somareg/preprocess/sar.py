@@ -28,6 +28,8 @@ def detect_scale(data: NDArray[Any], mask: BoolArray) -> tuple[SarScale, str]:
     negative = float((values < 0).mean())
     if negative > 0.05:
         return "dB", f"{negative:.0%} of the values are negative"
+    if not values.size:
+        return "amplitude", "no valid value"
     low, middle, high = np.percentile(values, [5, 50, 95])
     if data.dtype.kind in "ui":
         if high - middle < 1.8 * max(middle - low, 1e-9):

@@ -79,7 +79,7 @@ class Chosen:
         if min(*reference, *moving) >= MIN_SIDE:
             return self
         if self.network is None:
-            return replace(self, rival=None)
+            return self if self.rival is None else replace(self, rival=None)
         sizes = f"{reference[1]} x {reference[0]} (reference) and {moving[1]} x {moving[0]} px (moving)"
         if self.by_name:
             raise ConfigError(

@@ -20,7 +20,7 @@ from somareg.io.paths import check_folder_name
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
-from somareg.types import Header, Progress, Raster, Reading, Result, TiePoints
+from somareg.types import Header, Progress, Raster, Reading, Result, StacOrigin, TiePoints
 from somareg.warp.engine import apply, apply_to_file
 
 QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
@@ -45,7 +45,10 @@ def save(
         need_pystac()
     inputs: dict[str, str | Path | None] = {}
     for role, image in (("moving image", result.moving), ("reference image", result.reference)):
-        inputs |= {role: image.path, f"STAC Item of the {role}": image.origin.href if image.origin else None}
+        inputs |= {
+            role: image.path,
+            f"STAC Item of the {role}": image.origin.href if isinstance(image.origin, StacOrigin) else None,
+        }
     spare_inputs(folder, inputs, result.settings)
     check_writable(folder, overwrite=overwrite, owned=OWNED, beside=beside, lock=lock)
     check_free_space(folder, _expected_bytes(result))
