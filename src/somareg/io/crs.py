@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.env import Env
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform as reproject_points
 
@@ -55,7 +56,8 @@ def parse_crs(text: str | None, where: str = "a CRS") -> CRS:
     try:
         if not _DEFINITION.match(str(text)):
             raise ValueError(text)
-        return CRS.from_user_input(text)
+        with Env():  # GDAL then tells its errors here and does not print them
+            return CRS.from_user_input(text)
     except (CRSError, ValueError, RecursionError) as error:
         raise GeoreferenceError(f"{where} cannot be understood: {str(text)[:80]!r}") from error
 
