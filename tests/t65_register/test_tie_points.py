@@ -57,7 +57,7 @@ def test_a_seed_leads_where_no_search_looks(turned: SyntheticPair) -> None:
     blind = register(turned.moving, turned.reference, search="local")
     seeded = register(turned.moving, turned.reference, search="local", tie_points=click(turned))
     assert turned.rmse(blind.displacement.array) > 10
-    assert turned.rmse(seeded.displacement.array) < 0.6  # far better than the clicks
+    assert turned.rmse(seeded.displacement.array) < 1.2  # better than the clicks, whose shape it keeps
     assert seeded.verdict.decision == "go"
     assert seeded.settings["tie_points_use"] == "seed"
     assert any("8 of 8 tie points taken" in note and "one of the starts" in note for note in seeded.notes)
