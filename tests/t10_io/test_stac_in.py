@@ -202,12 +202,46 @@ def test_a_file_larger_than_any_item_is_not_read(tmp_path: Path) -> None:
         ({}, {"instruments": ["sarsat"]}, None),
         ({}, {"instruments": "msi"}, None),  # malformed: not a list
         ({}, {}, None),
+        ({"bands": [{"name": "B08", "eo:common_name": "nir"}]}, {}, "nir"),
+        ({"eo:bands": [{"name": "B5", "common_name": "NIR08"}]}, {"sar:frequency_band": "C"}, "nir"),
+        ({"eo:common_name": "lwir11"}, {"eo:cloud_cover": 3}, "infrared"),
+        ({"eo:bands": [{"common_name": "lwir11"}, {"common_name": "lwir12"}]}, {}, "infrared"),
+        ({"eo:bands": [{"common_name": "red"}, {"common_name": "nir"}]}, {}, "optical"),
+        ({"bands": [{"eo:common_name": name} for name in ("blue", "green", "red", "nir")]}, {}, "optical"),
+        ({"bands": [{"eo:common_name": name} for name in ("blue", "green", "red", "nir", "x")]}, {}, "multispectral"),
+        ({"eo:bands": [{"name": f"B{i}"} for i in range(12)]}, {}, "multispectral"),
+        ({"roles": ["dem"]}, {"sar:frequency_band": "C"}, "dem"),  # the heights that a SAR product was made with
+        ({"bands": [{"name": "Elevation"}]}, {}, "dem"),
+        ({"bands": [{"name": "elevation"}, {"name": "vv"}]}, {"sar:frequency_band": "C"}, "sar"),
+        ({"eo:bands": [{"common_name": 7}, "nir"]}, {}, "optical"),  # malformed
+        ({"eo:bands": [{"name": f"m{i}"} for i in range(7)], "sar:polarizations": ["VV"]}, {}, None),
     ],
 )
 def test_modality(fields: dict[str, Any], properties: dict[str, Any], modality: str | None, tmp_path: Path) -> None:
     asset = found(tmp_path, item({"a": raster(**fields)}, **properties))
     assert asset.modality == modality
     assert bool(asset.reason) == (modality is not None)
+
+
+@pytest.mark.parametrize(
+    ("key", "collection", "modality"),
+    [
+        ("elevation", "nasadem", "dem"),
+        ("DSM", None, "dem"),
+        ("data", "cop-dem-glo-30", "dem"),
+        ("data", "academy", None),  # no word of its own
+        ("demography", None, None),
+        ("data", 7, None),
+    ],
+)
+def test_heights_by_name(key: str, collection: object, modality: str | None, tmp_path: Path) -> None:
+    asset = found(tmp_path, {**item({key: raster()}), "collection": collection})
+    assert asset.modality == modality
+
+
+def test_a_collection_named_after_heights_has_no_word_where_fields_tell(tmp_path: Path) -> None:
+    told = item({"data": raster()}, **{"sar:frequency_band": "C"})
+    assert found(tmp_path, {**told, "collection": "sar-with-dem"}).modality == "sar"
 
 
 def test_origin(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from somareg.features.orientation import OrientationCfg, orientation_channels
 from somareg.preprocess.bands import choose_bands
-from somareg.preprocess.local import against_surroundings, even_contrast, filled, local_mean
+from somareg.preprocess.local import against_surroundings, filled, local_mean
 from somareg.preprocess.normalise import normalise, treatment
-from somareg.preprocess.relief import relief
+from somareg.preprocess.relief import STEEP, relief
 from somareg.types import HEIGHTS, BoolArray, Modality
 
 SHAPE = (160, 200)
@@ -135,25 +135,25 @@ def test_ground_is_recognised_under_any_sun(azimuth_deg: float) -> None:
 
 
 def test_steps_are_edges_where_they_are() -> None:
-    """A flat roof: what was made of its height is strongest at its walls, within a few pixels."""
+    """A flat roof: what was made of its height is strongest at its walls, within a pixel or two."""
     town = np.zeros(SHAPE, np.float32)
     town[50:110, 70:150] = 12.0
     bands = relief(town, EVERYWHERE)
-    assert np.ptp(np.diff(np.where(bands[1] > 0.5 * bands[1].max())[1].reshape(-1))) > 0
     rows = np.flatnonzero(bands[1][:, 100] > 0.5 * bands[1].max())
-    assert set(rows) <= {*range(46, 54), *range(106, 114)}
+    assert set(rows) <= {48, 49, 50, 51, 108, 109, 110, 111}
     assert bands[1][80, 100] == pytest.approx(0, abs=1e-3)  # the roof itself is flat
 
 
 def test_slopes_have_signs_and_bounds() -> None:
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(np.float32)
     _, slope, east, north = relief(0.5 * x, EVERYWHERE)
-    np.testing.assert_allclose(slope, 2**-0.5, atol=5e-3)
-    np.testing.assert_allclose(east, 2**-0.5, atol=5e-3)  # up to the rim: no edge where the image ends
-    np.testing.assert_allclose(north, 0, atol=5e-3)
+    even = 1 / np.hypot(1, STEEP)
+    np.testing.assert_allclose(slope, even, atol=0.01)
+    np.testing.assert_allclose(east, even, atol=0.01)  # up to the rim: no edge where the image ends
+    np.testing.assert_allclose(north, 0, atol=1e-3)
     _, _, east, north = relief(-3.0 * y, EVERYWHERE)
-    np.testing.assert_allclose(north, -(2**-0.5), atol=5e-3)
-    np.testing.assert_allclose(east, 0, atol=5e-3)
+    np.testing.assert_allclose(north, -even, atol=0.01)
+    np.testing.assert_allclose(east, 0, atol=1e-3)
     wild = relief(np.where(x > 100, 32000, -32000).astype(np.float32), EVERYWHERE)
     assert np.abs(wild[1:]).max() <= 1.0
 
@@ -177,11 +177,11 @@ def test_depth_and_dem_are_one() -> None:
 def test_slow_warmth_does_not_hide_what_is_small() -> None:
     fine = hills(1, 2.0) - hills(1, 2.0).mean()
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] / 100.0
-    drift = 20 * fine.std() * (np.sin(2 * x) + np.cos(1.5 * y))
+    drift = 6 * fine.std() * (np.sin(2 * x) + np.cos(1.5 * y))
     cold, _ = normalise(fine[None], EVERYWHERE, "infrared")
     warm, _ = normalise((fine + drift).astype(np.float32)[None], EVERYWHERE, "infrared")
     stretched, _ = normalise((fine + drift).astype(np.float32)[None], EVERYWHERE, "other")
-    assert np.corrcoef(cold.ravel(), warm.ravel())[0, 1] > np.corrcoef(cold.ravel(), stretched.ravel())[0, 1] + 0.2
+    assert np.corrcoef(cold.ravel(), warm.ravel())[0, 1] > np.corrcoef(cold.ravel(), stretched.ravel())[0, 1] + 0.3
 
 
 def test_cold_and_warm_are_told_apart_by_nothing_that_matters() -> None:
@@ -200,11 +200,16 @@ def test_calm_places_are_not_all_noise() -> None:
     assert image[0, :, :60].std() < 0.3 * image[0, :, 120:].std()
 
 
-def test_evened_contrast_keeps_the_order_of_colours() -> None:
-    ramp = np.broadcast_to(np.linspace(0, 1, SHAPE[1], dtype=np.float32), SHAPE).copy()
-    evened = even_contrast(ramp, EVERYWHERE)
-    assert 0 <= evened.min() < evened.max() <= 1
-    assert np.corrcoef(evened.ravel(), ramp.ravel())[0, 1] > 0.9
+def test_pale_lines_of_a_map_count_as_its_black_text() -> None:
+    """Outlines of 8 grey values in one half of the sheet, lettering of 200 in the other."""
+    sheet = np.full(SHAPE, 236.0)
+    sheet[10:150:10, :90] = 228.0
+    sheet[[20, 21, 22, 60, 61, 62, 100, 101, 102, 140, 141, 142], 110:] = 30.0
+    contrast = {}
+    for word in ("map", "other"):
+        image, _ = normalise(sheet[None], EVERYWHERE, word)  # type: ignore[arg-type]
+        contrast[word] = float(image[0, :, :70].std() / image[0, :, 130:].std())
+    assert contrast["map"] > 4 * contrast["other"]
 
 
 # --- means ------------------------------------------------------------------------------------------------------------

@@ -67,12 +67,12 @@ def _by_name(key: str, asset: Fields) -> tuple[Modality, str] | None:
 
 def _by_bands(asset: Fields) -> tuple[Modality, str] | None:
     bands = bands_of(asset)
-    fields = ("common_name", "eo:common_name")
-    names = as_texts([band.get(field) for band in (*bands, asset) for field in fields])
+    names = as_texts([band.get(field) for band in (*bands, asset) for field in ("common_name", "eo:common_name")])
     for modality, known in _COMMON_NAMES.items():
-        if names and {name.casefold() for name in names} <= known:
+        if len(names) == max(1, len(bands)) and {name.casefold() for name in names} <= known:
             return modality, f"its band is {', '.join(names)}"
-    if len(names) > _FEW_BANDS:
+    told = _by_extension(asset, {})
+    if len(bands) > _FEW_BANDS and told is not None and told[0] == "optical":
         return "multispectral", f"it has {len(bands)} bands"
     return None
 

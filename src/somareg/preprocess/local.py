@@ -12,8 +12,6 @@ from somareg.types import BoolArray
 
 SURROUNDINGS = 8  # parts of the image's longer side; what counts as around a pixel is one of them
 FLOOR = 0.3  # of the typical deviation: calmer places than that are not stretched further
-STEEPEST = 5.0  # slope of an even contrast's tone curve, times the mean slope
-TILES = 8  # tone curves along each side of the image
 _COARSE = 4  # pixels that are left of a standard deviation when wide means are taken on a reduced image
 
 
@@ -32,11 +30,11 @@ def local_mean(image: NDArray[np.float32], mask: BoolArray, sigma: float) -> NDA
     overall = np.float32(image[mask].mean()) if mask.any() else np.float32(0)
     both: NDArray[Any] = np.stack([np.where(mask, image - overall, 0).astype(np.float32), weight], axis=-1)
     if factor > 1:
-        both = cv2.resize(both, size, interpolation=cv2.INTER_AREA)
-    both = cv2.GaussianBlur(both, (0, 0), sigma / factor, borderType=cv2.BORDER_CONSTANT)
+        both = np.asarray(cv2.resize(both, size, interpolation=cv2.INTER_AREA))
+    both = np.asarray(cv2.GaussianBlur(both, (0, 0), sigma / factor, borderType=cv2.BORDER_CONSTANT))
     mean: NDArray[Any] = both[..., 0] / np.maximum(both[..., 1], 1e-4)
     if factor > 1:
-        mean = cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+        mean = np.asarray(cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR))
     return np.asarray(mean + overall, np.float32)
 
 
@@ -46,7 +44,7 @@ def filled(image: NDArray[np.float32], mask: BoolArray, sigma: float) -> NDArray
 
 
 def against_surroundings(image: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]:
-    """Deviation from the local mean in local deviations, for slow changes that hide what is small; within +-3.
+    """Deviation from the local mean in local deviations, within +-3: what is pale or hidden in slow changes counts too.
 
     Args:
         image: (H, W), finite where valid.
@@ -59,18 +57,3 @@ def against_surroundings(image: NDArray[np.float32], mask: BoolArray) -> NDArray
     typical = float(np.median(deviation[mask])) if len(rows) else 0.0
     scaled = away / np.maximum(deviation + FLOOR * typical, 1e-6)
     return np.asarray(np.clip(scaled, -3.0, 3.0), np.float32)
-
-
-def even_contrast(image: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]:
-    """Tones spread by how often they are, part by part (CLAHE): edges between pale colours count as those of black.
-
-    Args:
-        image: (H, W) in 0-1 where valid.
-        mask: (H, W) valid.
-
-    Returns:
-        (H, W) 0-1.
-    """
-    grey = np.rint(np.clip(filled(image, mask, 8.0), 0.0, 1.0) * 255).astype(np.uint8)
-    equal = cv2.createCLAHE(clipLimit=STEEPEST, tileGridSize=(TILES, TILES)).apply(grey)
-    return np.asarray(equal, np.float32) / np.float32(255)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.preprocess.local import against_surroundings, even_contrast
-from somareg.preprocess.relief import relief
+from somareg.preprocess.local import against_surroundings
+from somareg.preprocess.relief import BANDS, relief
 from somareg.preprocess.sar import detect_scale, to_log
 from somareg.preprocess.subsample import subsample
 from somareg.types import HEIGHTS, BoolArray, Modality, SarScale
@@ -16,7 +16,7 @@ from somareg.types import HEIGHTS, BoolArray, Modality, SarScale
 _TREATMENT: dict[Modality, str] = {
     **dict.fromkeys(HEIGHTS, "heights taken as height, slope and slope towards east and north"),
     "infrared": "infrared taken as contrast against its surroundings",
-    "map": "map taken with its contrast evened out",
+    "map": "map taken as contrast against its surroundings",
 }
 
 
@@ -34,8 +34,8 @@ def normalise(
         data: (C, H, W) real or complex.
         mask: (H, W) valid.
         modality: SAR goes through the logarithm; heights ("depth", "dem") become four bands each, see `relief`;
-            "infrared" is taken against its surroundings; the contrast of a "map" is evened out; everything else goes
-            through a square root of its stretched range.
+            "infrared" and "map" are taken against their surroundings; everything else goes through a square root of
+            its stretched range.
         scale: of SAR values.
         reason: why it is taken to be that, for the note.
 
@@ -43,6 +43,8 @@ def normalise(
         (C, H, W) float32, (4 C, H, W) of heights, and a note on what was done ("" where nothing is to be said).
     """
     note = treatment(modality)
+    if not mask.any():
+        return np.zeros((len(data) * (BANDS if modality in HEIGHTS else 1), *mask.shape), np.float32), note
     if modality == "sar":
         if scale == "auto":
             scale, reason = detect_scale(data, mask)
@@ -54,8 +56,6 @@ def normalise(
     if modality in HEIGHTS:
         image = np.concatenate([relief(heights, mask) for heights in image])
     out = np.zeros(image.shape, np.float32)
-    if not mask.any():
-        return out, note
     limits = np.percentile(subsample(image, mask), [1, 99], axis=1).T
     for band, target, (low, high) in zip(image, out, limits, strict=True):
         if high <= low:
@@ -63,10 +63,8 @@ def normalise(
         if high <= low:
             continue
         stretched = np.clip((band - low) / (high - low), 0.0, 1.0)
-        if modality == "infrared":
+        if modality in ("infrared", "map"):
             stretched = against_surroundings(stretched, mask)
-        elif modality == "map":
-            stretched = even_contrast(stretched, mask)
         elif modality != "sar" and modality not in HEIGHTS:
             stretched = np.sqrt(stretched + 0.05)
         valid = stretched[mask]

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.preprocess.local import filled
-from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray
 
+BANDS = 4  # that are made of heights
 SIGMA = 0.7  # of the smoothing before slopes are taken, pixels
-STEEP = 90.0  # percentile of slopes that counts as steep
+STEEP = 1.5  # what counts as a steep slope, in root mean squares of all
 
 
 def relief(heights: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]:
@@ -23,14 +23,12 @@ def relief(heights: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]
 
     Args:
         heights: (H, W), finite where valid.
-        mask: (H, W) valid.
+        mask: (H, W) valid, somewhere.
 
     Returns:
         (4, H, W): the heights; slopes in 0-1, where 0.7 is a steep one of this image; slopes along the rows and along
         the columns in -1..1. Pixels at an edge take the slope of their neighbours.
     """
-    if not mask.any():
-        return np.zeros((4, *heights.shape), np.float32)
     whole = filled(heights - heights[mask].mean(), mask, 3.0)
     smooth = cv2.GaussianBlur(whole, (0, 0), SIGMA)
     away = [
@@ -40,6 +38,6 @@ def relief(heights: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]
     inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0).astype(bool)
     east, north = (filled(slope, inner, 2.0) for slope in away) if inner.any() else away
     slope = np.hypot(east, north)
-    steep = max(float(np.percentile(subsample(slope[None], mask), STEEP)), 1e-9)
-    bound = np.sqrt(slope * slope + np.float32(steep * steep))
+    steep = STEEP * float(np.sqrt(np.square(slope[mask], dtype=np.float64).mean()))
+    bound = np.sqrt(slope * slope + np.float32(max(steep, 1e-9) ** 2))
     return np.stack([whole, slope / bound, east / bound, north / bound])
