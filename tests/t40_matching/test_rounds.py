@@ -230,6 +230,16 @@ def test_several_expectations_are_each_voted_on(search: Search) -> None:
     assert [len(favourites) for favourites, _ in told.elected] == [1] * len(told.elected)
 
 
+@pytest.mark.parametrize(("close", "fine"), [(0.9, 1.2), (1.2, 0.9)])
+def test_the_best_of_the_close_votes_and_of_the_wide_ones_run_off(close: float, fine: float, search: Search) -> None:
+    """A wide vote tries more and finds more by chance: what it elects must not hide what a close one did."""
+    told = Told(replace(WIDE, fine_bent=None, coarse_bent=None), close=close, fine=fine)
+    search(told, hints=False)
+    favourites, challengers = told.elected[-1]
+    assert [one.score for one in favourites] == sorted((close, fine), reverse=True)
+    assert challengers == []
+
+
 # --- resolutions and radii --------------------------------------------------------------------------------------------
 
 

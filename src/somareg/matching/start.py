@@ -58,12 +58,12 @@ def find_start(
     search = _Search(full, starts, cfg, over, hints)
     best: Start | None = None
     for _ in search.rounds():
-        favourite = search.favourite()
-        if favourite is not None and best is None and favourite.score >= cfg.enough:
-            return Start(favourite.transform, favourite.shape, favourite.score)
-        if favourite is None and not search.challengers:
+        favourites = search.favourites()
+        if best is None and best_score(favourites) >= cfg.enough:
+            return Start(favourites[0].transform, favourites[0].shape, favourites[0].score)
+        if not favourites and not search.challengers:
             continue
-        best = run_off([favourite] if favourite else [], search.challengers)
+        best = run_off(favourites, search.challengers)
         if run_off.is_clear(best):
             break
     if best is None:
@@ -77,8 +77,8 @@ class _Search:
 
     Attributes:
         full, starts, cfg, over, hints: see `find_start`.
-        favourites: elected among similarities at the finer resolution, whose supports can be compared.
-        challengers: elected by other votes; both in pixels of the full images.
+        near, wide: elected among similarities at the finer resolution, by close votes and by wide ones.
+        challengers: elected by other votes; all of these in pixels of the full images.
         low: elected at the low resolution, in its pixels.
     """
 
@@ -87,7 +87,8 @@ class _Search:
     cfg: SearchCfg
     over: Over
     hints: Hints
-    favourites: list[Elected] = field(default_factory=list)
+    near: list[Elected] = field(default_factory=list)
+    wide: list[Elected] = field(default_factory=list)
     challengers: list[Elected] = field(default_factory=list)
     low: list[Elected] = field(default_factory=list)
 
@@ -100,11 +101,11 @@ class _Search:
         self.followed: list[Elected] = []
 
     def rounds(self) -> Iterator[None]:
-        """Each adds to `favourites` and `challengers`."""
+        """Each adds to `near`, `wide` and `challengers`."""
         cfg = self.cfg
         first, *others = cfg.turns()
         if not cfg.is_wide:
-            self.favourites += self._vote(self.starts, cfg.fine)
+            self.wide += self._vote(self.starts, cfg.fine)
             yield
         elif best_score(self._turn([first])) >= cfg.doubtful:
             self._follow()
@@ -120,9 +121,12 @@ class _Search:
             step()
             yield
 
-    def favourite(self) -> Elected | None:
-        """The one of largest support."""
-        return max(self.favourites, key=lambda one: one.score, default=None)
+    def favourites(self) -> list[Elected]:
+        """Those of largest support among the close and among the wide votes, better first: both are refined, as a wide
+        vote finds more by chance.
+        """
+        best = [max(group, key=lambda one: one.score) for group in (self.near, self.wide) if group]
+        return sorted(best, key=lambda one: -one.score)
 
     def _bend(self) -> None:
         """Aspect and shear around what is expected."""
@@ -139,9 +143,9 @@ class _Search:
         before = len(self.followed)
         self._turn(turns)
         self._follow()
-        if best_score(self.favourites) < self.cfg.doubtful:
+        if best_score(self.favourites()) < self.cfg.doubtful:
             likely = [reduced_guess(one, self.low_factor, 1) for one in self.followed[before:]]
-            self.favourites += self._vote((*self.starts, *likely), self.cfg.fine)
+            self.wide += self._vote((*self.starts, *likely), self.cfg.fine)
 
     def _bend_low(self) -> None:
         """Aspect and shear around what is expected at low resolution, whose windows bear more of them."""
@@ -160,7 +164,7 @@ class _Search:
         best = distinct(self.low, self.small.pair.shape, self.cfg)
         new = [one for one in best if one not in self.followed]
         self.followed += new
-        self.favourites += self._closer(new)
+        self.near += self._closer(new)
 
     def _expected(self) -> list[Guess]:
         return [reduced_guess(start, 1, self.low_factor) for start in self.starts]
