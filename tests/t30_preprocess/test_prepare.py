@@ -11,8 +11,8 @@ from somareg.config import make_config
 from somareg.errors import ConfigError, NoDataError, NoOverlapError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.io import from_array, georeference
-from somareg.preprocess.prepare import Prepared, prepare
-from somareg.types import Geotransform, Grid, Raster
+from somareg.preprocess.prepare import Prepared, _pixel_starts, prepare
+from somareg.types import BoolArray, Geotransform, Grid, Raster
 from tests.synthetic import make_pair, pixel_points
 
 UTM = "EPSG:32633"
@@ -148,6 +148,109 @@ def test_pixel_mode_starts() -> None:
         np.testing.assert_allclose(start(centres), [[127.5, 127.5]])
     stretched = double.starts[1]
     np.testing.assert_allclose(stretched(np.array([[-0.5, -0.5], [127.5, 127.5]])), [[-0.5, -0.5], [255.5, 255.5]])
+
+
+# --- starts without georeferences, from what is valid ---------------------------------------------------------------
+
+
+def valid(shape: tuple[int, int], rows: slice = slice(None), columns: slice = slice(None)) -> BoolArray:
+    """A mask (H, W) of a frame that is valid in a part only."""
+    mask = np.zeros(shape, bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def lands(starts: tuple[AffineTransform, ...], points: list[list[float]], expected: list[list[float]]) -> list[bool]:
+    """For each start whether it leads the points to the expected ones."""
+    return [bool(np.allclose(one(np.array(points)), np.array(expected), atol=1e-9)) for one in starts]
+
+
+def test_content_off_centre_in_a_frame_is_expected_where_it_is() -> None:
+    """The frames on each other first, then the middle of what is valid on the middle of what is valid."""
+    reference = valid((100, 120))
+    moving = valid((160, 200), slice(50, 150), slice(70, 190))
+    starts = _pixel_starts(reference, moving)
+    assert lands(starts, [[59.5, 49.5]], [[99.5, 79.5]]) == [True, True, False]  # centred, and stretched to the frame
+    assert lands(starts, [[0.0, 0.0], [119.0, 99.0]], [[70.0, 50.0], [189.0, 149.0]]) == [False, False, True]
+
+
+@pytest.mark.parametrize("role", ["moving", "reference"])
+def test_the_frame_may_be_the_references_or_the_moving_images(role: str) -> None:
+    part, frame = valid((100, 100), slice(60, 90), slice(5, 35)), valid((100, 100))
+    pair = (part, frame) if role == "reference" else (frame, part)
+    starts = _pixel_starts(*pair)
+    np.testing.assert_array_equal(starts[0].matrix, np.eye(2, 3))
+    assert len(starts) == 3
+    centres = [[19.5, 74.5]], [[49.5, 49.5]]
+    here, there = centres if role == "reference" else centres[::-1]
+    assert lands(starts, here, there) == [False, True, True]
+    scale = starts[2].matrix[0, 0]
+    assert scale == pytest.approx(100 / 30 if role == "reference" else 0.3)
+    assert starts[1].matrix[0, 0] == 1.0
+
+
+def test_content_of_other_sizes_is_stretched_to_the_same_extent() -> None:
+    reference = valid((120, 150), slice(20, 80), slice(10, 110))
+    moving = valid((150, 130), slice(30, 120), slice(40, 120))
+    starts = _pixel_starts(reference, moving)
+    corners, there = [[9.5, 19.5], [109.5, 79.5]], [[39.5, 29.5], [119.5, 119.5]]  # outer edges of the outer pixels
+    (stretched,) = (one for one, fits in zip(starts, lands(starts, corners, there), strict=True) if fits)
+    assert np.diag(stretched.matrix[:, :2]) == pytest.approx((0.8, 1.5))
+    assert any(lands(starts, [[59.5, 49.5]], [[79.5, 74.5]]))
+    assert len(starts) == 3  # in frames of nearly the same area the frames say one thing only
+
+
+@pytest.mark.parametrize("role", ["moving", "reference"])
+def test_holes_that_leave_the_extent_change_nothing(role: str) -> None:
+    """Water, clouds, a swath at an angle: the first and last valid row and column count."""
+    whole = valid((100, 140), slice(10, 90), slice(50, 130))
+    holed = whole & (np.random.default_rng(0).random(whole.shape) > 0.7)
+    holed[10, 60], holed[89, 80], holed[40, 50], holed[70, 129] = True, True, True, True
+    holed[30:60, 60:100] = False
+    other = valid((100, 140))
+    pairs = [(mask, other) if role == "reference" else (other, mask) for mask in (whole, holed)]
+    plain, spoilt = (_pixel_starts(*pair) for pair in pairs)
+    assert len(plain) == 3
+    for one, same in zip(plain, spoilt, strict=True):
+        np.testing.assert_array_equal(same.matrix, one.matrix)
+
+
+def test_a_hole_that_changes_the_extent_moves_the_start() -> None:
+    mask = valid((100, 140))
+    mask[:, :30] = False
+    starts = _pixel_starts(valid((100, 140)), mask)
+    assert any(lands(starts, [[69.5, 49.5]], [[84.5, 49.5]]))
+
+
+@pytest.mark.parametrize("rim", [1, 3])
+def test_starts_that_nearly_agree_are_one(rim: int) -> None:
+    """A rim of no-data of a few pixels moves nothing that a search would notice."""
+    inner = valid((200, 200), slice(rim, -rim), slice(rim, None))
+    for pair in ((valid((200, 200)), inner), (inner, valid((200, 200))), (inner, inner)):
+        (only,) = _pixel_starts(*pair)
+        np.testing.assert_array_equal(only.matrix, np.eye(2, 3))
+
+
+def test_masks_without_anything_valid_are_their_frames() -> None:
+    nothing = np.zeros((90, 110), bool)
+    (only,) = _pixel_starts(nothing, valid((90, 110), slice(0, 88)))
+    np.testing.assert_array_equal(only.matrix, np.eye(2, 3))
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_starts_know_the_masks_at_working_resolution(factor: int) -> None:
+    """Through `prepare`: content of the moving image in the corner of a declared no-data frame."""
+    picture = make_pair(3, 240).reference
+    framed = np.zeros((3, 300, 360), picture.dtype)
+    framed[:, 50:290, 100:340] = picture
+    prepared = run(
+        place(framed, mask=valid((300, 360), slice(50, 290), slice(100, 340))), place(picture), longest=240 // factor
+    )
+    assert prepared.factor == factor
+    expected = AffineTransform.from_parameters(shift=(100.0, 50.0)).matrix
+    off = [np.abs(prepared.affine_of(start).matrix - expected).max() for start in prepared.starts]
+    assert off[0] > 20
+    assert min(off) < 1e-9
 
 
 @pytest.mark.parametrize("factor", [2, 3])
