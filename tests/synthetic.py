@@ -128,10 +128,15 @@ def affine_map(
     rotation_deg: float = 0.0,
     scale: float = 1.0,
     shift: tuple[float, float] = (0.0, 0.0),
+    aspect: float = 1.0,
+    shear: float = 0.0,
 ) -> tuple[Map, Map]:
-    """Rotation and scale about the centre of (H, W), then a shift; the map and its inverse."""
-    angle = np.deg2rad(rotation_deg)
-    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    """Aspect (x against y) and shear (x by y), rotation and scale about the centre of (H, W), then a shift; the map and
+    its inverse.
+    """
+    angle, root = np.deg2rad(rotation_deg), np.sqrt(aspect)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = scale * rotation @ np.array([[root, shear], [0.0, 1 / root]])
     centre = (np.array(shape[::-1]) - 1) / 2
     offset, back = centre + shift, np.linalg.inv(linear)
     return (
@@ -175,6 +180,8 @@ def make_pair(
     rotation_deg: float = 0.0,
     scale: float = 1.0,
     shift: tuple[float, float] = (0.0, 0.0),
+    aspect: float = 1.0,
+    shear: float = 0.0,
     warp_rms_px: float = 0.0,
     looks: float = 4.0,
     moving_shape: tuple[int, int] | None = None,
@@ -184,7 +191,7 @@ def make_pair(
     Args:
         seed: of scene and noise.
         size: side of the reference.
-        rotation_deg, scale, shift: reference pixels -> moving pixels, about the reference's centre.
+        rotation_deg, scale, shift, aspect, shear: see `affine_map`, reference pixels -> moving pixels.
         warp_rms_px: RMS of a smooth warp instead.
         looks: of the SAR image; fewer is noisier.
         moving_shape: (H, W) of the moving image when it differs.
@@ -194,7 +201,7 @@ def make_pair(
     there, back = (
         smooth_warp(size, warp_rms_px)
         if warp_rms_px
-        else affine_map(shape, rotation_deg=rotation_deg, scale=scale, shift=shift)
+        else affine_map(shape, rotation_deg=rotation_deg, scale=scale, shift=shift, aspect=aspect, shear=shear)
     )
     away = moving_shape or shape
     reflectance = scene.optical(pixel_points(shape), shape)

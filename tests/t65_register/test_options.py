@@ -79,6 +79,10 @@ def test_presets_and_search_shape_the_engine() -> None:
     near = choose.engine_settings(make_config({"search": "local"}), plain, 70.0)
     placed = choose.engine_settings(make_config({}), REFERENCE, 32.0)
     assert near.search.rotation_deg == placed.search.rotation_deg < 6
+    assert not (near.search.is_wide or placed.search.is_wide)
+    # Only who knows nothing and asks for nothing special has the search widen by itself.
+    assert [one.search.widens for one in (base, full, near, placed)] == [True, False, False, False]
+    assert len(base.search.turns()) + len(base.search.turns_beyond()) == len(full.search.turns())
     fast, precise = (choose.engine_settings(make_config({"preset": p}), plain, 70.0) for p in ("fast", "precise"))
     assert fast.windows < base.windows < precise.windows
     assert fast.features == base.features == precise.features  # what the verdict was fitted on
@@ -86,6 +90,22 @@ def test_presets_and_search_shape_the_engine() -> None:
     assert len(fast.learned_near) < len(base.learned_near)
     assert len(precise.near) > len(base.near)
     assert len(precise.learned_near) > len(base.learned_near)
+
+
+@pytest.mark.parametrize(
+    ("moving", "reference", "first"),
+    [
+        ("sar", "optical", False),
+        ("optical", "sar", False),
+        ("other", "sar", False),
+        ("sar", "sar", True),
+        ("optical", "optical", True),
+        ("other", "optical", True),
+    ],
+)
+def test_keypoints_come_first_where_they_may_find_something(moving: str, reference: str, first: bool) -> None:
+    cfg = make_config({"moving_modality": moving, "reference_modality": reference})
+    assert choose.engine_settings(cfg, Grid(500, 500), 70.0).search.hints_first == first
 
 
 @pytest.mark.parametrize("preset", ["fast", "precise"])

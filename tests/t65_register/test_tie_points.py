@@ -49,7 +49,7 @@ def click(pair: SyntheticPair, n: int = 8, sigma: float = 1.5, seed: int = 0) ->
 
 @pytest.fixture(scope="module")
 def turned() -> SyntheticPair:
-    """Turned beyond what `search="auto"` looks at."""
+    """Turned beyond what `search="local"` looks at."""
     return make_pair(3, SIDE, rotation_deg=55, scale=1.03, shift=(4.0, -6.0))
 
 
