@@ -11,6 +11,7 @@ from somareg.geometry.field import LatticeValues
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import FLOOR_PX2
+from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
@@ -55,6 +56,9 @@ def match_whole(
     moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
     clock.lap("read")
     every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # what is read is matched
+    moving, reference, left_out = without_fills(
+        moving, reference, ground.places, (cfg.moving_modality, cfg.reference_modality)
+    )
     (away, few), (near, more) = bridged(moving, "moving"), bridged(reference, "reference")
     whole = cfg.model_copy(update=every)
     prepared = prepare(away, near, ground.georef, whole, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
@@ -91,7 +95,17 @@ def match_whole(
         reference=View(reference, ground.reference, 1, reference.valid_share),
         moving=View(moving, ground.moving, 1, moving.valid_share),
         ran=chosen,
-        notes=(*moving.notes, *reference.notes, *ground.notes, *few, *more, *prepared.notes, *chosen.notes, *told),
+        notes=(
+            *moving.notes,
+            *reference.notes,
+            *ground.notes,
+            *left_out,
+            *few,
+            *more,
+            *prepared.notes,
+            *chosen.notes,
+            *told,
+        ),
     )
     return findings.moved(here, ground.there)
 
