@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray
 
 LEAST_PX = 24  # pixels of a region that may be an overlay
 LEAST_SHARE = 0.0005  # of the image that holds a value in regions, below which the value is not looked at
 VALUES = 8  # values that are looked at
+BLURRED_VALUES, BLURRED_SHARE = 2, 0.01  # values of blurred regions; share of the image that holds one exactly
+BLUR = 0.08  # of the range of all other values: what compression adds beside an edge
 STRAIGHT_PX = 16.0  # an edge of this length that no pixel leaves is straight
 
 
@@ -28,11 +31,6 @@ class Regions:
 
     labels: NDArray[np.int32]
     values: tuple[str, ...]
-
-    @property
-    def outline(self) -> BoolArray:
-        """(H, W) pixels of regions beside others; the image's frame is no outline."""
-        return outline_of(self.labels)
 
 
 def regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
@@ -61,6 +59,43 @@ def regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
     return Regions(labels, tuple(values))
 
 
+def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
+    """Connected regions around a value that lossy compression or resampling left exact in their middle only.
+
+    Args:
+        data: (C, H, W) of any dtype.
+        mask: (H, W) valid pixels.
+    """
+    keys = _keys(data)
+    resting = _resting(keys, mask)
+    labels = np.zeros(mask.shape, np.int32)
+    values: list[str] = []
+    found, counts = np.unique(keys[resting], return_counts=True)
+    amount = np.abs(data) if np.iscomplexobj(data) else data
+    for key in found[np.argsort(-counts)[:BLURRED_VALUES]]:
+        row, column = np.argwhere(keys == key)[0]
+        exact = mask & (keys == key)
+        if exact.sum() < BLURRED_SHARE * mask.size or exact.all():
+            break
+        near = mask.copy()
+        others = subsample(amount, mask & ~exact)
+        for band, (low, high) in zip(amount, np.percentile(others, [1, 99], axis=1).T, strict=True):
+            value = float(band[row, column])
+            with np.errstate(invalid="ignore", over="ignore"):
+                near &= np.abs(band.astype(np.float64) - value) <= BLUR * (float(high) - float(low))
+        near &= labels == 0
+        closed = cv2.morphologyEx(near.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+        _, own, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+        area = stats[:, cv2.CC_STAT_AREA]
+        held = np.bincount(own.ravel(), exact.ravel(), minlength=len(area))
+        large = (area >= LEAST_PX) & (held >= area / 2)
+        large[0] = False
+        numbers = np.where(large, np.cumsum(large) + len(values), 0).astype(np.int32)
+        labels = np.where(labels > 0, labels, numbers[own])
+        values += [_text(data[:, row, column])] * int(large.sum())
+    return Regions(labels, tuple(values))
+
+
 def outline_of(labels: NDArray[np.int32] | BoolArray) -> BoolArray:
     """(H, W) pixels of regions (labels above 0) of which a neighbour belongs to another one or to none."""
     inside = labels > 0
@@ -78,13 +113,13 @@ def outline_of(labels: NDArray[np.int32] | BoolArray) -> BoolArray:
     return outline & inside
 
 
-def straight_share(own: NDArray[np.uint8]) -> float:
-    """Share of a region's outline, without the frame of the image, that runs straight."""
+def straight_share(own: NDArray[np.uint8], leeway_px: float) -> float:
+    """Share of a region's outline, without the frame of the image, that runs straight but for `leeway_px`."""
     height, width = own.shape
     straight = total = 0.0
     contours, _ = cv2.findContours(own, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for contour in contours:
-        corners = cv2.approxPolyDP(contour, 1.0, True)[:, 0].astype(float)
+        corners = cv2.approxPolyDP(contour, leeway_px, True)[:, 0].astype(float)
         for first, second in zip(corners, np.roll(corners, -1, axis=0), strict=True):
             on_frame = any(
                 first[axis] == second[axis] and first[axis] in (0, last)
