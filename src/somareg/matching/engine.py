@@ -16,9 +16,10 @@ from somareg.errors import EstimationError
 from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, compose
-from somareg.matching.affine import departure, to_transform
+from somareg.matching.affine import Shape, departure, to_transform
 from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
 from somareg.matching.evidence import (
     NO_EVIDENCE,
     Evidence,
@@ -44,6 +45,7 @@ from somareg.runtime.threads import helper
 from somareg.types import Progress
 
 ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
+LEAST_PX = 64  # shorter side of an image that is read anew
 COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
 LEARNED_NEAR = (
@@ -95,6 +97,7 @@ class Alignment:
         failure: why no transform could be estimated, "" otherwise; the affine is then the start.
         support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.9-1.4 by chance.
         likelihood: the same for the affine, after the last step of its refinement (see `refine.Refined`).
+        doubts: what speaks against trusting the evidence.
     """
 
     affine: AffineTransform
@@ -106,6 +109,7 @@ class Alignment:
     failure: str = ""
     support: float = 0.0
     likelihood: float = 0.0
+    doubts: Doubts = NO_DOUBTS
 
 
 @torch.inference_mode()
@@ -155,14 +159,35 @@ def align(
     progress("local flow and evidence", 0.65)
     with helper(device, cores) as beside:
         judged = beside.later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
+        doubted = beside.later(lambda: _doubts(judge, affine, start.shape, cfg, network is not None))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     found = replace(judged(), flow=flow, support=start.score, likelihood=refined.support)
+    found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
     evidence, ties = gather(judge, compose(affine, flow.field), before())
     if not evidence.is_beyond(found.evidence):  # the judge, which did not make the field, does not see it
         return replace(found, flow=flow.without_field())
     return replace(found, evidence=evidence, ties=ties)
+
+
+def _doubts(judge: Matcher, affine: AffineTransform, expected: Shape, cfg: EngineCfg, trained: bool) -> Doubts:
+    """What the judge cannot rule out, see `somareg.matching.doubts`.
+
+    Args:
+        judge: on the orientation channels.
+        affine: reference pixels -> moving pixels.
+        expected: departure from a similarity that was expected.
+        cfg: settings.
+        trained: whether a network made the affine: then the channels read the images anew, else smaller images do.
+    """
+    radius = cfg.search.radius * max(judge.pair.shape)
+    factor = 1 if trained else max(1, min(2, min(judge.pair.shape) // LEAST_PX))
+    steps = cfg.near[1:] or cfg.near
+    second = second_reading(judge.reduced(factor), rescale(affine, 1, factor), steps, cfg.windows)
+    bent = departure(affine)
+    bend = math.hypot(bent[0] - expected[0], bent[1] - expected[1])
+    return Doubts(find_rival(judge, affine, radius), factor * second, bend=bend)
 
 
 def examine(
