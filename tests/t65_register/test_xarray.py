@@ -119,10 +119,11 @@ def test_it_lies_on_the_reference_coordinate_by_coordinate(array_result: Result,
 def test_displacement(array_result: Result) -> None:
     field = array_result.to_xarray("displacement")
     assert field.dtype == np.float32
-    assert field.attrs["long_name"] == ("dx", "dy", "certainty")
+    assert field.attrs["long_name"] == ("dx", "dy", "certainty", "sigma")
     assert "reference_xy + (dx, dy)" in field.attrs["convention"]
     np.testing.assert_array_equal(field[:2], array_result.displacement.array)
     np.testing.assert_array_equal(field[2], array_result.displacement.certainty)
+    np.testing.assert_array_equal(field[3], array_result.displacement.sigma)
     assert field.rio.crs.to_epsg() == 32633
 
 

@@ -43,7 +43,12 @@ def test_same_result_gives_same_bytes(build: Callable[..., Result]) -> None:
 
 def test_no_tie_points_and_no_displacement(build: Callable[..., Result]) -> None:
     still = build("no-go", points=0)
-    zero = Displacement(np.zeros((2, 220, 300), np.float32), np.zeros((220, 300), np.float32), still.reference.grid)
+    zero = Displacement(
+        np.zeros((2, 220, 300), np.float32),
+        np.zeros((220, 300), np.float32),
+        np.ones((220, 300), np.float32),
+        still.reference.grid,
+    )
     still = replace(still, displacement=zero, affine=AffineTransform.identity(), correction=AffineTransform.identity())
     for drawing in drawings(still):
         assert decode(drawing.draw(LIGHT)).size
@@ -67,7 +72,7 @@ def test_long_and_small_images(result: Result, shape: tuple[int, int]) -> None:
     ramp = np.broadcast_to(np.linspace(0, 5, w, dtype=np.float32), (2, h, w)).copy()
     case = replace(
         result,
-        displacement=Displacement(ramp, np.ones(shape, np.float32), grid),
+        displacement=Displacement(ramp, np.ones(shape, np.float32), np.ones(shape, np.float32), grid),
         reference=replace(result.reference, grid=grid),
         previews=Previews(*[np.zeros(shape, np.uint8)] * 3, step=1.0),
     )

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from somareg.cli.failures import one_line
-from somareg.report.record import Length, Report
+from somareg.report.plain import Length
+from somareg.report.record import Report
 from somareg.report.words import file_size, length, metres, percent, pixels, verdict_words
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 STYLES = {"go": "bold green", "review": "bold yellow", "no-go": "bold red"}
 FILES = {
     "aligned.tif": "the moving image on the reference grid",
-    "displacement.tif": "dx, dy in reference pixels, and certainty",
+    "displacement.tif": "dx, dy in reference pixels, certainty, expected error",
     "tie_points.geojson": "the matched points",
     "gcps.points": "the same for the QGIS Georeferencer",
     "report.json": "every figure, setting and checksum",

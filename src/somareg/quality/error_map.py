@@ -13,6 +13,9 @@ import numpy as np
 
 from somareg.types import FloatArray
 
+SEEN = 0.1
+"""Coverage below which a place counts as not seen: no match nearby tells anything of it."""
+
 _LEAST_PX = 1e-3  # below any error that can be told; keeps logarithms finite
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from somareg.report.record import Length, Report
+from somareg.report.plain import Length
+from somareg.report.record import Report
 from somareg.types import Decision
 
 

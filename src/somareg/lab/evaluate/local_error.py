@@ -46,7 +46,7 @@ def cells(
     error = point_errors(displacement, truth, shape, moving_shape=moving_shape).ravel()
     field = flow.field
     coverage, spread = (
-        LatticeValues(values, field.origin, field.step)(points) for values in (flow.certainty, flow.sigma_px)
+        LatticeValues(values, field.origin, field.step)(points) for values in (flow.coverage, flow.sigma_px)
     )
     centre = np.array([width - 1, height - 1]) / 2
     squared = np.square((points - centre) / np.hypot(*centre)).sum(1)
