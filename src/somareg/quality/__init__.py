@@ -6,6 +6,7 @@ from somareg.quality.measure import Measured, measure
 from somareg.quality.places import Places, worst_place
 from somareg.quality.support import Support, support_of
 from somareg.quality.verdict import judge
+from somareg.quality.worst import worst_places
 
 __all__ = [
     "Calibration",
@@ -19,4 +20,5 @@ __all__ = [
     "measure",
     "support_of",
     "worst_place",
+    "worst_places",
 ]

@@ -56,6 +56,10 @@ class ErrorMap:
         error[shown] = np.where(coverage >= SEEN, expected, np.nan)
         return error
 
+    def at(self, points: FloatArray) -> FloatArray:
+        """Expected RMS error (N,) at any reference pixels (N, 2); NaN where nothing was seen."""
+        return self.expected(points, self.shown(points))
+
     def places(self) -> Places:
         """The map on a lattice over the common ground."""
         block = self.findings.reference.block
@@ -83,7 +87,7 @@ def displacement_of(findings: Findings, correction: Transform, errors: ErrorMap,
         count = min(rows, height - top)
         points = pixel_centres(0, top, width, count) * step + (step - 1) / 2
         array[:, top : top + count] = (correction(points) - points).T.reshape(2, count, width)
-        sigma[top : top + count] = errors.expected(points, errors.shown(points)).reshape(count, width)
+        sigma[top : top + count] = errors.at(points).reshape(count, width)
     certainty = np.empty_like(sigma)
     for top in range(0, height, rows):
         certainty[top : top + rows] = certainty_of(sigma[top : top + rows])

@@ -14,15 +14,18 @@ from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import pixel_centres
 from somareg.io.source import Block
-from somareg.quality import Measured, judge, load_calibration, measure
-from somareg.register.dense import displacement_of, error_map_of
+from somareg.quality import Measured, judge, load_calibration, measure, worst_places
+from somareg.register.dense import ErrorMap, displacement_of, error_map_of
 from somareg.register.findings import Findings, View
 from somareg.register.ground import footprint_area
 from somareg.register.images import Images
 from somareg.register.save import convert, save
+from somareg.report.closeups import SIDE, Sight, make_closeups
 from somareg.report.previews import make_previews
 from somareg.runtime.clock import Clock
-from somareg.types import Header, Previews, Raster, Result, TiePoints, Transform
+from somareg.types import Closeup, Header, Previews, Quality, Raster, Result, TiePoints, Transform
+
+_APART = 0.75  # of the side of a picture: places whose pictures would show much of the same are one
 
 
 def build_result(
@@ -73,6 +76,9 @@ def build_result(
         places=errors.places(),
     )
     quality = measure(measured)
+    verdict = judge(findings.support, quality, calibration)
+    if verdict.decision != "no-go":
+        previews = replace(previews, closeups=_closeups(findings, measured, quality, errors, transform, cfg))
     displacement = displacement_of(findings, correction, errors, grid)
     clock.lap("judge")
     return Result(
@@ -82,7 +88,7 @@ def build_result(
         displacement=displacement,
         tie_points=ties,
         quality=quality,
-        verdict=judge(findings.support, quality, calibration),
+        verdict=verdict,
         moving=_seen_share(images.moving.facts, findings.moving),
         reference=_framed(_seen_share(images.reference.facts, findings.reference), frame),
         settings=settings,
@@ -113,6 +119,23 @@ def _pictures(findings: Findings, before: Transform, after: Transform, cfg: Regi
     modalities = cfg.moving_modality, cfg.reference_modality
     previews, covered = make_previews(here.raster, there.raster, before, after, modalities, place)
     return previews, float(covered.mean())
+
+
+def _closeups(
+    findings: Findings, given: Measured, quality: Quality, errors: ErrorMap, after: Transform, cfg: RegisterConfig
+) -> tuple[Closeup, ...]:
+    """Pictures of the places where the estimate is expected to be off most."""
+    here, there = findings.reference, findings.moving
+    apart = _APART * SIDE * here.factor
+    places = worst_places(quality.cells, given.tie_points, errors.at, given.area, given.reference, apart)
+    sight = Sight(
+        reference=here.raster,
+        moving=there.raster,
+        to_moving=compose(there.to_whole.inverse, after, here.to_whole),
+        to_reference=here.to_whole.inverse,
+        modalities=(cfg.moving_modality, cfg.reference_modality),
+    )
+    return make_closeups(sight, places)
 
 
 def _tie_points(findings: Findings, correction: Transform, georef: Transform) -> TiePoints:

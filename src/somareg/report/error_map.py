@@ -62,6 +62,6 @@ def error_map_record(result: Result) -> ErrorMapRecord:
                 x=place.x, y=place.y, where=place.where, error=on_ground(place.error_px),
                 residual=None if place.residual_px is None else on_ground(place.residual_px),
             )
-            for place in result.previews.closeups
+            for place in (closeup.place for closeup in result.previews.closeups)
         ],
     )  # fmt: skip

@@ -82,6 +82,24 @@ def _steps(record: Report) -> tuple[str, ...]:
     return (forced, *_NO_GO_STEPS)
 
 
+def edges_from(moving: str, reference: str) -> str:
+    """Which image gives the edges of close-ups: SAR, whose speckle would hide lines drawn over it; else the moving one.
+
+    Args:
+        moving, reference: modalities.
+
+    Returns:
+        "moving" or "reference".
+    """
+    return "reference" if reference == "sar" and moving != "sar" else "moving"
+
+
+def edges_words(moving: str, reference: str) -> str:
+    """The same as a sentence under the close-ups."""
+    above, below = ("moving", "reference") if edges_from(moving, reference) == "moving" else ("reference", "moving")
+    return f"Edges of the {above} image in colour, over the {below} image as aligned."
+
+
 def pixels(value: float | None) -> str:
     """Pixels as in "0.46 px", or a dash."""
     if value is None:

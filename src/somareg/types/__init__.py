@@ -23,7 +23,7 @@ from somareg.types.kinds import (
     SarScale,
 )
 from somareg.types.metric import GroundMetric, metric_of, square_metric
-from somareg.types.places import ACROSS, Cell, Closeup
+from somareg.types.places import ACROSS, Cell, Closeup, Place
 from somareg.types.results import Assessment, Metres, Previews, Quality, Result, Verdict
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Header",
     "Metres",
     "Modality",
+    "Place",
     "Previews",
     "Progress",
     "Quality",

@@ -37,23 +37,34 @@ class Cell:
         return self.error_px == self.error_px
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Closeup:
-    """A small picture of a place to look at: edges of one image in colour over the other one, as aligned.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place to look at.
 
     Attributes:
-        x, y: reference pixel in its middle.
-        where: the place in words, as in "the north-west corner".
+        x, y: reference pixel.
+        where: in words, as in "the north-west corner".
         error_px: expected RMS error there, reference pixels; NaN where it is not known.
         residual_px: of the kept tie point there, reference pixels; None without one.
-        picture: (h, w, 3) uint8.
-        step: reference pixels per pixel of the picture.
     """
 
     x: float
     y: float
     where: str
     error_px: float
-    residual_px: float | None
+    residual_px: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Closeup:
+    """A small picture of a place: edges of one image in colour over the other one, as aligned.
+
+    Attributes:
+        place: in the middle of it.
+        picture: (h, w, 3) uint8.
+        step: reference pixels per pixel of the picture.
+    """
+
+    place: Place
     picture: NDArray[np.uint8]
     step: float
