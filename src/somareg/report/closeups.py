@@ -86,7 +86,10 @@ class _Side:
 
 
 def _picture(sight: Sight, moving: _Side, reference: _Side, place: Place) -> NDArray[np.uint8]:
+    # Near the rim the picture moves inwards, so that it is not half empty.
+    lowest, highest = SIDE // 2, np.array(sight.reference.mask.shape[::-1]) - SIDE // 2
     middle = np.rint(sight.to_reference(np.array([[place.x, place.y]])))[0]
+    middle = np.where(highest > lowest, np.clip(middle, lowest, highest), middle)
     side = SIDE + 2 * _MARGIN
     y, x = np.mgrid[0:side, 0:side].astype(float) - (side // 2)
     points = np.stack([x, y], axis=-1) + middle

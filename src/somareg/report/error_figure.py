@@ -24,8 +24,8 @@ def error_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     chart = new_map(result.previews.area, theme)
     axes, extent = chart.axes, extent_of(result)
     left, right, bottom, top = extent
-    ground = Rectangle((left, top), right - left, bottom - top, facecolor=UNSEEN, hatch="///", edgecolor="#70767c")
-    ground.set_linewidth(0)
+    grey: dict[str, Any] = {"facecolor": UNSEEN, "hatch": "////", "edgecolor": "#70767c", "linewidth": 0}
+    ground = Rectangle((left, top), right - left, bottom - top, zorder=-1, **grey)
     axes.add_patch(ground)
     values = known_error(result)
     seen = values[np.isfinite(values)]
@@ -40,12 +40,12 @@ def error_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     axes.set_ylim(bottom, top)
     _numbers(axes, result)
     per_pixel = result.quality.metres_per_pixel
-    colourbar(chart, shown, theme, f"expected error (px{'' if per_pixel is None else ', m'})", start=0.3)
-    bar = chart.figure.axes[-1]
-    if per_pixel is not None:
-        bar.xaxis.set_major_formatter(lambda value, _: f"{value:g}\n{value * per_pixel:.3g} m")
+    colourbar(chart, shown, theme, "", start=0.3)
+    metres = "" if per_pixel is None else "\n{1:.3g} m"
+    words = "{0:g} px" + metres
+    chart.figure.axes[-1].xaxis.set_major_formatter(lambda value, _: words.format(value, value * (per_pixel or 0)))
     corner = (chart.band[0] - 0.02, 1.02 * chart.band[3])
-    unseen = [Patch(facecolor=UNSEEN, hatch="////", edgecolor="#70767c", linewidth=0, label="not seen")]
+    unseen = [Patch(label="not seen", **grey)]
     legend(chart.figure, theme, unseen, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, frameon=False)
     return png(chart.figure)
 

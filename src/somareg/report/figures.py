@@ -97,8 +97,9 @@ def drawings(result: Result) -> list[Drawing]:
         Drawing(
             "scatter",
             "In which direction they are off",
-            "The same residuals by direction. A cloud that is round and centred shows no systematic error.",
-            "Scatter of residual dx against dy with circles of 90 %.",
+            "The same residuals by direction. A cloud that is round and centred shows no systematic "
+            "error; the cross is their mean (bias) and standard deviation (sigma) along each axis.",
+            "Scatter of residual dx against dy with their bias and the circle of the predicted CE90.",
             lambda theme: scatter_figure(result, theme),
         ),
     ]
