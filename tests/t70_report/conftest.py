@@ -14,9 +14,11 @@ from somareg.geometry import AffineTransform, FieldTransform
 from somareg.report import build_record, render_report
 from somareg.types import (
     Cell,
+    Closeup,
     Decision,
     Displacement,
     Grid,
+    Place,
     Previews,
     Quality,
     Raster,
@@ -64,6 +66,18 @@ def make_cells(predicted: float) -> tuple[Cell, ...]:
         x, y = (column + 0.5) * w / 6, (row + 0.5) * h / 6
         cells.append(Cell(column, row, x, y, 1.0 - (number > 31), error, 10 * error))
     return tuple(cells)
+
+
+def make_closeups(predicted: float, optical: np.ndarray) -> tuple[Closeup, ...]:
+    """Two cells, and a tie point where nothing is known."""
+    picture = optical[:96, :96].copy()
+    picture[40:44] = (255, 61, 139)
+    places = (
+        Place(250.0, 190.0, "the south-east corner", 1.3 * predicted),
+        Place(150.0, 30.0, "the north side", float("nan"), 1.92),
+        Place(20.0, 110.0, "the west side", predicted, 1.41),
+    )
+    return tuple(Closeup(place, picture, 1.0) for place in places)
 
 
 def make_result(decision: Decision = "go", *, georeferenced: bool = True, points: int = 104, **changes: Any) -> Result:
@@ -142,7 +156,7 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
         "settings": {"model": "orientation", "preset": "base", "search_radius_px": None, "seed": 0, "local": True},
         "notes": ("SAR scale: dB, because values are negative", "matched on band 1 (VH) and bands 1-3"),
         "timings": {"read": 0.12, "match": 0.81, "warp": 0.07},
-        "previews": Previews(optical, before, sar, 1.0),
+        "previews": Previews(optical, before, sar, 1.0, closeups=make_closeups(PREDICTED[decision], optical)),
     }
     return Result(**(parts | changes))
 
