@@ -132,7 +132,7 @@ def test_a_no_go_is_not_handed_out_unasked(array_result: Result) -> None:
     with pytest.raises(EstimationError, match=r"no-go .*force=True"):
         failed.to_xarray()
     assert failed.to_xarray(force=True).attrs["somareg_verdict"] == "no-go"
-    assert failed.to_xarray("displacement").shape == (3, SIDE, SIDE)
+    assert failed.to_xarray("displacement").shape == (4, SIDE, SIDE)
 
 
 def test_an_unknown_output(array_result: Result) -> None:
