@@ -29,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             f.write(rng.integers(1, top, (1, 70, 80)).astype(np.uint16))
     shift = np.broadcast_to(np.float32([3, -2]).reshape(2, 1, 1), (2, 70, 80))
     affine = AffineTransform.from_parameters(shift=(3, -2))
-    field = Displacement(shift.copy(), np.ones((70, 80), np.float32), GRID)
+    field = Displacement(shift.copy(), np.ones((70, 80), np.float32), np.ones((70, 80), np.float32), GRID)
     (tmp_path / "aligned").mkdir()
     write_displacement(tmp_path / "aligned" / "displacement.tif", field, Estimate(affine, GRID, GRID), affine.matrix)
     (tmp_path / "aligned" / "report.json").write_text("{}")

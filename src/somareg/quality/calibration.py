@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from somareg.matching.engine import Alignment
+from somareg.quality.error_map import LocalModel
 from somareg.types import FloatArray
 
 Engine = Literal["orientation", "learned"]
@@ -68,6 +69,7 @@ class Calibration:
         go, review: probabilities from which the verdict is "go" or "review".
         ce90_per_rmse: typical ratio of CE90 to RMSE.
         weights: SHA-256 of the weights that it was fitted with; None without a network.
+        local: how the error differs from place to place.
     """
 
     success: tuple[float, ...]
@@ -76,6 +78,7 @@ class Calibration:
     review: float
     ce90_per_rmse: float
     weights: str | None = None
+    local: LocalModel = field(default_factory=LocalModel)
 
     def probability(self, alignment: Alignment) -> float:
         """Calibrated probability that the error is below 2 px, 0-1."""
@@ -98,4 +101,7 @@ def load_calibration(engine: Engine) -> Calibration:
     text = files("somareg.quality").joinpath(f"calibration-{engine}.json").read_text(encoding="utf-8")
     record = json.loads(text)
     success, error = tuple(record["success"]), tuple(record["error"])
-    return Calibration(success, error, record["go"], record["review"], record["ce90_per_rmse"], record["weights"])
+    local = LocalModel(*record.get("local", ()))
+    return Calibration(
+        success, error, record["go"], record["review"], record["ce90_per_rmse"], record["weights"], local
+    )

@@ -80,16 +80,19 @@ def match_whole(
     clock.lap("match")
     affine, flow = prepared.affine_of(found.affine), found.flow
     field = prepared.field_of(flow.field) if flow is not None and flow.field.array.any() else None
-    known = None
+    coverage = spread = None
     if flow is not None:
         lattice = prepared.field_of(flow.field)
-        known = LatticeValues(flow.certainty, lattice.origin, lattice.step)
+        coverage = LatticeValues(flow.coverage, lattice.origin, lattice.step)
+        spread = LatticeValues(prepared.factor * flow.sigma_px, lattice.origin, lattice.step)
     told = given.told(cfg, local=field is not None) if given else ()
     findings = Findings(
         affine=affine,
         expected=prepared.affine_of(starts[0]),
         field=field,
-        certainty=known,
+        coverage=coverage,
+        spread=spread,
+        working_px=prepared.factor,
         matches=_matches(found, prepared),
         support=support_of(found, prepared.factor, load_calibration(chosen.engine), ground.doubts),
         reference=View(reference, ground.reference, 1, reference.valid_share),

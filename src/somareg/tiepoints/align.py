@@ -66,11 +66,11 @@ def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tu
     size = field.array.shape
     # The process foretells without bound in its length; what is further from a point than the next one is not known.
     far = (torch.cdist(where, smooth.points).amin(1) / spacing_px(smooth.points) - 1.0).clamp_min(0.0)
-    certainty = (1.0 - smooth.uncertainty(where, 1.0)) * torch.exp(-0.5 * (far / 2.0).square())
-    sigma = smooth.uncertainty(where, max(smooth.variance, 1e-9)).sqrt()
+    coverage = (1.0 - smooth.uncertainty(where, 1.0)) * torch.exp(-0.5 * (far / 2.0).square())
+    sigma = smooth.uncertainty(where, smooth.variance if follows else 0.0).sqrt()
     xy, beyond = points.beyond(fit.affine)
     matches = _matches(xy, beyond, fit, points)
-    return Flow(field, certainty.reshape(size[1:]).numpy(), sigma.reshape(size[1:]).numpy(), matches, fit.factor)
+    return Flow(field, coverage.reshape(size[1:]).numpy(), sigma.reshape(size[1:]).numpy(), matches, fit.factor)
 
 
 def _matches(xy: Tensor, away: Tensor, fit: GivenFit, points: GivenPoints) -> WindowMatches:

@@ -23,15 +23,19 @@ from somareg.types.kinds import (
     SarScale,
 )
 from somareg.types.metric import GroundMetric, metric_of, square_metric
+from somareg.types.places import ACROSS, Cell, Closeup, Place
 from somareg.types.results import Assessment, Metres, Previews, Quality, Result, Verdict
 
 __all__ = [
+    "ACROSS",
     "HEIGHTS",
     "IDENTITY",
     "IN_MEMORY",
     "Assessment",
     "BoolArray",
+    "Cell",
     "Classes",
+    "Closeup",
     "ControlMethod",
     "ControlPoints",
     "Decision",
@@ -44,6 +48,7 @@ __all__ = [
     "Header",
     "Metres",
     "Modality",
+    "Place",
     "Previews",
     "Progress",
     "Quality",
