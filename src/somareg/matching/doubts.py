@@ -57,6 +57,7 @@ class Doubts:
         spread_px: standard deviation of a window's own match, by its posterior; inf without windows.
         residual_px: median distance of the windows' own matches from the estimate; inf without windows.
         bend: departure of the affine from what was expected of aspect and shear.
+        turn_deg, growth: rotation, and logarithm of the scale, from what was expected; both without a sign.
     """
 
     rival: Rival = Rival()
@@ -65,6 +66,8 @@ class Doubts:
     spread_px: float = math.inf
     residual_px: float = math.inf
     bend: float = 0.0
+    turn_deg: float = 0.0
+    growth: float = 0.0
 
     def with_ties(self, ties: WindowMatches | None, cell: float, shape: tuple[int, int]) -> Doubts:
         """The same with what the windows' own matches say; see `free_fit` and `spread_of`."""

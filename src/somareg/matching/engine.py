@@ -16,7 +16,7 @@ from somareg.errors import EstimationError
 from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, compose
-from somareg.matching.affine import Shape, departure, to_transform
+from somareg.matching.affine import departure, to_transform
 from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
@@ -45,6 +45,7 @@ from somareg.runtime.threads import helper
 from somareg.types import Progress
 
 ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
+RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
 LEAST_PX = 64  # shorter side of an image that is read anew
 COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
@@ -157,9 +158,10 @@ def align(
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
     progress("local flow and evidence", 0.65)
+    known = Guess(starts[0], start.shape)
     with helper(device, cores) as beside:
         judged = beside.later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
-        doubted = beside.later(lambda: _doubts(judge, affine, start.shape, cfg, network is not None))
+        doubted = beside.later(lambda: doubts_of(judge, affine, known, cfg, is_trained=network is not None))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     found = replace(judged(), flow=flow, support=start.score, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
@@ -171,23 +173,29 @@ def align(
     return replace(found, evidence=evidence, ties=ties)
 
 
-def _doubts(judge: Matcher, affine: AffineTransform, expected: Shape, cfg: EngineCfg, trained: bool) -> Doubts:
+def doubts_of(judge: Matcher, affine: AffineTransform, expected: Guess, cfg: EngineCfg, *, is_trained: bool) -> Doubts:
     """What the judge cannot rule out, see `somareg.matching.doubts`.
 
     Args:
         judge: on the orientation channels.
         affine: reference pixels -> moving pixels.
-        expected: departure from a similarity that was expected.
+        expected: before the search.
         cfg: settings.
-        trained: whether a network made the affine: then the channels read the images anew, else smaller images do.
+        is_trained: whether a network made the affine: then the channels read the images anew, else smaller images do.
     """
-    radius = cfg.search.radius * max(judge.pair.shape)
-    factor = 1 if trained else max(1, min(2, min(judge.pair.shape) // LEAST_PX))
+    shape = judge.pair.shape
+    factor = 1 if is_trained else max(1, min(2, min(shape) // LEAST_PX))
     steps = cfg.near[1:] or cfg.near
     second = second_reading(judge.reduced(factor), rescale(affine, 1, factor), steps, cfg.windows)
     bent = departure(affine)
-    bend = math.hypot(bent[0] - expected[0], bent[1] - expected[1])
-    return Doubts(find_rival(judge, affine, radius), factor * second, bend=bend)
+    change = expected.transform.inverse.after(affine).parameters(((shape[1] - 1) / 2, (shape[0] - 1) / 2))
+    return Doubts(
+        rival=find_rival(judge, affine, RIVAL_SHARE * max(shape)),
+        second_px=factor * second,
+        bend=math.hypot(bent[0] - expected.shape[0], bent[1] - expected.shape[1]),
+        turn_deg=abs(change["rotation_deg"]),
+        growth=abs(math.log(max(abs(change["scale"][0] * change["scale"][1]), 1e-6))) / 2,
+    )
 
 
 def examine(
