@@ -28,8 +28,8 @@ def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
         )
     dx, dy = (factor * value for value in rival.shift_px)
     return (
-        f"The images agree about as well {math.hypot(dx, dy):.0f} px away, at ({dx:+.0f}, {dy:+.0f}): the texture repeats, "
-        "or it is not the same ground.",
+        f"The images agree about as well {math.hypot(dx, dy):.0f} px away, at ({dx:+.0f}, {dy:+.0f}): the texture "
+        "repeats, or it is not the same ground.",
     )
 
 

@@ -20,6 +20,7 @@ GOOD_PX = 2.0  # the probability is that of an error below this
 WORTH_PX = 3.0  # of a pair that is worth a look
 DOUBTFUL_PX = 4.0  # up to here a label that is not exact may have made a good estimate look bad
 LEARNED_PX = 8.0  # larger errors are failures: they say nothing of how large an error is
+GOOD_SHARE = 0.65  # of pairs that people bring which can be aligned: the prior of the probability
 LEAST_GO = 0.9
 FALSE_GO = 0.003  # of unrelated pairs, aimed at
 RIDGE = 0.02
@@ -59,7 +60,8 @@ class Table:
     @property
     def telling(self) -> BoolArray:
         """Whether the label is good enough to tell success."""
-        return self.exact | ~self.related | ~((self.error >= GOOD_PX) & (self.error < DOUBTFUL_PX))
+        doubtful = (self.error >= GOOD_PX) & (self.error < DOUBTFUL_PX)
+        return np.asarray(self.exact | ~self.related | ~doubtful)
 
 
 def table_of(rows: Sequence[Row]) -> Table:
@@ -144,14 +146,15 @@ def _coefficients(table: Table) -> Calibration:
 
 
 def _balance(table: Table) -> FloatArray:
-    """Weights by which successes and failures count the same in all, and large sets no more than thrice small ones."""
+    """Weights by which successes have their share, and large sets count little more than small ones."""
     weight = np.ones(len(table))
     for good in (True, False):
         own = table.good == good
         for name in np.unique(table.sets[own]):
             these = own & (table.sets == name)
             weight[these] = 1.0 / math.sqrt(float(these.sum()))
-        weight[own] *= 0.5 * len(table) / max(float(weight[own].sum()), 1e-9)
+        share = GOOD_SHARE if good else 1 - GOOD_SHARE
+        weight[own] *= share * len(table) / max(float(weight[own].sum()), 1e-9)
     return weight
 
 

@@ -49,7 +49,7 @@ class Judged:
     @property
     def off(self) -> BoolArray:
         """Related pairs that are further off than anybody would expect who was told *go*."""
-        return self.table.related & (self.table.error > np.maximum(3.0, 3.0 * self.predicted))
+        return np.asarray(self.table.related & (self.table.error > np.maximum(3.0, 3.0 * self.predicted)))
 
 
 def judged(rows: Sequence[Row], calibration: Calibration) -> Judged:
