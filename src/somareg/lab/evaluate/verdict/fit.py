@@ -85,7 +85,7 @@ def probabilities(table: Table, calibration: Calibration) -> FloatArray:
 
 def predictions(table: Table, calibration: Calibration) -> FloatArray:
     """(N,) predicted RMSE, pixels."""
-    return np.exp(table.signs @ np.array(calibration.error[:-1]) + calibration.error[-1])
+    return np.asarray(np.exp(table.signs @ np.array(calibration.error[:-1]) + calibration.error[-1]))
 
 
 def fit(rows: Sequence[Row]) -> Calibration:
