@@ -52,7 +52,7 @@ def model(tmp_path_factory):
 
 
 def drawn(count=300, seed=0, weights=None):
-    """Observations of three sets whose figures tell success from failure, the second reading also how large errors are."""
+    """Observations of three sets whose figures tell success from failure, and one of them the error."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(count):
