@@ -54,7 +54,7 @@ def test_the_typed_dict_has_the_same_names_in_the_same_order() -> None:
 
 
 def test_the_typed_dict_is_what_make_options_writes() -> None:
-    source = (ROOT / "src" / "somareg" / "config.py").read_text(encoding="utf-8")
+    source = (ROOT / "src" / "somareg" / "config" / "options.py").read_text(encoding="utf-8")
     assert tool("options").written(source) == source, "run `make options`"
 
 
