@@ -11,7 +11,7 @@ from rich.text import Text
 
 from somareg.cli.failures import one_line
 from somareg.cli.summary import STYLES
-from somareg.report.words import metres, pixels
+from somareg.types.words import pixels
 
 if TYPE_CHECKING:
     from somareg.batches.manifest import Entry
@@ -26,7 +26,7 @@ def print_batch(console: Console, result: BatchResult) -> None:
     """A row per pair, those to look at first; counts; where the rest is."""
     entries = sorted(result.entries, key=lambda entry: _ORDER.index(entry.state))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("pair", "verdict", "predicted error", "off before", "seconds", ""):
+    for title in ("pair", "verdict", "off before", "seconds", ""):
         table.add_column(title)
     for entry in entries[:MOST_ROWS]:
         table.add_row(*_cells(entry))
@@ -56,15 +56,15 @@ def print_planned(console: Console, entries: Iterable[Entry]) -> None:
 def _cells(entry: Entry) -> tuple[Text, ...]:
     return (
         Text(one_line(entry.name)),
-        Text(entry.state, style=_STYLES[entry.state]),
-        Text(_length(entry.predicted_rmse_px, entry.predicted_rmse_m)),
-        Text(_length(entry.misregistration_px, None)),
+        _verdict(entry),
+        Text("" if entry.misregistration_px is None else pixels(entry.misregistration_px)),
         Text("" if entry.seconds is None else f"{entry.seconds:.1f}"),
         Text(one_line(entry.error or "")),
     )
 
 
-def _length(px: float | None, m: float | None) -> str:
-    if px is None:
-        return ""
-    return pixels(px) + (f" ({metres(m)})" if m is not None else "")
+def _verdict(entry: Entry) -> Text:
+    """The headline of a pair that is done, else what became of it."""
+    words = Text(one_line(entry.headline or entry.state))
+    words.stylize(_STYLES[entry.state], 0, len(entry.state))
+    return words

@@ -3,6 +3,7 @@
 from somareg.config.options import (
     GROUPS,
     INPUT,
+    JUDGING,
     OUTPUT,
     RUNNING,
     SCENE_PX,
@@ -24,6 +25,7 @@ from somareg.config.settings import did_you_mean, from_mapping, to_mapping
 __all__ = [
     "GROUPS",
     "INPUT",
+    "JUDGING",
     "OUTPUT",
     "RUNNING",
     "SCENE_PX",

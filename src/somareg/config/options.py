@@ -40,7 +40,7 @@ Scene = Literal["auto", "always", "never"]
 SCENE_PX = 4096
 """Longer side of the common ground above which a pair is matched tile by tile, reference pixels."""
 
-INPUT, SEARCH, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Output", "Running"
+INPUT, SEARCH, JUDGING, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Verdict", "Output", "Running"
 """What options are about, in the order in which they are listed."""
 
 
@@ -144,6 +144,32 @@ class RegisterConfig(BaseModel):
         "seed", "seed: one more start of the search; replace: match nothing, use them alone", SEARCH
     )
     local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
+    max_error: float | None = option(
+        3.0,
+        "largest expected RMS error of a go, reference pixels; above it the verdict is review at best",
+        JUDGING,
+        "PX",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    max_error_m: float | None = option(
+        None,
+        "the same in metres, in place of pixels; needs a reference with a CRS",
+        JUDGING,
+        "M",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    min_probability: float | None = option(
+        None,
+        "smallest chance of an error below 2 px with which the verdict is go; raises the calibration's own bar, never "
+        "lowers it",
+        JUDGING,
+        "P",
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+    )
     resampling: Resampling = option("cubic", "how pixels that are written are resampled", OUTPUT)
     extent: Extent = option(
         "reference",
@@ -177,6 +203,16 @@ class RegisterConfig(BaseModel):
                 "search_radius_px and search_radius_m are given both; leave one out (--search-radius is in pixels)"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_limit(cls, given: Any) -> Any:
+        """A limit in metres stands in place of the one in pixels, which is there by default."""
+        if not isinstance(given, Mapping) or given.get("max_error_m") is None:
+            return given
+        if given.get("max_error") is not None:
+            raise ConfigError("max_error and max_error_m are given both; leave one out (--max-error is in pixels)")
+        return {**given, "max_error": None}
 
     @field_validator("moving_mask_values", "reference_mask_values", mode="before")
     @classmethod
@@ -223,6 +259,9 @@ class RegisterOptions(TypedDict, total=False):
     tie_points: str | Path | TiePoints | None
     tie_points_use: TiePointsUse
     local: bool
+    max_error: float | None
+    max_error_m: float | None
+    min_probability: float | None
     resampling: Resampling
     extent: Extent
     scene: Scene

@@ -15,7 +15,7 @@ from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import on_lattice, pixel_centres
 from somareg.io.displacement import coarser_grid
 from somareg.io.source import Block
-from somareg.quality import Measured, judge, load_calibration, measure
+from somareg.quality import Demands, Measured, judge, load_calibration, measure
 from somareg.register.findings import Findings, View
 from somareg.register.ground import footprint_area
 from somareg.register.images import Images
@@ -74,6 +74,9 @@ def build_result(
         reference=grid,
     )
     quality = measure(measured, calibration)
+    verdict = judge(findings.support, quality, calibration, Demands.of(cfg))
+    if verdict.decision == "no-go":  # nothing is said of how good it is: neither an error nor a certainty
+        quality, findings = quality.without_prediction(), replace(findings, certainty=None)
     displacement = _displacement(findings, correction, transform, grid)
     clock.lap("judge")
     return Result(
@@ -83,7 +86,7 @@ def build_result(
         displacement=displacement,
         tie_points=ties,
         quality=quality,
-        verdict=judge(findings.support, quality, calibration),
+        verdict=verdict,
         moving=_seen_share(images.moving.facts, findings.moving),
         reference=_framed(_seen_share(images.reference.facts, findings.reference), frame),
         settings=settings,

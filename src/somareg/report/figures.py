@@ -11,8 +11,8 @@ from somareg.report.maps import arrows_figure, certainty_figure, known_certainty
 from somareg.report.plain import plain
 from somareg.report.residuals import histogram_figure, scatter_figure
 from somareg.report.style import DARK, LIGHT, Theme
-from somareg.report.words import pixels
 from somareg.types import Result
+from somareg.types.words import pixels
 
 __all__ = [
     "DARK",
@@ -48,7 +48,7 @@ class Drawing:
 
 def drawings(result: Result) -> list[Drawing]:
     """All figures of a result, in reading order; nothing is drawn until `draw` is called."""
-    quality = result.quality
+    quality, is_found = result.quality, result.verdict.decision != "no-go"
     points, inliers = len(result.tie_points), int(np.count_nonzero(result.tie_points.inlier))
     return [
         Drawing(
@@ -79,22 +79,29 @@ def drawings(result: Result) -> list[Drawing]:
             "certainty",
             "Certainty",
             "How much of the local estimate rests on matches seen nearby. Where it is low, the alignment follows the "
-            "affine alone.",
-            f"Map of certainty, mean {float(thin(known_certainty(result)).mean()):.2f} on a scale from 0 to 1.",
+            "affine alone."
+            if is_found
+            else "None anywhere: no reliable alignment was found.",
+            f"Map of certainty, mean {float(thin(known_certainty(result)).mean()):.2f} on a scale from 0 to 1."
+            if is_found
+            else "No certainty: no reliable alignment was found.",
             lambda theme: certainty_figure(result, theme),
         ),
         Drawing(
             "histogram",
             "How far tie points are off",
             "Distance of each point to the final transform. It includes the noise of the single point, so it is "
-            "usually wider than the predicted error of the alignment.",
+            "usually wider than the predicted error of the alignment."
+            if is_found
+            else "Distance of each point to a transform that is not reliable: it tells nothing of an error.",
             f"Histogram of residuals, median {pixels(plain(quality.residual_median_px))}.",
             lambda theme: histogram_figure(result, theme),
         ),
         Drawing(
             "scatter",
             "In which direction they are off",
-            "The same residuals by direction. A cloud that is round and centred shows no systematic error.",
+            "The same residuals by direction."
+            + (" A cloud that is round and centred shows no systematic error." if is_found else ""),
             "Scatter of residual dx against dy with circles of 90 %.",
             lambda theme: scatter_figure(result, theme),
         ),

@@ -18,6 +18,7 @@ from somareg.report.inputs import InputRecord
 from somareg.report.pictures import data_uri, embed_preview
 from somareg.report.record import Report
 from somareg.types import Result
+from somareg.types.words import metres, percent, pixels
 
 MAX_NOTES = 200
 
@@ -64,11 +65,11 @@ def page_environment(*packages: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "px": words.pixels,
-        "m": words.metres,
+        "px": pixels,
+        "m": metres,
         "both_units": words.length,
         "on_ground": words.on_ground,
-        "percent": words.percent,
+        "percent": percent,
         "file_size": words.file_size,
         "short_name": short_name,
         "setting": _setting,

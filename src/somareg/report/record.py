@@ -16,7 +16,7 @@ from somareg.errors import InputError, ReadError, UnsupportedError
 from somareg.report.inputs import InputRecord, input_record
 from somareg.report.plain import Number, Part, plain
 from somareg.runtime.version import __version__
-from somareg.types import Decision, Result
+from somareg.types import Decision, Result, Verdict
 
 SCHEMA_VERSION = "1.0"
 MAX_REPORT_BYTES = 64 * 1024 * 1024
@@ -46,8 +46,8 @@ class Figures(Part):
     metres_per_pixel: Number = Field(description="of a reference pixel, RMS over all directions")
     pixel_m: tuple[float, float] | None = Field(default=None, description="its upper and left edge, metres")
     misregistration_before: Length = Field(description="RMS displacement found")
-    predicted_rmse: Length = Field(description="calibrated expected error after alignment")
-    predicted_ce90: Length = Field(description="calibrated radius that holds 90 % of the errors")
+    predicted_rmse: Length = Field(description="calibrated expected error after alignment; null on no-go")
+    predicted_ce90: Length = Field(description="calibrated radius that holds 90 % of the errors; null on no-go")
     local_rms: Length = Field(description="RMS of the displacement beyond the affine")
     residual_median: Length = Field(description="median distance of inliers to the transform")
     residual_ce90: Length = Field(description="90th percentile of the same distances")
@@ -73,6 +73,7 @@ class VerdictRecord(Part):
 
     decision: Decision
     probability: Number = Field(description="calibrated probability that the error is below 2 px")
+    headline: str = Field(default="", description="decision, chance and expected error in one line")
     reasons: list[str]
 
 
@@ -101,6 +102,13 @@ class Report(Part):
     timings_s: dict[str, Number]
     outputs: dict[str, OutputRecord]
 
+    @property
+    def headline(self) -> str:
+        """Of the verdict; reports of earlier versions hold none."""
+        told, error = self.verdict, self.figures.predicted_rmse
+        chance, px, m = (math.nan if v is None else v for v in (told.probability, error.px, error.m))
+        return told.headline or Verdict(told.decision, (), chance, px, m).headline
+
     def to_json(self) -> str:
         """Indented JSON text ending with a newline; what could not be measured is null, never NaN."""
         return self.model_dump_json(indent=2) + "\n"
@@ -128,6 +136,7 @@ def build_record(
         verdict=VerdictRecord(
             decision=result.verdict.decision,
             probability=result.verdict.probability,
+            headline=plain(result.verdict.headline),
             reasons=plain(result.verdict.reasons),
         ),
         figures=_figures(result),
@@ -169,11 +178,21 @@ def load_report(path: str | Path) -> Report:
             "Use the somareg version that wrote it, or register again."
         )
     try:
-        return Report.model_validate(content)
+        return _without_claims(Report.model_validate(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path} is not a valid somareg report: {where}: {first['msg']}.") from error
+
+
+def _without_claims(report: Report) -> Report:
+    """The report of an earlier version told an error on no-go, too; there is none that could be told."""
+    if report.verdict.decision != "no-go":
+        return report
+    unknown = Length(px=None, m=None)
+    figures = report.figures.model_copy(update={"predicted_rmse": unknown, "predicted_ce90": unknown})
+    quality = {name: None if name.startswith("predicted_") else value for name, value in report.quality.items()}
+    return report.model_copy(update={"figures": figures, "quality": quality})
 
 
 def residual_vectors(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from somareg.types.estimates import Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import Header, Raster
-from somareg.types.kinds import (
-    Decision,
-    Progress,
-)
+from somareg.types.kinds import Progress
+from somareg.types.verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Quality:
         shift_before_px: RMS displacement found, that is the misregistration before alignment, pixels.
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
         local_rms_px: RMS of the local displacement beyond the affine.
-        predicted_rmse_px, predicted_ce90_px: calibrated expected error of the estimate.
+        predicted_rmse_px, predicted_ce90_px: calibrated expected error of the estimate; NaN when the verdict is no-go.
         metres: the lengths among these on the ground; None where no CRS tells.
     """
 
@@ -97,6 +95,11 @@ class Quality:
     predicted_ce90_px: float
     metres: Metres | None = None
 
+    def without_prediction(self) -> Quality:
+        """The same without an expected error: what is no alignment has none that could be told."""
+        ground = self.metres and replace(self.metres, predicted_rmse_m=math.nan, predicted_ce90_m=math.nan)
+        return replace(self, metres=ground, predicted_rmse_px=math.nan, predicted_ce90_px=math.nan)
+
     @property
     def metres_per_pixel(self) -> float | None:
         """Ground size of a reference pixel, RMS over all directions; None where no CRS tells."""
@@ -107,21 +110,6 @@ class Quality:
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "metres"}
         on_ground = {f.name: getattr(self.metres, f.name, None) for f in fields(Metres)}
         return {**own, "metres_per_pixel": self.metres_per_pixel, **on_ground}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The decision and why, in plain words.
-
-    Attributes:
-        decision: "go" (use it), "review" (a person should look), "no-go" (do not use it).
-        reasons: sentences, the weightiest first; never empty.
-        probability: calibrated probability that the error is below 2 px, 0-1.
-    """
-
-    decision: Decision
-    reasons: tuple[str, ...]
-    probability: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,11 +178,11 @@ class Result:
         """The part that `warp` applies."""
         moving = self.moving
         reading = Reading.of_moving(self.settings)
-        return Estimate(self.correction, self.reference.grid, moving.grid, reading, moving.sha256)
+        return Estimate(self.correction, self.reference.grid, moving.grid, reading, moving.sha256, self.verdict)
 
     @property
     def predicted_rmse_px(self) -> float:
-        """Expected error of the alignment, reference pixels (calibrated, see benchmarks/calibration)."""
+        """Expected error of the alignment, reference pixels (calibrated, see benchmarks/calibration); NaN on no-go."""
         return self.quality.predicted_rmse_px
 
     def save(
