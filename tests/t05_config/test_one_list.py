@@ -87,7 +87,9 @@ def test_every_door_takes_the_typed_dict(door: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_a_column_of_a_batch(name: str, tmp_path: Path) -> None:
     default = RegisterConfig.model_fields[name].default
-    cell = {"moving_bands": "3 2 1", "reference_bands": "3,2,1"}.get(name, "7" if default is None else str(default))
+    cell = {"moving_bands": "3 2 1", "reference_bands": "3,2,1", "min_probability": "0.9"}.get(
+        name, "7" if default is None else str(default)
+    )
     table = tmp_path / "pairs.csv"
     table.write_text(f"moving;reference;{name}\na.tif;b.tif;{cell}\na.tif;b.tif;\n")
     said, unsaid = read_table(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -98,6 +99,8 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
     if georeferenced:
         ce90 = float(np.percentile(residual, 90)) if len(residual) else float("nan")
         quality = on_squares(quality, 10.0, 10.0 * ce90)
+    if decision == "no-go":
+        quality, certainty = quality.without_prediction(), certainty * 0
     parts: dict[str, Any] = {
         "transform": correction,
         "correction": correction,
@@ -105,7 +108,13 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
         "displacement": Displacement(array, certainty, grid),
         "tie_points": tie,
         "quality": quality,
-        "verdict": Verdict(decision, REASONS[decision], PROBABILITY[decision]),
+        "verdict": Verdict(
+            decision,
+            REASONS[decision],
+            PROBABILITY[decision],
+            quality.predicted_rmse_px,
+            quality.metres.predicted_rmse_m if quality.metres else math.nan,
+        ),
         "moving": Raster(
             sar[None], np.ones(SIZE, bool), grid, "s1_vh.tif", Path("pairs/s1_vh.tif"), 0.0, ("VH",), sha256="ab" * 32
         ),

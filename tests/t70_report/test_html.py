@@ -19,8 +19,9 @@ import pytest
 
 from somareg.errors import OutputError
 from somareg.report import build_record, load_report, render_report, write_report
-from somareg.report.words import length, percent, pixels
+from somareg.report.words import length
 from somareg.types import Decision, Previews, Result
+from somareg.types.words import percent, pixels
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}\n%s.tif"
 

@@ -46,11 +46,11 @@ class PairDone:
 
     verdict: Decision
     probability: float
-    headline: str
     predicted_rmse_px: float | None
     predicted_rmse_m: float | None
     misregistration_px: float
     files: tuple[FileMark, ...]
+    headline: str
 
 
 def do_pair(job: PairJob) -> PairDone:

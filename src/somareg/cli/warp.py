@@ -157,7 +157,10 @@ def _one(ui: Session, raster: str, known: Estimate | str, target: Path, settings
 
     with ui.working():
         api.warp(raster, known, target, progress=ui.progress, **settings)
-    ui.written(target, verdict=_told(known.verdict if isinstance(known, Estimate) else read_verdict(known)))
+    more = {}
+    if ui.as_json:
+        more["verdict"] = _told(known.verdict if isinstance(known, Estimate) else read_verdict(known))
+    ui.written(target, **more)
 
 
 def _told(verdict: Verdict | None) -> dict[str, Any] | None:
