@@ -113,6 +113,27 @@ def test_the_table_of_the_documentation_has_a_row_for_each() -> None:
     assert "<!-- options of register -->" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
 
+# --- limits of the error ---------------------------------------------------------------------------------------------
+
+
+def test_metres_stand_in_place_of_pixels() -> None:
+    assert make_config({}).max_error == 3.0
+    cfg = make_config({"max_error_m": 20})
+    assert (cfg.max_error, cfg.max_error_m) == (None, 20.0)
+    assert make_config(cfg.model_dump(mode="json")) == cfg  # as a report holds it
+    for both in ({"max_error": 3.0, "max_error_m": 20}, {"max_error": "2", "max_error_m": "20"}):
+        with pytest.raises(ConfigError, match="given both"):
+            make_config(both)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("min_probability", 1.01), ("max_error", 0), ("max_error_m", float("inf"))]
+)
+def test_limits_are_bounded(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"for option '{name}'"):
+        make_config({name: value})
+
+
 # --- what is taken for what -----------------------------------------------------------------------------------------
 
 

@@ -150,8 +150,23 @@ def test_every_number_is_on_the_page(rendered: Render, decision: Decision, geore
 def test_verdict_is_said_in_words_and_not_by_colour_alone(rendered: Render, decision: Decision, words: str) -> None:
     page = Page(rendered(decision)[1])
     assert words in page.text
+    assert rendered(decision)[0].verdict.headline in page.text
     assert f"Verdict: {decision.capitalize()}" in page.text
     assert [a for t, a in page.tags if t == "section" and a.get("class") == f"verdict {decision}"]
+
+
+def test_no_go_claims_no_error_and_no_certainty(rendered: Render) -> None:
+    page = Page(rendered("no-go")[1])
+    assert "the error cannot be told" in page.text
+    assert "None anywhere: no reliable alignment was found." in page.text
+    for claim in (
+        "Where it is low",
+        "round and centred",
+        "usually wider than the predicted error",
+        "explains everything",
+    ):
+        assert claim not in page.text
+    assert not [a for t, a in page.tags if t == "img" and "mean 0" in a["alt"]]
 
 
 def test_next_steps_follow_what_was_written(build: Callable[..., Result], outputs: dict[str, Path]) -> None:

@@ -83,6 +83,33 @@ def test_inputs_and_counts(result: Result) -> None:
     assert record.verdict.decision == "go"
 
 
+@pytest.mark.parametrize("decision", ["go", "review", "no-go"])
+@pytest.mark.parametrize("georeferenced", [True, False])
+def test_headline_is_that_of_the_verdict(
+    build: Callable[..., Result], tmp_path: Path, decision: Decision, georeferenced: bool
+) -> None:
+    result = build(decision, georeferenced=georeferenced)
+    record = build_record(result, {})
+    assert record.verdict.headline == record.headline == result.verdict.headline
+    content = json.loads(record.to_json())
+    del content["verdict"]["headline"]  # as of an earlier version
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    assert load_report(tmp_path / "report.json").headline == result.verdict.headline
+
+
+def test_no_go_of_an_earlier_version_claims_no_error_any_more(result: Result, tmp_path: Path) -> None:
+    content = json.loads(build_record(result, {}).to_json())
+    assert content["figures"]["predicted_rmse"] == {"px": 0.4567, "m": 4.567}
+    content["verdict"] = {"decision": "no-go", "probability": 0.03, "reasons": ["It fails."]}
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    record = load_report(tmp_path / "report.json")
+    assert record.headline == "No-go: 3 % chance of an error below 2 px; the error cannot be told."
+    for figure in (record.figures.predicted_rmse, record.figures.predicted_ce90):
+        assert (figure.px, figure.m) == (None, None)
+    assert {value for name, value in record.quality.items() if name.startswith("predicted_")} == {None}
+    assert record.quality["coverage"] == 0.713
+
+
 def test_outputs_are_hashed(result: Result, outputs: dict[str, Path]) -> None:
     record = build_record(result, outputs)
     content = outputs["aligned.tif"].read_bytes()

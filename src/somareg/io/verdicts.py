@@ -51,6 +51,4 @@ def verdict_of_tags(tags: Mapping[str, str]) -> Verdict | None:
     figures = {name: float(tags.get(tag, "nan")) for tag, name in _FIGURES.items()}
     if not all(math.isnan(value) or value >= 0 for value in figures.values()) or figures["probability"] > 1:
         raise ValueError("no probability or no error")
-    if decision == "no-go":  # whatever the tags say: there is no error that could be told
-        return Verdict(decision, (), figures["probability"])
     return Verdict(decision, (), figures["probability"], figures["predicted_rmse_px"], figures["predicted_rmse_m"])

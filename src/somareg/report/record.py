@@ -128,7 +128,7 @@ def build_record(
     Raises:
         ReadError: an output cannot be read.
     """
-    return Report(
+    record = Report(
         somareg_version=__version__,
         created=created or datetime.now(UTC).replace(microsecond=0),
         moving=input_record(result.moving, folder),
@@ -150,6 +150,7 @@ def build_record(
         timings_s=plain(result.timings),
         outputs={name: _output_record(path) for name, path in sorted(outputs.items())},
     )
+    return _without_claims(record)
 
 
 def load_report(path: str | Path) -> Report:
@@ -186,7 +187,7 @@ def load_report(path: str | Path) -> Report:
 
 
 def _without_claims(report: Report) -> Report:
-    """The report of an earlier version told an error on no-go, too; there is none that could be told."""
+    """What is no alignment has no error that could be told; reports of earlier versions told one."""
     if report.verdict.decision != "no-go":
         return report
     unknown = Length(px=None, m=None)

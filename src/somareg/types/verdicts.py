@@ -19,7 +19,7 @@ class Verdict:
         probability: calibrated probability that the error is below 2 px, 0-1; NaN where it is not known.
         predicted_rmse_px, predicted_rmse_m: expected RMS error in reference pixels and metres; NaN on no-go, where no
             error can be told, and in metres where no CRS tells.
-        worst: a sentence about the place where the largest error is expected, "" for none.
+        worst: a sentence about the place where the largest error is expected, "" for none and on no-go.
     """
 
     decision: Decision
@@ -28,6 +28,11 @@ class Verdict:
     predicted_rmse_px: float = math.nan
     predicted_rmse_m: float = math.nan
     worst: str = ""
+
+    def __post_init__(self) -> None:
+        if self.decision == "no-go":  # what is no alignment has no error that could be told
+            for name, nothing in (("predicted_rmse_px", math.nan), ("predicted_rmse_m", math.nan), ("worst", "")):
+                object.__setattr__(self, name, nothing)
 
     @property
     def headline(self) -> str:
@@ -44,4 +49,4 @@ class Verdict:
         else:
             told.append(f"expected error {pixels(self.predicted_rmse_px)}")
         line = f"{self.decision.capitalize()}: {'; '.join(told)}."
-        return f"{line} {self.worst}" if self.worst and self.decision != "no-go" else line
+        return f"{line} {self.worst}" if self.worst else line
