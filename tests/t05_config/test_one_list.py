@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -126,9 +127,7 @@ def test_metres_stand_in_place_of_pixels() -> None:
             make_config(both)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("min_probability", 1.01), ("max_error", 0), ("max_error_m", float("inf"))]
-)
+@pytest.mark.parametrize(("name", "value"), [("min_probability", 1.01), ("max_error", 0), ("max_error_m", math.inf)])
 def test_limits_are_bounded(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"for option '{name}'"):
         make_config({name: value})

@@ -20,7 +20,7 @@ from somareg.report import Report, build_record, load_report
 from somareg.report.inputs import crs_name
 from somareg.report.plain import plain
 from somareg.report.record import residual_vectors
-from somareg.types import Result
+from somareg.types import Decision, Result
 from tests.figures import on_squares
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -94,7 +94,7 @@ def _print_verdict(console: Console, decision: str, headline: str, advice: str, 
     line = Text(one_line(headline), style="bold")
     line.stylize(STYLES[decision], 0, len(decision))
     console.print()
-    console.print(line)
+    console.print(line, soft_wrap=True)
     console.print(Text(advice))
     for reason in reasons:
         console.print(Text(f"  • {one_line(reason)}"))
