@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import os
@@ -27,6 +28,13 @@ from .conftest import PORT, SIDE, TOKEN, Asked, Made
 
 HOST = f"http://127.0.0.1:{PORT}"
 PAGES = ("", "scene.json", "assets/view.js", "assets/ol/ol.js", "tiles/reference/0/0/0.png")
+
+
+def test_the_page_says_what_the_result_says(ask: Asked, georeferenced: Made) -> None:
+    page: Any = ask("")
+    headline = georeferenced.result.verdict.headline
+    assert "expected error" in headline
+    assert html.escape(headline) in page.text
 
 
 def test_everything_that_the_page_names_is_there_and_local(ask: Asked) -> None:
