@@ -177,8 +177,9 @@ def make_scene(folder: Path, size: int) -> None:
     xy = pixel_centres(0, 0, nodes.width, nodes.height) * STEP + (STEP - 1) / 2
     shifts = (estimate.correction(xy) - xy).T.reshape(2, nodes.height, nodes.width).astype(np.float32)
     certainty = np.clip(0.5 + 0.5 * np.sin(xy[:, 0] / 700), 0, 1).reshape(nodes.shape).astype(np.float32)
+    sigma = np.where(certainty > 0.1, 0.6 / np.maximum(certainty, 0.1), np.nan).astype(np.float32)
     write_displacement(
-        folder / "displacement.tif", Displacement(shifts, certainty, nodes), estimate, affine.matrix, step=STEP
+        folder / "displacement.tif", Displacement(shifts, certainty, sigma, nodes), estimate, affine.matrix, step=STEP
     )
     write_tie_points(folder / "tie_points.geojson", some_points(estimate, 20_000), reference=reference)
     (folder / "report.json").write_text(a_record(files, reference, affine).to_json(), encoding="utf-8")
@@ -229,7 +230,7 @@ def a_record(files: dict[str, Path], grid: Grid, affine: AffineTransform) -> Rep
     images = {role: {"name": str(files[role]), "path": str(files[role]), **shared} for role in ("moving", "reference")}
     length = {"px": 1.0, "m": 10.0}
     names = ("misregistration_before", "predicted_rmse", "predicted_ce90", "local_rms", "residual_median")
-    names += ("residual_ce90", "forward_backward", "split_half")
+    names += ("forward_backward", "split_half")
     return Report.model_validate(
         {
             "somareg_version": "0",

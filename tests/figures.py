@@ -7,11 +7,11 @@ from dataclasses import replace
 from somareg.types import Metres, Quality
 
 
-def on_squares(quality: Quality, metres: float, residual_ce90_m: float = 1.0) -> Quality:
+def on_squares(quality: Quality, metres: float) -> Quality:
     """The same figures with their metres, for pixels that are squares of so many."""
     names = ("shift_before", "local_rms", "residual_median", "forward_backward", "split_half")
-    names += ("predicted_rmse", "predicted_ce90")
+    names += ("predicted_rmse", "predicted_ce90", "worst")
     lengths = {f"{name}_m": metres * getattr(quality, f"{name}_px") for name in names}
-    shift = metres * quality.shift_px[0], metres * quality.shift_px[1]
-    square = Metres(pixel_m=(metres, metres), shift_m=shift, residual_ce90_m=residual_ce90_m, **lengths)
+    shift, bias, sigma = ((metres * x, metres * y) for x, y in (quality.shift_px, quality.bias_px, quality.sigma_px))
+    square = Metres(pixel_m=(metres, metres), shift_m=shift, bias_m=bias, sigma_m=sigma, **lengths)
     return replace(quality, metres=square)

@@ -50,13 +50,14 @@ def only(section: str) -> str:
 SHOTS = (
     Shot(
         "verdict",
-        "footer, main > *:has(#compare-title), main > *:has(#compare-title) ~ * { display: none }",
+        "footer, main > *:has(#where-title), main > *:has(#where-title) ~ * { display: none }",
         (1000, 900),
         64,
     ),
+    Shot("where", only("where-title"), (1120, 1400), 256),
     Shot("compare", only("compare-title") + ".stage { max-height: 480px }", (760, 1000), 96),
-    Shot("maps", only("figures-title") + "h2, .figures > :nth-child(n + 5) { display: none }", (1000, 1800), 96),
-    Shot("residuals", only("figures-title") + "h2, .figures > :nth-child(-n + 4) { display: none }", (1000, 1000), 32),
+    Shot("maps", only("figures-title") + "h2, .figures > :nth-child(n + 4) { display: none }", (1000, 1800), 96),
+    Shot("residuals", only("figures-title") + "h2, .figures > :nth-child(-n + 3) { display: none }", (1000, 1000), 32),
 )
 
 

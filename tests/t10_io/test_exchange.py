@@ -29,20 +29,50 @@ def bumpy(step=16):
 def written(path, correction, matrix, reference=REF, moving=MOV):
     xy = pixel_centres(0, 0, reference.width, reference.height)
     array = (correction(xy) - xy).T.reshape(2, reference.height, reference.width).astype(np.float32)
-    certainty = np.full(reference.shape, 0.5, np.float32)
-    return write_displacement(
-        path, Displacement(array, certainty, reference), Estimate(correction, reference, moving), matrix, {"RUN": "7"}
-    )
+    certainty, sigma = np.full(reference.shape, 0.5, np.float32), np.full(reference.shape, 0.7, np.float32)
+    certainty[:, :40], sigma[:, :40] = 0.0, np.nan
+    field = Displacement(array, certainty, sigma, reference)
+    return write_displacement(path, field, Estimate(correction, reference, moving), matrix, {"RUN": "7"})
 
 
 def test_file_says_what_it_is(tmp_path):
     with rasterio.open(written(tmp_path / "displacement.tif", AFFINE, AFFINE.matrix)) as dataset:
-        assert dataset.descriptions == ("dx", "dy", "certainty")
-        assert dataset.units[:2] == ("px", "px") and dataset.dtypes == ("float32",) * 3
+        assert dataset.descriptions == ("dx", "dy", "certainty", "sigma")
+        assert dataset.units == ("px", "px", "1", "px") and dataset.dtypes == ("float32",) * 4
+        assert np.isnan(dataset.nodata)
+        sigma = dataset.read(4)
+        assert np.isnan(sigma[:, :40]).all() and (sigma[:, 40:] == np.float32(0.7)).all()
         assert dataset.tags()["SOMAREG_FORMAT"] == "1" and dataset.tags()["RUN"] == "7"
         assert dataset.crs == rasterio.CRS.from_epsg(32632)
         dx, dy = dataset.read([1, 2])[:, 30, 40]
     np.testing.assert_allclose(AFFINE(np.array([[40.0, 30.0]]))[0], (40 + dx, 30 + dy), atol=1e-4)
+
+
+@pytest.mark.parametrize("bands", [3, 2])
+def test_files_of_earlier_versions_and_of_two_bands_are_read(tmp_path, bands):
+    correction = AFFINE @ bumpy()
+    path = written(tmp_path / "displacement.tif", correction, AFFINE.matrix)
+    with rasterio.open(path) as dataset:
+        data, profile, tags = dataset.read(), dataset.profile, dataset.tags()
+    profile.update(count=bands, driver="GTiff", nodata=None)
+    old = tmp_path / "old.tif"
+    with rasterio.open(old, "w", **profile) as dataset:
+        dataset.write(data[:bands])
+        dataset.update_tags(**tags)
+    nodes = pixel_centres(0, 0, REF.width, REF.height)
+    np.testing.assert_allclose(read_estimate(old).correction(nodes), correction(nodes), atol=1e-4)
+
+
+def test_overviews_average_what_is_known(tmp_path):
+    big = Grid(1500, 1200, (8, 0, 5e5, 0, -8, 5e6), "EPSG:32632")
+    array = np.zeros((2, *big.shape), np.float32)
+    sigma = np.full(big.shape, 0.7, np.float32)
+    sigma[:, ::2] = np.nan
+    estimate = Estimate(AffineTransform.identity(), big, big)
+    path = write_displacement(tmp_path / "displacement.tif", Displacement(array, sigma * 0 + 1, sigma, big), estimate)
+    with rasterio.open(path, overview_level=0) as dataset:
+        np.testing.assert_allclose(dataset.read(4), 0.7, rtol=1e-6)
+        assert not dataset.read(1).any()
 
 
 @pytest.mark.parametrize("where", ["displacement.tif", ".", "report.json"])
@@ -144,7 +174,7 @@ def test_other_files_are_not_estimates(tmp_path):
 def test_values_that_are_not_finite_are_refused(tmp_path):
     array = np.zeros((2, 120, 160), np.float32)
     array[0, 5, 5] = np.nan
-    flow = Displacement(array, np.zeros((120, 160), np.float32), REF)
+    flow = Displacement(array, *np.zeros((2, 120, 160), np.float32), REF)
     path = write_displacement(tmp_path / "d.tif", flow, Estimate(AFFINE, REF, MOV))
     with pytest.raises(InputError, match="not finite"):
         read_estimate(path)

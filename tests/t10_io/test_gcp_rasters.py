@@ -139,7 +139,7 @@ def test_an_estimate_remembers_the_curve(tmp_path):
     shift = AffineTransform.from_parameters(shift=(3, -2))
     array = np.broadcast_to(np.array([3.0, -2.0], np.float32)[:, None, None], (2, 220, 220)).copy()
     estimate = Estimate(shift, REFERENCE, moving.grid)
-    displacement = Displacement(array, array[0] * 0, REFERENCE)
+    displacement = Displacement(array, array[0] * 0, array[0] * 0, REFERENCE)
     file = write_displacement(tmp_path / "displacement.tif", displacement, estimate, shift.matrix)
     again = read_estimate(file)
     assert again.moving == moving.grid and again.moving.control.method == "polynomial"

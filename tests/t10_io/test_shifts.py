@@ -33,7 +33,7 @@ def field_of(estimate: Estimate) -> Displacement:
     shape = estimate.reference.shape
     points = pixel_points(shape)
     array = (estimate.correction(points) - points).T.reshape(2, *shape).astype(np.float32)
-    return Displacement(array, np.ones(shape, np.float32), estimate.reference)
+    return Displacement(array, np.ones(shape, np.float32), np.ones(shape, np.float32), estimate.reference)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_two_float32_bands_on_the_reference_grid(folder: Path, tmp_path: Path) -
 def test_blocks_fit_together(tmp_path: Path) -> None:
     grid = Grid(65, 1100)
     rng = np.random.default_rng(0)
-    field = Displacement(rng.normal(size=(2, 1100, 65)).astype(np.float32), np.ones((1100, 65), np.float32), grid)
+    field = Displacement(rng.normal(size=(2, 1100, 65)).astype(np.float32), *np.ones((2, 1100, 65), np.float32), grid)
     estimate = Estimate(AffineTransform.identity(), grid, grid)
     write_displacement(tmp_path / "displacement.tif", field, estimate)
     with rasterio.open(export_shifts(tmp_path / "displacement.tif", tmp_path / "s.tif")) as file:

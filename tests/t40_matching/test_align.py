@@ -183,12 +183,12 @@ def test_flow_follows_a_smooth_warp(warped: tuple[SyntheticPair, Alignment]) -> 
     assert (local(alignment).field.jacobian_determinant() > 0).all()
 
 
-def test_certainty_is_high_where_windows_are_and_between_0_and_1(warped: tuple[SyntheticPair, Alignment]) -> None:
-    certainty = local(warped[1]).certainty
-    assert certainty.shape == local(warped[1]).field.array.shape[1:]
-    assert certainty.min() >= 0
-    assert certainty.max() <= 1
-    assert np.median(certainty) > 0.8
+def test_coverage_is_high_where_windows_are_and_between_0_and_1(warped: tuple[SyntheticPair, Alignment]) -> None:
+    coverage = local(warped[1]).coverage
+    assert coverage.shape == local(warped[1]).field.array.shape[1:]
+    assert coverage.min() >= 0
+    assert coverage.max() <= 1
+    assert np.median(coverage) > 0.8
 
 
 def mostly_blind(pair: SyntheticPair, how: str) -> Pair:
@@ -204,11 +204,11 @@ def mostly_blind(pair: SyntheticPair, how: str) -> Pair:
 
 
 @pytest.mark.parametrize("how", ["invalid", "featureless"])
-def test_certainty_is_about_0_where_nothing_is_seen(how: str) -> None:
+def test_coverage_is_about_0_where_nothing_is_seen(how: str) -> None:
     pair = make_pair(6, 320)
     flow = estimate_flow(matcher(mostly_blind(pair, how)), true_affine(pair), FlowCfg())
-    columns = flow.certainty.shape[1]
-    seen, blind = flow.certainty[:, : columns // 4], flow.certainty[:, -columns // 5 :]
+    columns = flow.coverage.shape[1]
+    seen, blind = flow.coverage[:, : columns // 4], flow.coverage[:, -columns // 5 :]
     assert np.median(seen) > 0.8
     assert np.median(blind) < 0.1
     assert np.abs(flow.field.array[:, :, -columns // 5 :]).max() < 0.3  # and no displacement is made up
@@ -223,7 +223,7 @@ def test_flow_returns_to_the_affine_beyond_what_is_seen() -> None:
     columns = amplitude.shape[1]
     assert amplitude[:, : columns // 4].mean() > 2
     assert amplitude[:, -columns // 6 :].mean() < 1 and amplitude[:, -1].max() < 0.75
-    assert flow.certainty[:, -columns // 6 :].max() < 0.2
+    assert flow.coverage[:, -columns // 6 :].max() < 0.2
 
 
 def unpack(alignment: Alignment) -> list[Array]:
@@ -232,7 +232,7 @@ def unpack(alignment: Alignment) -> list[Array]:
     return [
         alignment.affine.matrix,
         flow.field.array,
-        flow.certainty,
+        flow.coverage,
         flow.sigma_px,
         alignment.ties.displacement.numpy(),
     ]

@@ -14,8 +14,9 @@ from somareg.config import make_config
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.quality import Demands, Engine, Measured, Support, judge, load_calibration, measure, support_of
-from somareg.quality.calibration import FEATURES
+from somareg.quality import Demands, Engine, Measured, Places, Support, judge, load_calibration, measure, support_of
+from somareg.quality.metres import lattice_over
+from somareg.quality.signs import SIGNS
 from somareg.types import Grid, Quality, TiePoints, Verdict
 from tests.synthetic import make_pair
 from tests.t40_matching.conftest import as_pair
@@ -56,6 +57,13 @@ def support(answer: float = 0.99, factor: int = 1) -> Support:
     return support_of(alignment, factor, Fixed(answer))  # type: ignore[arg-type]
 
 
+def places(error_px: float = 0.5) -> Places:
+    """The same error everywhere."""
+    area = 0.0, 0.0, float(SHAPE[1]), float(SHAPE[0])
+    points = lattice_over(area, 24)
+    return Places(points, np.ones(len(points), bool), np.full(len(points), error_px), area)
+
+
 def given(**more: object) -> Measured:
     base = Measured(
         affine=STILL,
@@ -66,12 +74,13 @@ def given(**more: object) -> Measured:
         overlap=1.0,
         area=(0.0, 0.0, float(SHAPE[1]), float(SHAPE[0])),
         reference=Grid(*SHAPE[::-1], (10.0, 0.0, 5e5, 0.0, -10.0, 5e6), "EPSG:32632"),
+        places=places(),
     )
     return replace(base, **more)  # type: ignore[arg-type]
 
 
 def figures(**more: object) -> Quality:
-    return measure(given(**more), Fixed())  # type: ignore[arg-type]
+    return measure(given(**more))
 
 
 # --- measure ----------------------------------------------------------------------------------------------------------
@@ -127,11 +136,11 @@ def test_local_part_and_folding() -> None:
 
 
 def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
-    once, thrice = figures(), figures(support=support(factor=3))
+    once, thrice = figures(), figures(support=support(factor=3), places=places(1.5))
     for name in ("forward_backward_px", "split_half_px", "predicted_rmse_px", "predicted_ce90_px"):
         assert getattr(thrice, name) == pytest.approx(3 * getattr(once, name))
     assert once.forward_backward_px == 0.4
-    assert once.predicted_ce90_px == pytest.approx(1.5 * once.predicted_rmse_px)
+    assert once.predicted_ce90_px == pytest.approx(math.sqrt(math.log(10)) * once.predicted_rmse_px, rel=1e-6)
 
 
 def test_tie_points_and_overlap() -> None:
@@ -146,6 +155,25 @@ def test_tie_points_and_overlap() -> None:
     far = figures(tie_points=ties(np.array([20.0, 30.0])))
     assert far.inlier_ratio == 0
     assert math.isnan(far.residual_median_px)
+
+
+def test_bias_and_sigma_of_the_inliers_per_axis_and_on_the_ground() -> None:
+    off = np.array([[1.0, 0.5], [2.0, 0.5], [3.0, 0.5], [40.0, 0.0]])
+    points = ties()
+    quality = figures(tie_points=replace(points, displacement=off))
+    assert quality.bias_px == pytest.approx((2.0, 0.5))
+    assert quality.sigma_px == pytest.approx((math.sqrt(2 / 3), 0.0))
+    assert quality.metres is not None
+    assert quality.metres.bias_m == pytest.approx((20.0, 5.0), rel=0.01)
+    assert quality.metres.sigma_m[0] == pytest.approx(10 * math.sqrt(2 / 3), rel=0.01)
+    assert all(math.isnan(value) for value in figures(tie_points=ties(np.zeros(0))).bias_px)
+
+
+def test_nothing_seen_has_a_ce90_all_the_same_and_no_worst_place() -> None:
+    quality = figures(places=places(math.nan))
+    assert quality.predicted_ce90_px == pytest.approx(1.517 * quality.predicted_rmse_px, rel=1e-3)
+    assert math.isnan(quality.worst_px) and quality.unseen_share == 1
+    assert "No part" in quality.worst_place
 
 
 def test_every_figure_has_a_name_for_the_record() -> None:
@@ -376,4 +404,4 @@ def test_each_engine_has_its_own_calibration() -> None:
     assert free is not learned
     assert free.weights is None
     assert learned.weights is None or re.fullmatch("[0-9a-f]{64}", learned.weights)
-    assert all(len(c.success) == len(c.error) == len(FEATURES) + 1 for c in (free, learned))
+    assert all(len(c.success) == len(c.error) == len(SIGNS) + 1 for c in (free, learned))

@@ -177,7 +177,7 @@ SHA = "ab" * 32
 
 def displacement(path: Path, estimate: Estimate) -> Path:
     zero = np.zeros((2, 80, 90), np.float32)
-    return write_displacement(path, Displacement(zero, zero[0], GRID), estimate, np.eye(2, 3), overwrite=True)
+    return write_displacement(path, Displacement(zero, zero[0], zero[0], GRID), estimate, np.eye(2, 3), overwrite=True)
 
 
 @pytest.mark.parametrize("reading", [SAID, Reading(), replace(SAID, nodata=float("nan"), mask=None, mask_values=None)])

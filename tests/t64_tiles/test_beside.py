@@ -34,7 +34,7 @@ def nodes(folder: Path, grid: Grid, step: int = 16) -> tuple[Path, Estimate]:
     y, x = np.mgrid[: coarse.height, : coarse.width]
     points = np.stack([x.ravel(), y.ravel()], axis=-1) * float(step) + origin
     values = (correction(points) - points).T.reshape(2, *coarse.shape).astype(np.float32)
-    displacement = Displacement(values, np.ones(coarse.shape, np.float32), coarse)
+    displacement = Displacement(values, *np.ones((2, *coarse.shape), np.float32), coarse)
     estimate = Estimate(correction, grid, Grid(*grid.shape[::-1]))
     write_displacement(folder / "displacement.tif", displacement, estimate, affine.matrix, step=step)
     return folder / "displacement.tif", estimate

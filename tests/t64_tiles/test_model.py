@@ -13,8 +13,8 @@ from somareg.quality.calibration import load_calibration
 from somareg.register.tiles.field import (
     Lattice,
     Prior,
-    certainty_at,
     choose_prior,
+    coverage_at,
     gather_sums,
     prior_log_det,
     prior_precision,
@@ -149,11 +149,11 @@ def test_pure_noise_gets_no_field_and_a_wave_gets_one() -> None:
     assert chosen[1].ratio > 1
 
 
-def test_certainty_falls_away_from_the_points() -> None:
+def test_coverage_falls_away_from_the_points() -> None:
     grid = lattice()
     xy = points(300) * (0.3, 1.0)  # the left third
     sums = gather_sums(grid, xy, np.zeros((300, 2)), np.ones(300))
-    known = certainty_at(grid, sums, 300.0, 0.1, np.arange(0, 700, 10.0), np.arange(0, 900, 10.0))
+    known = coverage_at(grid, sums, 300.0, 0.1, np.arange(0, 700, 10.0), np.arange(0, 900, 10.0))
     assert known.shape == (90, 70)
     assert known[10:-10, 2:18].min() > 0.8
     assert known[:, -10:].max() < 0.1
@@ -220,10 +220,25 @@ def test_tiles_that_contradict_each_other_are_not_believed(layout: Layout) -> No
 def test_field_is_continuous_on_the_nodes(layout: Layout) -> None:
     """Bilinear between nodes 16 px apart, it stays with the spline itself, beyond the last node too."""
     model = fit_scene(collect(tiles(layout)), layout, SHAPE, local=True)
-    field, certainty = field_on_nodes(model, SHAPE, 16)
+    nodes = field_on_nodes(model, SHAPE, 16)
+    field = nodes.field
     xy = np.random.default_rng(1).uniform(8, (2590, 2990), (3000, 2))
     np.testing.assert_allclose(field(xy) - xy, model.field(xy), atol=5e-3)
-    assert field.array.shape[1:] == certainty.shape == (188, 163)
+    assert field.array.shape[1:] == nodes.coverage.shape == nodes.spread_px.shape == (188, 163)
+
+
+def test_the_spread_of_a_field_is_its_error_in_size(layout: Layout) -> None:
+    """It tells the truth within a factor of three, is larger where there are no tie points, and 0 without a field."""
+    model = fit_scene(collect(tiles(layout)), layout, SHAPE, local=True)
+    spread = field_on_nodes(model, SHAPE, 16).spread_px
+    xy = np.random.default_rng(1).uniform(200, (2390, 2790), (3000, 2))
+    off = model(xy) - (xy + wave(xy))
+    assert 1 / 3 < float(spread[12:-12, 12:-12].mean()) / float(np.sqrt(np.square(off).mean())) < 3
+    half = [tile for tile in tiles(layout) if layout.blocks[tile.index].x < SHAPE[1] / 2]
+    known = field_on_nodes(fit_scene(collect(half), layout, SHAPE, local=True), SHAPE, 16)
+    assert known.spread_px[:, -8:].mean() > 2 * known.spread_px[:, 20:60].mean()
+    straight = fit_scene(collect(tiles(layout)), layout, SHAPE, local=False)
+    assert not field_on_nodes(straight, SHAPE, 16).spread_px.any()
 
 
 def test_too_few_tie_points() -> None:

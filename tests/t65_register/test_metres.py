@@ -71,7 +71,10 @@ def test_every_figure_has_its_metres(found: Result, folder: Path) -> None:
     off = (ties.displacement - (found.correction(ties.reference_xy) - ties.reference_xy)) * (RIGHT, DOWN)
     distance = np.hypot(*off[ties.inlier].T)
     assert figures.residual_median.m == pytest.approx(np.median(distance), rel=0.01)
-    assert figures.residual_ce90.m == pytest.approx(np.percentile(distance, 90), rel=0.01)
+    inliers = off[ties.inlier]
+    for figure, expected in ((figures.bias, inliers.mean(0)), (figures.sigma, inliers.std(0))):
+        assert figure is not None
+        assert (figure.x.m, figure.y.m) == pytest.approx(tuple(expected), rel=0.01, abs=1e-3)
     before = figures.misregistration_before
     assert before.m == pytest.approx(math.hypot(9 * RIGHT, 3 * DOWN), rel=0.05)
     assert before.m != pytest.approx(before.px * isotropic, rel=0.1)

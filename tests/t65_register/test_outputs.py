@@ -109,9 +109,10 @@ def read_estimate_to_moving(saved: Path, files: Files) -> np.ndarray:
 def test_displacement_file_holds_the_displacement(saved: Path, file_result: Result) -> None:
     with rasterio.open(saved / "displacement.tif") as file:
         bands, text = file.read(), file.descriptions
-    assert text == ("dx", "dy", "certainty")
+    assert text == ("dx", "dy", "certainty", "sigma")
     np.testing.assert_array_equal(bands[:2], file_result.displacement.array)
     np.testing.assert_array_equal(bands[2], file_result.displacement.certainty)
+    np.testing.assert_array_equal(bands[3], file_result.displacement.sigma)
     points = np.random.default_rng(0).uniform(-40, 230, (300, 2))  # beyond the grid as well
     estimate = read_estimate(saved)
     np.testing.assert_allclose(estimate.correction(points), file_result.correction(points), atol=0.02)

@@ -182,7 +182,12 @@ def test_every_file_is_an_asset(folder: Path, file_result: Result, no_network: N
     bands = item.assets["aligned"].extra_fields["bands"]
     assert [band["name"] for band in bands] == ["VV", "VV upside down"]
     assert {band["data_type"] for band in bands} == {"uint16"}
-    assert [band["name"] for band in item.assets["displacement"].extra_fields["bands"]] == ["dx", "dy", "certainty"]
+    assert [band["name"] for band in item.assets["displacement"].extra_fields["bands"]] == [
+        "dx",
+        "dy",
+        "certainty",
+        "sigma",
+    ]
 
 
 def test_it_says_where_the_aligned_image_lies(folder: Path, no_network: None) -> None:

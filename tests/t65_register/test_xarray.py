@@ -121,10 +121,11 @@ def test_it_lies_on_the_reference_coordinate_by_coordinate(array_result: Result,
 def test_displacement(array_result: Result) -> None:
     field = array_result.to_xarray("displacement")
     assert field.dtype == np.float32
-    assert field.attrs["long_name"] == ("dx", "dy", "certainty")
+    assert field.attrs["long_name"] == ("dx", "dy", "certainty", "sigma")
     assert "reference_xy + (dx, dy)" in field.attrs["convention"]
     np.testing.assert_array_equal(field[:2], array_result.displacement.array)
     np.testing.assert_array_equal(field[2], array_result.displacement.certainty)
+    np.testing.assert_array_equal(field[3], array_result.displacement.sigma)
     assert field.rio.crs.to_epsg() == 32633
 
 
@@ -136,7 +137,7 @@ def test_a_no_go_is_not_handed_out_unasked(array_result: Result) -> None:
     assert attributes["somareg_verdict"] == "no-go"
     assert "somareg_probability" in attributes
     assert not [name for name in attributes if "predicted" in name]
-    assert failed.to_xarray("displacement").shape == (3, SIDE, SIDE)
+    assert failed.to_xarray("displacement").shape == (4, SIDE, SIDE)
 
 
 def test_an_unknown_output(array_result: Result) -> None:

@@ -14,9 +14,12 @@ import pytest
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.report import build_record, render_report
 from somareg.types import (
+    Cell,
+    Closeup,
     Decision,
     Displacement,
     Grid,
+    Place,
     Previews,
     Quality,
     Raster,
@@ -54,6 +57,30 @@ def make_ground(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
 
 
+def make_cells(predicted: float) -> tuple[Cell, ...]:
+    """6 x 6 cells over the picture, worse to the lower right; the last four were not seen."""
+    h, w = SIZE
+    cells = []
+    for number in range(36):
+        row, column = divmod(number, 6)
+        error = float("nan") if number > 31 else predicted * (0.8 + 0.05 * (row + column))
+        x, y = (column + 0.5) * w / 6, (row + 0.5) * h / 6
+        cells.append(Cell(column, row, x, y, 1.0 - (number > 31), error, 10 * error))
+    return tuple(cells)
+
+
+def make_closeups(predicted: float, optical: np.ndarray) -> tuple[Closeup, ...]:
+    """Two cells, and a tie point where nothing is known."""
+    picture = optical[:96, :96].copy()
+    picture[40:44] = (255, 61, 139)
+    places = (
+        Place(250.0, 190.0, "the south-east corner", 1.3 * predicted),
+        Place(150.0, 30.0, "the north side", float("nan"), 1.92),
+        Place(20.0, 110.0, "the west side", predicted, 1.41),
+    )
+    return tuple(Closeup(place, picture, 1.0) for place in places)
+
+
 def make_result(decision: Decision = "go", *, georeferenced: bool = True, points: int = 104, **changes: Any) -> Result:
     """A result with every part filled; `changes` replace fields of `Result`."""
     rng = np.random.default_rng(7)
@@ -69,6 +96,8 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
     xy = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
     array = (correction(xy) - xy).T.reshape(2, h, w).astype(np.float32)
     certainty = np.clip(1.1 - np.hypot(rows / h - 0.4, columns / w - 0.4), 0, 1).astype(np.float32)
+    sigma = np.where(certainty > 0.3, PREDICTED[decision] * (1.6 - certainty), np.nan).astype(np.float32)
+    certainty = np.where(np.isfinite(sigma), certainty, 0).astype(np.float32)
     tie = make_points(correction, points, rng)
     residual = tie.residual_px[tie.inlier]
     sar = np.clip(optical[..., 1] * rng.gamma(4, 0.25, SIZE), 0, 255).astype(np.uint8)
@@ -95,17 +124,22 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
         local_rms_px=1.118,
         predicted_rmse_px=PREDICTED[decision],
         predicted_ce90_px=1.52 * PREDICTED[decision],
+        bias_px=(0.03, -0.08),
+        sigma_px=(0.41, 0.37),
+        unseen_share=0.214,
+        worst_px=1.3 * PREDICTED[decision],
+        worst_place="At worst, the south-east corner is off by about 3 px (30 m); 4 of 36 cells were not seen.",
+        cells=make_cells(PREDICTED[decision]),
     )
     if georeferenced:
-        ce90 = float(np.percentile(residual, 90)) if len(residual) else float("nan")
-        quality = on_squares(quality, 10.0, 10.0 * ce90)
+        quality = on_squares(quality, 10.0)
     if decision == "no-go":
-        quality, certainty = quality.without_prediction(), certainty * 0
+        quality, certainty, sigma = quality.without_prediction(), certainty * 0, sigma * np.nan
     parts: dict[str, Any] = {
         "transform": correction,
         "correction": correction,
         "affine": affine,
-        "displacement": Displacement(array, certainty, grid),
+        "displacement": Displacement(array, certainty, sigma, grid),
         "tie_points": tie,
         "quality": quality,
         "verdict": Verdict(
@@ -131,7 +165,7 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
         "settings": {"model": "orientation", "preset": "base", "search_radius_px": None, "seed": 0, "local": True},
         "notes": ("SAR scale: dB, because values are negative", "matched on band 1 (VH) and bands 1-3"),
         "timings": {"read": 0.12, "match": 0.81, "warp": 0.07},
-        "previews": Previews(optical, before, sar, 1.0),
+        "previews": Previews(optical, before, sar, 1.0, closeups=make_closeups(PREDICTED[decision], optical)),
     }
     return Result(**(parts | changes))
 

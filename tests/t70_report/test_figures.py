@@ -14,7 +14,7 @@ import pytest
 
 from somareg.geometry import AffineTransform
 from somareg.report.checks import CHECKS, check_rows
-from somareg.report.figures import DARK, LIGHT, arrows_figure, drawings, local_figure, points_figure
+from somareg.report.figures import DARK, LIGHT, arrows_figure, drawings, error_figure, local_figure, points_figure
 from somareg.report.words import nice
 from somareg.types import Displacement, Previews, Quality, Result
 
@@ -43,7 +43,12 @@ def test_same_result_gives_same_bytes(build: Callable[..., Result]) -> None:
 
 def test_no_tie_points_and_no_displacement(build: Callable[..., Result]) -> None:
     still = build("no-go", points=0)
-    zero = Displacement(np.zeros((2, 220, 300), np.float32), np.zeros((220, 300), np.float32), still.reference.grid)
+    zero = Displacement(
+        np.zeros((2, 220, 300), np.float32),
+        np.zeros((220, 300), np.float32),
+        np.ones((220, 300), np.float32),
+        still.reference.grid,
+    )
     still = replace(still, displacement=zero, affine=AffineTransform.identity(), correction=AffineTransform.identity())
     for drawing in drawings(still):
         assert decode(drawing.draw(LIGHT)).size
@@ -67,12 +72,28 @@ def test_long_and_small_images(result: Result, shape: tuple[int, int]) -> None:
     ramp = np.broadcast_to(np.linspace(0, 5, w, dtype=np.float32), (2, h, w)).copy()
     case = replace(
         result,
-        displacement=Displacement(ramp, np.ones(shape, np.float32), grid),
+        displacement=Displacement(ramp, np.ones(shape, np.float32), np.ones(shape, np.float32), grid),
         reference=replace(result.reference, grid=grid),
         previews=Previews(*[np.zeros(shape, np.uint8)] * 3, step=1.0),
     )
-    for draw in (arrows_figure, local_figure, points_figure):
+    for draw in (error_figure, arrows_figure, local_figure, points_figure):
         assert max(decode(draw(case)).shape) < 1400
+
+
+def test_places_that_were_not_seen_are_grey_and_the_rest_is_not(result: Result) -> None:
+    def saturation(case: Result) -> float:
+        image = decode(error_figure(case)).astype(int)
+        inner = image[30:500, 120:760]
+        return float((inner.max(axis=2) - inner.min(axis=2) > 60).mean())
+
+    field, quality = result.displacement, replace(result.quality, cells=())
+    seen = replace(result, quality=quality, displacement=replace(field, sigma=np.full_like(field.sigma, 0.6)))
+    half = np.where(np.arange(field.sigma.shape[1]) < 150, 0.6, np.nan) * np.ones_like(field.sigma)
+    some = replace(seen, displacement=replace(field, sigma=half.astype(np.float32)))
+    none = replace(seen, displacement=replace(field, sigma=np.full_like(field.sigma, np.nan)))
+    assert saturation(seen) > 0.6
+    assert 0.35 * saturation(seen) < saturation(some) < 0.65 * saturation(seen)
+    assert saturation(none) < 0.02
 
 
 def test_grey_and_colour_references(result: Result) -> None:

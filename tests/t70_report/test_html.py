@@ -119,6 +119,31 @@ def test_hostile_names_stay_text(result: Result) -> None:
 
 
 @pytest.mark.parametrize("decision", ["go", "review", "no-go"])
+def test_where_and_by_how_much_unless_nothing_is_claimed(rendered: Render, decision: Decision) -> None:
+    result, text = rendered(decision, True)
+    page = Page(text)
+    pictures = [a for t, a in page.tags if t == "a" and a.get("class") == "closeup"]
+    if decision == "no-go":
+        assert not pictures and result.quality.worst_place not in page.text
+        return
+    assert result.quality.worst_place in page.text
+    assert [(float(a["data-x"]), float(a["data-span"])) for a in pictures] == [
+        (250.0, 96.0),
+        (150.0, 96.0),
+        (20.0, 96.0),
+    ]
+    predicted = result.predicted_rmse_px
+    assert f"The south-east corner, expected error {pixels(1.3 * predicted)}" in page.text
+    assert "The north side, a tie point 1.92 px (19.2 m) off" in page.text
+    assert text.index('id="figure-error"') < text.index('id="compare-title"') < text.index('id="figure-arrows"')
+
+
+def test_a_page_of_a_result_without_places_has_no_pictures_of_them(result: Result) -> None:
+    page = page_of(replace(result, previews=replace(result.previews, closeups=())))
+    assert "Look here first" not in page.text and result.quality.worst_place in page.text
+
+
+@pytest.mark.parametrize("decision", ["go", "review", "no-go"])
 @pytest.mark.parametrize("georeferenced", [True, False])
 def test_every_number_is_on_the_page(rendered: Render, decision: Decision, georeferenced: bool) -> None:
     result, text = rendered(decision, georeferenced)

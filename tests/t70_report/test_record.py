@@ -48,8 +48,30 @@ def test_lengths_are_in_pixels_and_metres(result: Result) -> None:
         length = getattr(figures, name)
         assert length.px is not None and length.px > 0
         assert length.m == pytest.approx(10 * length.px)
-    kept = result.tie_points.residual_px[result.tie_points.inlier]
-    assert figures.residual_ce90.px == pytest.approx(np.percentile(kept, 90))
+    assert figures.bias is not None and figures.sigma is not None
+    assert (figures.bias.x.px, figures.bias.y.m) == pytest.approx((0.03, -0.8))
+    assert (figures.sigma.y.px, figures.sigma.x.m) == pytest.approx((0.37, 4.1))
+
+
+def test_the_error_map_is_told_cell_by_cell(result: Result) -> None:
+    told = json.loads(build_record(result, {}).to_json())
+    errors = told["error_map"]
+    assert errors["worst_place"] == told["quality"]["worst_place"] == result.quality.worst_place
+    assert errors["unseen_share"] == pytest.approx(0.214)
+    assert errors["worst"] == {"px": pytest.approx(1.3 * 0.4567), "m": pytest.approx(13 * 0.4567)}
+    assert [(cell["column"], cell["row"]) for cell in errors["cells"]] == [(n % 6, n // 6) for n in range(36)]
+    assert errors["cells"][35]["error"] == {"px": None, "m": None} and errors["cells"][35]["seen"] == 0
+    assert errors["cells"][7]["error"]["m"] == pytest.approx(10 * errors["cells"][7]["error"]["px"])
+    assert "cells" not in told["quality"]
+
+
+def test_reports_of_earlier_versions_are_read(result: Result, tmp_path: Path) -> None:
+    old = json.loads(build_record(result, {}).to_json())
+    del old["error_map"], old["figures"]["bias"], old["figures"]["sigma"]
+    old["figures"]["residual_ce90"] = {"px": 1.0, "m": 10.0}
+    (tmp_path / "report.json").write_text(json.dumps(old), encoding="utf-8")
+    record = load_report(tmp_path / "report.json")
+    assert record.error_map is None and record.figures.bias is None
 
 
 def test_without_georeference_metres_are_null(build: Callable[..., Result]) -> None:
@@ -125,7 +147,7 @@ def test_nan_and_infinity_become_null(build: Callable[..., Result], tmp_path: Pa
     moving = replace(result.moving, nodata=math.nan)
     result = replace(
         result,
-        quality=on_squares(broken, 10.0, math.nan),
+        quality=on_squares(broken, 10.0),
         moving=moving,
         settings={"deep": [{"x": math.nan}, np.int64(3)]},
         timings={"a": math.nan},
@@ -135,7 +157,6 @@ def test_nan_and_infinity_become_null(build: Callable[..., Result], tmp_path: Pa
     assert content["quality"]["split_half_px"] is None
     assert content["quality"]["peak_zscore"] is None
     assert content["figures"]["residual_median"] == {"px": None, "m": None}
-    assert content["figures"]["residual_ce90"] == {"px": None, "m": None}
     assert content["affine"]["shift_x"] == {"px": None, "m": None}
     assert content["settings"] == {"deep": [{"x": None}, 3]}
     assert content["moving"]["nodata"] == "nan"

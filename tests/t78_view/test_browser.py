@@ -76,12 +76,15 @@ def differs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray((np.abs(one - other).max(axis=-1) > 24).mean(axis=0))
 
 
-def hide_arrows(page: Browser) -> None:
-    page.settle(lambda: page.run("document.getElementById('show-arrows').click()"))
+def bare(page: Browser) -> None:
+    """The images alone: what is shown from the start is hidden."""
+    for name in ("arrows", "error"):
+        click = f"document.getElementById('show-{name}').click()"
+        page.settle(lambda click=click: page.run(click))  # type: ignore[misc]
 
 
 def test_the_swipe_moves_the_border_between_the_images(page: Browser) -> None:
-    hide_arrows(page)
+    bare(page)
     left, top, right, bottom = stage(page)
     y, middle = (top + bottom) / 2, (left + right) / 2
     before = look(page)
@@ -96,7 +99,7 @@ def test_the_swipe_moves_the_border_between_the_images(page: Browser) -> None:
 
 
 def test_views_show_different_pictures(page: Browser) -> None:
-    hide_arrows(page)
+    bare(page)
     seen = {"swipe": look(page)}
     for mode in ("checker", "mix"):
         page.settle(lambda mode=mode: page.run(f"document.querySelector('[value={mode}]').click()"))  # type: ignore[misc]
@@ -107,7 +110,7 @@ def test_views_show_different_pictures(page: Browser) -> None:
 
 
 def test_blink_turns_by_itself_and_pauses(page: Browser) -> None:
-    hide_arrows(page)
+    bare(page)
     page.settle(lambda: page.run("document.querySelector('[value=blink]').click()"))
     tag = "document.getElementById('tag-left').textContent"
     for name in ("Reference", "Moving, aligned", "Reference"):
@@ -119,9 +122,27 @@ def test_blink_turns_by_itself_and_pauses(page: Browser) -> None:
     assert page.run(tag) == held
 
 
-@pytest.mark.parametrize("layer", ["arrows", "points", "certainty", "local", "residual"])
+def test_the_error_map_is_shown_from_the_start(page: Browser) -> None:
+    assert page.run("document.getElementById('show-error').checked") is True
+    assert page.run("document.getElementById('legend-error').hidden") is False
+    assert " px" in str(page.run("document.querySelector('#legend-error .high').textContent"))
+    with_it = look(page)
+    page.settle(lambda: page.run("document.getElementById('show-error').click()"))
+    assert differs(with_it, look(page)).mean() > 0.05
+
+
+def test_a_place_to_look_at_leads_there(page: Browser) -> None:
+    bare(page)
+    far = look(page)
+    assert int(str(page.run("document.querySelectorAll('button.place').length"))) > 2
+    page.settle(lambda: page.run("document.querySelector('button.place').click()"))
+    assert differs(far, look(page)).mean() > 0.2
+    assert int(str(page.run("parseInt(document.getElementById('zoom').textContent)"))) >= 200
+
+
+@pytest.mark.parametrize("layer", ["arrows", "points", "error", "certainty", "local", "residual"])
 def test_layers_toggle(page: Browser, layer: str) -> None:
-    hide_arrows(page)
+    bare(page)
     without = look(page)
     click = f"document.getElementById('show-{layer}').click()"
     page.settle(lambda: page.run(click))
@@ -135,7 +156,7 @@ def test_layers_toggle(page: Browser, layer: str) -> None:
 
 
 def test_other_images_can_be_chosen_and_swapped(page: Browser) -> None:
-    hide_arrows(page)
+    bare(page)
     first = look(page)
     pick = "s.value = 'before'; s.dispatchEvent(new Event('change'))"
     choose = f"(() => {{const s = document.getElementById('first'); {pick}}})()"

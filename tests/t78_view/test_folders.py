@@ -135,7 +135,7 @@ def test_nothing_is_left_out(shown: Shown) -> None:
     told = shown.json("scene.json")
     assert not shown.scene.notes
     assert list(told["images"]) == ["reference", "before", "after"]
-    assert list(told["layers"]) == ["certainty", "local", "residual"]
+    assert list(told["layers"]) == ["error", "certainty", "local", "residual"]
     assert (told["width"], told["height"]) == (shown.scene.pyramid.width, shown.scene.pyramid.height)
 
 
@@ -208,7 +208,7 @@ def test_tie_points_with_figures(shown: Shown) -> None:
 
 
 def test_layers_are_what_was_found(shown: Shown) -> None:
-    for name in ("certainty", "local", "residual"):
+    for name in ("error", "certainty", "local", "residual"):
         picture = shown.whole(name)
         assert (picture[..., 3] == 255).mean() > 0.4, name
         if name != "local" or shown.truth is bend:  # between the georeferences of the other lies a shift alone
@@ -237,7 +237,7 @@ def test_a_scene_in_the_browser(tiled: Shown) -> None:
             page.wait("Number(document.getElementById('stage').dataset.arrows) > 4")
             page.settle(lambda: page.run("document.getElementById('show-arrows').click()"))
             plain = look(page)
-            for layer in ("points", "certainty", "local", "residual"):
+            for layer in ("points", "error", "certainty", "local", "residual"):
                 click = partial(page.run, f"document.getElementById('show-{layer}').click()")
                 page.settle(click)
                 if layer == "points":

@@ -128,6 +128,23 @@ def test_certainty_of_a_scene_lies_on_its_nodes(tmp_path: Path) -> None:
     np.testing.assert_allclose(data[0, 5, 8:-8], (x[8:-8] - 7.5) / 16, atol=1e-4)
 
 
+def test_places_that_were_not_seen_are_striped(opened: Scene, georeferenced: Made) -> None:
+    layer, area = opened.layers["error"], opened.pyramid.overview(SIDE)
+    values, mask = layer.values(area)
+    sigma = georeferenced.result.displacement.sigma
+    np.testing.assert_array_equal(mask, np.isfinite(sigma))
+    np.testing.assert_allclose(values[mask], sigma[mask], atol=1e-4)
+    picture, shown = layer.tile(area)
+    assert shown[mask].all()
+    hidden = shown & ~mask
+    assert (picture[hidden] == (154, 160, 166)).all()
+    if (~mask).sum() > 500:
+        assert 0.15 < hidden.sum() / (~mask).sum() < 0.35
+    legend = layer.legend()
+    assert legend["first"] and legend["high"].endswith(" m)") and " px (" in legend["high"]
+    assert not any(other.legend()["first"] for name, other in opened.layers.items() if name != "error")
+
+
 def test_layers_show_their_figures(opened: Scene, georeferenced: Made) -> None:
     area = opened.pyramid.overview(SIDE)
     certainty, mask = opened.layers["certainty"].values(area)

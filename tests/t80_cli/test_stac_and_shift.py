@@ -26,7 +26,7 @@ def out(tmp_path: Path) -> Path:
     field = np.zeros((2, *GRID.shape), np.float32) + np.array([2.5, -1.0], np.float32)[:, None, None]
     estimate = Estimate(AffineTransform.from_parameters(shift=(2.5, -1.0)), GRID, GRID)
     certain = np.ones(GRID.shape, np.float32)
-    write_displacement(folder / "displacement.tif", Displacement(field, certain, GRID), estimate)
+    write_displacement(folder / "displacement.tif", Displacement(field, certain, certain, GRID), estimate)
     return folder
 
 

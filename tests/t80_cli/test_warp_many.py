@@ -40,7 +40,7 @@ def save_estimate(folder: Path, verdict: Verdict | None) -> None:
     """A shift by 3 columns and -2 rows."""
     shift = np.broadcast_to(np.float32([3, -2]).reshape(2, 1, 1), (2, 70, 80))
     affine = AffineTransform.from_parameters(shift=(3, -2))
-    field = Displacement(shift.copy(), np.ones((70, 80), np.float32), GRID)
+    field = Displacement(shift.copy(), np.ones((70, 80), np.float32), np.ones((70, 80), np.float32), GRID)
     estimate = Estimate(affine, GRID, GRID, verdict=verdict)
     folder.mkdir()
     write_displacement(folder / "displacement.tif", field, estimate, affine.matrix)

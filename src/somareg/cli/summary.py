@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from somareg.cli.failures import one_line
-from somareg.report.record import Length, Report
+from somareg.report.plain import Length
+from somareg.report.record import Report
 from somareg.report.words import file_size, length, verdict_words
 from somareg.types.words import metres, percent, pixels
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 STYLES = {"go": "bold green", "review": "bold yellow", "no-go": "bold red"}
 FILES = {
     "aligned.tif": "the moving image on the reference grid",
-    "displacement.tif": "dx, dy in reference pixels, and certainty",
+    "displacement.tif": "dx, dy in reference pixels, certainty, expected error",
     "tie_points.geojson": "the matched points",
     "gcps.points": "the same for the QGIS Georeferencer",
     "report.json": "every figure, setting and checksum",
@@ -42,6 +43,8 @@ def print_result(console: Console, record: Report, folder: Path) -> None:
     verdict = record.verdict
     _print_verdict(console, verdict.decision, words.headline, words.advice, verdict.reasons)
     _print_figures(console, _result_figures(record))
+    if record.error_map and verdict.decision != "no-go":
+        console.print(Text(one_line(record.error_map.worst_place)), soft_wrap=True)
     if verdict.decision == "no-go":
         _print_no_go(console, written="aligned.tif" in record.outputs)
     _print_notes(console, record.notes)
@@ -85,9 +88,22 @@ def _result_figures(record: Report) -> list[tuple[str, str]]:
         ("shift (dx, dy)", shift + _ground(affine.shift_x, affine.shift_y)),
         ("rotation, scale", f"{_number(affine.rotation_deg, '+.3f')}°, {_number(affine.scale, '.5f')}"),
         ("local displacement, RMS", length(figures.local_rms)),
+        *_axes(record),
         ("tie points", f"{points.inliers} of {points.total} agree"),
         ("chance that it is below 2 px", percent(record.verdict.probability)),
     ]
+
+
+def _axes(record: Report) -> list[tuple[str, str]]:
+    """Bias and standard deviation of the residuals, each along x and y."""
+    bias, sigma = record.figures.bias, record.figures.sigma
+    if bias is None or sigma is None or bias.x.px is None or sigma.x.px is None:
+        return []
+    texts = []
+    for each, spec in ((bias, "+.2f"), (sigma, ".2f")):
+        own = f"({_number(each.x.px, spec)}, {_number(each.y.px, spec)}) px"
+        texts.append(own + _ground(each.x, each.y))
+    return [("residual bias (x, y)", texts[0]), ("residual sigma (x, y)", texts[1])]
 
 
 def _print_verdict(console: Console, decision: str, headline: str, advice: str, reasons: Iterable[str]) -> None:

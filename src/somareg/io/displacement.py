@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +30,10 @@ FILE_NAME = "displacement.tif"
 STEP_TAG = "SOMAREG_STEP"
 """Reference pixels per pixel of the file, 1 without the tag."""
 
+BANDS = ("dx", "dy", "certainty", "sigma")
+"""Of `displacement.tif`; files of earlier versions have no sigma."""
+
+_UNITS = ("px", "px", "1", "px")
 _MAX_NODES = 16_000_000
 _ROUNDING_PX = 1e-4  # a residual below this is the rounding of float32, not a local displacement
 
@@ -43,7 +48,7 @@ def write_displacement(
     step: int = 1,
     overwrite: bool = False,
 ) -> Path:
-    """Write a 3-band float32 COG (dx, dy, certainty) with all that is needed to apply it again.
+    """Write a float32 COG (dx, dy, certainty, sigma) with all that is needed to apply it again.
 
     Args:
         path: output file.
@@ -58,15 +63,17 @@ def write_displacement(
         OutputError: as `write_geotiff`.
     """
     own = estimate_tags(estimate, affine_matrix, step)
-    bands = np.concatenate([displacement.array, displacement.certainty[None]]).astype(np.float32)
+    known = displacement.certainty[None], displacement.sigma[None]
+    bands = np.concatenate([displacement.array, *known]).astype(np.float32, copy=False)
     return write_geotiff(
         path,
         bands,
         displacement.grid,
-        descriptions=("dx", "dy", "certainty"),
-        units=("px", "px", "1"),
+        nodata=math.nan,  # of sigma where nothing was seen: overviews average what is known
+        descriptions=BANDS,
+        units=_UNITS,
         tags={**(tags or {}), **own},
-        band_tags=({"units": "px"}, {"units": "px"}, {"units": "1"}),
+        band_tags=[{"units": unit} for unit in _UNITS],
         averaged_overviews=True,
         overwrite=overwrite,
     )
@@ -214,14 +221,15 @@ def find_displacement(path: str | Path) -> Path:
 
 
 def check_format(source: RasterSource, file: Path) -> None:
-    """Make sure that an open file is one of somareg's: dx, dy, and certainty unless it is a shift raster.
+    """Make sure that an open file is one of somareg's: dx, dy, certainty and sigma; an earlier one has
+    no sigma, a shift raster neither.
 
     Raises:
         InputError: it is not.
         UnsupportedError: written by a newer format.
     """
     version = source.tags.get("SOMAREG_FORMAT")
-    if version is None or source.count not in (2, 3) or source.dtype != np.float32:
+    if version is None or source.count not in (2, 3, 4) or source.dtype != np.float32:
         raise InputError(f"{file} is not a displacement file of somareg; give the displacement.tif of an output folder")
     if not version.isdigit() or int(version) > FORMAT:
         raise UnsupportedError(f"{file} has format {version}, this somareg reads up to {FORMAT}; update somareg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -267,6 +268,13 @@ def fit_affine_irls(
             points, displacement, weight * (factor if isotropic else factor[..., None, None]), stiffness=stiffness
         )
     return fit, factor
+
+
+def turned_shape(shape: Shape, rotation_deg: float) -> Shape:
+    """The departure from a similarity of a map that is applied after a rotation of the reference."""
+    (aspect, shear), twice = shape, math.radians(2 * rotation_deg)
+    cos, sin = math.cos(twice), math.sin(twice)
+    return aspect * cos + shear * sin, shear * cos - aspect * sin
 
 
 def to_transform(matrix: Tensor) -> AffineTransform:

@@ -19,6 +19,7 @@ from somareg.geometry import AffineTransform, compose
 from somareg.matching.affine import departure, to_transform
 from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
 from somareg.matching.evidence import (
     NO_EVIDENCE,
     Evidence,
@@ -44,6 +45,8 @@ from somareg.runtime.threads import helper
 from somareg.types import Progress
 
 ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
+RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
+LEAST_PX = 64  # shorter side of an image that is read anew
 COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
 LEARNED_NEAR = (
@@ -95,6 +98,7 @@ class Alignment:
         failure: why no transform could be estimated, "" otherwise; the affine is then the start.
         support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.9-1.4 by chance.
         likelihood: the same for the affine, after the last step of its refinement (see `refine.Refined`).
+        doubts: what speaks against trusting the evidence.
     """
 
     affine: AffineTransform
@@ -106,6 +110,7 @@ class Alignment:
     failure: str = ""
     support: float = 0.0
     likelihood: float = 0.0
+    doubts: Doubts = NO_DOUBTS
 
 
 @torch.inference_mode()
@@ -153,16 +158,44 @@ def align(
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
     progress("local flow and evidence", 0.65)
+    known = Guess(starts[0], start.shape)
     with helper(device, cores) as beside:
         judged = beside.later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
+        doubted = beside.later(lambda: doubts_of(judge, affine, known, cfg, is_trained=network is not None))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     found = replace(judged(), flow=flow, support=start.score, likelihood=refined.support)
+    found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
     evidence, ties = gather(judge, compose(affine, flow.field), before())
     if not evidence.is_beyond(found.evidence):  # the judge, which did not make the field, does not see it
         return replace(found, flow=flow.without_field())
     return replace(found, evidence=evidence, ties=ties)
+
+
+def doubts_of(judge: Matcher, affine: AffineTransform, expected: Guess, cfg: EngineCfg, *, is_trained: bool) -> Doubts:
+    """What the judge cannot rule out, see `somareg.matching.doubts`.
+
+    Args:
+        judge: on the orientation channels.
+        affine: reference pixels -> moving pixels.
+        expected: before the search.
+        cfg: settings.
+        is_trained: whether a network made the affine: then the channels read the images anew, else smaller images do.
+    """
+    shape = judge.pair.shape
+    factor = 1 if is_trained else max(1, min(2, min(shape) // LEAST_PX))
+    steps = cfg.near[1:] or cfg.near
+    second = second_reading(judge.reduced(factor), rescale(affine, 1, factor), steps, cfg.windows)
+    bent = departure(affine)
+    change = expected.transform.inverse.after(affine).parameters(((shape[1] - 1) / 2, (shape[0] - 1) / 2))
+    return Doubts(
+        rival=find_rival(judge, affine, RIVAL_SHARE * max(shape)),
+        second_px=factor * second,
+        bend=math.hypot(bent[0] - expected.shape[0], bent[1] - expected.shape[1]),
+        turn_deg=abs(change["rotation_deg"]),
+        growth=abs(math.log(max(abs(change["scale"][0] * change["scale"][1]), 1e-6))) / 2,
+    )
 
 
 def examine(

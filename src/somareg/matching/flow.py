@@ -43,7 +43,7 @@ class FlowCfg:
         selection: windows used to weigh the candidates (about).
         robust_rounds: reweightings.
         max_px: largest believable local displacement, pixels.
-        follow: whether to look for a displacement; without, only the certainty is told.
+        follow: whether to look for a displacement; without, only the coverage is told.
     """
 
     steps: tuple[tuple[WindowCfg, float], ...] = ((WindowCfg(28, 8, 8), 2.0), (WindowCfg(28, 8, 8), 2.0))
@@ -67,22 +67,23 @@ class Flow:
 
     Attributes:
         field: `xy -> xy + d(xy)` on the reference, pixels.
-        certainty: (h, w) at the field's nodes, 0-1: share of the uncertainty of a 1 px field that windows nearby
+        coverage: (h, w) at the field's nodes, 0-1: share of the uncertainty of a 1 px field that windows nearby
             removed.
-        sigma_px: (h, w) at the nodes: posterior standard deviation per axis.
+        sigma_px: (h, w) at the nodes: posterior standard deviation per axis; 0 where there is no field.
         matches: the last windows; displacement is total (relative to the affine).
         factor: (N,) robust factor of each match, 0-1.
     """
 
     field: FieldTransform
-    certainty: FloatArray
+    coverage: FloatArray
     sigma_px: FloatArray
     matches: WindowMatches
     factor: Tensor
 
     def without_field(self) -> Flow:
         """The same with no displacement."""
-        return replace(self, field=replace(self.field, array=np.zeros_like(self.field.array)))
+        nothing = np.zeros_like(self.sigma_px)
+        return replace(self, field=replace(self.field, array=np.zeros_like(self.field.array)), sigma_px=nothing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +162,9 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
         field = replace(field, array=values.T.reshape(2, *shape).numpy())
         sigma = belief.variance(where).sqrt()
     removed = 1.0 - belief.still.uncertainty(where, 1.0)
-    certainty = (removed * _nearness(where, points, matches.precision, side)).reshape(shape)
+    coverage = (removed * _nearness(where, points, matches.precision, side)).reshape(shape)
     matches = replace(matches, displacement=total.float())
-    return Flow(field, certainty.numpy(), sigma.reshape(shape).numpy(), matches, belief.factor)
+    return Flow(field, coverage.numpy(), sigma.reshape(shape).numpy(), matches, belief.factor)
 
 
 def _weigh(points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: FlowCfg) -> _Belief:

@@ -17,7 +17,7 @@ import numpy as np
 from somareg.errors import EstimationError
 from somareg.features.encoder import MIN_SIDE
 from somareg.geometry import AffineTransform
-from somareg.matching.affine import Shape
+from somareg.matching.affine import turned_shape
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.refine import rescale
@@ -210,13 +210,6 @@ def around(expected: Guess, turns: list[Turn], pair: Pair, share: float) -> list
         for turn in turns
         if seen(turned(*turn), pair) >= share * seen(turned(0.0, turn[1]), pair)
     ]
-
-
-def turned_shape(shape: Shape, rotation_deg: float) -> Shape:
-    """The departure from a similarity of a map that is applied after a rotation of the reference."""
-    (aspect, shear), twice = shape, math.radians(2 * rotation_deg)
-    cos, sin = math.cos(twice), math.sin(twice)
-    return aspect * cos + shear * sin, shear * cos - aspect * sin
 
 
 def seen(transform: AffineTransform, pair: Pair) -> float:

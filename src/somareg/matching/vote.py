@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.geometry import AffineTransform
-from somareg.matching.affine import NO_SHAPE, Shape
+from somareg.matching.affine import NO_SHAPE, Shape, turned_shape
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import RIGHT, log_likelihood
 from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinned
@@ -115,7 +115,8 @@ def vote(
         for guess, windows in zip(group, correlations, strict=True):
             if len(windows.surfaces):
                 residual, score = elect(windows, cell, shape, radius_px, cfg)
-                elected.append(Elected(guess.transform.after(residual), guess.shape, score))
+                turn = residual.parameters()["rotation_deg"]
+                elected.append(Elected(guess.transform.after(residual), turned_shape(guess.shape, turn), score))
         return elected
 
     size = min(TOGETHER, max(1, math.ceil(len(guesses) / 2)))  # at least two groups, for two threads

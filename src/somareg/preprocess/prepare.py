@@ -18,6 +18,7 @@ from somareg.preprocess.sar import detect_scale
 from somareg.types import BoolArray, Grid, Modality, Raster, SarScale, Transform
 
 APART = 0.03  # starts nearer to each other, as a share of the reference's longer side, are one
+SAME_SIZE = 0.07  # logarithm of the ratio of two sides below which images of one extent are searched from one start
 MIN_VALID = 2000  # valid pixels in common below which nothing can be measured
 
 
@@ -213,6 +214,6 @@ def _on_each_other(reference: Extent, moving: Extent) -> tuple[AffineTransform, 
     (rx, ry), (mx, my) = (((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (reference, moving))
     centred = AffineTransform.from_parameters(shift=(mx - rx, my - ry))
     scale_x, scale_y = mw / rw, mh / rh
-    if abs(math.log(scale_x * scale_y)) < 0.1:
+    if max(abs(math.log(scale_x)), abs(math.log(scale_y))) < SAME_SIZE:
         return (centred,)
     return centred, AffineTransform(np.array([[scale_x, 0.0, mx - scale_x * rx], [0.0, scale_y, my - scale_y * ry]]))

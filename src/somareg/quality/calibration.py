@@ -1,14 +1,14 @@
 """From evidence to a probability and a predicted error: coefficients fitted on pairs whose truth is known.
 
-The same evidence means more where an engine is weaker, so each engine has its own. `somareg.lab.evaluate.calibrate`
-fits them; the figures are in benchmarks/calibration.md.
+The same evidence means more where an engine is weaker, so each engine has its own. `somareg eval --verdict` fits them;
+the figures are in benchmarks/calibration.md.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
@@ -16,46 +16,11 @@ from typing import Literal
 import numpy as np
 
 from somareg.matching.engine import Alignment
-from somareg.types import FloatArray
+from somareg.quality.error_map import LocalModel
+from somareg.quality.signs import figures_of, vector
 
 Engine = Literal["orientation", "learned"]
 """Weight-free, or with a network."""
-
-FEATURES = (
-    "zscore",
-    "zscore_windows",
-    "sharpness",
-    "hit_ratio",
-    "correlation",
-    "log_split_half",
-    "log_forward_backward",
-    "peak_offset",
-    "support",
-    "likelihood",
-)
-
-
-def evidence_vector(alignment: Alignment) -> FloatArray:
-    """The numbers that the calibration weighs, one per name in `FEATURES`."""
-    e = alignment.evidence
-
-    def log(value: float) -> float:
-        return math.log(min(max(value, 0.05), 50.0)) if value == value else math.log(50.0)
-
-    return np.array(
-        [
-            e.zscore,
-            e.zscore * math.log(1.0 + e.windows),
-            e.sharpness,
-            e.hit_ratio,
-            e.correlation,
-            log(alignment.split_half_px),
-            log(alignment.forward_backward_px),
-            min(e.peak_offset_px, 12.0) if e.peak_offset_px == e.peak_offset_px else 12.0,
-            min(alignment.support, 4.0),
-            min(alignment.likelihood, 4.0),
-        ]
-    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +33,7 @@ class Calibration:
         go, review: probabilities from which the verdict is "go" or "review".
         ce90_per_rmse: typical ratio of CE90 to RMSE.
         weights: SHA-256 of the weights that it was fitted with; None without a network.
+        local: how the error differs from place to place.
     """
 
     success: tuple[float, ...]
@@ -76,19 +42,20 @@ class Calibration:
     review: float
     ce90_per_rmse: float
     weights: str | None = None
+    local: LocalModel = field(default_factory=LocalModel)
 
     def probability(self, alignment: Alignment) -> float:
         """Calibrated probability that the error is below 2 px, 0-1."""
         if alignment.failure:
             return 0.0
-        logit = float(np.dot(self.success, [*evidence_vector(alignment), 1.0]))
+        logit = float(np.dot(self.success, [*vector(figures_of(alignment)), 1.0]))
         return 1.0 / (1.0 + math.exp(-min(max(logit, -30.0), 30.0)))
 
     def predict_rmse(self, alignment: Alignment, factor: int) -> float:
         """Predicted RMSE, reference pixels; inf when nothing was estimated."""
         if alignment.failure:
             return math.inf
-        logarithm = float(np.dot(self.error, [*evidence_vector(alignment), 1.0]))
+        logarithm = float(np.dot(self.error, [*vector(figures_of(alignment)), 1.0]))
         return math.exp(min(max(logarithm, math.log(0.1)), math.log(200.0))) * factor
 
 
@@ -98,4 +65,7 @@ def load_calibration(engine: Engine) -> Calibration:
     text = files("somareg.quality").joinpath(f"calibration-{engine}.json").read_text(encoding="utf-8")
     record = json.loads(text)
     success, error = tuple(record["success"]), tuple(record["error"])
-    return Calibration(success, error, record["go"], record["review"], record["ce90_per_rmse"], record["weights"])
+    local = LocalModel(*record.get("local", ()))
+    return Calibration(
+        success, error, record["go"], record["review"], record["ce90_per_rmse"], record["weights"], local
+    )

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from somareg.geometry import AffineTransform, FieldTransform
-from somareg.quality.calibration import Calibration
 from somareg.quality.metres import lattice_over, metres_of, residuals_of
+from somareg.quality.places import Places, worst_cell, worst_place
 from somareg.quality.support import Support
-from somareg.types import Grid, Quality, TiePoints
+from somareg.types import FloatArray, Grid, Quality, TiePoints
+
+CE90_PER_RMSE = math.sqrt(math.log(10.0))
+"""Of errors that are normal and the same in all directions and places."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,7 @@ class Measured:
         overlap: share of the smaller image that both show, 0-1.
         area: (left, top, width, height) of what was looked at of the reference.
         reference: grid of these pixels.
+        places: the error map.
     """
 
     affine: AffineTransform
@@ -36,9 +40,10 @@ class Measured:
     overlap: float
     area: tuple[float, float, float, float]
     reference: Grid
+    places: Places
 
 
-def measure(given: Measured, calibration: Calibration) -> Quality:
+def measure(given: Measured) -> Quality:
     """Every figure of `Quality`."""
     support, ties = given.support, given.tie_points
     left, top, width, height = given.area
@@ -51,6 +56,9 @@ def measure(given: Measured, calibration: Calibration) -> Quality:
     inlier = ties.inlier
     lattice = lattice_over(given.area, 9)
     moved = relative(lattice) - lattice
+    residuals = residuals_of(ties, given.affine, field)
+    cells = given.places.cells(given.reference)
+    worst, ce90 = worst_cell(cells), given.places.ce90_px
     quality = Quality(
         n_points=len(ties),
         inlier_ratio=float(inlier.mean()) if len(ties) else 0.0,
@@ -72,8 +80,17 @@ def measure(given: Measured, calibration: Calibration) -> Quality:
         shift_px=parameters["shift"],
         local_rms_px=local,
         predicted_rmse_px=support.predicted_px,
-        predicted_ce90_px=support.predicted_px * calibration.ce90_per_rmse,
+        predicted_ce90_px=support.predicted_px * CE90_PER_RMSE if math.isnan(ce90) else ce90,
+        bias_px=_per_axis(residuals[1].mean(0) if len(residuals[1]) else None),
+        sigma_px=_per_axis(residuals[1].std(0) if len(residuals[1]) else None),
+        unseen_share=given.places.unseen_share,
+        worst_px=worst.error_px if worst else math.nan,
+        worst_place=worst_place(cells, given.reference),
+        cells=cells,
     )
-    residuals = residuals_of(ties, given.affine, field)
     metres = metres_of(quality, given.reference, (lattice, moved), given.area, field, residuals)
     return replace(quality, metres=metres)
+
+
+def _per_axis(values: FloatArray | None) -> tuple[float, float]:
+    return (math.nan, math.nan) if values is None else (float(values[0]), float(values[1]))

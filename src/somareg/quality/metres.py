@@ -8,6 +8,7 @@ import numpy as np
 
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.io.metric import ground_metric
+from somareg.quality.places import worst_cell
 from somareg.types import FloatArray, Grid, GroundMetric, Metres, Quality, TiePoints
 
 _ACROSS = 33  # places along each side of the area at which a local displacement is looked at
@@ -39,17 +40,20 @@ def metres_of(
     lengths = metric.lengths(moved)
     errors = _lengths(reference, *residuals)
     isotropic, edges = metric.per_pixel, metric.pixel_m
+    worst = worst_cell(quality.cells)
     return Metres(
         pixel_m=edges,
         shift_before_m=math.hypot(float(np.sqrt(np.nanmean(lengths**2))), local),
         shift_m=(quality.shift_px[0] * edges[0], quality.shift_px[1] * edges[1]),
         local_rms_m=local,
         residual_median_m=float(np.median(errors)) if len(errors) else math.nan,
-        residual_ce90_m=float(np.percentile(errors, 90)) if len(errors) else math.nan,
         forward_backward_m=quality.forward_backward_px * isotropic,
         split_half_m=quality.split_half_px * isotropic,
         predicted_rmse_m=quality.predicted_rmse_px * isotropic,
         predicted_ce90_m=metric.circle_m(quality.predicted_ce90_px),
+        bias_m=(quality.bias_px[0] * edges[0], quality.bias_px[1] * edges[1]),
+        sigma_m=(quality.sigma_px[0] * edges[0], quality.sigma_px[1] * edges[1]),
+        worst_m=math.nan if worst is None or worst.error_m is None else worst.error_m,
     )
 
 

@@ -85,12 +85,15 @@ class Findings:
         affine: of the estimate.
         expected: what was known before.
         field: displacement before the affine, on the reference; None for none.
-        certainty: on the reference, 0-1; None where nothing is known.
+        coverage: on the reference, 0-1: share of the uncertainty that matches nearby removed; None where nothing is
+            known.
+        spread: standard deviation per axis of the field, reference pixels; None where nothing is known.
         matches: of windows or points.
         support: by the images.
         reference, moving: views of what was looked at.
         ran: the engine that matched.
         step: reference pixels per node of the displacement that is given out.
+        working_px: reference pixels per pixel that was matched, in which errors were calibrated.
         notes: decisions taken.
         tiles: what each tile said, () for a pair that was matched whole.
     """
@@ -98,13 +101,15 @@ class Findings:
     affine: AffineTransform
     expected: AffineTransform
     field: FieldTransform | None
-    certainty: LatticeValues | None
+    coverage: LatticeValues | None
+    spread: LatticeValues | None
     matches: Matches
     support: Support
     reference: View
     moving: View
     ran: Chosen
     step: int = 1
+    working_px: int = 1
     notes: tuple[str, ...] = ()
     tiles: tuple[Any, ...] = ()
 
@@ -119,13 +124,18 @@ class Findings:
             return self
         back = AffineTransform.from_parameters(shift=(-here[0], -here[1]))
         on = AffineTransform.from_parameters(shift=there)
-        field, known = self.field, self.certainty
+
+        def on_reference(known: LatticeValues | None) -> LatticeValues | None:
+            return known and replace(known, origin=_plus(known.origin, here))
+
+        field = self.field
         return replace(
             self,
             affine=on.after(self.affine).after(back),
             expected=on.after(self.expected).after(back),
             field=field and replace(field, origin=_plus(field.origin, here)),
-            certainty=known and replace(known, origin=_plus(known.origin, here)),
+            coverage=on_reference(self.coverage),
+            spread=on_reference(self.spread),
             matches=replace(
                 self.matches, points=self.matches.points + here, target=self.matches.target + np.array(there)
             ),

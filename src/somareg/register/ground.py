@@ -64,6 +64,16 @@ class Ground:
         """Where corrections lead to -> pixels of the moving image's part."""
         return self.georef if self.is_placed else AffineTransform.identity()
 
+    @property
+    def places(self) -> tuple[Transform, ...]:
+        """Maps, part to part, by which a program may have drawn in both images: the georeference, pixel on pixel."""
+        (left, top, *_), (x, y, *_) = self.reference, self.moving
+        pixel_on_pixel = AffineTransform.from_parameters(shift=(left - x, top - y))
+        georef = self.georef
+        if isinstance(georef, AffineTransform) and np.allclose(georef.matrix, pixel_on_pixel.matrix, atol=_SNAP):
+            return (pixel_on_pixel,)
+        return georef, pixel_on_pixel
+
 
 Radius = Callable[[float], float]
 """Search radius, reference pixels, of a footprint with a longer side of so many."""

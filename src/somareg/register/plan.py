@@ -10,10 +10,10 @@ from somareg.config import SCENE_PX, RegisterConfig, RegisterOptions, make_confi
 from somareg.errors import guarded
 from somareg.io.inputs import OpenImage, locate, told_modalities
 from somareg.register.choose import LONGEST, check_demands, choose_device, choose_model
+from somareg.register.dense import NODE_PX
 from somareg.register.ground import Ground
 from somareg.register.images import open_images
 from somareg.register.locate import known_ground
-from somareg.register.result import NODE_PX
 from somareg.register.tiles.layout import SceneCfg, lay_tiles
 from somareg.register.tiles.overview import factors
 from somareg.register.tiles.votes import MIN_SURE
@@ -92,10 +92,10 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
 
 
 def _given_out(grid: Grid, cfg: RegisterConfig, ground: Ground) -> int:
-    """Bytes of the displacement and its certainty."""
+    """Bytes of the displacement, its certainty and its expected error."""
     height, width = ground.shape if cfg.extent == "common" else grid.shape
     step = NODE_PX if max(height, width) > SCENE_PX else 1
-    return 12 * height * width // step**2
+    return 16 * height * width // step**2
 
 
 def _described(image: OpenImage) -> dict[str, Any]:

@@ -10,22 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from somareg.config import SCENE_PX, RegisterConfig
+from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform, compose
-from somareg.geometry.lattice import on_lattice, pixel_centres
-from somareg.io.displacement import coarser_grid
+from somareg.geometry.lattice import pixel_centres
 from somareg.io.source import Block
-from somareg.quality import Demands, Measured, judge, load_calibration, measure
+from somareg.quality import Demands, Measured, judge, load_calibration, measure, worst_places
+from somareg.register.dense import ErrorMap, displacement_of, error_map_of
 from somareg.register.findings import Findings, View
 from somareg.register.ground import footprint_area
 from somareg.register.images import Images
 from somareg.register.save import convert, save
+from somareg.report.closeups import SIDE, Sight, make_closeups
 from somareg.report.previews import make_previews
 from somareg.runtime.clock import Clock
-from somareg.types import Displacement, Grid, Header, Previews, Raster, Result, TiePoints, Transform
+from somareg.types import Closeup, Header, Previews, Quality, Raster, Result, TiePoints, Transform
 
-NODE_PX = 16  # reference pixels between nodes of a displacement that would be too large with a value for each pixel
-_POINTS = 2_000_000  # worked on together
+_APART = 0.75  # of the side of a picture: places whose pictures would show much of the same are one
 
 
 def build_result(
@@ -63,6 +63,7 @@ def build_result(
     area = findings.reference.block
     covers = footprint_area(compose(georef, findings.expected), grid, images.moving.grid)
     smaller = min(float(whole.width * whole.height), covers)
+    errors = error_map_of(findings, transform, calibration.local, grid)
     measured = Measured(
         affine=findings.affine,
         field=findings.field,
@@ -72,12 +73,15 @@ def build_result(
         overlap=min(1.0, covered * area.width * area.height / smaller),
         area=(float(area.x), float(area.y), float(area.width), float(area.height)),
         reference=grid,
+        places=errors.places(),
     )
-    quality = measure(measured, calibration)
+    quality = measure(measured)
     verdict = judge(findings.support, quality, calibration, Demands.of(cfg))
-    if verdict.decision == "no-go":  # nothing is said of how good it is: neither an error nor a certainty
-        quality, findings = quality.without_prediction(), replace(findings, certainty=None)
-    displacement = _displacement(findings, correction, transform, grid)
+    if verdict.decision == "no-go":  # nothing is said of how good it is: no error, no certainty, no place
+        quality, errors = quality.without_prediction(), errors.unknown()
+    else:
+        previews = replace(previews, closeups=_closeups(findings, measured, quality, errors, transform, cfg))
+    displacement = displacement_of(findings, correction, errors, grid)
     clock.lap("judge")
     return Result(
         transform=transform,
@@ -119,6 +123,23 @@ def _pictures(findings: Findings, before: Transform, after: Transform, cfg: Regi
     return previews, float(covered.mean())
 
 
+def _closeups(
+    findings: Findings, given: Measured, quality: Quality, errors: ErrorMap, after: Transform, cfg: RegisterConfig
+) -> tuple[Closeup, ...]:
+    """Pictures of the places where the estimate is expected to be off most."""
+    here, there = findings.reference, findings.moving
+    apart = _APART * SIDE * here.factor
+    places = worst_places(quality.cells, given.tie_points, errors.at, given.area, given.reference, apart)
+    sight = Sight(
+        reference=here.raster,
+        moving=there.raster,
+        to_moving=compose(there.to_whole.inverse, after, here.to_whole),
+        to_reference=here.to_whole.inverse,
+        modalities=(cfg.moving_modality, cfg.reference_modality),
+    )
+    return make_closeups(sight, places)
+
+
 def _tie_points(findings: Findings, correction: Transform, georef: Transform) -> TiePoints:
     own = findings.matches
     residual = np.hypot(*(own.target - correction(own.points)).T)
@@ -131,31 +152,6 @@ def _tie_points(findings: Findings, correction: Transform, georef: Transform) ->
         inlier=own.used & (residual <= own.near_px),
         residual_px=residual,
     )
-
-
-def _displacement(findings: Findings, correction: Transform, transform: Transform, grid: Grid) -> Displacement:
-    """Displacement and certainty of every pixel or node; certainty is 0 where an image has no pixels."""
-    step = max(findings.step, NODE_PX if max(grid.shape) > SCENE_PX else 1)
-    nodes = coarser_grid(grid, step)
-    height, width = nodes.shape
-    array, certainty = np.empty((2, height, width), np.float32), np.zeros((height, width), np.float32)
-    # A lattice pays where there are many more pixels than its nodes.
-    to_moving = (
-        transform if step >= NODE_PX else on_lattice(transform, (0.0, 0.0, float(grid.width), float(grid.height)))
-    )
-    here, there, known = findings.reference, findings.moving, findings.certainty
-    rows = max(1, _POINTS // width)
-    for top in range(0, height, rows):
-        count = min(rows, height - top)
-        points = pixel_centres(0, top, width, count) * step + (step - 1) / 2
-        array[:, top : top + count] = (correction(points) - points).T.reshape(2, count, width)
-        if known is not None:
-            seen = here.seen(points)
-            seen[seen] = there.seen(to_moving(points[seen]))
-            values = np.zeros(len(points))
-            values[seen] = known(points[seen])
-            certainty[top : top + count] = values.reshape(count, width)
-    return Displacement(array, np.clip(certainty, 0.0, 1.0), nodes)
 
 
 def _covered(findings: Findings, transform: Transform) -> Block:

@@ -13,7 +13,7 @@ from somareg.config import did_you_mean
 from somareg.errors import ConfigError, EstimationError, guarded
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.dataarray import kept_attributes, need_rioxarray, to_dataarray
-from somareg.io.displacement import write_displacement
+from somareg.io.displacement import BANDS, write_displacement
 from somareg.io.folders import check_free_space, keep_inputs
 from somareg.io.lock import FolderLock
 from somareg.io.paths import check_folder_name
@@ -84,8 +84,8 @@ def convert(result: Result, what: str, *, force: bool = False) -> Any:
     like = result.reference.origin
     if what == "displacement":
         field = result.displacement
-        bands = np.concatenate([field.array, field.certainty[None]])
-        raster = Raster(bands, np.ones(field.grid.shape, bool), field.grid, descriptions=("dx", "dy", "certainty"))
+        bands = np.concatenate([field.array, field.certainty[None], field.sigma[None]])
+        raster = Raster(bands, np.ones(field.grid.shape, bool), field.grid, descriptions=BANDS)
         convention = "moving_xy = reference_xy + (dx, dy), pixels, x right, y down"
         return to_dataarray(raster, like=like, name="displacement", convention=convention, **facts)
     if what != "aligned":
@@ -153,4 +153,4 @@ def _expected_bytes(result: Result) -> int:
     grid, moving = result.reference.grid, result.moving
     nodes = result.displacement.grid
     pixels = grid.width * grid.height * moving.count * moving.dtype.itemsize
-    return (pixels + 12 * nodes.width * nodes.height) // 2 + 4_000_000
+    return (pixels + 16 * nodes.width * nodes.height) // 2 + 4_000_000

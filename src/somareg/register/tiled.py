@@ -113,13 +113,14 @@ def match_tiled(
     clock.lap("model")
     memory.release()
     calibration = load_calibration(chosen.engine)
-    affine, local, known = _maps(start, model, ground, sizes.step_px)
+    affine, local, coverage, spread = _maps(start, model, ground, sizes.step_px)
     reference, moving = overviews
     findings = Findings(
         affine=affine,
         expected=start.expected,
         field=local,
-        certainty=known,
+        coverage=coverage,
+        spread=spread,
         matches=_matches(ties, start),
         support=support_of_tiles(
             tiles, count_votes(tiles, model, calibration), model, calibration, failure, ground.doubts
@@ -203,13 +204,14 @@ def _fit(
 
 def _maps(
     start: GlobalMatch, model: SceneModel | None, ground: Ground, step: int
-) -> tuple[AffineTransform, FieldTransform | None, LatticeValues | None]:
-    """Affine, field and certainty at nodes; the global affine alone where there is no model."""
+) -> tuple[AffineTransform, FieldTransform | None, LatticeValues | None, LatticeValues | None]:
+    """Affine, field, coverage and spread at nodes; the global affine alone where there is no model."""
     if model is None:
-        return start.affine, None, None
-    field, certainty = field_on_nodes(model, ground.shape, step, ground.reference[:2])
-    known = LatticeValues(certainty, field.origin, field.step)
-    return start.affine.after(model.residual), field if field.array.any() else None, known
+        return start.affine, None, None, None
+    nodes = field_on_nodes(model, ground.shape, step, ground.reference[:2])
+    field = nodes.field
+    coverage, spread = (LatticeValues(values, field.origin, field.step) for values in (nodes.coverage, nodes.spread_px))
+    return start.affine.after(model.residual), field if field.array.any() else None, coverage, spread
 
 
 def _matches(ties: Ties, start: GlobalMatch) -> Matches:

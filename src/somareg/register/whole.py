@@ -11,6 +11,7 @@ from somareg.geometry.field import LatticeValues
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import FLOOR_PX2
+from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
@@ -55,6 +56,9 @@ def match_whole(
     moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
     clock.lap("read")
     every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # what is read is matched
+    moving, reference, left_out = without_fills(
+        moving, reference, ground.places, (cfg.moving_modality, cfg.reference_modality)
+    )
     (away, few), (near, more) = bridged(moving, "moving"), bridged(reference, "reference")
     whole = cfg.model_copy(update=every)
     prepared = prepare(away, near, ground.georef, whole, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
@@ -76,22 +80,35 @@ def match_whole(
     clock.lap("match")
     affine, flow = prepared.affine_of(found.affine), found.flow
     field = prepared.field_of(flow.field) if flow is not None and flow.field.array.any() else None
-    known = None
+    coverage = spread = None
     if flow is not None:
         lattice = prepared.field_of(flow.field)
-        known = LatticeValues(flow.certainty, lattice.origin, lattice.step)
+        coverage = LatticeValues(flow.coverage, lattice.origin, lattice.step)
+        spread = LatticeValues(prepared.factor * flow.sigma_px, lattice.origin, lattice.step)
     told = given.told(cfg, local=field is not None) if given else ()
     findings = Findings(
         affine=affine,
         expected=prepared.affine_of(starts[0]),
         field=field,
-        certainty=known,
+        coverage=coverage,
+        spread=spread,
+        working_px=prepared.factor,
         matches=_matches(found, prepared),
         support=support_of(found, prepared.factor, load_calibration(chosen.engine), ground.doubts),
         reference=View(reference, ground.reference, 1, reference.valid_share),
         moving=View(moving, ground.moving, 1, moving.valid_share),
         ran=chosen,
-        notes=(*moving.notes, *reference.notes, *ground.notes, *few, *more, *prepared.notes, *chosen.notes, *told),
+        notes=(
+            *moving.notes,
+            *reference.notes,
+            *ground.notes,
+            *left_out,
+            *few,
+            *more,
+            *prepared.notes,
+            *chosen.notes,
+            *told,
+        ),
     )
     return findings.moved(here, ground.there)
 

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from somareg.report.maps import arrows_figure, certainty_figure, known_certainty, local_figure, points_figure, thin
+from somareg.report.error_figure import error_figure
+from somareg.report.maps import arrows_figure, local_figure, points_figure
 from somareg.report.plain import plain
 from somareg.report.residuals import histogram_figure, scatter_figure
 from somareg.report.style import DARK, LIGHT, Theme
 from somareg.types import Result
-from somareg.types.words import pixels
+from somareg.types.words import percent, pixels
 
 __all__ = [
     "DARK",
     "LIGHT",
     "Drawing",
     "arrows_figure",
-    "certainty_figure",
     "drawings",
+    "error_figure",
     "histogram_figure",
     "local_figure",
     "points_figure",
@@ -52,10 +53,20 @@ def drawings(result: Result) -> list[Drawing]:
     points, inliers = len(result.tie_points), int(np.count_nonzero(result.tie_points.inlier))
     return [
         Drawing(
+            "error",
+            "Expected error",
+            "How far off each place is expected to be (RMS), by what matches nearby tell and by the pair's predicted "
+            "error; the numbers are those of 6 by 6 cells, in pixels. Grey places were not seen: no match nearby tells "
+            "anything of them, or one image shows nothing there.",
+            f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "
+            f"{percent(plain(quality.unseen_share))} not seen.",
+            lambda theme: error_figure(result, theme),
+        ),
+        Drawing(
             "arrows",
             "Displacement",
             "Each arrow starts at a reference pixel and points to where the moving image showed the same ground before "
-            "alignment. Pale arrows rest on little evidence nearby.",
+            "alignment. Pale arrows stand where nothing was seen nearby.",
             f"Map of displacement arrows, {pixels(plain(quality.shift_before_px))} RMS.",
             lambda theme: arrows_figure(result, theme),
         ),
@@ -76,18 +87,6 @@ def drawings(result: Result) -> list[Drawing]:
             lambda theme: local_figure(result, theme),
         ),
         Drawing(
-            "certainty",
-            "Certainty",
-            "How much of the local estimate rests on matches seen nearby. Where it is low, the alignment follows the "
-            "affine alone."
-            if is_found
-            else "None anywhere: no reliable alignment was found.",
-            f"Map of certainty, mean {float(thin(known_certainty(result)).mean()):.2f} on a scale from 0 to 1."
-            if is_found
-            else "No certainty: no reliable alignment was found.",
-            lambda theme: certainty_figure(result, theme),
-        ),
-        Drawing(
             "histogram",
             "How far tie points are off",
             "Distance of each point to the final transform. It includes the noise of the single point, so it is "
@@ -101,8 +100,10 @@ def drawings(result: Result) -> list[Drawing]:
             "scatter",
             "In which direction they are off",
             "The same residuals by direction."
-            + (" A cloud that is round and centred shows no systematic error." if is_found else ""),
-            "Scatter of residual dx against dy with circles of 90 %.",
+            + (" A cloud that is round and centred shows no systematic error;" if is_found else "")
+            + " the cross is their mean (bias) and standard deviation (sigma) along each axis.",
+            "Scatter of residual dx against dy with their bias"
+            + (" and the circle of the predicted CE90." if is_found else "."),
             lambda theme: scatter_figure(result, theme),
         ),
     ]

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from somareg.report import words
 from somareg.report.checks import check_rows
 from somareg.report.inputs import InputRecord
-from somareg.report.pictures import data_uri, embed_preview
+from somareg.report.pictures import data_uri, embed_preview, encode_png
 from somareg.report.record import Report
 from somareg.types import Result
 from somareg.types.words import metres, percent, pixels
@@ -31,7 +31,7 @@ def render_report(result: Result, record: Report) -> str:
         record: for every number and name, so that the page and `report.json` agree.
     """
     style, script = asset("base.css") + asset("report.css"), asset("report.js")
-    pictures = _pictures(result)
+    pictures, figures = _pictures(result), _figures(result)
     page: str = (
         page_environment()
         .get_template("report.html.j2")
@@ -44,7 +44,12 @@ def render_report(result: Result, record: Report) -> str:
             pictures=pictures,
             picture_step=result.previews.area[2] / pictures[0]["image"].width,
             area=result.previews.area,
-            figures=_figures(result),
+            error_figure=figures[0],
+            figures=figures[1:],
+            closeups=_closeups(result, record),
+            edges=words.edges_words(
+                *(str(result.settings.get(f"{role}_modality")) for role in ("moving", "reference"))
+            ),
             images=[("Moving", record.moving), ("Reference", record.reference)],
         )
     )
@@ -124,6 +129,20 @@ def _pictures(result: Result) -> list[dict[str, Any]]:
         {"key": "reference", "label": "Reference", "image": embed_preview(previews.reference)},
         {"key": "before", "label": "Moving, before", "image": embed_preview(previews.before)},
         {"key": "after", "label": "Moving, after", "image": embed_preview(previews.after)},
+    ]
+
+
+def _closeups(result: Result, record: Report) -> list[dict[str, Any]]:
+    """Each picture with the words of its place."""
+    places = record.error_map.places if record.error_map else []
+    return [
+        {
+            "place": place,
+            "uri": data_uri(encode_png(closeup.picture), "png"),
+            "side": len(closeup.picture),
+            "step": closeup.step,
+        }
+        for place, closeup in zip(places, result.previews.closeups, strict=True)
     ]
 
 

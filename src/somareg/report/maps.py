@@ -1,4 +1,4 @@
-"""Figures in the reference's frame as PNG bytes: arrows, local displacement, certainty, tie points."""
+"""Figures in the reference's frame as PNG bytes: arrows, local displacement, tie points."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     spacing = max(width, height) / ARROWS_ACROSS
     x, y = (_centres(size, spacing) + round(start) for size, start in ((width, left), (height, top)))
     rows, columns = np.meshgrid(y, x, indexing="ij")
-    down, right = _cells(result, rows, columns)
+    down, right = cells_at(result, rows, columns)
     dx, dy = result.displacement.array[:, down, right].astype(float)
-    certainty = result.displacement.certainty[down, right]
+    sigma = result.displacement.sigma[down, right]
     long = float(np.percentile(np.hypot(dx, dy), 95))
     if long < NOTHING_PX:
         message(chart.axes, theme, f"No displacement: below {NOTHING_PX} px everywhere")
         return png(chart.figure, photo=True)
     factor = nice(1.1 * spacing / long) or 1.0
-    colours = np.zeros((*certainty.shape, 4))
+    colours = np.zeros((*sigma.shape, 4))
     colours[..., :3] = (1.0, 0.83, 0.16)
-    colours[..., 3] = np.where(certainty < 0.2, 0.4, 1.0)
+    colours[..., 3] = np.where(np.isnan(sigma), 0.4, 1.0)
     arrows = chart.axes.quiver(
         columns,
         rows,
@@ -71,21 +71,14 @@ def local_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     xy = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
     size = np.hypot(*(result.correction(xy) - result.affine(xy)).T).reshape(rows.shape)
     most = max(float(np.percentile(size, 99.5)), 0.1)
-    shown = chart.axes.imshow(size, cmap="viridis", vmin=0, vmax=most, extent=_extent(result), interpolation="nearest")
+    shown = chart.axes.imshow(
+        size, cmap="viridis", vmin=0, vmax=most, extent=extent_of(result), interpolation="nearest"
+    )
     colourbar(chart, shown, theme, f"local displacement (px{_one_pixel(result)})")
     if float(size.max()) < NOTHING_PX:
         nothing = "The affine explains everything: no local displacement"
         unknown = "No alignment was found, and no local displacement"
         message(chart.axes, theme, unknown if result.verdict.decision == "no-go" else nothing)
-    return png(chart.figure)
-
-
-def certainty_figure(result: Result, theme: Theme = LIGHT) -> bytes:
-    """Certainty of the displacement, 0 to 1."""
-    chart = new_map(result.previews.area, theme)
-    values = thin(known_certainty(result))
-    shown = chart.axes.imshow(values, cmap="cividis", vmin=0, vmax=1, extent=_extent(result), interpolation="nearest")
-    colourbar(chart, shown, theme, "certainty (0 none, 1 full)")
     return png(chart.figure)
 
 
@@ -126,17 +119,11 @@ def points_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     return png(chart.figure, photo=True)
 
 
-def _cells(result: Result, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def cells_at(result: Result, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Rows and columns of the displacement's array at reference pixels: a large scene has fewer than pixels."""
-    grid, (height, width) = result.reference.grid, result.displacement.certainty.shape
+    grid, (height, width) = result.reference.grid, result.displacement.grid.shape
     down, across = np.minimum(rows, grid.height - 1), np.minimum(columns, grid.width - 1)
     return down * height // grid.height, across * width // grid.width
-
-
-def thin(values: NDArray[Any]) -> NDArray[Any]:
-    """Every n-th cell of a (H, W) map, so that the longest side is at most `MAX_MAP_CELLS`."""
-    step = max(1, -(-max(values.shape) // MAX_MAP_CELLS))
-    return values[::step, ::step]
 
 
 def _arrow_key(chart: Map, theme: Theme, length_px: float, factor: float, result: Result) -> None:
@@ -176,19 +163,13 @@ def _backdrop(axes: Axes, result: Result) -> None:
     image = result.previews.reference.astype(np.float32)
     grey = image @ np.array([0.299, 0.587, 0.114], np.float32) if image.ndim == 3 else image
     axes.set_facecolor("#101418")
-    axes.imshow(0.62 * grey, cmap="gray", vmin=0, vmax=255, extent=_extent(result), interpolation="antialiased")
+    axes.imshow(0.62 * grey, cmap="gray", vmin=0, vmax=255, extent=extent_of(result), interpolation="antialiased")
 
 
-def _extent(result: Result) -> tuple[float, float, float, float]:
+def extent_of(result: Result) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top edge of what the pictures show."""
     left, top, width, height = result.previews.area
     return left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5
-
-
-def known_certainty(result: Result) -> NDArray[np.float32]:
-    """The certainty on what the pictures show."""
-    left, top, width, height = (round(value) for value in result.previews.area)
-    rows, columns = _cells(result, np.array([top, top + height - 1]), np.array([left, left + width - 1]))
-    return result.displacement.certainty[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1]
 
 
 def _centres(size: float, spacing: float) -> NDArray[np.intp]:

@@ -45,6 +45,11 @@ def embed_preview(image: NDArray[np.uint8]) -> Picture:
     return _small_jpeg(pixels)
 
 
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """An image (h, w) or (h, w, 3) RGB as PNG."""
+    return _encode(np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image), ".png")
+
+
 def _small_jpeg(pixels: NDArray[np.uint8]) -> Picture:
     while True:
         for quality in (90, 82, 74):

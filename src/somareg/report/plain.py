@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def plain(value: Any) -> Any:
@@ -39,3 +39,10 @@ class Part(BaseModel):
 
     # Extra keys are dropped, not refused: a later 1.x report stays readable.
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Length(Part):
+    """One figure in both units."""
+
+    px: Number = Field(description="reference pixels")
+    m: Number = Field(description="metres on the ground; null without a georeference")

@@ -40,7 +40,7 @@ def make_previews(
     y, x = np.mgrid[0:rows, 0:columns].astype(float)
     points = np.stack([(x + 0.5) * step - 0.5, (y + 0.5) * step - 0.5], axis=-1)
     own, own_mask = resample(
-        _shown(reference), reference.mask, points, kernel="bilinear", footprint=(step, step), out_dtype=np.float32
+        shown_values(reference), reference.mask, points, kernel="bilinear", footprint=(step, step), out_dtype=np.float32
     )
     sides = {name: _side(moving, transform, points, step) for name, transform in (("b", before), ("a", after))}
     pixels, valid = sides["a"]
@@ -62,7 +62,7 @@ def shown_bands(count: int) -> int:
     return 3 if count >= 3 else 1
 
 
-def _shown(raster: Raster) -> NDArray[Any]:
+def shown_values(raster: Raster) -> NDArray[Any]:
     """Three bands of an image of three or more, the first one otherwise; complex by its modulus."""
     data = raster.data[: shown_bands(len(raster.data))]
     return np.abs(data) if np.iscomplexobj(data) else data
@@ -73,7 +73,9 @@ def _side(moving: Raster, transform: Transform, points: FloatArray, step: float)
     fast = on_lattice(transform, (left, top, right, bottom))
     footprint = footprint_of(jacobian_at(transform, ((left + right) / 2, (top + bottom) / 2)) * step)
     where = fast(points.reshape(-1, 2)).reshape(points.shape)
-    return resample(_shown(moving), moving.mask, where, kernel="bilinear", footprint=footprint, out_dtype=np.float32)
+    return resample(
+        shown_values(moving), moving.mask, where, kernel="bilinear", footprint=footprint, out_dtype=np.float32
+    )
 
 
 def limits_of(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArray:

@@ -13,20 +13,14 @@ from pydantic import AwareDatetime, Field, ValidationError
 from pydantic_core import from_json
 
 from somareg.errors import InputError, ReadError, UnsupportedError
+from somareg.report.error_map import ErrorMapRecord, error_map_record
 from somareg.report.inputs import InputRecord, input_record
-from somareg.report.plain import Number, Part, plain
+from somareg.report.plain import Length, Number, Part, plain
 from somareg.runtime.version import __version__
 from somareg.types import Decision, Result, Verdict
 
 SCHEMA_VERSION = "1.0"
 MAX_REPORT_BYTES = 64 * 1024 * 1024
-
-
-class Length(Part):
-    """One figure in both units."""
-
-    px: Number = Field(description="reference pixels")
-    m: Number = Field(description="metres on the ground; null without a georeference")
 
 
 class AffineRecord(Part):
@@ -40,6 +34,13 @@ class AffineRecord(Part):
     shift_y: Length = Field(description="at the reference centre, down")
 
 
+class PerAxis(Part):
+    """One figure along each axis of the reference."""
+
+    x: Length
+    y: Length
+
+
 class Figures(Part):
     """The lengths a reader asks for first."""
 
@@ -50,7 +51,8 @@ class Figures(Part):
     predicted_ce90: Length = Field(description="calibrated radius that holds 90 % of the errors; null on no-go")
     local_rms: Length = Field(description="RMS of the displacement beyond the affine")
     residual_median: Length = Field(description="median distance of inliers to the transform")
-    residual_ce90: Length = Field(description="90th percentile of the same distances")
+    bias: PerAxis | None = Field(default=None, description="mean of the inliers' residuals to the transform")
+    sigma: PerAxis | None = Field(default=None, description="standard deviation of the same residuals")
     forward_backward: Length
     split_half: Length
 
@@ -96,6 +98,7 @@ class Report(Part):
     figures: Figures
     affine: AffineRecord
     tie_points: TiePointRecord
+    error_map: ErrorMapRecord | None = Field(default=None, description="null in reports of earlier versions")
     quality: dict[str, Any]
     settings: dict[str, Any]
     notes: list[str]
@@ -144,7 +147,8 @@ def build_record(
         tie_points=TiePointRecord(
             total=len(result.tie_points), inliers=int(np.count_nonzero(result.tie_points.inlier))
         ),
-        quality=plain(result.quality.as_dict()),
+        error_map=error_map_record(result),
+        quality=plain({name: value for name, value in result.quality.as_dict().items() if name != "cells"}),
         settings=plain(result.settings),
         notes=plain(result.notes),
         timings_s=plain(result.timings),
@@ -207,12 +211,14 @@ def residual_vectors(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _figures(result: Result) -> Figures:
     quality, ground = result.quality, result.quality.metres
-    kept = result.tie_points.residual_px[result.tie_points.inlier]
 
     def both(name: str) -> Length:
         return Length(px=getattr(quality, f"{name}_px"), m=getattr(ground, f"{name}_m", None))
 
-    ce90 = float(np.percentile(kept, 90)) if len(kept) else math.nan
+    def per_axis(name: str) -> PerAxis:
+        px, m = getattr(quality, f"{name}_px"), getattr(ground, f"{name}_m", (None, None))
+        return PerAxis(x=Length(px=px[0], m=m[0]), y=Length(px=px[1], m=m[1]))
+
     return Figures(
         metres_per_pixel=quality.metres_per_pixel,
         pixel_m=ground.pixel_m if ground else None,
@@ -221,7 +227,8 @@ def _figures(result: Result) -> Figures:
         predicted_ce90=both("predicted_ce90"),
         local_rms=both("local_rms"),
         residual_median=both("residual_median"),
-        residual_ce90=Length(px=ce90, m=ground.residual_ce90_m if ground else None),
+        bias=per_axis("bias"),
+        sigma=per_axis("sigma"),
         forward_backward=both("forward_backward"),
         split_half=both("split_half"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,7 +41,8 @@ class _Residuals:
     Attributes:
         distance, vectors: (N,) and (N, 2) reference pixels, finite.
         kept: (N,) bool.
-        ce90: radius that holds 90 % of the kept.
+        median: of the kept.
+        bias, sigma: (x, y) mean and standard deviation of the kept ones' vectors.
         predicted: predicted CE90 of the alignment, may be NaN.
         reach: end of the axes; what lies beyond is counted in words.
     """
@@ -49,7 +50,9 @@ class _Residuals:
     distance: NDArray[Any]
     vectors: NDArray[Any]
     kept: NDArray[np.bool_]
-    ce90: float
+    median: float
+    bias: tuple[float, float]
+    sigma: tuple[float, float]
     predicted: float
     reach: float
 
@@ -68,7 +71,7 @@ def histogram_figure(result: Result, theme: Theme = LIGHT) -> bytes:
 
 
 def scatter_figure(result: Result, theme: Theme = LIGHT) -> bytes:
-    """In which direction they are off, with the circles of 90 %."""
+    """In which direction they are off, with their bias and standard deviation, and the predicted circle of 90 %."""
     figure, axes = _canvas(theme)
     label(axes, theme, "residual dx (px), right +", "residual dy (px), down +")
     data = _collect(result)
@@ -91,12 +94,13 @@ def _collect(result: Result) -> _Residuals | None:
     distance, kept = points.residual_px[finite], points.inlier[finite]
     if not kept.any():
         return None
-    ce90 = float(np.percentile(distance[kept], 90))
-    reach = max(3.0 * float(np.percentile(distance[kept], 75)), 1.6 * ce90, 0.2)
+    reach = max(*np.percentile(distance[kept], (75, 90)) * (3.0, 1.6), 0.2)
     predicted = result.quality.predicted_ce90_px
     if reach < 1.1 * predicted < 2 * reach:
         reach = 1.1 * predicted
-    return _Residuals(distance, residual_vectors(result)[finite], kept, ce90, predicted, reach)
+    quality, vectors = result.quality, residual_vectors(result)[finite]
+    median = float(np.median(distance[kept]))
+    return _Residuals(distance, vectors, kept, median, quality.bias_px, quality.sigma_px, predicted, float(reach))
 
 
 def _histogram(figure: Figure, axes: Axes, theme: Theme, data: _Residuals) -> None:
@@ -115,7 +119,7 @@ def _histogram(figure: Figure, axes: Axes, theme: Theme, data: _Residuals) -> No
         edgecolor=theme.alert,
         linewidth=1.0,
     )
-    axes.axvline(data.ce90, color=theme.ink, linewidth=1.2, linestyle="--")
+    axes.axvline(data.median, color=theme.ink, linewidth=1.2, linestyle="--")
     beyond = int((data.distance > data.reach).sum())
     if beyond:
         axes.text(
@@ -125,7 +129,9 @@ def _histogram(figure: Figure, axes: Axes, theme: Theme, data: _Residuals) -> No
     handles = [
         Patch(facecolor=theme.accent, label="kept"),
         Patch(facecolor=theme.paper, edgecolor=theme.alert, label="left out"),
-        Line2D([], [], color=theme.ink, linestyle="--", linewidth=1.2, label=f"90 % of the kept: {data.ce90:.2f} px"),
+        Line2D(
+            [], [], color=theme.ink, linestyle="--", linewidth=1.2, label=f"median of the kept: {data.median:.2f} px"
+        ),
     ]
     _key(figure, theme, handles, 3)
     axes.set_xlim(0, data.reach)
@@ -139,15 +145,21 @@ def _scatter(figure: Figure, axes: Axes, theme: Theme, data: _Residuals) -> None
     kept, left_out = data.vectors[data.kept], data.vectors[~data.kept]
     axes.scatter(left_out[:, 0], left_out[:, 1], s=20, facecolors="none", edgecolors=theme.alert, linewidths=1.0)
     axes.scatter(kept[:, 0], kept[:, 1], s=20, color=theme.accent, alpha=0.75, linewidths=0)
-    handles = [
+    handles: list[Any] = [
         Line2D([], [], linestyle="none", marker="o", color=theme.accent, markersize=5, label="kept"),
         Line2D([], [], linestyle="none", marker="o", mfc="none", mec=theme.alert, markersize=5, label="left out"),
-        _circle(axes, theme, data.ce90, "--", f"90 % of the kept: {data.ce90:.2f} px"),
     ]
+    if np.isfinite([*data.bias, *data.sigma]).all():
+        cross = axes.errorbar(
+            *data.bias, yerr=data.sigma[1], xerr=data.sigma[0], color=theme.ink, linewidth=1.4, capsize=3
+        )
+        cross.set_label(f"bias ({data.bias[0]:+.2f}, {data.bias[1]:+.2f}) px, with sigma")
+        handles.append(cross)
     if np.isfinite(data.predicted) and data.predicted > 0:
         outside = " (outside)" if data.predicted > 1.5 * data.reach else ""
         text = f"predicted CE90: {data.predicted:.2f} px{outside}"
-        handles.append(_circle(axes, theme, data.predicted, "-", text))
+        axes.add_patch(Circle((0, 0), data.predicted, fill=False, color=theme.ink, linewidth=1.3))
+        handles.append(Line2D([], [], color=theme.ink, linewidth=1.3, label=text))
     axes.set_xlim(-data.reach, data.reach)
     axes.set_ylim(data.reach, -data.reach)
     axes.set_aspect("equal")
@@ -160,8 +172,3 @@ def _key(figure: Figure, theme: Theme, handles: list[Any], columns: int) -> None
         figure, theme, handles, loc="lower center", bbox_to_anchor=(0.55, 0), frameon=False,
         ncols=columns, borderaxespad=0.1, columnspacing=1.4,
     )  # fmt: skip
-
-
-def _circle(axes: Axes, theme: Theme, radius: float, dashes: Literal["-", "--"], text: str) -> Line2D:
-    axes.add_patch(Circle((0, 0), radius, fill=False, color=theme.ink, linestyle=dashes, linewidth=1.3))
-    return Line2D([], [], color=theme.ink, linestyle=dashes, linewidth=1.3, label=text)

@@ -33,7 +33,12 @@ PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ASSETS: Mapping[str, tuple[str, str, str, list[str]]] = {
     "aligned.tif": ("aligned", "the moving image on the reference grid", _COG, ["data"]),
-    "displacement.tif": ("displacement", "dx, dy (reference pixels) and certainty", _COG, ["displacement"]),
+    "displacement.tif": (
+        "displacement",
+        "dx, dy (reference pixels), certainty and expected error (sigma)",
+        _COG,
+        ["displacement"],
+    ),
     "tie_points.geojson": ("tie_points", "the matched points", "application/geo+json", ["tie-points"]),
     "gcps.points": ("gcps", "the matched points for the QGIS Georeferencer", "text/csv", ["tie-points"]),
     "report.json": ("report", "every figure, setting and checksum", "application/json", ["metadata"]),
@@ -209,7 +214,7 @@ def _project(item: pystac.Item, grid: Grid) -> None:
 def _own_fields(result: Result, name: str) -> dict[str, Any]:
     """What an image has of its own: `bands`, and its grid where that is not the reference's."""
     if name == "displacement.tif":
-        units = {"dx": "px", "dy": "px", "certainty": "1"}
+        units = {"dx": "px", "dy": "px", "certainty": "1", "sigma": "px"}
         bands = [{"name": k, "data_type": "float32", "unit": unit} for k, unit in units.items()]
         return {"bands": bands, **_nodes(result.displacement.grid, result.reference.grid)}
     if name != "aligned.tif":

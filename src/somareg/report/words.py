@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from somareg.report.record import Length, Report
+from somareg.report.plain import Length
+from somareg.report.record import Report
 from somareg.types import Decision
 from somareg.types.words import metres, pixels
 
@@ -78,6 +79,24 @@ def _steps(record: Report) -> tuple[str, ...]:
         else "aligned.tif was not written."
     )
     return (forced, *_NO_GO_STEPS)
+
+
+def edges_from(moving: str, reference: str) -> str:
+    """Which image gives the edges of close-ups: SAR, whose speckle would hide lines drawn over it; else the moving one.
+
+    Args:
+        moving, reference: modalities.
+
+    Returns:
+        "moving" or "reference".
+    """
+    return "reference" if reference == "sar" and moving != "sar" else "moving"
+
+
+def edges_words(moving: str, reference: str) -> str:
+    """The same as a sentence under the close-ups."""
+    above, below = ("moving", "reference") if edges_from(moving, reference) == "moving" else ("reference", "moving")
+    return f"Edges of the {above} image in colour, over the {below} image as aligned."
 
 
 def length(value: Length) -> str:

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from somareg.geometry import AffineTransform, compose
+from somareg.matching.affine import departure
 from somareg.matching.describe import OrientationFeatures
-from somareg.matching.engine import Alignment, EngineCfg
+from somareg.matching.engine import Alignment, EngineCfg, doubts_of
 from somareg.matching.evidence import forward_backward, gather, similarity, split_half
 from somareg.matching.flow import Flow
 from somareg.matching.gaussian_process import GaussianProcess
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.posterior import FLOOR_PX2, WindowMatches
+from somareg.matching.posterior import FLOOR_PX2, WindowMatches, support_at
+from somareg.matching.vote import Guess
 from somareg.tiepoints.fit import GivenFit, GivenPoints, field_of, fit_given, fit_smooth, spacing_px
 from somareg.types import Progress
 
@@ -54,10 +56,15 @@ def align_given(
     estimate = compose(fit.affine, flow.field)
     features = OrientationFeatures(cfg.features)
     judge = Matcher(pair, features)
-    evidence, _ = gather(judge, estimate, similarity(judge, start))
+    evidence, ties = gather(judge, estimate, similarity(judge, start))
+    doubts = doubts_of(judge, fit.affine, Guess(start, departure(start)), cfg, is_trained=True)
+    doubts = doubts.with_ties(ties, float(judge.finest), pair.shape)
+    windows = judge.correlate(fit.affine, cfg.near[-1].on(judge.cells(), cfg.windows).window)
+    agreement = float(support_at(windows, torch.zeros(len(windows.centres), 2)).mean()) if len(windows.centres) else 0.0
     backward = forward_backward(Matcher(pair.swapped(), features), fit.affine, pair.shape)
     halves = split_half(flow.matches, pair.shape, 0.4)
-    return Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
+    found = Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
+    return replace(found, support=agreement, likelihood=agreement, doubts=doubts)
 
 
 def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tuple[int, int], follows: bool) -> Flow:
@@ -66,11 +73,11 @@ def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tu
     size = field.array.shape
     # The process foretells without bound in its length; what is further from a point than the next one is not known.
     far = (torch.cdist(where, smooth.points).amin(1) / spacing_px(smooth.points) - 1.0).clamp_min(0.0)
-    certainty = (1.0 - smooth.uncertainty(where, 1.0)) * torch.exp(-0.5 * (far / 2.0).square())
-    sigma = smooth.uncertainty(where, max(smooth.variance, 1e-9)).sqrt()
+    coverage = (1.0 - smooth.uncertainty(where, 1.0)) * torch.exp(-0.5 * (far / 2.0).square())
+    sigma = smooth.uncertainty(where, smooth.variance if follows else 0.0).sqrt()
     xy, beyond = points.beyond(fit.affine)
     matches = _matches(xy, beyond, fit, points)
-    return Flow(field, certainty.reshape(size[1:]).numpy(), sigma.reshape(size[1:]).numpy(), matches, fit.factor)
+    return Flow(field, coverage.reshape(size[1:]).numpy(), sigma.reshape(size[1:]).numpy(), matches, fit.factor)
 
 
 def _matches(xy: Tensor, away: Tensor, fit: GivenFit, points: GivenPoints) -> WindowMatches:

@@ -23,16 +23,20 @@ from somareg.types.kinds import (
     SarScale,
 )
 from somareg.types.metric import GroundMetric, metric_of, square_metric
+from somareg.types.places import ACROSS, Cell, Closeup, Place
 from somareg.types.results import Assessment, Metres, Previews, Quality, Result
 from somareg.types.verdicts import Verdict
 
 __all__ = [
+    "ACROSS",
     "HEIGHTS",
     "IDENTITY",
     "IN_MEMORY",
     "Assessment",
     "BoolArray",
+    "Cell",
     "Classes",
+    "Closeup",
     "ControlMethod",
     "ControlPoints",
     "Decision",
@@ -45,6 +49,7 @@ __all__ = [
     "Header",
     "Metres",
     "Modality",
+    "Place",
     "Previews",
     "Progress",
     "Quality",

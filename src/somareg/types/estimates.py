@@ -47,13 +47,16 @@ class Displacement:
     Attributes:
         array: (2, H, W) float32 pixels, (dx, dy): `moving_xy = reference_xy + (dx, dy)`, where moving is the moving
             image brought to the reference grid by its georeference (or as it is, without one). NaN nowhere.
-        certainty: (H, W) float32 in 0-1: how much of the local estimate rests on matches seen nearby; 0 everywhere when
-            the verdict is no-go.
+        certainty: (H, W) float32 in 0-1: calibrated probability that the error there is below 1 px; 0 where nothing was
+            seen (an image has no pixels there, or no match nearby tells anything), and everywhere on no-go.
+        sigma: (H, W) float32: expected RMS error (length) there, reference pixels; NaN where nothing was seen, and
+            everywhere on no-go.
         grid: the reference grid, or one whose pixels are 16 x 16 of it: values hold in the middles of its pixels.
     """
 
     array: NDArray[np.float32]
     certainty: NDArray[np.float32]
+    sigma: NDArray[np.float32]
     grid: Grid
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from somareg.types.estimates import Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import Header, Raster
 from somareg.types.kinds import Progress
+from somareg.types.places import Cell, Closeup
 from somareg.types.verdicts import Verdict
 
 
@@ -27,10 +28,9 @@ class Metres:
 
     Attributes:
         pixel_m: (x, y) edges of a reference pixel.
-        shift_m: (x, y) parts of the shift, along the edges of a pixel.
-        residual_ce90_m: 90th percentile of the inliers' distances to the final transform.
+        shift_m, bias_m, sigma_m: (x, y) parts, along the edges of a pixel.
         shift_before_m, residual_median_m, forward_backward_m, split_half_m, local_rms_m, predicted_rmse_m,
-            predicted_ce90_m: see `Quality`.
+            predicted_ce90_m, worst_m: see `Quality`.
     """
 
     pixel_m: tuple[float, float]
@@ -38,11 +38,13 @@ class Metres:
     shift_m: tuple[float, float]
     local_rms_m: float
     residual_median_m: float
-    residual_ce90_m: float
     forward_backward_m: float
     split_half_m: float
     predicted_rmse_m: float
     predicted_ce90_m: float
+    bias_m: tuple[float, float] = (math.nan, math.nan)
+    sigma_m: tuple[float, float] = (math.nan, math.nan)
+    worst_m: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,15 @@ class Quality:
         shift_before_px: RMS displacement found, that is the misregistration before alignment, pixels.
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
         local_rms_px: RMS of the local displacement beyond the affine.
-        predicted_rmse_px, predicted_ce90_px: calibrated expected error of the estimate; NaN when the verdict is no-go.
+        predicted_rmse_px: calibrated expected error of the estimate; NaN when the verdict is no-go.
+        predicted_ce90_px: radius that 90 % of the errors are expected to keep, over all places that were seen; NaN when
+            the verdict is no-go.
+        bias_px, sigma_px: (x, y) mean and standard deviation of the inliers' residuals to the final transform.
+        unseen_share: share of what both images show where no match nearby tells anything, 0-1; NaN on no-go.
+        worst_px: expected RMS error of the worst of `cells`; NaN on no-go.
+        worst_place: where that is, and how many cells were not seen, as a sentence; "" on no-go.
+        cells: the error map, summed up in the parts of the common ground that both images show, 6 x 6 at most; () on
+            no-go.
         metres: the lengths among these on the ground; None where no CRS tells.
     """
 
@@ -93,12 +103,20 @@ class Quality:
     local_rms_px: float
     predicted_rmse_px: float
     predicted_ce90_px: float
+    bias_px: tuple[float, float] = (math.nan, math.nan)
+    sigma_px: tuple[float, float] = (math.nan, math.nan)
+    unseen_share: float = math.nan
+    worst_px: float = math.nan
+    worst_place: str = ""
+    cells: tuple[Cell, ...] = ()
     metres: Metres | None = None
 
     def without_prediction(self) -> Quality:
-        """The same without an expected error: what is no alignment has none that could be told."""
-        ground = self.metres and replace(self.metres, predicted_rmse_m=math.nan, predicted_ce90_m=math.nan)
-        return replace(self, metres=ground, predicted_rmse_px=math.nan, predicted_ce90_px=math.nan)
+        """The same without an expected error, of the whole or of a place: no alignment has none that could be told."""
+        nan = math.nan
+        ground = self.metres and replace(self.metres, predicted_rmse_m=nan, predicted_ce90_m=nan, worst_m=nan)
+        without = replace(self, metres=ground, predicted_rmse_px=nan, predicted_ce90_px=nan)
+        return replace(without, worst_px=nan, unseen_share=nan, worst_place="", cells=())
 
     @property
     def metres_per_pixel(self) -> float | None:
@@ -107,9 +125,10 @@ class Quality:
 
     def as_dict(self) -> dict[str, Any]:
         """Every figure by its name, those in metres (None without) beside those in pixels; JSON-ready but for NaN."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "metres"}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metres", "cells")}
         on_ground = {f.name: getattr(self.metres, f.name, None) for f in fields(Metres)}
-        return {**own, "metres_per_pixel": self.metres_per_pixel, **on_ground}
+        cells = [asdict(cell) for cell in self.cells]
+        return {**own, "metres_per_pixel": self.metres_per_pixel, **on_ground, "cells": cells}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +139,7 @@ class Previews:
         reference, before, after: the reference, the moving image as its georeference places it, and aligned.
         step: reference pixels per preview pixel (float, >= 1).
         corner: (x, y) reference pixel where the pictures begin; they show what both images can show.
+        closeups: of the places that are expected to be off most, worst first.
     """
 
     reference: NDArray[np.uint8]
@@ -127,6 +147,7 @@ class Previews:
     after: NDArray[np.uint8]
     step: float
     corner: tuple[float, float] = (0.0, 0.0)
+    closeups: tuple[Closeup, ...] = ()
 
     @property
     def area(self) -> tuple[float, float, float, float]:
@@ -220,7 +241,7 @@ class Result:
 
         Args:
             what: "aligned", the moving image sampled once through the transform, (band, y, x) in its own dtype; or
-                "displacement", float32 bands dx, dy (pixels) and certainty.
+                "displacement", float32 bands dx, dy (pixels), certainty and sigma (pixels, NaN where nothing was seen).
             force: give the aligned image even when the verdict is no-go.
 
         Raises:

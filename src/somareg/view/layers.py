@@ -1,4 +1,4 @@
-"""Coloured maps over the images: certainty, local displacement, residuals of the tie points."""
+"""Coloured maps over the images: expected error, certainty, local displacement, residuals of the tie points."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ MAX_CELLS = 48
 """Cells of the residual map along the longer side, at most."""
 POINTS_PER_CELL = 4
 SURVEY_PX = 128  # longer side of the look at a layer that its scale is taken from
+STRIPES_PX = 12  # screen pixels between stripes
+UNSEEN = (154, 160, 166)
 EVERY = 4  # smooth layers are computed at every 4th pixel
 
 
@@ -31,12 +33,14 @@ class Layer(ABC):
         title, caption: what it shows and how to read it.
         unit: of the values.
         palette: a colour map of matplotlib, the same as in the report's figure.
+        is_first: whether it is shown when the page opens.
     """
 
     title: str
     caption: str
     unit: str = "px"
     palette: str = "viridis"
+    is_first: bool = False
 
     @abstractmethod
     def values(self, area: Area) -> tuple[FloatArray, BoolArray]:
@@ -57,26 +61,28 @@ class Layer(ABC):
         """What the page says about it."""
         ramp = ["#{:02x}{:02x}{:02x}".format(*colours(self.palette)[i]) for i in range(0, 256, 51)]
         top = nice_top(self.top, self.unit)
-        return {"title": self.title, "caption": self.caption, "low": "0", "high": top, "colours": ramp}
+        return {
+            "title": self.title,
+            "caption": self.caption,
+            "low": "0",
+            "high": top,
+            "colours": ramp,
+            "first": self.is_first,
+        }
 
 
-class CertaintyLayer(Layer):
-    """Band 3 of `displacement.tif`.
+class FileLayer(Layer):
+    """A band of `displacement.tif`.
 
     Args:
         path: the file.
+        band: its number, from 1.
         step: reference pixels per pixel of the file.
         pyramid: of the map.
     """
 
-    title = "Certainty"
-    caption = "How much of the local estimate rests on matches seen nearby. Where it is low, it follows the affine."
-    unit = ""
-    palette = "cividis"
-    top = 1.0
-
-    def __init__(self, path: Path, step: int, pyramid: Pyramid) -> None:
-        self._image = SceneImage(path, "displacement", bands=(3,))
+    def __init__(self, path: Path, band: int, step: int, pyramid: Pyramid) -> None:
+        self._image = SceneImage(path, "displacement", bands=(band,))
         offset = (1 / step - 1) / 2
         self._image.to_pixels = AffineTransform(np.array([[1 / step, 0, offset], [0, 1 / step, offset]]))
         self._pyramid = pyramid
@@ -84,6 +90,23 @@ class CertaintyLayer(Layer):
     def values(self, area: Area) -> tuple[FloatArray, BoolArray]:
         data, mask = self._image.picture(area)
         return data[0], np.asarray(mask & inside(area, self._pyramid))
+
+    def close(self) -> None:
+        """Close its file."""
+        self._image.close()
+
+
+class CertaintyLayer(FileLayer):
+    """Band 3 of `displacement.tif`."""
+
+    title = "Certainty"
+    caption = "Probability that the error is below 1 px; 0 where nothing was seen."
+    unit = ""
+    palette = "cividis"
+    top = 1.0
+
+    def __init__(self, path: Path, step: int, pyramid: Pyramid) -> None:
+        super().__init__(path, 3, step, pyramid)
 
     def at(self, xy: FloatArray) -> FloatArray:
         """Certainty at reference pixels (N, 2), as seen from afar."""
@@ -96,9 +119,40 @@ class CertaintyLayer(Layer):
     def _survey(self) -> FloatArray:
         return np.asarray(self._image.picture(self._pyramid.overview(4 * SURVEY_PX))[0][0])
 
-    def close(self) -> None:
-        """Close its file."""
-        self._image.close()
+
+class ErrorLayer(FileLayer):
+    """Band 4 of `displacement.tif`: the expected error; places that were not seen are striped grey."""
+
+    title = "Expected error"
+    caption = (
+        "How far off each place is expected to be (RMS). Striped places were not seen: "
+        "no match nearby tells anything of them."
+    )
+    palette = "plasma"
+    is_first = True
+
+    def __init__(self, path: Path, step: int, pyramid: Pyramid, metres: float | None) -> None:
+        super().__init__(path, 4, step, pyramid)
+        self._metres = metres
+
+    def tile(self, area: Area) -> tuple[NDArray[np.uint8], BoolArray]:
+        picture, mask = super().tile(area)
+        x, y = np.floor(area.points[0, :, 0] / area.step), np.floor(area.points[:, 0, 1] / area.step)
+        stripes = ((x[None, :] + y[:, None]) % STRIPES_PX < STRIPES_PX / 4) & ~mask & inside(area, self._pyramid)
+        picture[stripes] = UNSEEN
+        return picture, mask | stripes
+
+    @cached_property
+    def top(self) -> float:
+        """As in the report's figure: the largest but for outliers."""
+        values, mask = self.values(self._pyramid.overview(SURVEY_PX))
+        return max(float(np.percentile(values[mask], 99.5)), 0.1) if mask.any() else 1.0
+
+    def legend(self) -> dict[str, Any]:
+        told = super().legend()
+        if self._metres is not None:
+            told["high"] += f" ({self.top * self._metres:.3g} m)"
+        return told
 
 
 class LocalLayer(Layer):

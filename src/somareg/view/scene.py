@@ -22,7 +22,7 @@ from somareg.types import BoolArray, FloatArray, Modality, Transform
 from somareg.view.arrows import Arrows
 from somareg.view.folder import Folder
 from somareg.view.images import SceneImage
-from somareg.view.layers import CertaintyLayer, Layer, LocalLayer, ResidualLayer
+from somareg.view.layers import CertaintyLayer, ErrorLayer, Layer, LocalLayer, ResidualLayer
 from somareg.view.points import Points
 from somareg.view.pyramid import Area, Pyramid
 
@@ -44,7 +44,7 @@ class Scene:
         folder: as given.
         pyramid: of the reference's pixels.
         images: "reference", "before" and "after", those that can be shown.
-        layers: "certainty", "local" and "residual", those that can be shown.
+        layers: "error", "certainty", "local" and "residual", those that can be shown.
         points: the tie points, None without.
         arrows: the displacement.
         notes: sentences about what cannot be shown.
@@ -180,9 +180,13 @@ class Scene:
         folder = self.folder
         affine = _affine(folder.record.affine.matrix)
         with open_source(folder.displacement, role="displacement", tell=False) as source:
-            step, has_certainty = node_step(source.tags, folder.displacement), source.count == 3
+            step, count = node_step(source.tags, folder.displacement), source.count
         self.arrows = Arrows(folder.estimate, affine, folder.record.figures.edges_m, self._certainty)
-        if has_certainty:
+        if count >= 4:
+            error = ErrorLayer(folder.displacement, step, self.pyramid, folder.record.figures.metres_per_pixel)
+            self._stack.callback(error.close)
+            self.layers["error"] = error
+        if count >= 3:
             certainty = CertaintyLayer(folder.displacement, step, self.pyramid)
             self._stack.callback(certainty.close)
             self.layers["certainty"] = certainty

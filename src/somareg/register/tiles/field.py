@@ -227,16 +227,16 @@ def choose_prior(
     return max(scores, key=lambda prior: scores[prior])
 
 
-def certainty_at(
+def coverage_at(
     lattice: Lattice, sums: Sums, range_px: float, noise: float, x: FloatArray, y: FloatArray
 ) -> NDArray[np.float64]:
-    """(len(y), len(x)) in 0-1: share of the uncertainty of a field of 1 px that the tie points removed.
+    """(len(y), len(x)) in 0-1: share of the variance of a field of 1 px that the tie points removed.
 
     Args:
         lattice: of the coefficients.
         sums: of the tie points.
         range_px: of the field.
-        noise: variance of a tie point of weight 1, px^2.
+        noise: variance of a tie point of weight 1, px^2; of a field of another variance, divided by that.
         x, y: pixels of a grid; the variance is exact on the lattice and bilinear between.
     """
     prior = prior_precision(lattice, range_px)

@@ -30,6 +30,7 @@ class TileSettings:
         moving_bands, reference_bands: 1-based.
         cfg: settings, with the SAR scales that were settled for the whole pair.
         georef: what corrections lead to -> moving pixels.
+        places: from the reference's part, see `Ground.places`.
         start: the global affine: reference pixels -> what `georef` takes.
         radius_px: search radius around it.
         engine: settings of the engine.
@@ -45,6 +46,7 @@ class TileSettings:
     reference_bands: tuple[int, ...]
     cfg: RegisterConfig
     georef: Transform
+    places: tuple[Transform, ...]
     start: AffineTransform
     radius_px: float
     engine: EngineCfg
@@ -96,6 +98,7 @@ def tile_settings(
         reference_bands=reference.bands,
         cfg=cfg.model_copy(update={"moving_scale": moving.scale, "reference_scale": reference.scale}),
         georef=ground.after_correction,
+        places=ground.places,
         start=start.affine,
         radius_px=sizes.search_px(reference.view.factor),
         engine=engine_settings(cfg, images.reference.grid.part(*ground.reference), ground.radius_px),

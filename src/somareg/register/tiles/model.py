@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.affine import fit_affine_irls, to_transform
-from somareg.register.tiles.field import Field, Lattice, Prior, Sums, certainty_at, choose_prior, gather_sums, solve
+from somareg.register.tiles.field import Field, Lattice, Prior, Sums, choose_prior, coverage_at, gather_sums, solve
 from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.tile import TileResult
 from somareg.types import BoolArray, FloatArray
@@ -58,7 +58,7 @@ class SceneModel:
     Attributes:
         residual: affine beyond G.
         field: beyond the affine; its prior has ratio 0 where none is supported.
-        sums: of the tie points, for the certainty.
+        sums: of the tie points, for what is known of the field.
         held_out: tile index -> (dx, dy) by which the tile's tie points differ from the model of the other half of the
             tiles; empty when there are too few.
         split_half_px: RMS disagreement of the models of the two halves over the tiles; inf without.
@@ -123,10 +123,23 @@ def fit_scene(ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool
     return SceneModel(affine, solve(lattice, sums, prior)[0], sums, halves.held_out, halves.split_half_px)
 
 
-def field_on_nodes(
-    model: SceneModel, shape: tuple[int, int], step: int, corner: tuple[int, int] = (0, 0)
-) -> tuple[FieldTransform, NDArray[np.float64]]:
-    """The field at nodes every `step` pixels (bilinear between them), and its certainty there.
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """What the model says at nodes.
+
+    Attributes:
+        field: displacement beyond the affine.
+        coverage: (h, w) 0-1, share of the uncertainty of a field of 1 px that the tie points removed.
+        spread_px: (h, w) standard deviation per axis of the field; 0 without one.
+    """
+
+    field: FieldTransform
+    coverage: NDArray[np.float64]
+    spread_px: NDArray[np.float64]
+
+
+def field_on_nodes(model: SceneModel, shape: tuple[int, int], step: int, corner: tuple[int, int] = (0, 0)) -> Nodes:
+    """The field at nodes every `step` pixels (bilinear between them), and how well it is known there.
 
     Node i lies in the middle of pixels `step * i` to `step * i + step - 1` of the whole reference, of which the model
     knows a part of (height, width) `shape` whose first pixel is (x, y) `corner`.
@@ -137,8 +150,14 @@ def field_on_nodes(
         for n, first in zip(shape[::-1], corner, strict=True)
     )
     origin = float(x[0]), float(y[0])
-    certainty = certainty_at(field.lattice, model.sums, field.prior.range_px, field.noise / INDEPENDENT, x, y)
-    return FieldTransform(field.on_grid(x, y), origin, (float(step), float(step))), certainty
+    noise, variance = field.noise / INDEPENDENT, field.prior.ratio * field.noise
+
+    def known(of_field: float) -> NDArray[np.float64]:
+        return coverage_at(field.lattice, model.sums, field.prior.range_px, noise / of_field, x, y)
+
+    coverage = known(1.0)
+    spread = np.sqrt(variance * (1.0 - known(variance))) if variance > 0 else np.zeros_like(coverage)
+    return Nodes(FieldTransform(field.on_grid(x, y), origin, (float(step), float(step))), coverage, spread)
 
 
 @dataclass(frozen=True, eq=False)

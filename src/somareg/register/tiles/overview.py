@@ -18,6 +18,7 @@ from somareg.io.inputs import OpenImage
 from somareg.io.opened import about_bands
 from somareg.io.source import Block
 from somareg.matching.engine import align
+from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.normalise import treatment
 from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
@@ -63,7 +64,7 @@ class GlobalMatch:
         affine: pixels of the reference's part -> of the part that corrections lead to, see `Ground`.
         expected: the same before anything was matched.
         failure: why nothing could be matched, "" otherwise.
-        notes: why another engine than the tiles' matched them.
+        notes: what was left out, and why another engine than the tiles' matched them.
     """
 
     affine: AffineTransform
@@ -167,6 +168,9 @@ def match_overviews(
     settled = cfg.model_copy(update={**scales, **every})
     between = compose(moving.to_part.inverse, ground.georef, reference.to_part) if ground.knows else ground.georef
     radius = ground.radius_px / factor
+    places = tuple(compose(moving.to_part.inverse, place, reference.to_part) for place in ground.places)
+    modalities = cfg.moving_modality, cfg.reference_modality
+    there, here, left_out = without_fills(there, here, places, modalities)
     there, here = bridged(there, "moving")[0], bridged(here, "reference")[0]
     small = prepare(there, here, between, settled, longest=max(here.grid.shape), radius_px=radius)
     # Georeferenced, both ends of a correction are reference pixels; else it leads to moving pixels.
@@ -184,7 +188,8 @@ def match_overviews(
     affine, expected = (
         away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (found.affine, starts[0])
     )
-    return GlobalMatch(affine, expected, found.failure, () if picked is engine else picked.notes)
+    notes = (*left_out, *(() if picked is engine else picked.notes))
+    return GlobalMatch(affine, expected, found.failure, notes)
 
 
 def _all_bands(raster: Raster) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from somareg.geometry.lattice import pixel_centres, source_window
 from somareg.io.inputs import OpenImage, open_image
 from somareg.io.source import Block
 from somareg.matching.pair import Pair
+from somareg.preprocess.fills import without_fills
 from somareg.preprocess.grid import to_reference_grid
 from somareg.preprocess.holes import bridge_holes, bridged
 from somareg.preprocess.normalise import normalise
@@ -43,7 +44,14 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
         patch = _moving_patch(image.matched_on(settings.moving_bands), job, pad)
     if patch is None:
         return "outside the moving image"
-    moving, to_moving = bridged(patch[0], "moving")[0], patch[1]
+    moving, corner, to_moving = patch
+    here_on = AffineTransform.from_parameters(shift=(block.x, block.y))
+    places = tuple(compose(corner, place, here_on) for place in settings.places)
+    drawn = Raster(reference, reference_mask, grid)
+    modalities = cfg.moving_modality, cfg.reference_modality
+    moving, drawn, _ = without_fills(moving, drawn, places, modalities)  # the overview's notes tell
+    reference_mask = drawn.mask
+    moving = bridged(moving, "moving")[0]
     warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad)
     if (reference_mask & warped_mask[pad:-pad, pad:-pad]).mean() < MIN_VALID_SHARE:
         return "hardly any valid pixel in common"
@@ -60,8 +68,8 @@ def _inside(part: Block, block: Block) -> Block:
     return block._replace(x=part.x + block.x, y=part.y + block.y)
 
 
-def _moving_patch(image: OpenImage, job: TileJob, pad: int) -> tuple[Raster, Transform] | None:
-    """The part of the moving image under a tile, and the map from the tile's pixels to its pixels."""
+def _moving_patch(image: OpenImage, job: TileJob, pad: int) -> tuple[Raster, AffineTransform, Transform] | None:
+    """The moving image under a tile, and the maps to its pixels: from those of the moving part, from the tile's."""
     block, settings = job.block, job.settings
     part, facts = settings.moving_part, image.facts
     shift = AffineTransform.from_parameters(shift=(block.x, block.y))
@@ -79,4 +87,5 @@ def _moving_patch(image: OpenImage, job: TileJob, pad: int) -> tuple[Raster, Tra
         )
     data, mask = image.window(_inside(part, Block(*window)))
     raster = Raster(data, mask, Grid(window[2], window[3]), name=facts.name)
-    return raster, compose(AffineTransform.from_parameters(shift=(-window[0], -window[1])), whole)
+    corner = AffineTransform.from_parameters(shift=(-window[0], -window[1]))
+    return raster, corner, compose(corner, whole)

@@ -12,7 +12,7 @@ from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import departure
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
-from somareg.matching.engine import Alignment, examine
+from somareg.matching.engine import Alignment, doubts_of, examine
 from somareg.matching.evidence import similarity
 from somareg.matching.matcher import Matcher
 from somareg.matching.network import Soma
@@ -121,7 +121,9 @@ def match_windows(
     away = torch.hypot((best % side - windows.margin).float(), (best // side - windows.margin).float())
     judge = matcher if network is None else Matcher(pair, channels)
     alignment = examine(affine, matches, matcher, judge, similarity(judge, start), steps[-1])
-    alignment = replace(alignment, support=begun.score, likelihood=refined.support)
+    doubts = doubts_of(judge, affine, Guess(start, begun.shape), engine, is_trained=network is not None)
+    doubts = doubts.with_ties(alignment.ties, float(judge.finest), pair.shape)
+    alignment = replace(alignment, support=begun.score, likelihood=refined.support, doubts=doubts)
     return affine, ties, (away <= 2.0).double().numpy(), alignment
 
 

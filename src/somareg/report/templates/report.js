@@ -146,6 +146,15 @@
     redraw();
   }
 
+  // A place of the reference in the middle, with `span` reference pixels on a third of the width.
+  function look(x, y, span) {
+    state.x = (x - left + 0.5) / step() / size().w;
+    state.y = (y - top + 0.5) / step() / size().h;
+    state.zoom = width / 3 / (span / step()) / fitScale();
+    keepInside();
+    redraw();
+  }
+
   function setDial(value) {
     dials[state.mode] = clamp(Math.round(value), 0, 100);
     $("dial").value = dials[state.mode];
@@ -242,6 +251,9 @@
     keys[event.key]();
   });
 
+  for (const link of document.querySelectorAll("a.closeup")) {
+    link.addEventListener("click", () => look(Number(link.dataset.x), Number(link.dataset.y), Number(link.dataset.span)));
+  }
   $("dial").addEventListener("input", (event) => setDial(Number(event.target.value)));
   $("zoom-in").addEventListener("click", () => zoomAt(1.5));
   $("zoom-out").addEventListener("click", () => zoomAt(1 / 1.5));

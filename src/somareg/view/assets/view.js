@@ -81,12 +81,13 @@ function makeOverlays(map, scene, place) {
   const opacity = () => Number($("opacity").value) / 100;
   const layers = Object.fromEntries(Object.keys(scene.layers).map((name) => {
     // A canvas of its own: what is clipped between the images must not clip it.
-    const layer = tileLayer(name, scene, place, { visible: false, opacity: opacity(), zIndex: 10, className: "ol-layer overlay-" + name });
+    const layer = tileLayer(name, scene, place, { visible: scene.layers[name].first, opacity: opacity(), zIndex: 10, className: "ol-layer overlay-" + name });
     map.addLayer(layer);
     return [name, layer];
   }));
   for (const input of document.querySelectorAll("input.overlay")) {
-    input.checked = false;
+    input.checked = scene.layers[input.value].first;
+    $("legend-" + input.value).hidden = !input.checked;
     input.addEventListener("change", () => {
       layers[input.value].setVisible(input.checked);
       $("legend-" + input.value).hidden = !input.checked;
@@ -160,6 +161,17 @@ function showPoint(point, popup, points, parts) {
   popup.setPosition([point.x + 0.5, -point.y - 0.5]);
 }
 
+// Buttons that lead to places, in reference pixels.
+function makePlaces(map) {
+  const view = map.getView();
+  for (const button of document.querySelectorAll("button.place")) {
+    button.addEventListener("click", () => {
+      const center = [Number(button.dataset.x) + 0.5, -Number(button.dataset.y) - 0.5];
+      view.animate({ center, resolution: Math.min(view.getResolution(), 0.5), duration: 200 });
+    });
+  }
+}
+
 // A checkbox that may not be on the page; a browser may have kept its state over a reload, the page starts from its own.
 function toggle(id, start, then) {
   const input = $(id);
@@ -203,6 +215,7 @@ async function start() {
   paintLegends(scene);
   makeArrows(map);
   makePoints(map, scene);
+  makePlaces(map);
   const compare = new Compare(map, images, scene.images);
   makeKeys(map, scene, compare);
   map.getView().on("change:resolution", () => drawScale(map, scene));

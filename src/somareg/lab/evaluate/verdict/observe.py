@@ -1,0 +1,91 @@
+"""What an engine shows of itself on a pair, and how far off it is: one observation, as `register` would have it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from somareg.config import make_config
+from somareg.errors import SomaregError
+from somareg.geometry import AffineTransform, compose
+from somareg.geometry.lattice import pixel_centres
+from somareg.io import from_array
+from somareg.lab.evaluate.local_error import cells
+from somareg.lab.evaluate.metrics import point_errors, rmse
+from somareg.lab.evaluate.verdict.questions import Images, Question
+from somareg.matching.engine import Alignment, align
+from somareg.preprocess.fills import without_fills
+from somareg.preprocess.holes import bridged
+from somareg.preprocess.prepare import prepare
+from somareg.quality.signs import figures_of
+from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors, search_radius
+
+Row = dict[str, Any]
+"""A line of the observations; its keys are those of `observe` and `answer`."""
+
+
+def answer(question: Question, chosen: Chosen, device: torch.device) -> Row:
+    """The observation of a question."""
+    images = question.images()
+    return {
+        "key": question.key,
+        "set": question.set,
+        "level": question.level,
+        "place": question.place,
+        "exact": question.exact,
+        **observe(images, chosen, device),
+    }
+
+
+def observe(images: Images, chosen: Chosen, device: torch.device) -> Row:
+    """Figures of an engine for one pair and its error, with the settings of `register`.
+
+    Args:
+        images: the pair.
+        chosen: the engine.
+        device: where it runs.
+    """
+    known, truth = images.known, images.truth
+    row: Row = {"weights": chosen.card.sha256 if chosen.card else None, "related": truth is not None, "rmse": None}
+    modalities = known.moving_modality, known.reference_modality
+    cfg = make_config({"moving_modality": modalities[0], "reference_modality": modalities[1]})
+    here = from_array(images.reference, role="reference", mask=known.reference_mask)
+    there = from_array(images.moving, role="moving", mask=known.moving_mask)
+    radius = search_radius(cfg, here.grid)
+    there, here, left_out = without_fills(there, here, (AffineTransform.identity(),), modalities)
+    row["left_out"] = bool(left_out)
+    (away, _), (near, _) = bridged(there, "moving"), bridged(here, "reference")
+    identity = AffineTransform.identity()
+    try:
+        prepared = prepare(away, near, identity, cfg, longest=LONGEST[cfg.preset], radius_px=radius)
+    except SomaregError:  # too little is left of it
+        return {**row, "failed": True, "figures": {}, "cells": []}
+    pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
+    torch.manual_seed(cfg.seed)
+    found = align(pair, prepared.starts, engine_settings(cfg, here.grid, radius), network=chosen.network)
+    if truth is not None and not found.failure:
+        error = _error(found, truth, here.grid.shape, images.moving.shape[-2:])
+        row["rmse"] = None if math.isinf(error) else error
+        row["cells"] = [[round(v, 4) for v in cell] for cell in _cells(found, truth, here.grid.shape, images)]
+    return {"cells": [], **row, "failed": bool(found.failure), "figures": _rounded(figures_of(found))}
+
+
+def _error(found: Alignment, truth: Any, shape: tuple[int, int], moving_shape: tuple[int, int]) -> float:
+    points = pixel_centres(0, 0, shape[1], shape[0])
+    correction = compose(found.affine, found.flow.field) if found.flow else found.affine
+    displacement = (correction(points) - points).T.reshape(2, *shape).astype(np.float32)
+    return rmse(point_errors(displacement, truth, shape, moving_shape=moving_shape))
+
+
+def _cells(found: Alignment, truth: Any, shape: tuple[int, int], images: Images) -> list[list[float]]:
+    moving_shape = images.moving.shape[-2], images.moving.shape[-1]
+    return cells(found, truth, shape, moving_shape=moving_shape)
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """Shorter to write; infinite lengths become very long ones, what is missing stays NaN."""
+    return {name: round(min(max(value, -1e6), 1e6), 5) for name, value in figures.items()}

@@ -1,0 +1,189 @@
+"""What people's files do to a pair beside showing ground: drawn on crops, on the pixel grid of both images.
+
+Nothing here is a picture that somareg was built on. A related pair with an overlay must still be found or left; an
+unrelated pair with the same overlay on both images must never be *go*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+ByteImage = NDArray[np.uint8]
+Rng = np.random.Generator
+Draw = Callable[[ByteImage, Rng], ByteImage]
+"""Draws on an image (H, W) or (C, H, W); the same state of the generator draws the same."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Something that is done to both images of a pair.
+
+    Attributes:
+        moving, reference: see `Draw`.
+    """
+
+    moving: Draw
+    reference: Draw
+
+    def on(self, moving: ByteImage, reference: ByteImage, seed: int) -> tuple[ByteImage, ByteImage]:
+        """Both images, drawn on."""
+        return (
+            self.moving(moving, np.random.default_rng(seed)),
+            self.reference(reference, np.random.default_rng(seed)),
+        )
+
+
+def _filled(mask: NDArray[np.bool_], image: ByteImage, value: int = 0) -> ByteImage:
+    return np.where(mask, image, np.uint8(value))
+
+
+def area_of_interest(image: ByteImage, rng: Rng) -> ByteImage:
+    """0 outside a polygon."""
+    height, width = image.shape[-2:]
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
+    radius = rng.uniform(0.36, 0.52, 7)[:, None]
+    corners = (0.5 + radius * np.column_stack([np.cos(angles), np.sin(angles)])) * np.array([width, height])
+    inside = np.zeros((height, width), np.uint8)
+    cv2.fillConvexPoly(inside, cv2.convexHull(corners.astype(np.int32)), 1)
+    return _filled(inside > 0, image)
+
+
+def curved_area(image: ByteImage, rng: Rng) -> ByteImage:
+    """255 outside a curve that no straight edge belongs to."""
+    height, width = image.shape[-2:]
+    y, x = np.mgrid[:height, :width]
+    angle = np.arctan2(y - height / 2, x - width / 2)
+    waves = np.zeros((height, width))
+    for k in (2, 3, 5, 9, 17):
+        waves += rng.uniform(0.005, 0.04) * np.sin(k * angle + rng.uniform(0, 6))
+    inside = np.hypot((y - height / 2) / height, (x - width / 2) / width) < 0.42 + waves
+    return _filled(inside, image, 255)
+
+
+def scan_gaps(image: ByteImage, rng: Rng) -> ByteImage:
+    """0 in slanting stripes."""
+    height, width = image.shape[-2:]
+    y, x = np.mgrid[:height, :width]
+    slope, period = rng.uniform(-0.2, 0.2), rng.uniform(45, 70)
+    return _filled((y + slope * x) % period > 0.27 * period, image)
+
+
+def graticule(image: ByteImage, rng: Rng) -> ByteImage:
+    """White lines of two pixels along rows and columns."""
+    step, first = int(rng.integers(40, 70)), int(rng.integers(5, 40))
+    out = image.copy()
+    for k in range(first, max(image.shape[-2:]), step):
+        out[..., k : k + 2, :] = 255
+        out[..., k : k + 2] = 255
+    return out
+
+
+def faint_graticule(image: ByteImage, rng: Rng) -> ByteImage:
+    """The same, half transparent."""
+    return np.asarray((image.astype(np.uint16) + graticule(image, rng)) // 2, np.uint8)
+
+
+def compressed(draw: Draw, quality: int) -> Draw:
+    """The same, then compressed as JPEG."""
+
+    def drawn(image: ByteImage, rng: Rng) -> ByteImage:
+        done = draw(image, rng)
+        bands = done[None] if done.ndim == 2 else done
+        out = np.zeros_like(bands)
+        for band, target in zip(bands, out, strict=True):
+            _, coded = cv2.imencode(".jpg", band, [cv2.IMWRITE_JPEG_QUALITY, quality])
+            target[:] = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+        return out[0] if done.ndim == 2 else out
+
+    return drawn
+
+
+def labels(image: ByteImage, rng: Rng) -> ByteImage:
+    """Words written over the image."""
+    height, width = image.shape[-2:]
+    ink = np.zeros((height, width), np.uint8)
+    for y in range(int(rng.integers(20, 40)), height, int(rng.integers(45, 60))):
+        cv2.putText(ink, "SENTINEL 2026", (5, y), cv2.FONT_HERSHEY_SIMPLEX, width / 260, 255, 2, cv2.LINE_AA)
+    return np.asarray(np.maximum(image, ink), np.uint8)
+
+
+def frame(image: ByteImage, rng: Rng) -> ByteImage:
+    """A frame of one value with a black line inside it."""
+    out, side = image.copy(), int(rng.integers(8, 20))
+    for edge in (slice(0, side), slice(-side, None)):
+        out[..., edge, :] = 255
+        out[..., edge] = 255
+    for k in (side, -side - 2):
+        out[..., k : k + 2, side:-side] = 0
+        out[..., side:-side, k : k + 2] = 0
+    return out
+
+
+def _both(draw: Draw) -> Situation:
+    return Situation(draw, draw)
+
+
+def _untouched(image: ByteImage, rng: Rng) -> ByteImage:
+    return image
+
+
+SITUATIONS: Mapping[str, Situation] = {
+    "area of interest": _both(area_of_interest),
+    "area of interest, moving only": Situation(area_of_interest, _untouched),
+    "area of interest, JPEG": _both(compressed(area_of_interest, 80)),
+    "curved area": _both(curved_area),
+    "scan gaps": _both(scan_gaps),
+    "graticule": _both(graticule),
+    "graticule, JPEG": _both(compressed(graticule, 85)),
+    "faint graticule": _both(faint_graticule),
+    "labels": _both(labels),
+    "frame": _both(frame),
+}
+"""By name."""
+
+
+def repeated(moving: ByteImage, reference: ByteImage, rng: Rng) -> tuple[ByteImage, ByteImage, NDArray[np.float64]]:
+    """A part of a pair that is aligned pixel on pixel, repeated over both images, and the truth (2, 3) between them."""
+    side = moving.shape[-1]
+    period = int(rng.integers(20, 56))
+    y, x = (int(v) for v in rng.integers(0, side - period, 2))
+    shift = rng.integers(-side // 8, side // 8 + 1, 2)
+    count = 3 * side // period + 2
+
+    def tiled(image: ByteImage, dx: int, dy: int) -> ByteImage:
+        tile = image[..., y : y + period, x : x + period]
+        whole = np.tile(tile, (*(1,) * (tile.ndim - 2), count, count))
+        noise = rng.gamma(8.0, 1 / 8.0, (side, side)) if image.ndim == 2 else rng.normal(1.0, 0.05, (side, side))
+        cut = whole[..., side - dy : 2 * side - dy, side - dx : 2 * side - dx] * noise
+        return np.clip(cut, 0, 255).astype(np.uint8)
+
+    truth = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
+    return tiled(moving, int(shift[0]), int(shift[1])), tiled(reference, 0, 0), truth
+
+
+def one_direction(
+    moving: ByteImage, reference: ByteImage, rng: Rng
+) -> tuple[ByteImage, ByteImage, NDArray[np.float64]]:
+    """Both images of an aligned pair drawn out along one direction: every row is the same line of ground."""
+    side = moving.shape[-1]
+    line = int(rng.integers(0, side))
+    shift = int(rng.integers(-side // 12, side // 12 + 1))
+    along = int(rng.integers(-side // 10, side // 10 + 1))
+
+    def drawn(image: ByteImage, by: int, deviation: float) -> Any:
+        row = np.roll(image[..., line, :], by, axis=-1)[..., None, :]
+        noise = rng.gamma(1 / deviation**2, deviation**2, (side, side))
+        return np.clip(row * noise, 0, 255).astype(np.uint8)
+
+    truth = np.array([[1.0, 0.0, shift], [0.0, 1.0, along]])
+    both = drawn(moving, shift, 0.3), drawn(reference, 0, 0.1)
+    if rng.random() < 0.5:
+        return both[0], both[1], truth
+    turned = tuple(np.ascontiguousarray(np.swapaxes(image, -1, -2)) for image in both)
+    return turned[0], turned[1], np.array([[1.0, 0.0, along], [0.0, 1.0, shift]])

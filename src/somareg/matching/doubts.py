@@ -1,0 +1,173 @@
+"""What else the images would allow: other shifts that fit as well, another reading of them, a fit that is left free.
+
+Evidence says that images agree at an estimate. Texture that repeats agrees a period further on as well, and texture of
+one direction agrees all along it. A wrong estimate is often stable against small changes, but hardly against a reading
+of the images that is not the one that made it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from somareg.errors import EstimationError
+from somareg.geometry import AffineTransform
+from somareg.matching.affine import apply_affine_batch, fit_affine_irls
+from somareg.matching.evidence import disagreement
+from somareg.matching.matcher import Matcher
+from somareg.matching.posterior import WindowMatches, standardise
+from somareg.matching.refine import StepCfg, refine_affine, rescale
+from somareg.matching.windows import WindowCfg, roomy, thinned
+
+WINDOW = WindowCfg(size=28, margin=6, stride=12, min_seen=0.3)
+SIDE_PX = 150.0  # longer side of the image at which other shifts are looked for
+LEAST_CELLS, MOST_CELLS = 8, 32  # how far they are looked for
+PEAK_CELLS = 4.0  # an estimate's own peak reaches so far
+SCALE_PX = 1.5  # residual at which a window hardly counts in a free fit, in cells
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The shift, other than the estimate's, that the windows support most.
+
+    Attributes:
+        height: mean standardised correlation there, as a share of that at the estimate; 1 where both fit as well.
+        shift_px: (dx, dy) from the estimate, reference pixels.
+        ridge: lowest such height on the straight way to it: high where everything along the way fits.
+    """
+
+    height: float = 1.0
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    ridge: float = 1.0
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What speaks against trusting the evidence; lengths in reference pixels.
+
+    Attributes:
+        rival: see `Rival`.
+        second_px: RMS by which another reading of the images, from this estimate on, ends elsewhere; inf without one.
+        free_px: RMS by which a robust affine through the windows' own matches lies elsewhere; inf without one.
+        spread_px: standard deviation of a window's own match, by its posterior; inf without windows.
+        residual_px: median distance of the windows' own matches from the estimate; inf without windows.
+        bend: departure of the affine from what was expected of aspect and shear.
+        turn_deg, growth: rotation, and logarithm of the scale, from what was expected; both without a sign.
+    """
+
+    rival: Rival = Rival()
+    second_px: float = math.inf
+    free_px: float = math.inf
+    spread_px: float = math.inf
+    residual_px: float = math.inf
+    bend: float = 0.0
+    turn_deg: float = 0.0
+    growth: float = 0.0
+
+    def with_ties(self, ties: WindowMatches | None, cell: float, shape: tuple[int, int]) -> Doubts:
+        """The same with what the windows' own matches say; see `free_fit` and `spread_of`."""
+        spread, residual = spread_of(ties)
+        return replace(self, free_px=free_fit(ties, cell, shape), spread_px=spread, residual_px=residual)
+
+
+NO_DOUBTS = Doubts()
+"""Of an estimate that nobody examined: everything is in doubt."""
+
+
+def find_rival(judge: Matcher, estimate: AffineTransform, radius_px: float) -> Rival:
+    """Look for other shifts by all windows together.
+
+    Args:
+        judge: of the pair.
+        estimate: reference pixels -> moving pixels.
+        radius_px: how far.
+    """
+    factor = max(1, math.ceil(max(judge.pair.shape) / SIDE_PX - 0.3))
+    small = Matcher(judge.pair.reduced(factor), judge.describe) if factor > 1 else judge
+    cell = float(small.finest * factor)
+    margin = min(max(math.ceil(radius_px / cell), LEAST_CELLS), MOST_CELLS)
+    base = thinned(roomy(WINDOW, small.cells()), small.cells(), 40)
+    window = WindowCfg(base.size, margin, base.stride, base.min_seen)
+    windows = small.correlate(rescale(estimate, 1, factor), window)
+    if not len(windows.surfaces):
+        return Rival()
+    mean = (standardise(windows.surfaces) * windows.valid[:, None, None]).sum(0) / windows.valid.sum().clamp_min(1e-6)
+    axis = torch.arange(-margin, margin + 1, dtype=mean.dtype)
+    away = (axis[:, None].square() + axis.square()).sqrt()
+    own = float(mean[away <= 2.0].max())
+    if own <= 0:
+        return Rival()
+    others = torch.where(away > PEAK_CELLS, mean, torch.full_like(mean, -math.inf))
+    row, column = divmod(int(others.argmax()), mean.shape[-1])
+    shift = float(axis[column]), float(axis[row])
+    ridge = float(_along(mean, shift).min()) / own
+    height = float(others[row, column]) / own
+    return Rival(min(height, 2.0), (shift[0] * cell, shift[1] * cell), min(ridge, 2.0))
+
+
+def _along(surface: Tensor, shift: tuple[float, float]) -> Tensor:
+    """Values on the straight way from the middle of a surface to a shift (x, y), cells."""
+    count = max(2, math.ceil(2 * math.hypot(*shift)))
+    points = torch.linspace(0, 1, count)[:, None] * torch.tensor(shift)
+    grid = points / (surface.shape[-1] / 2)
+    return F.grid_sample(surface[None, None], grid[None, None], align_corners=False)[0, 0, 0]
+
+
+def second_reading(reader: Matcher, estimate: AffineTransform, steps: tuple[StepCfg, ...], limit: int) -> float:
+    """RMS distance, reference pixels, to where another reading of the images leads from an estimate; inf for nowhere.
+
+    Args:
+        reader: the pair, described otherwise or at another resolution.
+        estimate: reference pixels -> moving pixels, both of the reader's pair.
+        steps, limit: see `refine_affine`.
+    """
+    try:
+        other = refine_affine(reader, estimate, steps, limit).affine
+    except EstimationError:
+        return math.inf
+    return _apart(estimate, other, reader.pair.shape)
+
+
+def _apart(first: AffineTransform, second: AffineTransform, shape: tuple[int, int]) -> float:
+    """How far two maps show a place of the reference from each other, in its own pixels."""
+    return disagreement(AffineTransform.identity(), first.inverse.after(second), shape)
+
+
+def free_fit(ties: WindowMatches | None, cell: float, shape: tuple[int, int]) -> float:
+    """RMS length, over an image of (height, width), of the affine that the windows' own matches leave; inf without one.
+
+    Args:
+        ties: displacement relative to the estimate, read without a prior.
+        cell: pixels per feature cell.
+        shape: of the reference.
+    """
+    if ties is None or len(ties.points) < 6:
+        return math.inf
+    try:
+        fit, _ = fit_affine_irls(
+            ties.points.double()[None],
+            ties.displacement.double()[None],
+            ties.weight.double()[None],
+            scale_px=SCALE_PX * cell,
+            stiffness=0.05,
+        )
+    except EstimationError:
+        return math.inf
+    height, width = shape
+    y, x = np.meshgrid(np.linspace(0, height - 1, 9), np.linspace(0, width - 1, 9), indexing="ij")
+    lattice = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=-1))[None]
+    return float((apply_affine_batch(fit.matrix.double(), lattice) - lattice).square().sum(-1).mean().sqrt())
+
+
+def spread_of(ties: WindowMatches | None) -> tuple[float, float]:
+    """Weighted mean standard deviation of the windows' own matches, and their median distance from the estimate."""
+    if ties is None or not len(ties.points):
+        return math.inf, math.inf
+    weight = ties.weight.double().clamp_min(1e-9)
+    deviation = float(((weight * ties.variance.double()).sum() / weight.sum()).sqrt())
+    return deviation, float(ties.displacement.norm(dim=1).median())

@@ -1,0 +1,168 @@
+"""Connected regions of one exact value in an image, and what their outlines look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.preprocess.subsample import subsample
+from somareg.types import BoolArray
+
+LEAST_PX = 24  # pixels of a region that may be an overlay
+LEAST_SHARE = 0.0005  # of the image that holds a value in regions, below which the value is not looked at
+VALUES = 8  # values that are looked at
+BLURRED_VALUES, BLURRED_SHARE = 2, 0.01  # values of blurred regions; share of the image that holds one exactly
+BLUR = 0.08  # of the range of all other values: what compression adds beside an edge
+STRAIGHT_PX = 16.0  # an edge of this length that no pixel leaves is straight
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Regions of one exact value in an image.
+
+    Attributes:
+        labels: (H, W) int32, 0 where there is none.
+        values: of each region, from label 1 on: the value in every band, as text.
+    """
+
+    labels: NDArray[np.int32]
+    values: tuple[str, ...]
+
+
+def regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
+    """Connected regions in which every band rests at one value.
+
+    Args:
+        data: (C, H, W) of any dtype.
+        mask: (H, W) valid pixels.
+    """
+    keys = _keys(data)
+    resting = _resting(keys, mask)
+    labels = np.zeros(mask.shape, np.int32)
+    values: list[str] = []
+    found, counts = np.unique(keys[resting], return_counts=True)
+    order = np.argsort(-counts)[:VALUES]
+    for key, count in zip(found[order], counts[order], strict=True):
+        if count < max(LEAST_PX, LEAST_SHARE * mask.size):
+            break
+        _, own, stats, _ = cv2.connectedComponentsWithStats((mask & (keys == key)).astype(np.uint8), connectivity=8)
+        large = stats[:, cv2.CC_STAT_AREA] >= LEAST_PX
+        large[0] = False
+        numbers = np.where(large, np.cumsum(large) + len(values), 0).astype(np.int32)
+        labels += numbers[own]
+        row, column = np.argwhere(keys == key)[0]
+        values += [_text(data[:, row, column])] * int(large.sum())
+    return Regions(labels, tuple(values))
+
+
+def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
+    """Connected regions around a value that lossy compression or resampling left exact in their middle only.
+
+    Args:
+        data: (C, H, W) of any dtype.
+        mask: (H, W) valid pixels.
+    """
+    keys = _keys(data)
+    resting = _resting(keys, mask)
+    labels = np.zeros(mask.shape, np.int32)
+    values: list[str] = []
+    found, counts = np.unique(keys[resting], return_counts=True)
+    amount = np.abs(data) if np.iscomplexobj(data) else data
+    for key in found[np.argsort(-counts)[:BLURRED_VALUES]]:
+        row, column = np.argwhere(keys == key)[0]
+        exact = mask & (keys == key)
+        if exact.sum() < BLURRED_SHARE * mask.size or exact.all():
+            break
+        near = mask.copy()
+        others = subsample(amount, mask & ~exact)
+        for band, (low, high) in zip(amount, np.percentile(others, [1, 99], axis=1).T, strict=True):
+            value = float(band[row, column])
+            with np.errstate(invalid="ignore", over="ignore"):
+                near &= np.abs(band.astype(np.float64) - value) <= BLUR * (float(high) - float(low))
+        near &= labels == 0
+        closed = cv2.morphologyEx(near.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+        _, own, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+        area = stats[:, cv2.CC_STAT_AREA]
+        held = np.bincount(own.ravel(), exact.ravel(), minlength=len(area))
+        large = (area >= LEAST_PX) & (held >= area / 2)
+        large[0] = False
+        numbers = np.where(large, np.cumsum(large) + len(values), 0).astype(np.int32)
+        labels = np.where(labels > 0, labels, numbers[own])
+        values += [_text(data[:, row, column])] * int(large.sum())
+    return Regions(labels, tuple(values))
+
+
+def outline_of(labels: NDArray[np.int32] | BoolArray) -> BoolArray:
+    """(H, W) pixels of regions (labels above 0) of which a neighbour belongs to another one or to none."""
+    inside = labels > 0
+    outline = np.zeros(labels.shape, bool)
+    for axis in (0, 1):
+        first, second = (
+            np.take(labels, range(*ends), axis) for ends in ((0, -1 + labels.shape[axis]), (1, labels.shape[axis]))
+        )
+        differ = first != second
+        at = [slice(None)] * 2
+        at[axis] = slice(0, -1)
+        outline[tuple(at)] |= differ
+        at[axis] = slice(1, None)
+        outline[tuple(at)] |= differ
+    return outline & inside
+
+
+def straight_share(own: NDArray[np.uint8], leeway_px: float) -> float:
+    """Share of a region's outline, without the frame of the image, that runs straight but for `leeway_px`."""
+    height, width = own.shape
+    straight = total = 0.0
+    contours, _ = cv2.findContours(own, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for contour in contours:
+        corners = cv2.approxPolyDP(contour, leeway_px, True)[:, 0].astype(float)
+        for first, second in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            on_frame = any(
+                first[axis] == second[axis] and first[axis] in (0, last)
+                for axis, last in ((0, width - 1), (1, height - 1))
+            )
+            length = float(np.hypot(*(second - first)))
+            if not on_frame:
+                total += length
+                straight += length if length >= STRAIGHT_PX else 0.0
+    return straight / total if total else 0.0
+
+
+def is_solid(own: NDArray[np.uint8]) -> bool:
+    """Whether hardly a pixel in a region differs from it, and its outline is not ragged."""
+    closed = cv2.morphologyEx(own, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    opened = cv2.morphologyEx(own, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    rim = max(1, int(outline_of(own > 0).sum()))
+    return bool((closed.sum() - own.sum()) + (own.sum() - opened.sum()) < 0.3 * rim)
+
+
+def _keys(data: NDArray[Any]) -> NDArray[np.uint64]:
+    """(H, W) a number that is equal where all bands are."""
+    key = np.zeros(data.shape[1:], np.uint64)
+    for band in data:
+        parts = (band.real, band.imag) if np.iscomplexobj(band) else (band,)
+        for part in parts:
+            part = np.ascontiguousarray(part + 0) if part.dtype.kind == "f" else np.ascontiguousarray(part)  # -0 is 0
+            bits = part.view(f"u{part.dtype.itemsize}").astype(np.uint64)
+            key = (key * np.uint64(0x9E3779B97F4A7C15)) ^ (bits + np.uint64(1)) * np.uint64(0xC2B2AE3D27D4EB4F)
+    return key
+
+
+def _resting(keys: NDArray[np.uint64], mask: BoolArray) -> BoolArray:
+    """(H, W) valid pixels that are equal to two or more of their four neighbours."""
+    count = np.zeros(keys.shape, np.uint8)
+    down, right = keys[1:] == keys[:-1], keys[:, 1:] == keys[:, :-1]
+    count[1:] += down
+    count[:-1] += down
+    count[:, 1:] += right
+    count[:, :-1] += right
+    return np.asarray((count >= 2) & mask)
+
+
+def _text(values: NDArray[Any]) -> str:
+    texts = [f"{float(abs(v)) if np.iscomplexobj(v) else v.item():g}" for v in values]
+    return texts[0] if len(set(texts)) == 1 else ", ".join(texts)

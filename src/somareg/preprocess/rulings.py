@@ -1,0 +1,91 @@
+"""Rows and columns that run through both images at one place: graticules, frames and seams that no exact value tells.
+
+Lossy compression, transparency and resampling leave no region of one value. What is drawn along a whole row remains
+along the row: its pixels differ from those a few rows away by about the same all the way. Ground hardly follows the
+pixel grid so far, and not in both images at the same row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.preprocess.subsample import subsample
+from somareg.types import BoolArray, FloatArray
+
+REACH_PX = 3  # rows on either side that a row is compared with
+ALIKE = 0.7  # share of a ruled row that differs in one direction, by more than the deviation of all differences
+OUTSTANDING = 6.0  # the same in deviations of the shares of all rows
+FRAME_SHARE = 0.15  # of the image: a seam nearer to the edge is the inner edge of a frame
+RIM_PX = 3  # rows beside a ruled one that it is blended with
+ENOUGH = 0.5  # of a row that must be valid
+
+
+def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tuple[BoolArray, BoolArray]) -> BoolArray:
+    """Pixels (H, W) of ruled rows and columns that two images share, their rims, and frames outside of them.
+
+    Args:
+        first, second: (C, H, W) images of the same size, pixel on pixel.
+        masks: valid pixels of each.
+    """
+    shape = masks[0].shape
+    ruled = np.zeros(shape, bool)
+    images = [_grey(data, mask) for data, mask in ((first, masks[0]), (second, masks[1]))]
+    for axis in (0, 1):
+        one, two = (
+            (np.moveaxis(image, axis, 0), np.moveaxis(mask, axis, 0)) for image, mask in zip(images, masks, strict=True)
+        )
+        found = _ruled(*one)
+        if not found.any():
+            continue
+        found &= _grown(_ruled(*two), 1)  # a line is seen at its own rows, a seam between two: a row of tolerance
+        length = shape[axis]
+        rows = np.zeros(length, bool)
+        for row in np.flatnonzero(found):
+            rows[max(0, row - RIM_PX) : row + RIM_PX + 1] = True
+            if row < FRAME_SHARE * length:
+                rows[:row] = True
+            elif row >= (1 - FRAME_SHARE) * length:
+                rows[row:] = True
+        along = [slice(None), slice(None)]
+        along[axis] = rows  # type: ignore[call-overload]
+        ruled[tuple(along)] = True
+    return ruled
+
+
+def _grey(data: NDArray[np.generic], mask: BoolArray) -> FloatArray:
+    """(H, W) mean of the bands, each stretched to its own range."""
+    values = np.abs(data) if np.iscomplexobj(data) else data
+    if not mask.any():
+        return np.zeros(mask.shape)
+    low, high = np.nanpercentile(subsample(values, mask).astype(np.float64), [1, 99], axis=1)
+    spread = np.maximum(high - low, 1e-12)
+    stretched = (np.nan_to_num(values.astype(np.float64)) - low[:, None, None]) / spread[:, None, None]
+    return np.asarray(np.clip(stretched, -0.5, 1.5).mean(0))
+
+
+def _ruled(image: FloatArray, mask: BoolArray) -> BoolArray:
+    """(H,) rows that differ from those around them by about the same all along: as a line, or as a step."""
+    height = len(image)
+    ruled = np.zeros(height, bool)
+    if height <= 4 * REACH_PX:
+        return ruled
+    middle, above, below = (
+        image[s] for s in (slice(REACH_PX, -REACH_PX), slice(0, -2 * REACH_PX), slice(2 * REACH_PX, None))
+    )
+    valid = mask[REACH_PX:-REACH_PX] & mask[: -2 * REACH_PX] & mask[2 * REACH_PX :]
+    for difference in (middle - (above + below) / 2, below - above):
+        if not valid.any():
+            break
+        deviation = 1.4826 * float(np.median(np.abs(subsample(difference[None], valid)))) + 1e-9
+        rises, falls = ((valid & (sign * difference > deviation)).sum(1) for sign in (1, -1))
+        count = valid.sum(1)
+        alike = np.abs(rises - falls) / np.maximum(count, 1)
+        alike[count < ENOUGH * valid.shape[1]] = 0.0
+        spread = 1.4826 * float(np.median(np.abs(alike - np.median(alike)))) + 1e-9
+        ruled[REACH_PX:-REACH_PX] |= (alike > ALIKE) & (alike - np.median(alike) > OUTSTANDING * spread)
+    return ruled
+
+
+def _grown(rows: BoolArray, by: int) -> BoolArray:
+    return np.convolve(rows, np.ones(2 * by + 1), "same") > 0.5
