@@ -148,6 +148,7 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
             PROBABILITY[decision],
             quality.predicted_rmse_px,
             quality.metres.predicted_rmse_m if quality.metres else math.nan,
+            quality.worst_place,
         ),
         "moving": Raster(
             sar[None], np.ones(SIZE, bool), grid, "s1_vh.tif", Path("pairs/s1_vh.tif"), 0.0, ("VH",), sha256="ab" * 32
@@ -165,7 +166,13 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
         "settings": {"model": "orientation", "preset": "base", "search_radius_px": None, "seed": 0, "local": True},
         "notes": ("SAR scale: dB, because values are negative", "matched on band 1 (VH) and bands 1-3"),
         "timings": {"read": 0.12, "match": 0.81, "warp": 0.07},
-        "previews": Previews(optical, before, sar, 1.0, closeups=make_closeups(PREDICTED[decision], optical)),
+        "previews": Previews(
+            optical,
+            before,
+            sar,
+            1.0,
+            closeups=make_closeups(PREDICTED[decision], optical) if decision != "no-go" else (),
+        ),
     }
     return Result(**(parts | changes))
 

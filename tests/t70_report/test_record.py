@@ -67,11 +67,12 @@ def test_the_error_map_is_told_cell_by_cell(result: Result) -> None:
 
 def test_reports_of_earlier_versions_are_read(result: Result, tmp_path: Path) -> None:
     old = json.loads(build_record(result, {}).to_json())
-    del old["error_map"], old["figures"]["bias"], old["figures"]["sigma"]
+    del old["verdict"]["headline"], old["error_map"], old["figures"]["bias"], old["figures"]["sigma"]
     old["figures"]["residual_ce90"] = {"px": 1.0, "m": 10.0}
     (tmp_path / "report.json").write_text(json.dumps(old), encoding="utf-8")
     record = load_report(tmp_path / "report.json")
     assert record.error_map is None and record.figures.bias is None
+    assert record.headline == replace(result.verdict, worst="").headline
 
 
 def test_without_georeference_metres_are_null(build: Callable[..., Result]) -> None:
@@ -122,13 +123,16 @@ def test_headline_is_that_of_the_verdict(
 def test_no_go_of_an_earlier_version_claims_no_error_any_more(result: Result, tmp_path: Path) -> None:
     content = json.loads(build_record(result, {}).to_json())
     assert content["figures"]["predicted_rmse"] == {"px": 0.4567, "m": 4.567}
+    assert content["error_map"]["places"] and content["quality"]["worst_place"]
     content["verdict"] = {"decision": "no-go", "probability": 0.03, "reasons": ["It fails."]}
     (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
     record = load_report(tmp_path / "report.json")
     assert record.headline == "No-go: 3 % chance of an error below 2 px; the error cannot be told."
     for figure in (record.figures.predicted_rmse, record.figures.predicted_ce90):
         assert (figure.px, figure.m) == (None, None)
-    assert {value for name, value in record.quality.items() if name.startswith("predicted_")} == {None}
+    claims = "predicted_rmse_px", "predicted_ce90_m", "worst_px", "worst_m", "worst_place", "unseen_share"
+    assert [record.quality[name] for name in claims] == [None] * len(claims)
+    assert record.error_map is None
     assert record.quality["coverage"] == 0.713
 
 

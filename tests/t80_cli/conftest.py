@@ -146,7 +146,7 @@ def make_result(decision: str) -> Result:
 
 def make_verdict(decision: str, reasons: tuple[str, ...]) -> Verdict:
     """As `judge` makes it of `make_quality`."""
-    error = (0.61, 6.1) if decision != "no-go" else ()
+    error = (0.61, 6.1, make_quality().worst_place) if decision != "no-go" else ()
     return Verdict(decision, reasons, 0.97, *error)  # type: ignore[arg-type]
 
 

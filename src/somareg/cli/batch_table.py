@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from somareg.cli.failures import one_line
 from somareg.cli.summary import STYLES
+from somareg.types import Verdict
 from somareg.types.words import pixels
 
 if TYPE_CHECKING:
@@ -64,7 +66,11 @@ def _cells(entry: Entry) -> tuple[Text, ...]:
 
 
 def _verdict(entry: Entry) -> Text:
-    """The headline of a pair that is done, else what became of it."""
-    words = Text(one_line(entry.headline or entry.state))
+    """The headline of a pair that is done, without the worst place, for which a row has no room; else its state."""
+    line: str = entry.state
+    if entry.verdict is not None:
+        figures = (entry.probability, entry.predicted_rmse_px, entry.predicted_rmse_m)
+        line = Verdict(entry.verdict, (), *(math.nan if value is None else value for value in figures)).headline
+    words = Text(one_line(line))
     words.stylize(_STYLES[entry.state], 0, len(entry.state))
     return words

@@ -43,8 +43,6 @@ def print_result(console: Console, record: Report, folder: Path) -> None:
     verdict = record.verdict
     _print_verdict(console, verdict.decision, words.headline, words.advice, verdict.reasons)
     _print_figures(console, _result_figures(record))
-    if record.error_map and verdict.decision != "no-go":
-        console.print(Text(one_line(record.error_map.worst_place)), soft_wrap=True)
     if verdict.decision == "no-go":
         _print_no_go(console, written="aligned.tif" in record.outputs)
     _print_notes(console, record.notes)

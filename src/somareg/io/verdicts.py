@@ -38,7 +38,7 @@ def without_verdict(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verdict_of_tags(tags: Mapping[str, str]) -> Verdict | None:
-    """The inverse of `verdict_tags`; the reasons stay in the report.
+    """The inverse of `verdict_tags`; reasons and the worst place stay in the report.
 
     Raises:
         ValueError: malformed.

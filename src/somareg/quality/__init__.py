@@ -4,7 +4,7 @@ from somareg.quality.calibration import Calibration, Engine, load_calibration
 from somareg.quality.error_map import LocalModel
 from somareg.quality.measure import Measured, measure
 from somareg.quality.places import Places, worst_place
-from somareg.quality.support import Support, support_of
+from somareg.quality.support import Support, agreement_in_words, support_of
 from somareg.quality.verdict import Demands, judge
 from somareg.quality.worst import worst_places
 
@@ -16,6 +16,7 @@ __all__ = [
     "Measured",
     "Places",
     "Support",
+    "agreement_in_words",
     "judge",
     "load_calibration",
     "measure",

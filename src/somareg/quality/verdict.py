@@ -7,16 +7,12 @@ from dataclasses import dataclass
 
 from somareg.config import RegisterConfig
 from somareg.quality.calibration import Calibration
-from somareg.quality.support import Support
+from somareg.quality.support import PROVEN_ZSCORE, Support
 from somareg.types import Decision, Quality, Verdict
 from somareg.types.words import chance
 
 MAX_FOLDING = 0.001
 MIN_OVERLAP = 0.2
-PROVEN_ZSCORE = 2.0
-"""Images agree above chance from this height of the correlation's peak; below it, agreement is no reason for "go"."""
-
-_AGREEMENT = "deviations above chance"  # of the sentence in `Support.told` that tells the height of the peak
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,8 @@ def judge(support: Support, quality: Quality, calibration: Calibration, demands:
     """The verdict on an estimate.
 
     "go" needs the probability, an expected error within the limit, and no doubt; what lacks one of them is "review" as
-    long as the probability reaches the calibration's threshold for that, which no demand moves.
+    long as the probability reaches the calibration's threshold for that, which no demand moves. Agreement at the level
+    of chance is no reason for "go", so it is not told there.
 
     Args:
         support: by the images.
@@ -55,20 +52,22 @@ def judge(support: Support, quality: Quality, calibration: Calibration, demands:
         return Verdict("no-go", (f"No transform could be estimated: {support.failure}.",), 0.0)
     probability = support.probability
     likely = f"The chance that the error is below 2 px is {chance(probability)}."
+    told = (*((support.agreement,) if support.agreement else ()), *support.told)
     if not probability >= calibration.review:
-        return Verdict("no-go", (*_doubts(support, quality), *support.told, likely), probability)
+        return Verdict("no-go", (*_doubts(support, quality), *told, likely), probability)
     short = _short_of(probability, calibration.go, demands.min_probability)
     against = (*short, *_too_far(quality, demands), *_doubts(support, quality))
     decision: Decision = "review" if against else "go"
     proven = quality.peak_zscore >= PROVEN_ZSCORE
-    told = support.told
     if decision == "go" and not proven:
-        told = tuple(sentence for sentence in told if _AGREEMENT not in sentence)
+        told = support.told
     known = () if short else (likely,)
     # Weightiest first: what speaks for an estimate, or what speaks against it.
     told = (*known, *told) if proven or decision == "go" else (*told, *known)
     ground = quality.metres.predicted_rmse_m if quality.metres else math.nan
-    return Verdict(decision, (*against, *told), probability, quality.predicted_rmse_px, ground)
+    return Verdict(
+        decision, (*against, *told), probability, quality.predicted_rmse_px, ground, worst=quality.worst_place
+    )
 
 
 def _short_of(probability: float, threshold: float, asked: float) -> tuple[str, ...]:

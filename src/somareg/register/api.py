@@ -255,7 +255,8 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
     quality = result.quality
     rms = quality.shift_before_px
     metres = quality.metres.shift_before_m if quality.metres else None
-    verdict = result.verdict
+    # The worst place is where the estimate may be off; here it would read as where the images are.
+    verdict = replace(result.verdict, worst="")
     if verdict.decision == "go":
         if rms <= ALIGNED_PX:
             reasons = (f"The images lie together to {rms:.2f} px RMS.", *verdict.reasons)

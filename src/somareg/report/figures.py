@@ -48,25 +48,21 @@ class Drawing:
 
 
 def drawings(result: Result) -> list[Drawing]:
-    """All figures of a result, in reading order; nothing is drawn until `draw` is called."""
+    """All figures of a result, in reading order, without an error map on no-go; nothing is drawn before `draw`."""
     quality, is_found = result.quality, result.verdict.decision != "no-go"
     points, inliers = len(result.tie_points), int(np.count_nonzero(result.tie_points.inlier))
     return [
-        Drawing(
-            "error",
-            "Expected error",
-            "How far off each place is expected to be (RMS), by what matches nearby tell and by the pair's predicted "
-            "error; the numbers are those of 6 by 6 cells, in pixels. Grey places were not seen: no match nearby tells "
-            "anything of them, or one image shows nothing there.",
-            f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "
-            f"{percent(plain(quality.unseen_share))} not seen.",
-            lambda theme: error_figure(result, theme),
-        ),
+        *([_error(result)] if is_found else []),
         Drawing(
             "arrows",
             "Displacement",
             "Each arrow starts at a reference pixel and points to where the moving image showed the same ground before "
-            "alignment. Pale arrows stand where nothing was seen nearby.",
+            "alignment. "
+            + (
+                "Pale arrows stand where nothing was seen nearby."
+                if is_found
+                else "All are pale: no reliable alignment was found."
+            ),
             f"Map of displacement arrows, {pixels(plain(quality.shift_before_px))} RMS.",
             lambda theme: arrows_figure(result, theme),
         ),
@@ -107,3 +103,18 @@ def drawings(result: Result) -> list[Drawing]:
             lambda theme: scatter_figure(result, theme),
         ),
     ]
+
+
+def _error(result: Result) -> Drawing:
+    """The error map, which a no-go has not."""
+    quality = result.quality
+    return Drawing(
+        "error",
+        "Expected error",
+        "How far off each place is expected to be (RMS), by what matches nearby tell and by the pair's predicted "
+        "error; the numbers are those of 6 by 6 cells, in pixels. Grey places were not seen: no match nearby tells "
+        "anything of them, or one image shows nothing there.",
+        f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "
+        f"{percent(plain(quality.unseen_share))} not seen.",
+        lambda theme: error_figure(result, theme),
+    )

@@ -75,7 +75,7 @@ class VerdictRecord(Part):
 
     decision: Decision
     probability: Number = Field(description="calibrated probability that the error is below 2 px")
-    headline: str = Field(default="", description="decision, chance and expected error in one line")
+    headline: str = Field(default="", description="decision, chance, expected error and worst place in one line")
     reasons: list[str]
 
 
@@ -98,7 +98,7 @@ class Report(Part):
     figures: Figures
     affine: AffineRecord
     tie_points: TiePointRecord
-    error_map: ErrorMapRecord | None = Field(default=None, description="null in reports of earlier versions")
+    error_map: ErrorMapRecord | None = Field(default=None, description="null on no-go, and in earlier reports")
     quality: dict[str, Any]
     settings: dict[str, Any]
     notes: list[str]
@@ -110,7 +110,8 @@ class Report(Part):
         """Of the verdict; reports of earlier versions hold none."""
         told, error = self.verdict, self.figures.predicted_rmse
         chance, px, m = (math.nan if v is None else v for v in (told.probability, error.px, error.m))
-        return told.headline or Verdict(told.decision, (), chance, px, m).headline
+        worst = self.error_map.worst_place if self.error_map else ""
+        return told.headline or Verdict(told.decision, (), chance, px, m, worst).headline
 
     def to_json(self) -> str:
         """Indented JSON text ending with a newline; what could not be measured is null, never NaN."""
@@ -196,8 +197,9 @@ def _without_claims(report: Report) -> Report:
         return report
     unknown = Length(px=None, m=None)
     figures = report.figures.model_copy(update={"predicted_rmse": unknown, "predicted_ce90": unknown})
-    quality = {name: None if name.startswith("predicted_") else value for name, value in report.quality.items()}
-    return report.model_copy(update={"figures": figures, "quality": quality})
+    claims = ("predicted_", "worst_", "unseen_")
+    quality = {name: None if name.startswith(claims) else value for name, value in report.quality.items()}
+    return report.model_copy(update={"figures": figures, "error_map": None, "quality": quality})
 
 
 def residual_vectors(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:

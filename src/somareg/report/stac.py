@@ -177,8 +177,10 @@ def _figures(result: Result, *, aligned: bool) -> dict[str, Any]:
     verdict = result.verdict
     figures: dict[str, Any] = {
         "somareg:verdict": verdict.decision,
+        "somareg:headline": _text(verdict.headline),
         "somareg:probability_below_2px": _number(verdict.probability),
         "somareg:predicted_rmse_px": _number(verdict.predicted_rmse_px),
+        "somareg:predicted_rmse_m": _number(verdict.predicted_rmse_m),
     }
     if aligned and math.isfinite(verdict.predicted_rmse_m):
         figures["accuracy:geometric_rmse"] = round(verdict.predicted_rmse_m, 4)

@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """Decision, chance and expected error in one line, the same wherever a result is told."""
+        """Decision, chance, expected error and the worst place in one line, the same wherever a result is told."""
         told = []
         if math.isfinite(self.probability):
             told.append(f"{chance(self.probability)} chance of an error below 2 px")
