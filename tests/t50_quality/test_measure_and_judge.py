@@ -304,6 +304,17 @@ def test_agreement_at_chance_level_is_no_reason_for_go(z: float) -> None:
     assert any("2.1 deviations above chance" in reason for reason in told)
 
 
+@pytest.mark.parametrize("z", [0.5, 2.5])
+@pytest.mark.parametrize("probability", [0.99, 0.5, 0.1])
+def test_agreement_is_told_whatever_its_words_but_for_a_go_by_chance(probability: float, z: float) -> None:
+    backed = replace(support(probability), zscore=z, agreement="They look alike.", told=("Halves agree.",))
+    verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
+    assert ("They look alike." in verdict.reasons) == (verdict.decision != "go" or z > 2)
+    assert "Halves agree." in verdict.reasons
+    silent = judge(replace(backed, agreement=""), figures(support=backed), Fixed())  # type: ignore[arg-type]
+    assert all(silent.reasons)
+
+
 # --- what is said in one line ----------------------------------------------------------------------------------------
 
 
@@ -334,8 +345,21 @@ def test_no_go_has_no_error() -> None:
     assert of_pair(0.5).predicted_rmse_m == pytest.approx(5, rel=0.01)
     before, after = (quality.as_dict() for quality in (figures(), figures().without_prediction()))
     assert {name for name in before if after[name] != after[name] and before[name] == before[name]} == {
-        *("predicted_rmse_px", "predicted_rmse_m", "predicted_ce90_px", "predicted_ce90_m")
+        *("predicted_rmse_px", "predicted_rmse_m", "predicted_ce90_px", "predicted_ce90_m"),
+        *("worst_px", "worst_m", "unseen_share"),
     }
+    assert before["worst_place"] and before["cells"]
+    assert (after["worst_place"], after["cells"]) == ("", [])
+
+
+@pytest.mark.parametrize("probability", [0.99, 0.5, 0.1])
+def test_the_headline_ends_with_the_worst_place_unless_nothing_is_claimed(probability: float) -> None:
+    quality = figures()
+    verdict = judge(support(probability), quality, Fixed())  # type: ignore[arg-type]
+    assert quality.worst_place.startswith("All parts")
+    assert verdict.worst == ("" if verdict.decision == "no-go" else quality.worst_place)
+    assert verdict.headline.endswith(verdict.worst or "the error cannot be told.")
+    assert verdict.headline.count("off by") == bool(verdict.worst)
 
 
 # --- the calibration that ships ---------------------------------------------------------------------------------------

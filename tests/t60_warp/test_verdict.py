@@ -34,7 +34,7 @@ def estimate(verdict: Verdict | None) -> Estimate:
 
 def saved(path: Path, verdict: Verdict | None, tags: dict[str, str] | None = None) -> Path:
     shift = np.broadcast_to(np.float32([3, -2]).reshape(2, 1, 1), (2, 70, 80)).copy()
-    field = Displacement(shift, np.ones((70, 80), np.float32), GRID)
+    field = Displacement(shift, np.ones((70, 80), np.float32), np.ones((70, 80), np.float32), GRID)
     return write_displacement(path, field, estimate(verdict), MATRIX, tags)
 
 

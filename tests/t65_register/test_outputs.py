@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,9 +164,12 @@ def test_no_go_claims_nothing_anywhere(failed: Result, tmp_path: Path) -> None:
         *(failed.predicted_rmse_px, quality.predicted_rmse_px, quality.predicted_ce90_px),
         *(quality.metres.predicted_rmse_m, quality.metres.predicted_ce90_m),
         *(failed.verdict.predicted_rmse_px, failed.verdict.predicted_rmse_m),
+        *(quality.worst_px, quality.metres.worst_m, quality.unseen_share),
     )
     assert np.isnan(told).all()
+    assert (quality.worst_place, quality.cells, failed.verdict.worst, failed.previews.closeups) == ("", (), "", ())
     assert not failed.displacement.certainty.any()
+    assert np.isnan(failed.displacement.sigma).all()
     assert failed.verdict.headline.endswith("; the error cannot be told.")
     out = failed.save(tmp_path / "out", force=True, stac=True)
     report = json.loads((out / "report.json").read_text())
@@ -173,15 +177,19 @@ def test_no_go_claims_nothing_anywhere(failed: Result, tmp_path: Path) -> None:
     for name in ("predicted_rmse", "predicted_ce90"):
         assert report["figures"][name] == {"px": None, "m": None}
         assert report["quality"][f"{name}_px"] is report["quality"][f"{name}_m"] is None
+    assert report["error_map"] is report["quality"]["worst_place"] is report["quality"]["unseen_share"] is None
     properties = json.loads((out / "item.json").read_text())["properties"]
-    assert properties["somareg:predicted_rmse_px"] is None
+    assert properties["somareg:predicted_rmse_px"] is properties["somareg:predicted_rmse_m"] is None
+    assert properties["somareg:headline"] == failed.verdict.headline
     assert "accuracy:geometric_rmse" not in properties
     page = (out / "report.html").read_text()
     assert failed.verdict.headline in page
     assert 'Predicted error after</dt>\n<dd><span class="big">–</span>' in page
-    assert "explain everything" not in page
+    for claim in ("explain everything", "Where, and by how much", 'class="closeup"', "figure-error"):
+        assert claim not in page
     with rasterio.open(out / "displacement.tif") as file:
         assert not file.read(3).any()
+        assert np.isnan(file.read(4)).all()
     for name in ("aligned.tif", "displacement.tif"):
         with rasterio.open(out / name) as file:
             tags = file.tags()
@@ -204,7 +212,11 @@ def test_what_is_judged_well_says_so_everywhere(saved: Path, file_result: Result
     assert file_result.estimate.verdict is verdict
     known = read_estimate(saved).verdict
     assert known is not None
-    assert known.headline == verdict.headline == json.loads((saved / "report.json").read_text())["verdict"]["headline"]
+    assert known.headline == replace(verdict, worst="").headline  # tags hold figures, no sentences
+    record = json.loads((saved / "report.json").read_text())
+    assert record["verdict"]["headline"] == verdict.headline == f"{known.headline} {quality.worst_place}"
+    assert record["error_map"]["worst_place"] == quality.worst_place != ""
+    assert (saved / "report.html").read_text().count(quality.worst_place) == 1
     for name in ("aligned.tif", "displacement.tif"):
         with rasterio.open(saved / name) as file:
             tags = file.tags()

@@ -28,7 +28,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[work.PairJob]:
         Path(job.folder).mkdir(exist_ok=True)
         for name in ("report.json", "displacement.tif"):
             (Path(job.folder) / name).touch()
-        headline = Verdict(verdict, (), 0.97, 0.61, 6.1).headline
+        headline = Verdict(verdict, (), 0.97, 0.61, 6.1, "At worst, it is off.").headline
         return work.PairDone(verdict, 0.97, 0.61, 6.1, 5.71, (FileMark.of(job.moving),), headline)
 
     monkeypatch.setattr(run, "do_pair", do_pair)
@@ -74,6 +74,8 @@ def test_table_shows_the_worst_first_and_what_was_kept(
     monkeypatch.setenv("COLUMNS", "200")
     wide = cli("batch", *both, "-o", tmp_path / "out")
     assert "Go: 97 % chance of an error below 2 px; expected error 6.1 m (0.61 px)." in wide.out
+    assert "At worst" not in wide.out  # no room in a row
+    assert "(0.61 px). At worst, it is off." in (tmp_path / "out" / "summary.csv").read_text()
     assert "3 pairs: 1 go, 1 review, 1 failed" in first.out
     assert str(tmp_path / "out" / "summary.csv") in first.out
     jobs.clear()

@@ -41,7 +41,7 @@ def test_assess_exit_code_is_the_decision(cli: Cli, fake_api: FakeApi, decision:
 def test_register_summary_tells_the_verdict_and_the_figures(cli: Cli, fake_api: FakeApi, tmp_path: Path) -> None:
     done = cli("register", "a.tif", "b.tif", "-o", tmp_path / "out")
     for text in (
-        "Go: 97 % chance of an error below 2 px; expected error 6.1 m (0.61 px).",
+        "Go: 97 % chance of an error below 2 px; expected error 6.1 m (0.61 px). At worst, the south side is off by",
         "37 of 40 windows agree",
         "5.71 px (57.1 m)",
         "0.61 px (6.1 m)",
@@ -49,6 +49,7 @@ def test_register_summary_tells_the_verdict_and_the_figures(cli: Cli, fake_api: 
         "SAR scale",
     ):
         assert text in done.out
+    assert done.out.count("At worst") == 1
     assert str(tmp_path / "out" / "report.html") in done.out
 
 
