@@ -1,4 +1,4 @@
-"""Write `RegisterOptions` in `somareg/config.py` from the fields of `RegisterConfig`: `make options`.
+"""Write `RegisterOptions` in `somareg/config/options.py` from the fields of `RegisterConfig`: `make options`.
 
 Editors and type checkers read code and run none, so the keyword arguments of `register` must stand there as text. A
 test fails while they are not what this writes.
@@ -10,12 +10,12 @@ import ast
 import re
 from pathlib import Path
 
-CONFIG = Path(__file__).resolve().parents[1] / "src" / "somareg" / "config.py"
+CONFIG = Path(__file__).resolve().parents[1] / "src" / "somareg" / "config" / "options.py"
 BLOCK = re.compile(r"(# --- written by `make options` ---\n).*?(# --- end of what `make options` writes ---\n)", re.S)
 
 
 def written(source: str) -> str:
-    """The source of `somareg.config` with `RegisterOptions` as its `RegisterConfig` says."""
+    """The source of `somareg.config.options` with `RegisterOptions` as its `RegisterConfig` says."""
     model = next(
         node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "RegisterConfig"
     )

@@ -65,6 +65,7 @@ class SomaregAccessor:
         mask_values: str | Sequence[int] | None = None,
         resampling: Resampling = "cubic",
         resolution: Resolution = "reference",
+        force: bool = False,
     ) -> xarray.DataArray:
         """This image on the reference grid by an estimate made before, perhaps with another band; as `somareg.warp`."""
         warped = api.warp(
@@ -76,6 +77,7 @@ class SomaregAccessor:
             mask_values=mask_values,
             resampling=resampling,
             resolution=resolution,
+            force=force,
         )
         return cast(xarray.DataArray, warped)
 

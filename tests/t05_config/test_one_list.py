@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_the_typed_dict_has_the_same_names_in_the_same_order() -> None:
 
 
 def test_the_typed_dict_is_what_make_options_writes() -> None:
-    source = (ROOT / "src" / "somareg" / "config.py").read_text(encoding="utf-8")
+    source = (ROOT / "src" / "somareg" / "config" / "options.py").read_text(encoding="utf-8")
     assert tool("options").written(source) == source, "run `make options`"
 
 
@@ -87,7 +88,9 @@ def test_every_door_takes_the_typed_dict(door: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_a_column_of_a_batch(name: str, tmp_path: Path) -> None:
     default = RegisterConfig.model_fields[name].default
-    cell = {"moving_bands": "3 2 1", "reference_bands": "3,2,1"}.get(name, "7" if default is None else str(default))
+    cell = {"moving_bands": "3 2 1", "reference_bands": "3,2,1", "min_probability": "0.9"}.get(
+        name, "7" if default is None else str(default)
+    )
     table = tmp_path / "pairs.csv"
     table.write_text(f"moving;reference;{name}\na.tif;b.tif;{cell}\na.tif;b.tif;\n")
     said, unsaid = read_table(table)
@@ -109,6 +112,25 @@ def test_the_table_of_the_documentation_has_a_row_for_each() -> None:
     for row in rows:
         assert len(row[-1]) > len(" |")
     assert "<!-- options of register -->" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+
+
+# --- limits of the error ---------------------------------------------------------------------------------------------
+
+
+def test_metres_stand_in_place_of_pixels() -> None:
+    assert make_config({}).max_error == 3.0
+    cfg = make_config({"max_error_m": 20})
+    assert (cfg.max_error, cfg.max_error_m) == (None, 20.0)
+    assert make_config(cfg.model_dump(mode="json")) == cfg  # as a report holds it
+    for both in ({"max_error": 3.0, "max_error_m": 20}, {"max_error": "2", "max_error_m": "20"}):
+        with pytest.raises(ConfigError, match="given both"):
+            make_config(both)
+
+
+@pytest.mark.parametrize(("name", "value"), [("min_probability", 1.01), ("max_error", 0), ("max_error_m", math.inf)])
+def test_limits_are_bounded(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"for option '{name}'"):
+        make_config({name: value})
 
 
 # --- what is taken for what -----------------------------------------------------------------------------------------

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from somareg.config import make_config
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.quality import Engine, Measured, Places, Support, judge, load_calibration, measure, support_of
-from somareg.quality.calibration import FEATURES
+from somareg.quality import Demands, Engine, Measured, Places, Support, judge, load_calibration, measure, support_of
 from somareg.quality.metres import lattice_over
-from somareg.types import Grid, Quality, TiePoints
+from somareg.quality.signs import SIGNS
+from somareg.types import Grid, Quality, TiePoints, Verdict
 from tests.synthetic import make_pair
 from tests.t40_matching.conftest import as_pair
 
@@ -213,6 +215,153 @@ def test_a_failed_estimate_is_a_no_go_whatever_the_calibration_says() -> None:
     assert FAILED.failure in verdict.reasons[0]
 
 
+# --- what is asked of a go -------------------------------------------------------------------------------------------
+
+
+def of_pair(
+    probability: float = 0.99, error: float = 0.5, demands: Demands | None = None, z: float = 3.0, **more: object
+) -> Verdict:
+    """The verdict on pixels of 10 m."""
+    backed = replace(support(probability), predicted_px=error, zscore=z, **more)  # type: ignore[arg-type]
+    return judge(backed, figures(support=backed), Fixed(), demands)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "demands", "words"),
+    [
+        (3.0, Demands(), ""),
+        (3.001, Demands(), "The expected error is 3.001 px; a go allows up to 3 px (max_error)."),
+        (14.2, Demands(), "The expected error is 14.2 px; a go allows up to 3 px (max_error)."),
+        (14.2, Demands(20.0), ""),
+        (0.5, Demands(0.4), "The expected error is 0.50 px; a go allows up to 0.4 px (max_error)."),
+        (4.0, Demands(None, 41.0), ""),
+        (4.0, Demands(None, 39.0), "The expected error is 40.0 m; a go allows up to 39 m (max_error_m)."),
+        (math.inf, Demands(), "The expected error cannot be told; a go allows up to 3 px (max_error)."),
+        (math.nan, Demands(), "The expected error cannot be told; a go allows up to 3 px (max_error)."),
+        (1e4, Demands(None), ""),
+    ],
+)
+def test_a_larger_error_than_allowed_is_a_review_with_both_figures(error: float, demands: Demands, words: str) -> None:
+    verdict = of_pair(0.99, error, demands)
+    assert verdict.decision == ("review" if words else "go")
+    assert verdict.reasons[0] == (words or "The chance that the error is below 2 px is 99 %.")
+    assert of_pair(0.1, error, demands).decision == "no-go"
+
+
+def test_metres_that_nobody_knows_are_no_go_ahead() -> None:
+    backed = support(0.99)
+    without = figures(reference=Grid(*SHAPE[::-1]))
+    verdict = judge(backed, without, Fixed(), Demands(None, 20.0))  # type: ignore[arg-type]
+    assert verdict.decision == "review"
+    assert verdict.reasons[0] == "The expected error cannot be told; a go allows up to 20 m (max_error_m)."
+
+
+@pytest.mark.parametrize(
+    ("probability", "asked", "decision", "words"),
+    [
+        (0.9, 0.0, "go", "is 90 %."),
+        (0.9, 0.5, "go", "is 90 %."),  # the calibration asks for more
+        (0.7, 0.5, "review", "is 70 %; a go needs 80 %."),
+        (0.9, 0.95, "review", "is 90 %; a go needs 95 % (min_probability)."),
+        (0.9993, 0.9995, "review", "is 99.9 %; a go needs 99.95 % (min_probability)."),
+        (0.7996, 0.0, "review", "is 79.96 %; a go needs 80 %."),
+        (0.3, 0.99, "review", "is 30 %; a go needs 99 % (min_probability)."),  # review's own bar stays where it is
+        (0.29, 0.01, "no-go", "is 29 %."),
+        (1.0, 1.0, "go", "is more than 99 %."),
+    ],
+)
+def test_a_smaller_chance_than_asked_is_a_review(probability: float, asked: float, decision: str, words: str) -> None:
+    verdict = of_pair(probability, demands=Demands(min_probability=asked))
+    assert verdict.decision == decision
+    assert any(reason == f"The chance that the error is below 2 px {words}" for reason in verdict.reasons)
+    assert sum("The chance that" in reason for reason in verdict.reasons) == 1
+
+
+def test_options_are_demands() -> None:
+    assert Demands.of(make_config({})) == Demands(3.0, None, 0.0) == Demands()
+    assert Demands.of(make_config({"max_error_m": 20, "min_probability": 0.9})) == Demands(None, 20.0, 0.9)
+
+
+def test_everything_that_forbids_go_is_told() -> None:
+    verdict = of_pair(0.7, 5.0, Demands(), doubts=("It repeats.",))
+    assert [reason.split()[1] for reason in verdict.reasons[:2]] == ["chance", "expected"]
+    assert verdict.reasons[2] == "It repeats."
+
+
+@pytest.mark.parametrize("z", [1.9, 0.3, -1.0])
+def test_agreement_at_chance_level_is_no_reason_for_go(z: float) -> None:
+    aligned = replace(FAILED, failure="", evidence=replace(NO_EVIDENCE, zscore=z))
+    backed = support_of(aligned, 1, Fixed())  # type: ignore[arg-type]
+    verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
+    assert verdict.decision == "go"
+    assert not [reason for reason in verdict.reasons if "above chance" in reason or "common ground" in reason]
+    weak = replace(backed, probability=0.5)
+    told = judge(weak, figures(support=weak), Fixed()).reasons  # type: ignore[arg-type]
+    assert any("above chance" in reason for reason in told)
+    strong = replace(aligned, evidence=replace(NO_EVIDENCE, zscore=2.1))
+    backed = support_of(strong, 1, Fixed())  # type: ignore[arg-type]
+    told = judge(backed, figures(support=backed), Fixed()).reasons  # type: ignore[arg-type]
+    assert any("2.1 deviations above chance" in reason for reason in told)
+
+
+@pytest.mark.parametrize("z", [0.5, 2.5])
+@pytest.mark.parametrize("probability", [0.99, 0.5, 0.1])
+def test_agreement_is_told_whatever_its_words_but_for_a_go_by_chance(probability: float, z: float) -> None:
+    backed = replace(support(probability), zscore=z, agreement="They look alike.", told=("Halves agree.",))
+    verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
+    assert ("They look alike." in verdict.reasons) == (verdict.decision != "go" or z > 2)
+    assert "Halves agree." in verdict.reasons
+    silent = judge(replace(backed, agreement=""), figures(support=backed), Fixed())  # type: ignore[arg-type]
+    assert all(silent.reasons)
+
+
+# --- what is said in one line ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdict", "line"),
+    [
+        (("go", 0.978, 0.4567, 4.567), "Go: 98 % chance of an error below 2 px; expected error 4.6 m (0.46 px)."),
+        (("go", 0.9999, 0.4567), "Go: more than 99 % chance of an error below 2 px; expected error 0.46 px."),
+        (("review", 0.712, 14.2, 142.0), "Review: 71 % chance of an error below 2 px; expected error 142 m (14.2 px)."),
+        (("review", 0.712, math.inf), "Review: 71 % chance of an error below 2 px; expected error not known."),
+        (("no-go", 0.001, 0.3, 3.0), "No-go: less than 1 % chance of an error below 2 px; the error cannot be told."),
+        (("no-go", math.nan), "No-go: the error cannot be told."),
+    ],
+)
+def test_headline(verdict: tuple[Any, ...], line: str) -> None:
+    decision, *figures = verdict
+    assert Verdict(decision, (), *figures).headline == line
+    worst = Verdict(decision, (), *figures, **({} if len(figures) > 2 else {"predicted_rmse_m": math.nan}))
+    told = replace(worst, worst="The north may be off by 9 m.").headline
+    assert told == (line if decision == "no-go" else f"{line} The north may be off by 9 m.")
+
+
+def test_no_go_has_no_error() -> None:
+    for verdict in (of_pair(0.1), replace(of_pair(0.99), decision="no-go")):
+        assert math.isnan(verdict.predicted_rmse_px)
+        assert math.isnan(verdict.predicted_rmse_m)
+    assert of_pair(0.5).predicted_rmse_px == 0.5
+    assert of_pair(0.5).predicted_rmse_m == pytest.approx(5, rel=0.01)
+    before, after = (quality.as_dict() for quality in (figures(), figures().without_prediction()))
+    assert {name for name in before if after[name] != after[name] and before[name] == before[name]} == {
+        *("predicted_rmse_px", "predicted_rmse_m", "predicted_ce90_px", "predicted_ce90_m"),
+        *("worst_px", "worst_m", "unseen_share"),
+    }
+    assert before["worst_place"] and before["cells"]
+    assert (after["worst_place"], after["cells"]) == ("", [])
+
+
+@pytest.mark.parametrize("probability", [0.99, 0.5, 0.1])
+def test_the_headline_ends_with_the_worst_place_unless_nothing_is_claimed(probability: float) -> None:
+    quality = figures()
+    verdict = judge(support(probability), quality, Fixed())  # type: ignore[arg-type]
+    assert quality.worst_place.startswith("All parts")
+    assert verdict.worst == ("" if verdict.decision == "no-go" else quality.worst_place)
+    assert verdict.headline.endswith(verdict.worst or "the error cannot be told.")
+    assert verdict.headline.count("off by") == bool(verdict.worst)
+
+
 # --- the calibration that ships ---------------------------------------------------------------------------------------
 
 
@@ -279,4 +428,4 @@ def test_each_engine_has_its_own_calibration() -> None:
     assert free is not learned
     assert free.weights is None
     assert learned.weights is None or re.fullmatch("[0-9a-f]{64}", learned.weights)
-    assert all(len(c.success) == len(c.error) == len(FEATURES) + 1 for c in (free, learned))
+    assert all(len(c.success) == len(c.error) == len(SIGNS) + 1 for c in (free, learned))

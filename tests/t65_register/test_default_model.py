@@ -24,6 +24,7 @@ from somareg.errors import ConfigError, WeightsError
 from somareg.matching.network import Soma
 from somareg.matching.weights import DEFAULT_WEIGHTS, store
 from somareg.quality import calibration
+from somareg.quality.signs import SIGNS
 from somareg.register import api, choose, result, whole
 from somareg.types import Result
 from tests.small_network import save_network, small_network
@@ -210,7 +211,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str | None], N
     """Make the calibration of an engine one that was fitted with the weights of a hash, and say "go" always."""
 
     def change(engine: str, weights: str | None) -> None:
-        none = (0.0,) * len(calibration.FEATURES)
+        none = (0.0,) * len(SIGNS)
         made = calibration.Calibration((*none, 9.0), (*none, 0.0), 0.5, 0.1, 1.5, weights)
         load = calibration.load_calibration
         for module in (choose, result, whole):

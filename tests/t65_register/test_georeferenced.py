@@ -171,6 +171,7 @@ def test_assess_tells_how_far_a_pair_is_off(tmp_path: Path) -> None:
     assessment = api.assess(files.moving, files.reference, model="orientation")
     off = float(np.hypot(*files.shift))
     assert assessment.verdict.decision == "review"
+    assert assessment.result.verdict.worst != assessment.verdict.worst == ""  # told of an alignment, not of the pair
     assert f"{assessment.misalignment_rmse_px:.2f} px" in assessment.verdict.reasons[0]
     assert assessment.misalignment_rmse_px == pytest.approx(off, abs=0.4)
     assert assessment.misalignment_rmse_m == pytest.approx(10 * off, abs=4)

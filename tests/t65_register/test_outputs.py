@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import rasterio
 
 import somareg
-from somareg.errors import OutputError
+from somareg.errors import ConfigError, EstimationError, OutputError
 from somareg.geometry.resample import resample
 from somareg.io import read_estimate
 from somareg.register import save as outputs
@@ -141,6 +142,112 @@ def test_no_go_writes_no_aligned_image_unless_forced(tmp_path: Path) -> None:
     assert names(result.save(tmp_path / "forced", force=True)) == NAMES
     with rasterio.open(tmp_path / "forced" / "aligned.tif") as file:
         np.testing.assert_array_equal(file.read(1), moving)  # at rest, bit by bit
+
+
+@pytest.fixture(scope="module")
+def failed(files: Files) -> Result:
+    """Another place, on the same map: matched, judged no-go."""
+    with rasterio.open(files.reference) as file:
+        shape = file.count, *file.shape
+    noise = np.random.default_rng(5).gamma(4, 30, shape[-2:]).astype(np.float32)
+    elsewhere = write(files.reference.parent / "elsewhere.tif", noise[None], REFERENCE)
+    return register(elsewhere, files.reference)
+
+
+def test_no_go_claims_nothing_anywhere(failed: Result, tmp_path: Path) -> None:
+    """Neither an error nor a certainty: null in files, NaN in Python, no word of it on the page."""
+    assert failed.verdict.decision == "no-go"
+    assert len(failed.tie_points) > 0  # it was matched, and has figures that could be told
+    quality = failed.quality
+    assert quality.metres is not None
+    told = (
+        *(failed.predicted_rmse_px, quality.predicted_rmse_px, quality.predicted_ce90_px),
+        *(quality.metres.predicted_rmse_m, quality.metres.predicted_ce90_m),
+        *(failed.verdict.predicted_rmse_px, failed.verdict.predicted_rmse_m),
+        *(quality.worst_px, quality.metres.worst_m, quality.unseen_share),
+    )
+    assert np.isnan(told).all()
+    assert (quality.worst_place, quality.cells, failed.verdict.worst, failed.previews.closeups) == ("", (), "", ())
+    assert not failed.displacement.certainty.any()
+    assert np.isnan(failed.displacement.sigma).all()
+    assert failed.verdict.headline.endswith("; the error cannot be told.")
+    out = failed.save(tmp_path / "out", force=True, stac=True)
+    report = json.loads((out / "report.json").read_text())
+    assert report["verdict"]["headline"] == failed.verdict.headline
+    for name in ("predicted_rmse", "predicted_ce90"):
+        assert report["figures"][name] == {"px": None, "m": None}
+        assert report["quality"][f"{name}_px"] is report["quality"][f"{name}_m"] is None
+    assert report["error_map"] is report["quality"]["worst_place"] is report["quality"]["unseen_share"] is None
+    properties = json.loads((out / "item.json").read_text())["properties"]
+    assert properties["somareg:predicted_rmse_px"] is properties["somareg:predicted_rmse_m"] is None
+    assert properties["somareg:headline"] == failed.verdict.headline
+    assert "accuracy:geometric_rmse" not in properties
+    page = (out / "report.html").read_text()
+    assert failed.verdict.headline in page
+    assert 'Predicted error after</dt>\n<dd><span class="big">–</span>' in page
+    for claim in ("explain everything", "Where, and by how much", 'class="closeup"', "figure-error"):
+        assert claim not in page
+    with rasterio.open(out / "displacement.tif") as file:
+        assert not file.read(3).any()
+        assert np.isnan(file.read(4)).all()
+    for name in ("aligned.tif", "displacement.tif"):
+        with rasterio.open(out / name) as file:
+            tags = file.tags()
+        assert tags["SOMAREG_VERDICT"] == "no-go"
+        assert float(tags["SOMAREG_PROBABILITY"]) == pytest.approx(failed.verdict.probability, rel=1e-4)
+        assert not [tag for tag in tags if "PREDICTED" in tag]
+    for known in (failed, failed.estimate, out):
+        with pytest.raises(EstimationError, match="no-go"):
+            somareg.warp(failed.moving.data, known)
+    assert somareg.warp(failed.moving.data, out, force=True).tags["SOMAREG_VERDICT"] == "no-go"
+
+
+def test_what_is_judged_well_says_so_everywhere(saved: Path, file_result: Result) -> None:
+    verdict, quality = file_result.verdict, file_result.quality
+    assert quality.metres is not None
+    assert (verdict.predicted_rmse_px, verdict.predicted_rmse_m) == (
+        quality.predicted_rmse_px,
+        quality.metres.predicted_rmse_m,
+    )
+    assert file_result.estimate.verdict is verdict
+    known = read_estimate(saved).verdict
+    assert known is not None
+    assert known.headline == replace(verdict, worst="").headline  # tags hold figures, no sentences
+    record = json.loads((saved / "report.json").read_text())
+    assert record["verdict"]["headline"] == verdict.headline == f"{known.headline} {quality.worst_place}"
+    assert record["error_map"]["worst_place"] == quality.worst_place != ""
+    assert (saved / "report.html").read_text().count(quality.worst_place) == 1
+    for name in ("aligned.tif", "displacement.tif"):
+        with rasterio.open(saved / name) as file:
+            tags = file.tags()
+        assert tags["SOMAREG_VERDICT"] == "go"
+        for tag, value in {
+            "SOMAREG_PROBABILITY": verdict.probability,
+            "SOMAREG_PREDICTED_RMSE_PX": verdict.predicted_rmse_px,
+            "SOMAREG_PREDICTED_RMSE_M": verdict.predicted_rmse_m,
+        }.items():
+            assert float(tags[tag]) == pytest.approx(value, rel=1e-4)
+
+
+def test_demands_make_a_go_a_review(files: Files) -> None:
+    free = register(files.moving, files.reference)
+    error = free.predicted_rmse_px
+    assert free.verdict.decision == "go"
+    for option, value in {"max_error": error / 2, "max_error_m": 5 * error, "min_probability": 1.0}.items():
+        got = register(files.moving, files.reference, **{option: value})  # type: ignore[arg-type]
+        assert got.verdict.decision == "review"
+        assert f"({option})" in got.verdict.reasons[0]
+        assert got.predicted_rmse_px == pytest.approx(error)
+        assert got.settings[option] == value
+
+
+def test_metres_are_asked_for_where_there_are_some(result: Result) -> None:
+    moving, reference = result.moving.data, result.reference.data
+    for ask in (register, somareg.assess):
+        with pytest.raises(ConfigError, match="max_error_m needs a georeferenced reference; use max_error"):
+            ask(moving, reference, max_error_m=20)
+    with pytest.raises(ConfigError, match="max_error and max_error_m are given both"):
+        register(moving, reference, max_error=2, max_error_m=20)
 
 
 def test_an_existing_folder(result: Result, tmp_path: Path) -> None:

@@ -212,6 +212,8 @@ def test_the_accuracy_is_the_predicted_one_in_metres(folder: Path, file_result: 
     assert "predicted" in properties["somareg:accuracy_basis"]
     assert "not measured" in properties["somareg:accuracy_basis"]
     assert properties["somareg:verdict"] == file_result.verdict.decision == "go"
+    assert properties["somareg:headline"] == file_result.verdict.headline
+    assert properties["somareg:predicted_rmse_m"] == pytest.approx(file_result.verdict.predicted_rmse_m, abs=1e-4)
 
 
 def test_it_says_what_it_came_from_and_how(folder: Path, files: Files, file_result: Result) -> None:

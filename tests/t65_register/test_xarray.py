@@ -107,6 +107,8 @@ def test_aligned_is_the_file_that_save_writes(array_result: Result, file_result:
         assert tuple(aligned.rio.transform())[:6] == pytest.approx(REFERENCE.transform)
         assert aligned.attrs["long_name"] == ("VV", "VV upside down")
         assert aligned.attrs["somareg_verdict"] == "go"
+        for name in ("probability", "predicted_rmse_px", "predicted_rmse_m"):
+            assert aligned.attrs[f"somareg_{name}"] == pytest.approx(getattr(result.verdict, name), rel=1e-4)
 
 
 def test_it_lies_on_the_reference_coordinate_by_coordinate(array_result: Result, optical: xarray.DataArray) -> None:
@@ -131,7 +133,10 @@ def test_a_no_go_is_not_handed_out_unasked(array_result: Result) -> None:
     failed = replace(array_result, verdict=replace(array_result.verdict, decision="no-go"))
     with pytest.raises(EstimationError, match=r"no-go .*force=True"):
         failed.to_xarray()
-    assert failed.to_xarray(force=True).attrs["somareg_verdict"] == "no-go"
+    attributes = failed.to_xarray(force=True).attrs
+    assert attributes["somareg_verdict"] == "no-go"
+    assert "somareg_probability" in attributes
+    assert not [name for name in attributes if "predicted" in name]
     assert failed.to_xarray("displacement").shape == (4, SIDE, SIDE)
 
 

@@ -87,7 +87,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         folder.mkdir(exist_ok=True)
         for name in ("report.json", "displacement.tif"):
             (folder / name).write_text(job.moving)
-        return work.PairDone("go", 0.9, 0.5, 5.0, 3.0, files)
+        return work.PairDone("go", 0.9, 0.5, 5.0, 3.0, files, "Go: sure.")
 
     monkeypatch.setattr(run, "do_pair", do_pair)
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -132,6 +133,8 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
     )
     if georeferenced:
         quality = on_squares(quality, 10.0)
+    if decision == "no-go":
+        quality, certainty, sigma = quality.without_prediction(), certainty * 0, sigma * np.nan
     parts: dict[str, Any] = {
         "transform": correction,
         "correction": correction,
@@ -139,7 +142,14 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
         "displacement": Displacement(array, certainty, sigma, grid),
         "tie_points": tie,
         "quality": quality,
-        "verdict": Verdict(decision, REASONS[decision], PROBABILITY[decision]),
+        "verdict": Verdict(
+            decision,
+            REASONS[decision],
+            PROBABILITY[decision],
+            quality.predicted_rmse_px,
+            quality.metres.predicted_rmse_m if quality.metres else math.nan,
+            quality.worst_place,
+        ),
         "moving": Raster(
             sar[None], np.ones(SIZE, bool), grid, "s1_vh.tif", Path("pairs/s1_vh.tif"), 0.0, ("VH",), sha256="ab" * 32
         ),
@@ -156,7 +166,13 @@ def make_result(decision: Decision = "go", *, georeferenced: bool = True, points
         "settings": {"model": "orientation", "preset": "base", "search_radius_px": None, "seed": 0, "local": True},
         "notes": ("SAR scale: dB, because values are negative", "matched on band 1 (VH) and bands 1-3"),
         "timings": {"read": 0.12, "match": 0.81, "warp": 0.07},
-        "previews": Previews(optical, before, sar, 1.0, closeups=make_closeups(PREDICTED[decision], optical)),
+        "previews": Previews(
+            optical,
+            before,
+            sar,
+            1.0,
+            closeups=make_closeups(PREDICTED[decision], optical) if decision != "no-go" else (),
+        ),
     }
     return Result(**(parts | changes))
 

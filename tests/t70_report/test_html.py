@@ -19,8 +19,9 @@ import pytest
 
 from somareg.errors import OutputError
 from somareg.report import build_record, load_report, render_report, write_report
-from somareg.report.words import length, percent, pixels
+from somareg.report.words import length
 from somareg.types import Decision, Previews, Result
+from somareg.types.words import percent, pixels
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}\n%s.tif"
 
@@ -123,9 +124,10 @@ def test_where_and_by_how_much_unless_nothing_is_claimed(rendered: Render, decis
     page = Page(text)
     pictures = [a for t, a in page.tags if t == "a" and a.get("class") == "closeup"]
     if decision == "no-go":
-        assert not pictures and result.quality.worst_place not in page.text
+        assert not pictures and result.quality.worst_place == ""
+        assert "Where, and by how much" not in page.text and "Expected error" not in page.text
         return
-    assert result.quality.worst_place in page.text
+    assert page.text.count(result.quality.worst_place) == 1  # at the end of the headline
     assert [(float(a["data-x"]), float(a["data-span"])) for a in pictures] == [
         (250.0, 96.0),
         (150.0, 96.0),
@@ -174,8 +176,30 @@ def test_every_number_is_on_the_page(rendered: Render, decision: Decision, geore
 def test_verdict_is_said_in_words_and_not_by_colour_alone(rendered: Render, decision: Decision, words: str) -> None:
     page = Page(rendered(decision)[1])
     assert words in page.text
+    assert rendered(decision)[0].verdict.headline in page.text
     assert f"Verdict: {decision.capitalize()}" in page.text
     assert [a for t, a in page.tags if t == "section" and a.get("class") == f"verdict {decision}"]
+
+
+def test_no_go_claims_no_error_and_no_certainty(rendered: Render) -> None:
+    page = Page(rendered("no-go")[1])
+    assert "the error cannot be told" in page.text
+    assert "All are pale: no reliable alignment was found." in page.text
+    for claim in (
+        "Pale arrows stand",
+        "round and centred",
+        "usually wider than the predicted error",
+        "explains everything",
+    ):
+        assert claim not in page.text
+    assert not [a for t, a in page.tags if t == "img" and "expected error" in a["alt"]]
+
+
+def test_no_go_with_pictures_of_places_shows_none(result: Result) -> None:
+    """Whoever makes a no-go of another verdict."""
+    page = page_of(replace(result, verdict=replace(result.verdict, decision="no-go")))
+    assert not [a for t, a in page.tags if t == "a" and a.get("class") == "closeup"]
+    assert result.quality.worst_place not in page.text
 
 
 def test_next_steps_follow_what_was_written(build: Callable[..., Result], outputs: dict[str, Path]) -> None:

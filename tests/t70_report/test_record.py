@@ -20,7 +20,7 @@ from somareg.report import Report, build_record, load_report
 from somareg.report.inputs import crs_name
 from somareg.report.plain import plain
 from somareg.report.record import residual_vectors
-from somareg.types import Result
+from somareg.types import Decision, Result
 from tests.figures import on_squares
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -67,11 +67,12 @@ def test_the_error_map_is_told_cell_by_cell(result: Result) -> None:
 
 def test_reports_of_earlier_versions_are_read(result: Result, tmp_path: Path) -> None:
     old = json.loads(build_record(result, {}).to_json())
-    del old["error_map"], old["figures"]["bias"], old["figures"]["sigma"]
+    del old["verdict"]["headline"], old["error_map"], old["figures"]["bias"], old["figures"]["sigma"]
     old["figures"]["residual_ce90"] = {"px": 1.0, "m": 10.0}
     (tmp_path / "report.json").write_text(json.dumps(old), encoding="utf-8")
     record = load_report(tmp_path / "report.json")
     assert record.error_map is None and record.figures.bias is None
+    assert record.headline == replace(result.verdict, worst="").headline
 
 
 def test_without_georeference_metres_are_null(build: Callable[..., Result]) -> None:
@@ -103,6 +104,36 @@ def test_inputs_and_counts(result: Result) -> None:
     assert record.tie_points.total == 104
     assert record.tie_points.inliers == int(result.tie_points.inlier.sum()) < 104
     assert record.verdict.decision == "go"
+
+
+@pytest.mark.parametrize("decision", ["go", "review", "no-go"])
+@pytest.mark.parametrize("georeferenced", [True, False])
+def test_headline_is_that_of_the_verdict(
+    build: Callable[..., Result], tmp_path: Path, decision: Decision, georeferenced: bool
+) -> None:
+    result = build(decision, georeferenced=georeferenced)
+    record = build_record(result, {})
+    assert record.verdict.headline == record.headline == result.verdict.headline
+    content = json.loads(record.to_json())
+    del content["verdict"]["headline"]  # as of an earlier version
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    assert load_report(tmp_path / "report.json").headline == result.verdict.headline
+
+
+def test_no_go_of_an_earlier_version_claims_no_error_any_more(result: Result, tmp_path: Path) -> None:
+    content = json.loads(build_record(result, {}).to_json())
+    assert content["figures"]["predicted_rmse"] == {"px": 0.4567, "m": 4.567}
+    assert content["error_map"]["places"] and content["quality"]["worst_place"]
+    content["verdict"] = {"decision": "no-go", "probability": 0.03, "reasons": ["It fails."]}
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    record = load_report(tmp_path / "report.json")
+    assert record.headline == "No-go: 3 % chance of an error below 2 px; the error cannot be told."
+    for figure in (record.figures.predicted_rmse, record.figures.predicted_ce90):
+        assert (figure.px, figure.m) == (None, None)
+    claims = "predicted_rmse_px", "predicted_ce90_m", "worst_px", "worst_m", "worst_place", "unseen_share"
+    assert [record.quality[name] for name in claims] == [None] * len(claims)
+    assert record.error_map is None
+    assert record.quality["coverage"] == 0.713
 
 
 def test_outputs_are_hashed(result: Result, outputs: dict[str, Path]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +29,34 @@ from .conftest import PORT, SIDE, TOKEN, Asked, Made
 
 HOST = f"http://127.0.0.1:{PORT}"
 PAGES = ("", "scene.json", "assets/view.js", "assets/ol/ol.js", "tiles/reference/0/0/0.png")
+
+
+def test_the_page_says_what_the_result_says(ask: Asked, georeferenced: Made) -> None:
+    page: Any = ask("")
+    headline = georeferenced.result.verdict.headline
+    assert "expected error" in headline
+    worst = georeferenced.result.quality.worst_place
+    assert worst and headline.endswith(worst)
+    assert page.text.count(html.escape(headline)) == page.text.count(html.escape(worst)) == 1
+
+
+def test_no_go_claims_nothing_even_where_an_earlier_version_did(georeferenced: Made, tmp_path: Path) -> None:
+    """Its files still tell of certainty and error."""
+    folder = shutil.copytree(georeferenced.folder, tmp_path / "out")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["error_map"]["places"]
+    report["verdict"] = {"decision": "no-go", "probability": 0.03, "reasons": ["It fails."]}
+    (folder / "report.json").write_text(json.dumps(report))
+    with Scene(find_folder(folder)) as scene:
+        client = TestClient(make_app(scene, TOKEN, PORT), base_url=HOST)
+        assert list(client.get(f"/{TOKEN}/scene.json").json()["layers"]) == ["local", "residual"]
+        assert client.get(f"/{TOKEN}/tiles/error/0/0/0.png").status_code == 404
+        page = client.get(f"/{TOKEN}/").text
+        arrows = scene.arrows.over((0, 0, SIDE, SIDE), 30)["arrows"]
+    assert "the error cannot be told" in page
+    for claim in ("Look here first", 'class="place"', "show-certainty", georeferenced.result.quality.worst_place):
+        assert claim not in page
+    assert arrows and not np.array(arrows)[:, 4].any()
 
 
 def test_everything_that_the_page_names_is_there_and_local(ask: Asked) -> None:

@@ -132,8 +132,8 @@ def make_result(decision: str) -> Result:
         affine=affine,
         displacement=Displacement(field_px, field_px[0], field_px[0], grid),
         tie_points=ties,
-        quality=make_quality(),
-        verdict=Verdict(decision, reasons, 0.97),  # type: ignore[arg-type]
+        quality=make_quality() if decision != "no-go" else make_quality().without_prediction(),
+        verdict=make_verdict(decision, reasons),
         moving=raster,
         reference=replace(raster, name="b.tif"),
         settings={"preset": "base", "model_used": "compact"},
@@ -142,6 +142,12 @@ def make_result(decision: str) -> Result:
         previews=Previews(picture, picture, picture, 1.0),
     )
     return replace(result, saver=_save)
+
+
+def make_verdict(decision: str, reasons: tuple[str, ...]) -> Verdict:
+    """As `judge` makes it of `make_quality`."""
+    error = (0.61, 6.1, make_quality().worst_place) if decision != "no-go" else ()
+    return Verdict(decision, reasons, 0.97, *error)  # type: ignore[arg-type]
 
 
 def make_quality() -> Quality:

@@ -11,6 +11,7 @@ import pytest
 from somareg.batches import run, work
 from somareg.batches.manifest import FileMark
 from somareg.errors import NoOverlapError
+from somareg.types import Verdict
 from tests.t80_cli.conftest import Cli
 
 
@@ -27,7 +28,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[work.PairJob]:
         Path(job.folder).mkdir(exist_ok=True)
         for name in ("report.json", "displacement.tif"):
             (Path(job.folder) / name).touch()
-        return work.PairDone(verdict, 0.97, 0.61, 6.1, 5.71, (FileMark.of(job.moving),))
+        headline = Verdict(verdict, (), 0.97, 0.61, 6.1, "At worst, it is off.").headline
+        return work.PairDone(verdict, 0.97, 0.61, 6.1, 5.71, (FileMark.of(job.moving),), headline)
 
     monkeypatch.setattr(run, "do_pair", do_pair)
     return done
@@ -61,18 +63,34 @@ def test_exit_code_is_that_of_the_worst(
         assert done.out == ""
 
 
-def test_table_shows_the_worst_first_and_what_was_kept(cli: Cli, jobs: list[work.PairJob], tmp_path: Path) -> None:
+def test_table_shows_the_worst_first_and_what_was_kept(
+    cli: Cli, jobs: list[work.PairJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     both = folders(tmp_path, "go", "failed", "review")
     first = cli("batch", *both, "-o", tmp_path / "out")
     rows = [line for line in first.out.splitlines() if line[:1] in "012"]
-    assert [row.split()[:2] for row in rows if row] == [["1", "failed"], ["2", "review"], ["0", "go"]]
+    assert [row.split()[:2] for row in rows if row] == [["1", "failed"], ["2", "Review:"], ["0", "Go:"]]
     assert "a.tif and b.tif \\x1b[31mdo" in first.out  # an error cannot colour the terminal
-    assert "0.61 px (6.1 m)" in first.out
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = cli("batch", *both, "-o", tmp_path / "out")
+    assert "Go: 97 % chance of an error below 2 px; expected error 6.1 m (0.61 px)." in wide.out
+    assert "At worst" not in wide.out  # no room in a row
+    assert "(0.61 px). At worst, it is off." in (tmp_path / "out" / "summary.csv").read_text()
     assert "3 pairs: 1 go, 1 review, 1 failed" in first.out
     assert str(tmp_path / "out" / "summary.csv") in first.out
     jobs.clear()
     assert "(2 done before)" in cli("batch", *both, "-o", tmp_path / "out").out
     assert len(jobs) == 1
+
+
+def test_no_go_claims_no_error_in_the_table(
+    cli: Cli, jobs: list[work.PairJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    done = cli("batch", *folders(tmp_path, "no-go"), "-o", tmp_path / "out")
+    assert "No-go: 97 % chance of an error below 2 px; the error cannot be told." in done.out
+    assert "0.61" not in done.out
+    assert "6.1 m" not in done.out
 
 
 def test_long_tables_are_cut(cli: Cli, jobs: list[work.PairJob], tmp_path: Path) -> None:

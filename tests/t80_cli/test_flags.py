@@ -74,6 +74,8 @@ def typed(name: str) -> tuple[list[str], Any]:
         return [flag, "2,1"], (2, 1)
     if name.endswith("_mask_values"):
         return [flag, "3, 8-10 bit4"], "3,8-10,bit4"
+    if name == "min_probability":
+        return [flag, "0.7"], 0.7
     if float in kinds or int in kinds:
         return [flag, "7"], 7
     return [flag, "other"], "other"

@@ -13,10 +13,14 @@ import rasterio
 import somareg
 from somareg.geometry import AffineTransform
 from somareg.io.displacement import write_displacement
-from somareg.types import Displacement, Estimate, Grid, TiePoints
+from somareg.types import Displacement, Estimate, Grid, TiePoints, Verdict
 from tests.t80_cli.conftest import Cli
 
 GRID = Grid(80, 70, (10.0, 0.0, 500000.0, 0.0, -10.0, 4000000.0), "EPSG:32633")
+
+GO = Verdict("go", (), 0.97, 0.61, 6.1)
+REVIEW = Verdict("review", (), 0.71, 1.5, 15.0)
+NO_GO = Verdict("no-go", (), 0.03)
 
 
 @pytest.fixture
@@ -27,14 +31,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         profile = {"width": 80, "height": 70, "count": 1, "dtype": "uint16", "crs": GRID.crs}
         with rasterio.open(tmp_path / f"{name}.tif", "w", transform=rasterio.Affine(*GRID.transform), **profile) as f:
             f.write(rng.integers(1, top, (1, 70, 80)).astype(np.uint16))
+    save_estimate(tmp_path / "aligned", GO)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save_estimate(folder: Path, verdict: Verdict | None) -> None:
+    """A shift by 3 columns and -2 rows."""
     shift = np.broadcast_to(np.float32([3, -2]).reshape(2, 1, 1), (2, 70, 80))
     affine = AffineTransform.from_parameters(shift=(3, -2))
     field = Displacement(shift.copy(), np.ones((70, 80), np.float32), np.ones((70, 80), np.float32), GRID)
-    (tmp_path / "aligned").mkdir()
-    write_displacement(tmp_path / "aligned" / "displacement.tif", field, Estimate(affine, GRID, GRID), affine.matrix)
-    (tmp_path / "aligned" / "report.json").write_text("{}")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    estimate = Estimate(affine, GRID, GRID, verdict=verdict)
+    folder.mkdir()
+    write_displacement(folder / "displacement.tif", field, estimate, affine.matrix)
+    (folder / "report.json").write_text("{}")
 
 
 def is_shifted(place: Path, name: str, out: Path) -> bool:
@@ -102,3 +112,59 @@ def test_failures_are_one_line(cli: Cli, place: Path, arguments: list[str], code
     assert (done.code, done.out) == (code, "")
     assert words in done.err
     assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_no_go_is_refused_with_the_way_out(cli: Cli, place: Path, several: bool) -> None:
+    save_estimate(place / "failed", NO_GO)
+    rasters = ["a.tif", "b.tif"] if several else ["a.tif"]
+    out = place / ("out" if several else "out.tif")
+    done = cli("warp", *rasters, "failed", "-o", out)
+    assert (done.code, done.out) == (1, "")
+    (line,) = done.err.splitlines()
+    assert "the verdict on this estimate is no-go" in line
+    assert "3 % chance of an error below 2 px" in line
+    assert "--force" in line
+    assert not out.exists()
+    forced = cli("warp", *rasters, "failed", "-o", out, "--force")
+    assert forced.code == 0
+    assert forced.err.count("WARNING") == 1
+    written = out / "a.tif" if several else out
+    with rasterio.open(written) as file:
+        tags = file.tags()
+    assert (tags["SOMAREG_VERDICT"], tags["SOMAREG_PROBABILITY"]) == ("no-go", "0.03")
+    assert "SOMAREG_PREDICTED_RMSE_PX" not in tags
+
+
+def test_no_go_is_told_in_the_document_too(cli: Cli, place: Path) -> None:
+    save_estimate(place / "failed", NO_GO)
+    told = json.loads(cli("warp", "a.tif", "failed", "-o", "x.tif", "--json").out)["error"]
+    assert (told["type"], told["exit_code"]) == ("EstimationError", 1)
+    forced = json.loads(cli("warp", "a.tif", "failed", "-o", "x.tif", "--json", "--force").out)["verdict"]
+    assert (forced["decision"], forced["predicted_rmse_px"], forced["predicted_rmse_m"]) == ("no-go", None, None)
+
+
+def test_review_is_applied_with_a_word(cli: Cli, place: Path) -> None:
+    save_estimate(place / "perhaps", REVIEW)
+    for rasters, out in ((["a.tif"], "one.tif"), (["a.tif", "b.tif"], "many")):
+        done = cli("warp", *rasters, "perhaps", "-o", out)
+        assert done.code == 0
+        assert done.err.count("WARNING") == 1
+        words = " ".join(done.err.split())
+        assert "Review: 71 % chance of an error below 2 px; expected error 15.0 m (1.50 px)." in words
+        assert cli("warp", *rasters, "perhaps", "-o", out, "--overwrite", "-q").err == ""
+    with rasterio.open(place / "many" / "b.tif") as file:
+        assert file.tags()["SOMAREG_PREDICTED_RMSE_M"] == "15"
+    told = json.loads(cli("warp", "a.tif", "b.tif", "perhaps", "-o", "again", "--json").out)["outputs"]
+    assert [each["verdict"]["decision"] for each in told] == ["review", "review"]
+
+
+def test_what_nobody_judged_is_applied_with_a_note(cli: Cli, place: Path) -> None:
+    save_estimate(place / "found", None)
+    done = cli("warp", "a.tif", "b.tif", "found", "-o", "out")
+    assert done.code == 0
+    (line,) = done.err.splitlines()  # one for all rasters
+    assert "nobody has judged this estimate" in line
+    with rasterio.open(place / "out" / "a.tif") as file:
+        assert not [tag for tag in file.tags() if tag in ("SOMAREG_VERDICT", "SOMAREG_PROBABILITY")]
+    assert json.loads(cli("warp", "a.tif", "found", "-o", "x.tif", "--json").out)["verdict"] is None

@@ -67,7 +67,8 @@ class Entry:
         key: of the settings and paths; another key is another pair.
         status: "running" may also mean that the run died.
         verdict, probability: of a pair that is done.
-        predicted_rmse_px, predicted_rmse_m: expected error; metres None without a georeference.
+        headline: of its verdict, see `Verdict.headline`.
+        predicted_rmse_px, predicted_rmse_m: expected error; None on no-go, metres also without a georeference.
         misregistration_px: RMS displacement found.
         seconds: the pair took.
         error_kind, error: of a pair that failed.
@@ -81,6 +82,7 @@ class Entry:
     status: Status = "pending"
     verdict: Decision | None = None
     probability: float | None = None
+    headline: str | None = None
     predicted_rmse_px: float | None = None
     predicted_rmse_m: float | None = None
     misregistration_px: float | None = None

@@ -20,6 +20,7 @@ COLUMNS = (
     "name",
     "status",
     "verdict",
+    "headline",
     "predicted_rmse_px",
     "predicted_rmse_m",
     "misregistration_px",

@@ -20,8 +20,9 @@ from somareg.io.masks import check_mask_values
 from somareg.io.paths import check_folder_name, whole_path
 from somareg.jobs.one import Failure
 from somareg.jobs.runner import open_runner
-from somareg.types import Estimate, Progress, Reading, Result
+from somareg.types import Estimate, Progress, Reading, Result, Verdict
 from somareg.warp.engine import UNSAID, apply_to_file
+from somareg.warp.judged import check_verdict
 from somareg.warp.plan import Resolution
 from somareg.warp.reading import NO_MASK, make_reading
 
@@ -48,12 +49,14 @@ class Warped:
         output: path of the GeoTIFF; it is there when `failure` is None.
         failure: what went wrong.
         seconds: it took.
+        verdict: on the estimate; None where nobody has judged it.
     """
 
     raster: str
     output: Path
     failure: Failure | None = None
     seconds: float = 0.0
+    verdict: Verdict | None = None
 
 
 @guarded
@@ -73,6 +76,7 @@ def warp_many(
     workers: int | None = None,
     dask: Any = None,
     overwrite: bool = False,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> list[Warped]:
     """Apply an estimate to many rasters of the moving image's ground; one that fails is recorded and the others go on.
@@ -89,6 +93,7 @@ def warp_many(
         resolution: "reference" for the reference grid, "native" for its extent at each raster's own pixel size.
         workers, dask: as for `batch`.
         overwrite: replace earlier outputs.
+        force: apply an estimate although its verdict is no-go.
         progress: called with what was done and the share of the rasters that are.
 
     Returns:
@@ -98,6 +103,7 @@ def warp_many(
         InputError: no raster.
         OutputError: an output exists, or the folder cannot be written; nothing has been done then.
         ReadError: there is no estimate.
+        EstimationError: its verdict is no-go, and not `force`; nothing has been done then.
     """
     subjects: list[tuple[str, Resampling]] = [(str(raster), resampling) for raster in rasters]
     images = len(subjects)
@@ -110,6 +116,8 @@ def warp_many(
     if reading.mask is not None and reading.mask != NO_MASK:
         reading = replace(reading, mask=whole_path(reading.mask))
     known = _known(estimate)
+    judged = known if isinstance(known, Estimate) else _read(known)
+    check_verdict(judged, force=force)
     outputs = output_paths([raster for raster, _ in subjects], Path(folder))
     files = {raster: _file_of(raster) for raster, _ in subjects}
     # A raster whose output would be the raster itself fails alone; no other output may take its place.
@@ -129,7 +137,7 @@ def warp_many(
     with open_runner(None if workers is None else min(workers, len(jobs)), dask) as runner:
         for index, outcome in runner.run(warp_one, jobs):
             raster, out = subjects[index][0], outputs[index]
-            done[index] = Warped(raster, out, outcome.failure, outcome.seconds)
+            done[index] = Warped(raster, out, outcome.failure, outcome.seconds, judged.verdict)
             if progress is not None:
                 progress(f"{len(done)} of {len(jobs)}: {Path(raster).name}", len(done) / len(jobs))
     return [done[index] for index in range(len(jobs))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,10 +46,11 @@ class PairDone:
 
     verdict: Decision
     probability: float
-    predicted_rmse_px: float
+    predicted_rmse_px: float | None
     predicted_rmse_m: float | None
     misregistration_px: float
     files: tuple[FileMark, ...]
+    headline: str
 
 
 def do_pair(job: PairJob) -> PairDone:
@@ -71,18 +73,23 @@ def do_pair(job: PairJob) -> PairDone:
         stac=job.stac,
         **options,
     )
-    quality = result.quality
+    verdict = result.verdict
     return PairDone(
-        verdict=result.verdict.decision,
-        probability=result.verdict.probability,
-        predicted_rmse_px=quality.predicted_rmse_px,
-        predicted_rmse_m=quality.metres.predicted_rmse_m if quality.metres else None,
-        misregistration_px=quality.shift_before_px,
+        verdict=verdict.decision,
+        probability=verdict.probability,
+        headline=verdict.headline,
+        predicted_rmse_px=_finite(verdict.predicted_rmse_px),
+        predicted_rmse_m=_finite(verdict.predicted_rmse_m),
+        misregistration_px=result.quality.shift_before_px,
         files=(
             FileMark(str(_file(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),
             *_others(job, reference, result),
         ),
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _others(job: PairJob, reference: Located, result: Result) -> list[FileMark]:

@@ -49,6 +49,7 @@ def document(assessment: Assessment) -> dict[str, Any]:
         "reference": result.reference.name,
         "verdict": {
             "decision": verdict.decision,
+            "headline": verdict.headline,
             "reasons": verdict.reasons,
             "probability": verdict.probability,
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from rich.text import Text
 
 from somareg.cli.failures import one_line
 from somareg.cli.summary import STYLES
-from somareg.report.words import metres, pixels
+from somareg.types import Verdict
+from somareg.types.words import pixels
 
 if TYPE_CHECKING:
     from somareg.batches.manifest import Entry
@@ -26,7 +28,7 @@ def print_batch(console: Console, result: BatchResult) -> None:
     """A row per pair, those to look at first; counts; where the rest is."""
     entries = sorted(result.entries, key=lambda entry: _ORDER.index(entry.state))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("pair", "verdict", "predicted error", "off before", "seconds", ""):
+    for title in ("pair", "verdict", "off before", "seconds", ""):
         table.add_column(title)
     for entry in entries[:MOST_ROWS]:
         table.add_row(*_cells(entry))
@@ -56,15 +58,19 @@ def print_planned(console: Console, entries: Iterable[Entry]) -> None:
 def _cells(entry: Entry) -> tuple[Text, ...]:
     return (
         Text(one_line(entry.name)),
-        Text(entry.state, style=_STYLES[entry.state]),
-        Text(_length(entry.predicted_rmse_px, entry.predicted_rmse_m)),
-        Text(_length(entry.misregistration_px, None)),
+        _verdict(entry),
+        Text("" if entry.misregistration_px is None else pixels(entry.misregistration_px)),
         Text("" if entry.seconds is None else f"{entry.seconds:.1f}"),
         Text(one_line(entry.error or "")),
     )
 
 
-def _length(px: float | None, m: float | None) -> str:
-    if px is None:
-        return ""
-    return pixels(px) + (f" ({metres(m)})" if m is not None else "")
+def _verdict(entry: Entry) -> Text:
+    """The headline of a pair that is done, without the worst place, for which a row has no room; else its state."""
+    line: str = entry.state
+    if entry.verdict is not None:
+        figures = (entry.probability, entry.predicted_rmse_px, entry.predicted_rmse_m)
+        line = Verdict(entry.verdict, (), *(math.nan if value is None else value for value in figures)).headline
+    words = Text(one_line(line))
+    words.stylize(_STYLES[entry.state], 0, len(entry.state))
+    return words

@@ -45,7 +45,10 @@ def takes_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 def said(asked: RegisterConfig) -> dict[str, Any]:
     """The options that were typed; the defaults of all others are the library's business."""
-    return {name: getattr(asked, name) for name in RegisterConfig.model_fields if name in asked.model_fields_set}
+    values = {name: getattr(asked, name) for name in RegisterConfig.model_fields if name in asked.model_fields_set}
+    return {
+        name: value for name, value in values.items() if value is not None
+    }  # one gives way to another that was said
 
 
 def shown(name: str) -> dict[str, Any]:

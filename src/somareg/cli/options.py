@@ -35,6 +35,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only", 
 Json = Annotated[bool, _option("--json", "print one JSON document on stdout, nothing else", OUTPUT)]
 Overwrite = Annotated[bool, _option("--overwrite", "replace earlier outputs of somareg", OUTPUT)]
 Force = Annotated[bool, _option("--force", "write aligned.tif even on no-go", OUTPUT)]
+ForceWarp = Annotated[bool, _option("--force", "apply an estimate although its verdict is no-go", OUTPUT)]
 Stac = Annotated[bool, _option("--stac", "describe the outputs in a STAC Item, item.json", OUTPUT)]
 DryRun = Annotated[bool, _option("--dry-run", "say what would be done, reading headers only", OUTPUT)]
 PointsReference = Annotated[

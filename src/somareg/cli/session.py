@@ -55,10 +55,10 @@ class Session:
 
         print(json.dumps(plain(document), ensure_ascii=False, indent=2, allow_nan=False))
 
-    def written(self, file: Path) -> None:
-        """Say which file was written: its path, or with `--json` also its size."""
+    def written(self, file: Path, **more: Any) -> None:
+        """Say which file was written: its path, or with `--json` also its size and `more`."""
         if self.as_json:
-            self.emit({"output": str(file.resolve()), "bytes": file.stat().st_size})
+            self.emit({"output": str(file.resolve()), "bytes": file.stat().st_size, **more})
         elif self.wants_text:
             self.out.print(str(file.resolve()), markup=False, soft_wrap=True)
 

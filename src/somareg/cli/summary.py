@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from rich.text import Text
 from somareg.cli.failures import one_line
 from somareg.report.plain import Length
 from somareg.report.record import Report
-from somareg.report.words import file_size, length, metres, percent, pixels, verdict_words
+from somareg.report.words import file_size, length, verdict_words
+from somareg.types.words import metres, percent, pixels
 
 if TYPE_CHECKING:
     from somareg.types import Assessment, Verdict
@@ -39,10 +41,8 @@ def print_result(console: Console, record: Report, folder: Path) -> None:
     """Verdict, reasons, figures, outputs and the path of the report."""
     words = verdict_words(record)
     verdict = record.verdict
-    _print_verdict(console, verdict.decision, words.headline, verdict.reasons)
+    _print_verdict(console, verdict.decision, words.headline, words.advice, verdict.reasons)
     _print_figures(console, _result_figures(record))
-    if record.error_map and verdict.decision != "no-go":
-        console.print(Text(one_line(record.error_map.worst_place)), soft_wrap=True)
     if verdict.decision == "no-go":
         _print_no_go(console, written="aligned.tif" in record.outputs)
     _print_notes(console, record.notes)
@@ -52,12 +52,13 @@ def print_result(console: Console, record: Report, folder: Path) -> None:
 def print_assessment(console: Console, assessment: Assessment) -> None:
     """Verdict, reasons and the measured misalignment."""
     verdict: Verdict = assessment.verdict
-    _print_verdict(console, verdict.decision, ASSESSMENTS[verdict.decision], verdict.reasons)
+    _print_verdict(console, verdict.decision, verdict.headline, ASSESSMENTS[verdict.decision], verdict.reasons)
     dx, dy = assessment.offset_px
+    reliable = "" if verdict.decision != "no-go" else " (not reliable)"
     rows = [
-        ("misalignment, RMS", _both(assessment.misalignment_rmse_px, assessment.misalignment_rmse_m)),
-        ("mean offset (dx, dy)", f"({dx:+.2f}, {dy:+.2f}) px"),
-        ("error of this measurement", pixels(assessment.result.quality.predicted_rmse_px)),
+        (f"misalignment, RMS{reliable}", _both(assessment.misalignment_rmse_px, assessment.misalignment_rmse_m)),
+        (f"mean offset (dx, dy){reliable}", f"({dx:+.2f}, {dy:+.2f}) px"),
+        ("error of this measurement", pixels(_finite(verdict.predicted_rmse_px))),
         ("chance that it is below 2 px", percent(verdict.probability)),
     ]
     _print_figures(console, rows)
@@ -78,8 +79,9 @@ def _result_figures(record: Report) -> list[tuple[str, str]]:
     ce90 = f"   90 % within {length(figures.predicted_ce90)}" if figures.predicted_ce90.px is not None else ""
     shift = f"({_number(affine.shift_x.px, '+.2f')}, {_number(affine.shift_y.px, '+.2f')}) px"
     points = record.tie_points
+    before = "misregistration before" if record.verdict.decision != "no-go" else "displacement found (not reliable)"
     return [
-        ("misregistration before", length(figures.misregistration_before)),
+        (before, length(figures.misregistration_before)),
         ("predicted error after", length(figures.predicted_rmse) + ce90),
         ("shift (dx, dy)", shift + _ground(affine.shift_x, affine.shift_y)),
         ("rotation, scale", f"{_number(affine.rotation_deg, '+.3f')}°, {_number(affine.scale, '.5f')}"),
@@ -102,9 +104,12 @@ def _axes(record: Report) -> list[tuple[str, str]]:
     return [("residual bias (x, y)", texts[0]), ("residual sigma (x, y)", texts[1])]
 
 
-def _print_verdict(console: Console, decision: str, headline: str, reasons: Iterable[str]) -> None:
+def _print_verdict(console: Console, decision: str, headline: str, advice: str, reasons: Iterable[str]) -> None:
+    line = Text(one_line(headline), style="bold")
+    line.stylize(STYLES[decision], 0, len(decision))
     console.print()
-    console.print(Text.assemble((decision.upper(), STYLES[decision]), "  ", (headline, "bold")))
+    console.print(line, soft_wrap=True)
+    console.print(Text(advice))
     for reason in reasons:
         console.print(Text(f"  • {one_line(reason)}"))
 
@@ -155,6 +160,10 @@ def _ground(x: Length, y: Length) -> str:
 
 def _both(px: float, m: float | None) -> str:
     return pixels(px) + (f" ({metres(m)})" if m is not None else "")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _number(value: float | None, spec: str) -> str:

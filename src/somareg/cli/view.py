@@ -28,7 +28,7 @@ def view(
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Show a result on a local page: compare the images, arrows, certainty, tie points, verdict; Ctrl-C ends it."""
+    """Show a result on a local page: compare the images, error map, arrows, tie points, verdict; Ctrl-C ends it."""
     with session(as_json=False, verbose=verbose, quiet=quiet) as ui:
         from somareg.view import find_folder, need_view
 

@@ -16,7 +16,7 @@ from somareg.config import INPUT, GcpMethod, RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.batches.warps import Warped
-    from somareg.types import Estimate
+    from somareg.types import Estimate, Verdict
 
 Inputs = Annotated[
     list[str],
@@ -95,6 +95,7 @@ def warp(
     workers: o.Workers = None,
     dask: o.Dask = None,
     overwrite: o.Overwrite = False,
+    force: o.ForceWarp = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
@@ -105,6 +106,7 @@ def warp(
         rasters, source = _split(inputs, estimate, nearest or [])
         known = _estimate(source, reference, moving, asked.gcp_method)
         settings: dict[str, Any] = {"resampling": asked.resampling, "resolution": resolution, "overwrite": overwrite}
+        settings["force"] = force
         settings |= {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values}
         settings |= {"gcp_method": asked.gcp_method if "gcp_method" in asked.model_fields_set else None}
         if len(rasters) == 1 and not nearest and not _is_folder(out):
@@ -149,11 +151,24 @@ def _is_folder(out: str) -> bool:
 
 
 def _one(ui: Session, raster: str, known: Estimate | str, target: Path, settings: dict[str, Any]) -> None:
+    from somareg.io.displacement import read_verdict
     from somareg.register import api
+    from somareg.types import Estimate
 
     with ui.working():
         api.warp(raster, known, target, progress=ui.progress, **settings)
-    ui.written(target)
+    more = {}
+    if ui.as_json:
+        more["verdict"] = _told(known.verdict if isinstance(known, Estimate) else read_verdict(known))
+    ui.written(target, **more)
+
+
+def _told(verdict: Verdict | None) -> dict[str, Any] | None:
+    """The verdict in a document; its reasons are in the report."""
+    if verdict is None:
+        return None
+    figures = ("decision", "probability", "headline", "predicted_rmse_px", "predicted_rmse_m")
+    return {name: getattr(verdict, name) for name in figures}
 
 
 def _tell(ui: Session, done: list[Warped]) -> None:
@@ -170,6 +185,12 @@ def _tell(ui: Session, done: list[Warped]) -> None:
 
 def _document(warped: Warped) -> dict[str, Any]:
     if warped.failure is None:
-        return {"raster": warped.raster, "output": str(warped.output), "bytes": warped.output.stat().st_size}
+        size = warped.output.stat().st_size
+        return {
+            "raster": warped.raster,
+            "output": str(warped.output),
+            "bytes": size,
+            "verdict": _told(warped.verdict),
+        }
     failure = warped.failure
     return {"raster": warped.raster, "error": {"type": failure.kind, "message": one_line(failure.message)}}

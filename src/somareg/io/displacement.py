@@ -18,8 +18,9 @@ from somareg.io.ground_control import read_control
 from somareg.io.reading import READING_TAG, reading_of_tags, reading_tags
 from somareg.io.source import Block, RasterSource, open_source
 from somareg.io.text import parse_json
+from somareg.io.verdicts import VERDICT_TAG, verdict_of_tags, verdict_tags
 from somareg.io.writer import write_geotiff
-from somareg.types import IDENTITY, Displacement, Estimate, Grid, Transform
+from somareg.types import IDENTITY, Displacement, Estimate, Grid, Transform, Verdict
 
 FORMAT = 1
 """Version of the file's tags; a reader refuses newer ones."""
@@ -52,7 +53,7 @@ def write_displacement(
     Args:
         path: output file.
         displacement: on the reference grid, pixels; or with `step` on `coarser_grid` of it, still reference pixels.
-        estimate: its grids, and how the moving image was read, go into the tags.
+        estimate: its grids, how the moving image was read, and the verdict go into the tags.
         affine_matrix: (2, 3) the global affine of the correction, which continues it outside the grid.
         tags: more dataset-level metadata.
         step: reference pixels per pixel of the file.
@@ -88,7 +89,7 @@ def estimate_tags(
         "SOMAREG_REFERENCE_GRID": json.dumps(asdict(estimate.reference)),
         "SOMAREG_MOVING_GRID": json.dumps(asdict(estimate.moving)),
     }
-    tags |= reading_tags(estimate)
+    tags |= reading_tags(estimate) | verdict_tags(estimate.verdict)
     if affine_matrix is not None:
         tags["SOMAREG_AFFINE"] = json.dumps(np.asarray(affine_matrix, float).tolist())
     if step > 1:
@@ -141,7 +142,34 @@ def read_estimate(path: str | Path) -> Estimate:
             raise InputError(
                 f"{file} has a malformed tag {READING_TAG}; write it anew with somareg register"
             ) from error
-    return Estimate(correction, reference, moving, reading, sha256)
+        verdict = _verdict(tags, file)
+    return Estimate(correction, reference, moving, reading, sha256, verdict)
+
+
+@guarded
+def read_verdict(path: str | Path) -> Verdict | None:
+    """The verdict on an estimate, without its displacements; None where nobody has judged it.
+
+    Args:
+        path: as for `read_estimate`.
+
+    Raises:
+        ReadError, InputError, UnsupportedError: as `read_estimate`.
+    """
+    file = find_displacement(path)
+    with open_source(file, role="displacement", tell=False) as source:
+        check_format(source, file)
+        return _verdict(source.tags, file)
+
+
+def _verdict(tags: Mapping[str, str], file: Path) -> Verdict | None:
+    try:
+        return verdict_of_tags(tags)
+    except ValueError as error:
+        raise InputError(
+            f"{file} has a malformed tag {VERDICT_TAG} or figures that belong to none; write it anew with somareg "
+            "register"
+        ) from error
 
 
 def node_step(tags: Mapping[str, str], file: Path) -> int:

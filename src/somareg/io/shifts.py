@@ -61,10 +61,7 @@ def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: 
         OutputError: the file exists, the folder is read-only or the disk is full.
     """
     if isinstance(estimate, Result):
-        tags = {
-            **estimate_tags(estimate.estimate, getattr(estimate.affine, "matrix", None)),
-            "SOMAREG_VERDICT": estimate.verdict.decision,
-        }
+        tags = estimate_tags(estimate.estimate, getattr(estimate.affine, "matrix", None))
         field = estimate.displacement
         return _write(out, field.grid, tags, lambda block: field.array[:, block.y : block.y + block.height], overwrite)
     file = find_displacement(estimate)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from somareg.matching.engine import Alignment
 from somareg.quality.calibration import Calibration
 
+PROVEN_ZSCORE = 2.0
+"""Images agree above chance from this height of the correlation's peak; below it, agreement is no reason for "go"."""
+
 
 @dataclass(frozen=True)
 class Support:
@@ -17,7 +20,8 @@ class Support:
         predicted_px: expected RMS error; inf when it cannot be told.
         coverage, zscore, sharpness, hit_ratio, forward_backward_px, split_half_px: see `somareg.types.Quality`.
         before, after: its `similarity_before` and `similarity_after`.
-        told: sentences for the verdict.
+        agreement: a sentence on `zscore`, "" where there is none.
+        told: further sentences for the verdict.
         doubts: sentences that forbid "go".
         failure: why there is no estimate, "" otherwise.
     """
@@ -32,6 +36,7 @@ class Support:
     split_half_px: float
     before: float
     after: float
+    agreement: str = ""
     told: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     failure: str = ""
@@ -41,12 +46,6 @@ def support_of(alignment: Alignment, factor: int, calibration: Calibration, doub
     """The support of a pair that was matched whole, `factor` reference pixels per working pixel; `doubts` of others."""
     evidence = alignment.evidence
     halves, backward = alignment.split_half_px * factor, alignment.forward_backward_px * factor
-    strength = (
-        f"The images agree {evidence.zscore:.1f} deviations above chance at the estimate "
-        "(unrelated images rarely reach 2)."
-    )
-    if evidence.zscore < 2.0:
-        strength += " That proves no common ground."
     return Support(
         probability=calibration.probability(alignment),
         predicted_px=calibration.predict_rmse(alignment, factor),
@@ -58,10 +57,21 @@ def support_of(alignment: Alignment, factor: int, calibration: Calibration, doub
         split_half_px=halves,
         before=evidence.correlation_before,
         after=evidence.correlation,
+        agreement=agreement_in_words("The images agree", evidence.zscore),
         told=(
-            strength,
             f"Two halves of the tie points agree to {halves:.1f} px, matching backwards agrees to {backward:.1f} px.",
         ),
         doubts=doubts,
         failure=alignment.failure,
     )
+
+
+def agreement_in_words(subject: str, zscore: float) -> str:
+    """How far images agree above chance, as a sentence.
+
+    Args:
+        subject: with its verb, as in "The images agree".
+        zscore: height of the correlation's peak at the estimate, in deviations of its background.
+    """
+    words = f"{subject} {zscore:.1f} deviations above chance at the estimate (unrelated images rarely reach 2)."
+    return words if zscore >= PROVEN_ZSCORE else f"{words} That proves no common ground."

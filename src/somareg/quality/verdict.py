@@ -2,50 +2,116 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
+from somareg.config import RegisterConfig
 from somareg.quality.calibration import Calibration
-from somareg.quality.support import Support
+from somareg.quality.support import PROVEN_ZSCORE, Support
 from somareg.types import Decision, Quality, Verdict
+from somareg.types.words import chance
 
 MAX_FOLDING = 0.001
 MIN_OVERLAP = 0.2
-PROVEN_ZSCORE = 2.0
 
 
-def judge(support: Support, quality: Quality, calibration: Calibration) -> Verdict:
+@dataclass(frozen=True)
+class Demands:
+    """What is asked of a "go" beside the calibration's threshold.
+
+    Attributes:
+        max_error_px, max_error_m: largest expected RMS error, reference pixels and metres; None for no limit.
+        min_probability: smallest probability, 0-1.
+    """
+
+    max_error_px: float | None = 3.0
+    max_error_m: float | None = None
+    min_probability: float = 0.0
+
+    @classmethod
+    def of(cls, cfg: RegisterConfig) -> Demands:
+        """Those of the options."""
+        return cls(cfg.max_error, cfg.max_error_m, cfg.min_probability or 0.0)
+
+
+def judge(support: Support, quality: Quality, calibration: Calibration, demands: Demands | None = None) -> Verdict:
     """The verdict on an estimate.
+
+    "go" needs the probability, an expected error within the limit, and no doubt; what lacks one of them is "review" as
+    long as the probability reaches the calibration's threshold for that, which no demand moves. Agreement at the level
+    of chance is no reason for "go", so it is not told there.
 
     Args:
         support: by the images.
         quality: its figures.
         calibration: thresholds.
+        demands: of whoever asks for the verdict.
     """
+    demands = demands or Demands()
     if support.failure:
         return Verdict("no-go", (f"No transform could be estimated: {support.failure}.",), 0.0)
-    doubts = [*support.doubts, *_doubts(quality)]
-    decision: Decision = "no-go"
-    if support.probability >= calibration.go:
-        decision = "review" if doubts else "go"
-    elif support.probability >= calibration.review:
-        decision = "review"
-    chance = f"The chance that the error is below 2 px is {chance_in_words(support.probability)}."
+    probability = support.probability
+    likely = f"The chance that the error is below 2 px is {chance(probability)}."
+    told = (*((support.agreement,) if support.agreement else ()), *support.told)
+    if not probability >= calibration.review:
+        return Verdict("no-go", (*_doubts(support, quality), *told, likely), probability)
+    short = _short_of(probability, calibration.go, demands.min_probability)
+    against = (*short, *_too_far(quality, demands), *_doubts(support, quality))
+    decision: Decision = "review" if against else "go"
     proven = quality.peak_zscore >= PROVEN_ZSCORE
+    if decision == "go" and not proven:
+        told = support.told
+    known = () if short else (likely,)
     # Weightiest first: what speaks for an estimate, or what speaks against it.
-    told = (chance, *support.told) if decision != "go" and proven else (*support.told, chance)
-    return Verdict(decision, (*doubts, *told), support.probability)
+    told = (*known, *told) if proven or decision == "go" else (*told, *known)
+    ground = quality.metres.predicted_rmse_m if quality.metres else math.nan
+    return Verdict(
+        decision, (*against, *told), probability, quality.predicted_rmse_px, ground, worst=quality.worst_place
+    )
 
 
-def _doubts(quality: Quality) -> list[str]:
+def _short_of(probability: float, threshold: float, asked: float) -> tuple[str, ...]:
+    """What a probability lacks for "go"."""
+    needed = max(threshold, asked)
+    if probability >= needed:
+        return ()
+    by = " (min_probability)" if asked > threshold else ""
+    have, bar = _apart(100 * probability, 100 * needed, 0)
+    return (f"The chance that the error is below 2 px is {have} %; a go needs {bar} %{by}.",)
+
+
+def _too_far(quality: Quality, demands: Demands) -> tuple[str, ...]:
+    """How the expected error exceeds what is allowed."""
+    ground = quality.metres.predicted_rmse_m if quality.metres else math.nan
+    limits = (
+        (quality.predicted_rmse_px, demands.max_error_px, "px", "max_error"),
+        (ground, demands.max_error_m, "m", "max_error_m"),
+    )
+    for error, limit, unit, option in limits:
+        if limit is None or error <= limit:
+            continue
+        if not math.isfinite(error):
+            return (f"The expected error cannot be told; a go allows up to {limit:g} {unit} ({option}).",)
+        have, most = _apart(error, limit, 2 if error < 10 else 1)
+        return (f"The expected error is {have} {unit}; a go allows up to {most} {unit} ({option}).",)
+    return ()
+
+
+def _doubts(support: Support, quality: Quality) -> tuple[str, ...]:
     """What forbids "go" whatever the images' agreement."""
-    doubts = []
+    doubts = list(support.doubts)
     if quality.folding > MAX_FOLDING:
         doubts.append(f"The displacement folds over itself on {quality.folding:.1%} of the image.")
     if quality.overlap < MIN_OVERLAP:
         doubts.append(f"Only {quality.overlap:.0%} of the smaller image is covered by the other one.")
-    return doubts
+    return tuple(doubts)
 
 
-def chance_in_words(probability: float) -> str:
-    """A chance of 0-1 as in "97 %" or "above 99 %": never said to be certain, nor to be none."""
-    if probability >= 0.995:
-        return "above 99 %"
-    return "below 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
+def _apart(value: float, bound: float, digits: int) -> tuple[str, str]:
+    """A value and a bound that differ, with so many digits or as many as show on which side the value lies."""
+    shown = f"{bound:.6g}"
+    for more in range(digits, 7):
+        text = f"{value:.{more}f}"
+        if float(text) != float(shown) and (float(text) < float(shown)) == (value < bound):
+            return text, shown
+    return repr(value), repr(bound)

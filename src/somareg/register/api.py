@@ -15,7 +15,7 @@ from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.io.masks import check_mask_values, classes_of_array
 from somareg.io.paths import check_folder_name, whole_path
 from somareg.register.apply import warp
-from somareg.register.choose import choose_device, choose_model, load_model
+from somareg.register.choose import check_demands, choose_device, choose_model, load_model
 from somareg.register.images import open_images
 from somareg.register.locate import likely_grounds
 from somareg.register.plan import is_tiled, plan
@@ -29,7 +29,7 @@ from somareg.register.workspace import open_workspace
 from somareg.report.stac import need_pystac
 from somareg.runtime.clock import Clock
 from somareg.tiepoints.use import check_use, name_of, take_points
-from somareg.types import IN_MEMORY, Assessment, BoolArray, Progress, Result, TiePoints, Verdict
+from somareg.types import IN_MEMORY, Assessment, BoolArray, Progress, Result, TiePoints
 
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
@@ -206,6 +206,7 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
     clock = Clock()
     tell("reading", 0.0)
     with open_images(*located, cfg, asked.masks) as images:
+        check_demands(cfg, images.reference.grid)
         given = None
         if tie_points is not None:
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
@@ -254,14 +255,15 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
     quality = result.quality
     rms = quality.shift_before_px
     metres = quality.metres.shift_before_m if quality.metres else None
-    verdict = result.verdict
+    # The worst place is where the estimate may be off; here it would read as where the images are.
+    verdict = replace(result.verdict, worst="")
     if verdict.decision == "go":
         if rms <= ALIGNED_PX:
             reasons = (f"The images lie together to {rms:.2f} px RMS.", *verdict.reasons)
-            verdict = Verdict("go", reasons, verdict.probability)
+            verdict = replace(verdict, reasons=reasons)
         else:
             reasons = (f"The images are {rms:.2f} px RMS apart; `somareg register` can align them.", *verdict.reasons)
-            verdict = Verdict("review", reasons, verdict.probability)
+            verdict = replace(verdict, decision="review", reasons=reasons)
     return Assessment(verdict, rms, metres, _mean_offset(result), result)
 
 

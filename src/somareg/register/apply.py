@@ -16,8 +16,10 @@ from somareg.io.dataarray import is_dataarray, kept_attributes, to_dataarray
 from somareg.io.displacement import find_displacement
 from somareg.io.folders import keep_inputs
 from somareg.io.inputs import Image, file_of, locate
+from somareg.io.verdicts import verdict_attributes, without_verdict
 from somareg.types import Estimate, Progress, Result
 from somareg.warp.engine import apply, apply_to_file
+from somareg.warp.judged import check_verdict
 from somareg.warp.memory import in_memory, is_same
 from somareg.warp.plan import Resolution
 from somareg.warp.reading import NO_MASK, make_reading
@@ -37,6 +39,7 @@ def warp(
     resampling: Resampling = "cubic",
     resolution: Resolution = "reference",
     overwrite: bool = False,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Any:
     """Apply an estimate to any raster of the moving image's ground: other bands, other pixel sizes, masks.
@@ -45,6 +48,10 @@ def warp(
     checksum, is read as it was: nodata value, mask file, bands that are imagery although flagged alpha. Any other
     raster tells itself which of its pixels are invalid; one that declares nothing and is not sampled with "nearest"
     gets the nodata value. What is said here goes first.
+
+    The verdict on the estimate goes into the tags of what is written: `SOMAREG_VERDICT`, `SOMAREG_PROBABILITY`,
+    `SOMAREG_PREDICTED_RMSE_PX` and, where known, `SOMAREG_PREDICTED_RMSE_M`. An estimate that was judged "review" is
+    applied with a warning in the log, and so is one that nobody judged, which leaves no such tags.
 
     Args:
         raster: path, array (of the moving image's size or the same proportions), Raster, STAC Item or DataArray; of a
@@ -61,12 +68,18 @@ def warp(
         resampling: "nearest" for masks and classes, "bilinear" or "cubic".
         resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
         overwrite: replace an existing file.
+        force: apply an estimate although its verdict is no-go.
         progress: called with a stage's name and the share of work done.
 
     Returns:
         The path written; when `out` is None the warped Raster, or for a DataArray the warped DataArray.
+
+    Raises:
+        EstimationError: the verdict on the estimate is no-go, and not `force`.
+        SomaregError: as `somareg.warp.engine.apply_to_file` and `somareg.io.read_estimate`.
     """
     known = _estimate(estimate)
+    check_verdict(known, force=force)
     located: Any = locate(raster, "input")
     subject: Any = file_of(located) or located
     array = mask if mask is not None and not isinstance(mask, str | Path) else None
@@ -90,7 +103,8 @@ def warp(
             return warped
         like = estimate.reference.origin if isinstance(estimate, Result) and resolution == "reference" else None
         name = str(made_of.name) if made_of.name else None
-        return to_dataarray(warped, like=like, name=name, kept=kept_attributes(made_of))
+        kept = without_verdict(kept_attributes(made_of))
+        return to_dataarray(warped, like=like, name=name, kept=kept, **verdict_attributes(known.verdict))
     return apply_to_file(
         subject,
         known,

@@ -169,6 +169,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def check_demands(cfg: RegisterConfig, reference: Grid) -> None:
+    """Make sure that what is asked of the verdict can be told of a pair.
+
+    Raises:
+        ConfigError: an error in metres is asked for, and no CRS tells how long a pixel is.
+    """
+    if cfg.max_error_m is not None and ground_metric(reference) is None:
+        raise ConfigError("max_error_m needs a georeferenced reference; use max_error, which is in pixels")
+
+
 def search_radius(
     cfg: RegisterConfig, grid: Grid, longest: float | None = None, places: FloatArray | None = None
 ) -> float:

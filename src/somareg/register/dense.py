@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,10 @@ class ErrorMap:
     findings: Findings
     model: LocalModel
     to_moving: PointMap
+
+    def unknown(self) -> ErrorMap:
+        """The same where nothing was seen: what is no alignment has no error that could be told."""
+        return replace(self, findings=replace(self.findings, coverage=None, spread=None))
 
     def shown(self, points: FloatArray) -> BoolArray:
         """Whether both images have valid pixels at reference pixels (N, 2)."""

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from somareg.config import SCENE_PX, RegisterConfig, RegisterOptions, make_config
 from somareg.errors import guarded
 from somareg.io.inputs import OpenImage, locate, told_modalities
-from somareg.register.choose import LONGEST, choose_device, choose_model
+from somareg.register.choose import LONGEST, check_demands, choose_device, choose_model
 from somareg.register.dense import NODE_PX
 from somareg.register.ground import Ground
 from somareg.register.images import open_images
@@ -46,6 +46,7 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
     device = choose_device(cfg.device)
     chosen = choose_model(cfg, device)
     with open_images(*located, cfg, again=True) as images:
+        check_demands(cfg, images.reference.grid)
         ground = known_ground(images, cfg)
         grid = images.reference.grid
         size = f"{ground.reference.width} x {ground.reference.height} px of the reference"

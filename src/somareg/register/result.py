@@ -14,7 +14,7 @@ from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import pixel_centres
 from somareg.io.source import Block
-from somareg.quality import Measured, judge, load_calibration, measure, worst_places
+from somareg.quality import Demands, Measured, judge, load_calibration, measure, worst_places
 from somareg.register.dense import ErrorMap, displacement_of, error_map_of
 from somareg.register.findings import Findings, View
 from somareg.register.ground import footprint_area
@@ -76,8 +76,10 @@ def build_result(
         places=errors.places(),
     )
     quality = measure(measured)
-    verdict = judge(findings.support, quality, calibration)
-    if verdict.decision != "no-go":
+    verdict = judge(findings.support, quality, calibration, Demands.of(cfg))
+    if verdict.decision == "no-go":  # nothing is said of how good it is: no error, no certainty, no place
+        quality, errors = quality.without_prediction(), errors.unknown()
+    else:
         previews = replace(previews, closeups=_closeups(findings, measured, quality, errors, transform, cfg))
     displacement = displacement_of(findings, correction, errors, grid)
     clock.lap("judge")

@@ -17,6 +17,7 @@ from somareg.io.displacement import BANDS, write_displacement
 from somareg.io.folders import check_free_space, keep_inputs
 from somareg.io.lock import FolderLock
 from somareg.io.paths import check_folder_name
+from somareg.io.verdicts import verdict_attributes, without_verdict
 from somareg.report import ALIGNED, OWNED, write_report
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
@@ -79,10 +80,7 @@ def spare_inputs(folder: Path, inputs: Mapping[str, str | Path | None], settings
 def convert(result: Result, what: str, *, force: bool = False) -> Any:
     """An output as xarray.DataArray; see `Result.to_xarray`."""
     need_rioxarray()
-    facts: dict[str, Any] = {
-        "somareg_verdict": result.verdict.decision,
-        "somareg_predicted_rmse_px": result.predicted_rmse_px,
-    }
+    facts = verdict_attributes(result.verdict)
     like = result.reference.origin
     if what == "displacement":
         field = result.displacement
@@ -97,7 +95,9 @@ def convert(result: Result, what: str, *, force: bool = False) -> Any:
             f"the verdict is no-go ({result.verdict.reasons[0]}); use force=True to have the aligned image all the same"
         )
     aligned = apply(_pixels(result.moving), **_as_read(result), resampling=result.settings["resampling"])
-    return to_dataarray(aligned, like=like, name="aligned", kept=kept_attributes(result.moving.origin), **facts)
+    return to_dataarray(
+        aligned, like=like, name="aligned", kept=without_verdict(kept_attributes(result.moving.origin)), **facts
+    )
 
 
 def _as_read(result: Result) -> dict[str, Any]:
@@ -112,11 +112,10 @@ def _as_read(result: Result) -> dict[str, Any]:
 def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: bool) -> None:
     outputs: dict[str, Path] = {}
     grid, moving, field = result.estimate.reference, result.moving, result.displacement
-    tags = {"SOMAREG_VERDICT": result.verdict.decision}
     matrix = getattr(result.affine, "matrix", None)
     step = -(-grid.width // field.grid.width)
     outputs["displacement.tif"] = write_displacement(
-        place / "displacement.tif", field, result.estimate, matrix, tags, step=step
+        place / "displacement.tif", field, result.estimate, matrix, step=step
     )
     if result.verdict.decision != "no-go" or force:
         tell("warping", 0.0)

@@ -185,7 +185,7 @@ def check_rows(quality: Mapping[str, Any]) -> list[CheckRow]:
 
 def _show(value: float | None, check: Check) -> str:
     if value is None:
-        return "not measured"
+        return "–" if check.key.startswith("predicted_") else "not measured"
     if check.unit == "%":
         digits = 0 if value == 0 or value >= 0.1 else 1 if value >= 0.001 else 3
         return f"{100 * value:.{digits}f} %"

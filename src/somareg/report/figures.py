@@ -12,8 +12,8 @@ from somareg.report.maps import arrows_figure, local_figure, points_figure
 from somareg.report.plain import plain
 from somareg.report.residuals import histogram_figure, scatter_figure
 from somareg.report.style import DARK, LIGHT, Theme
-from somareg.report.words import percent, pixels
 from somareg.types import Result
+from somareg.types.words import percent, pixels
 
 __all__ = [
     "DARK",
@@ -48,25 +48,21 @@ class Drawing:
 
 
 def drawings(result: Result) -> list[Drawing]:
-    """All figures of a result, in reading order; nothing is drawn until `draw` is called."""
-    quality = result.quality
+    """All figures of a result, in reading order, without an error map on no-go; nothing is drawn before `draw`."""
+    quality, is_found = result.quality, result.verdict.decision != "no-go"
     points, inliers = len(result.tie_points), int(np.count_nonzero(result.tie_points.inlier))
     return [
-        Drawing(
-            "error",
-            "Expected error",
-            "How far off each place is expected to be (RMS), by what matches nearby tell and by the pair's predicted "
-            "error; the numbers are those of 6 by 6 cells, in pixels. Grey places were not seen: no match nearby tells "
-            "anything of them, or one image shows nothing there.",
-            f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "
-            f"{percent(plain(quality.unseen_share))} not seen.",
-            lambda theme: error_figure(result, theme),
-        ),
+        *([_error(result)] if is_found else []),
         Drawing(
             "arrows",
             "Displacement",
             "Each arrow starts at a reference pixel and points to where the moving image showed the same ground before "
-            "alignment. Pale arrows stand where nothing was seen nearby.",
+            "alignment. "
+            + (
+                "Pale arrows stand where nothing was seen nearby."
+                if is_found
+                else "All are pale: no reliable alignment was found."
+            ),
             f"Map of displacement arrows, {pixels(plain(quality.shift_before_px))} RMS.",
             lambda theme: arrows_figure(result, theme),
         ),
@@ -90,16 +86,35 @@ def drawings(result: Result) -> list[Drawing]:
             "histogram",
             "How far tie points are off",
             "Distance of each point to the final transform. It includes the noise of the single point, so it is "
-            "usually wider than the predicted error of the alignment.",
+            "usually wider than the predicted error of the alignment."
+            if is_found
+            else "Distance of each point to a transform that is not reliable: it tells nothing of an error.",
             f"Histogram of residuals, median {pixels(plain(quality.residual_median_px))}.",
             lambda theme: histogram_figure(result, theme),
         ),
         Drawing(
             "scatter",
             "In which direction they are off",
-            "The same residuals by direction. A cloud that is round and centred shows no systematic "
-            "error; the cross is their mean (bias) and standard deviation (sigma) along each axis.",
-            "Scatter of residual dx against dy with their bias and the circle of the predicted CE90.",
+            "The same residuals by direction."
+            + (" A cloud that is round and centred shows no systematic error;" if is_found else "")
+            + " the cross is their mean (bias) and standard deviation (sigma) along each axis.",
+            "Scatter of residual dx against dy with their bias"
+            + (" and the circle of the predicted CE90." if is_found else "."),
             lambda theme: scatter_figure(result, theme),
         ),
     ]
+
+
+def _error(result: Result) -> Drawing:
+    """The error map, which a no-go has not."""
+    quality = result.quality
+    return Drawing(
+        "error",
+        "Expected error",
+        "How far off each place is expected to be (RMS), by what matches nearby tell and by the pair's predicted "
+        "error; the numbers are those of 6 by 6 cells, in pixels. Grey places were not seen: no match nearby tells "
+        "anything of them, or one image shows nothing there.",
+        f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "
+        f"{percent(plain(quality.unseen_share))} not seen.",
+        lambda theme: error_figure(result, theme),
+    )

@@ -18,8 +18,10 @@ from somareg.report.inputs import InputRecord
 from somareg.report.pictures import data_uri, embed_preview, encode_png
 from somareg.report.record import Report
 from somareg.types import Result
+from somareg.types.words import metres, percent, pixels
 
 MAX_NOTES = 200
+ERROR = "error"  # the key of the figure that stands apart from the others
 
 
 def render_report(result: Result, record: Report) -> str:
@@ -43,8 +45,8 @@ def render_report(result: Result, record: Report) -> str:
             pictures=pictures,
             picture_step=result.previews.area[2] / pictures[0]["image"].width,
             area=result.previews.area,
-            error_figure=figures[0],
-            figures=figures[1:],
+            error_figure=next((figure for figure in figures if figure["key"] == ERROR), None),
+            figures=[figure for figure in figures if figure["key"] != ERROR],
             closeups=_closeups(result, record),
             edges=words.edges_words(
                 *(str(result.settings.get(f"{role}_modality")) for role in ("moving", "reference"))
@@ -69,11 +71,11 @@ def page_environment(*packages: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "px": words.pixels,
-        "m": words.metres,
+        "px": pixels,
+        "m": metres,
         "both_units": words.length,
         "on_ground": words.on_ground,
-        "percent": words.percent,
+        "percent": percent,
         "file_size": words.file_size,
         "short_name": short_name,
         "setting": _setting,
@@ -132,8 +134,9 @@ def _pictures(result: Result) -> list[dict[str, Any]]:
 
 
 def _closeups(result: Result, record: Report) -> list[dict[str, Any]]:
-    """Each picture with the words of its place."""
-    places = record.error_map.places if record.error_map else []
+    """Each picture with the words of its place; none where no error is told."""
+    if record.error_map is None:
+        return []
     return [
         {
             "place": place,
@@ -141,7 +144,7 @@ def _closeups(result: Result, record: Report) -> list[dict[str, Any]]:
             "side": len(closeup.picture),
             "step": closeup.step,
         }
-        for place, closeup in zip(places, result.previews.closeups, strict=True)
+        for place, closeup in zip(record.error_map.places, result.previews.closeups, strict=True)
     ]
 
 

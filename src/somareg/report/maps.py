@@ -76,7 +76,9 @@ def local_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     )
     colourbar(chart, shown, theme, f"local displacement (px{_one_pixel(result)})")
     if float(size.max()) < NOTHING_PX:
-        message(chart.axes, theme, "The affine explains everything: no local displacement")
+        nothing = "The affine explains everything: no local displacement"
+        unknown = "No alignment was found, and no local displacement"
+        message(chart.axes, theme, unknown if result.verdict.decision == "no-go" else nothing)
     return png(chart.figure)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from somareg.report.error_map import ErrorMapRecord, error_map_record
 from somareg.report.inputs import InputRecord, input_record
 from somareg.report.plain import Length, Number, Part, plain
 from somareg.runtime.version import __version__
-from somareg.types import Decision, Result
+from somareg.types import Decision, Result, Verdict
 
 SCHEMA_VERSION = "1.0"
 MAX_REPORT_BYTES = 64 * 1024 * 1024
@@ -46,8 +47,8 @@ class Figures(Part):
     metres_per_pixel: Number = Field(description="of a reference pixel, RMS over all directions")
     pixel_m: tuple[float, float] | None = Field(default=None, description="its upper and left edge, metres")
     misregistration_before: Length = Field(description="RMS displacement found")
-    predicted_rmse: Length = Field(description="calibrated expected error after alignment")
-    predicted_ce90: Length = Field(description="calibrated radius that holds 90 % of the errors")
+    predicted_rmse: Length = Field(description="calibrated expected error after alignment; null on no-go")
+    predicted_ce90: Length = Field(description="calibrated radius that holds 90 % of the errors; null on no-go")
     local_rms: Length = Field(description="RMS of the displacement beyond the affine")
     residual_median: Length = Field(description="median distance of inliers to the transform")
     bias: PerAxis | None = Field(default=None, description="mean of the inliers' residuals to the transform")
@@ -74,6 +75,7 @@ class VerdictRecord(Part):
 
     decision: Decision
     probability: Number = Field(description="calibrated probability that the error is below 2 px")
+    headline: str = Field(default="", description="decision, chance, expected error and worst place in one line")
     reasons: list[str]
 
 
@@ -96,12 +98,20 @@ class Report(Part):
     figures: Figures
     affine: AffineRecord
     tie_points: TiePointRecord
-    error_map: ErrorMapRecord | None = Field(default=None, description="null in reports of earlier versions")
+    error_map: ErrorMapRecord | None = Field(default=None, description="null on no-go, and in earlier reports")
     quality: dict[str, Any]
     settings: dict[str, Any]
     notes: list[str]
     timings_s: dict[str, Number]
     outputs: dict[str, OutputRecord]
+
+    @property
+    def headline(self) -> str:
+        """Of the verdict; reports of earlier versions hold none."""
+        told, error = self.verdict, self.figures.predicted_rmse
+        chance, px, m = (math.nan if v is None else v for v in (told.probability, error.px, error.m))
+        worst = self.error_map.worst_place if self.error_map else ""
+        return told.headline or Verdict(told.decision, (), chance, px, m, worst).headline
 
     def to_json(self) -> str:
         """Indented JSON text ending with a newline; what could not be measured is null, never NaN."""
@@ -122,7 +132,7 @@ def build_record(
     Raises:
         ReadError: an output cannot be read.
     """
-    return Report(
+    record = Report(
         somareg_version=__version__,
         created=created or datetime.now(UTC).replace(microsecond=0),
         moving=input_record(result.moving, folder),
@@ -130,6 +140,7 @@ def build_record(
         verdict=VerdictRecord(
             decision=result.verdict.decision,
             probability=result.verdict.probability,
+            headline=plain(result.verdict.headline),
             reasons=plain(result.verdict.reasons),
         ),
         figures=_figures(result),
@@ -144,6 +155,7 @@ def build_record(
         timings_s=plain(result.timings),
         outputs={name: _output_record(path) for name, path in sorted(outputs.items())},
     )
+    return _without_claims(record)
 
 
 def load_report(path: str | Path) -> Report:
@@ -172,11 +184,22 @@ def load_report(path: str | Path) -> Report:
             "Use the somareg version that wrote it, or register again."
         )
     try:
-        return Report.model_validate(content)
+        return _without_claims(Report.model_validate(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path} is not a valid somareg report: {where}: {first['msg']}.") from error
+
+
+def _without_claims(report: Report) -> Report:
+    """What is no alignment has no error that could be told; reports of earlier versions told one."""
+    if report.verdict.decision != "no-go":
+        return report
+    unknown = Length(px=None, m=None)
+    figures = report.figures.model_copy(update={"predicted_rmse": unknown, "predicted_ce90": unknown})
+    claims = ("predicted_", "worst_", "unseen_")
+    quality = {name: None if name.startswith(claims) else value for name, value in report.quality.items()}
+    return report.model_copy(update={"figures": figures, "error_map": None, "quality": quality})
 
 
 def residual_vectors(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:

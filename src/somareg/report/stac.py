@@ -173,16 +173,17 @@ def _dates(
 
 
 def _figures(result: Result, *, aligned: bool) -> dict[str, Any]:
-    """Verdict, and the predicted error in pixels and metres."""
-    quality, verdict = result.quality, result.verdict
+    """Verdict, and the predicted error in pixels and metres, which a no-go has not."""
+    verdict = result.verdict
     figures: dict[str, Any] = {
         "somareg:verdict": verdict.decision,
+        "somareg:headline": _text(verdict.headline),
         "somareg:probability_below_2px": _number(verdict.probability),
-        "somareg:predicted_rmse_px": _number(quality.predicted_rmse_px),
+        "somareg:predicted_rmse_px": _number(verdict.predicted_rmse_px),
+        "somareg:predicted_rmse_m": _number(verdict.predicted_rmse_m),
     }
-    metres = None if quality.metres is None else quality.metres.predicted_rmse_m
-    if aligned and metres is not None and math.isfinite(metres):
-        figures["accuracy:geometric_rmse"] = round(metres, 4)
+    if aligned and math.isfinite(verdict.predicted_rmse_m):
+        figures["accuracy:geometric_rmse"] = round(verdict.predicted_rmse_m, 4)
         figures["somareg:accuracy_basis"] = _PREDICTED
     return figures
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from somareg.report.plain import Length
 from somareg.report.record import Report
 from somareg.types import Decision
+from somareg.types.words import metres, pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,18 +17,20 @@ class VerdictWords:
 
     Attributes:
         label: one or two words, as an official stamp.
-        headline: the decision as a sentence.
-        summary: what it rests on, with numbers.
+        headline: decision, chance and expected error, the same wherever the result is told.
+        advice: what the decision means for whoever wants to use the images.
+        summary: what was found, with numbers; "" on no-go, where nothing was.
         steps: what to do next, in order.
     """
 
     label: str
     headline: str
+    advice: str
     summary: str
     steps: tuple[str, ...]
 
 
-_HEADLINES: dict[Decision, tuple[str, str]] = {
+_ADVICE: dict[Decision, tuple[str, str]] = {
     "go": ("Go", "The images are aligned. Ready to use."),
     "review": ("Review", "Probably aligned. Look before you use it."),
     "no-go": ("No-go", "No reliable alignment was found. Do not use it."),
@@ -49,18 +52,14 @@ _NO_GO_STEPS = (
 
 def verdict_words(record: Report) -> VerdictWords:
     """Sentences for the verdict of a record."""
-    decision = record.verdict.decision
-    label, headline = _HEADLINES[decision]
-    return VerdictWords(label, headline, _summary(record), _steps(record))
+    label, advice = _ADVICE[record.verdict.decision]
+    return VerdictWords(label, record.headline, advice, _summary(record), _steps(record))
 
 
 def _summary(record: Report) -> str:
-    figures = record.figures
-    before, after = length(figures.misregistration_before), length(figures.predicted_rmse)
     if record.verdict.decision == "no-go":
-        chance = percent(record.verdict.probability)
-        return f"The evidence is too weak: the chance that the error is below 2 px is put at {chance}."
-    return f"The images were {before} apart. The error that remains is predicted at {after} RMS."
+        return ""
+    return f"The images were {length(record.figures.misregistration_before)} apart before."
 
 
 def _steps(record: Report) -> tuple[str, ...]:
@@ -100,40 +99,9 @@ def edges_words(moving: str, reference: str) -> str:
     return f"Edges of the {above} image in colour, over the {below} image as aligned."
 
 
-def pixels(value: float | None) -> str:
-    """Pixels as in "0.46 px", or a dash."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    return _minus(f"{value:.2f} px" if size < 10 else f"{value:.1f} px" if size < 100 else f"{value:,.0f} px")
-
-
-def metres(value: float | None) -> str:
-    """Metres as in "4.6 m", about three figures; "" when unknown."""
-    if value is None:
-        return ""
-    size = abs(value)
-    return _minus(f"{value:.2f} m" if size < 1 else f"{value:.1f} m" if size < 100 else f"{value:,.0f} m")
-
-
-def _minus(number: str) -> str:
-    return number.replace("-", "\N{MINUS SIGN}")
-
-
 def length(value: Length) -> str:
     """Both units, as in "0.46 px (4.6 m)"."""
     return pixels(value.px) + (f" ({metres(value.m)})" if value.m is not None else "")
-
-
-def percent(share: float | None) -> str:
-    """Percent as in "97 %"; never rounds up to 100 % nor down to 0 %."""
-    if share is None:
-        return "–"
-    if 0.995 <= share < 1:
-        return "> 99 %"
-    if 0 < share < 0.005:
-        return "< 1 %"
-    return f"{100 * share:.0f} %"
 
 
 def file_size(count: int) -> str:

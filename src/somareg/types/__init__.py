@@ -24,7 +24,8 @@ from somareg.types.kinds import (
 )
 from somareg.types.metric import GroundMetric, metric_of, square_metric
 from somareg.types.places import ACROSS, Cell, Closeup, Place
-from somareg.types.results import Assessment, Metres, Previews, Quality, Result, Verdict
+from somareg.types.results import Assessment, Metres, Previews, Quality, Result
+from somareg.types.verdicts import Verdict
 
 __all__ = [
     "ACROSS",

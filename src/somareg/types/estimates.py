@@ -14,6 +14,7 @@ from somareg.types.kinds import (
     BoolArray,
     FloatArray,
 )
+from somareg.types.verdicts import Verdict
 
 
 @runtime_checkable
@@ -47,8 +48,9 @@ class Displacement:
         array: (2, H, W) float32 pixels, (dx, dy): `moving_xy = reference_xy + (dx, dy)`, where moving is the moving
             image brought to the reference grid by its georeference (or as it is, without one). NaN nowhere.
         certainty: (H, W) float32 in 0-1: calibrated probability that the error there is below 1 px; 0 where nothing was
-            seen: an image has no pixels there, or no match nearby tells anything.
-        sigma: (H, W) float32: expected RMS error (length) there, reference pixels; NaN where nothing was seen.
+            seen (an image has no pixels there, or no match nearby tells anything), and everywhere on no-go.
+        sigma: (H, W) float32: expected RMS error (length) there, reference pixels; NaN where nothing was seen, and
+            everywhere on no-go.
         grid: the reference grid, or one whose pixels are 16 x 16 of it: values hold in the middles of its pixels.
     """
 
@@ -124,6 +126,7 @@ class Estimate:
         moving: grid of the moving image the estimate was made with (its size matters when nothing is georeferenced).
         reading: how the moving image was read, as far as somebody said so: `warp` reads it so again.
         moving_sha256: of the moving image's file, by which `warp` knows it again; "" where it was in memory.
+        verdict: on the estimate; None where nobody has judged it, as for tie points alone.
     """
 
     correction: Transform
@@ -131,6 +134,7 @@ class Estimate:
     moving: Grid
     reading: Reading = field(default_factory=Reading)
     moving_sha256: str = ""
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from somareg.types.estimates import Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import Header, Raster
-from somareg.types.kinds import Decision, Progress
+from somareg.types.kinds import Progress
 from somareg.types.places import Cell, Closeup
+from somareg.types.verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,15 @@ class Quality:
         shift_before_px: RMS displacement found, that is the misregistration before alignment, pixels.
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
         local_rms_px: RMS of the local displacement beyond the affine.
-        predicted_rmse_px: calibrated expected error of the estimate.
-        predicted_ce90_px: radius that 90 % of the errors are expected to keep, over all places that were seen.
+        predicted_rmse_px: calibrated expected error of the estimate; NaN when the verdict is no-go.
+        predicted_ce90_px: radius that 90 % of the errors are expected to keep, over all places that were seen; NaN when
+            the verdict is no-go.
         bias_px, sigma_px: (x, y) mean and standard deviation of the inliers' residuals to the final transform.
-        unseen_share: share of what both images show where no match nearby tells anything, 0-1.
-        worst_px: expected RMS error of the worst of `cells`.
-        worst_place: where that is, and how many cells were not seen, as a sentence.
-        cells: the error map, summed up in the parts of the common ground that both images show, 6 x 6 at most.
+        unseen_share: share of what both images show where no match nearby tells anything, 0-1; NaN on no-go.
+        worst_px: expected RMS error of the worst of `cells`; NaN on no-go.
+        worst_place: where that is, and how many cells were not seen, as a sentence; "" on no-go.
+        cells: the error map, summed up in the parts of the common ground that both images show, 6 x 6 at most; () on
+            no-go.
         metres: the lengths among these on the ground; None where no CRS tells.
     """
 
@@ -108,6 +111,13 @@ class Quality:
     cells: tuple[Cell, ...] = ()
     metres: Metres | None = None
 
+    def without_prediction(self) -> Quality:
+        """The same without an expected error, of the whole or of a place: no alignment has none that could be told."""
+        nan = math.nan
+        ground = self.metres and replace(self.metres, predicted_rmse_m=nan, predicted_ce90_m=nan, worst_m=nan)
+        without = replace(self, metres=ground, predicted_rmse_px=nan, predicted_ce90_px=nan)
+        return replace(without, worst_px=nan, unseen_share=nan, worst_place="", cells=())
+
     @property
     def metres_per_pixel(self) -> float | None:
         """Ground size of a reference pixel, RMS over all directions; None where no CRS tells."""
@@ -119,21 +129,6 @@ class Quality:
         on_ground = {f.name: getattr(self.metres, f.name, None) for f in fields(Metres)}
         cells = [asdict(cell) for cell in self.cells]
         return {**own, "metres_per_pixel": self.metres_per_pixel, **on_ground, "cells": cells}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The decision and why, in plain words.
-
-    Attributes:
-        decision: "go" (use it), "review" (a person should look), "no-go" (do not use it).
-        reasons: sentences, the weightiest first; never empty.
-        probability: calibrated probability that the error is below 2 px, 0-1.
-    """
-
-    decision: Decision
-    reasons: tuple[str, ...]
-    probability: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,11 +199,11 @@ class Result:
         """The part that `warp` applies."""
         moving = self.moving
         reading = Reading.of_moving(self.settings)
-        return Estimate(self.correction, self.reference.grid, moving.grid, reading, moving.sha256)
+        return Estimate(self.correction, self.reference.grid, moving.grid, reading, moving.sha256, self.verdict)
 
     @property
     def predicted_rmse_px(self) -> float:
-        """Expected error of the alignment, reference pixels (calibrated, see benchmarks/calibration)."""
+        """Expected error of the alignment, reference pixels (calibrated, see benchmarks/calibration); NaN on no-go."""
         return self.quality.predicted_rmse_px
 
     def save(

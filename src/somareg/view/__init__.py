@@ -1,4 +1,4 @@
-"""A local page that shows a result at full resolution: images to compare, displacement, certainty, tie points, verdict.
+"""A local page that shows a result at full resolution: images to compare, displacement, error map, tie points, verdict.
 
 The map is the pixel grid of the reference. All that is shown is brought to it, so images in other CRSs, placed by
 control points or not placed at all need nothing special. Names are imported on first use: the extra `view` may be

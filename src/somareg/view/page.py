@@ -33,7 +33,7 @@ def render_page(scene: Scene) -> str:
         has_points=scene.points is not None,
         has_local=scene.arrows.has_local,
         missing=scene.notes,
-        errors=record.error_map if record.verdict.decision != "no-go" else None,
+        places=record.error_map.places if record.error_map else [],
     )
     return page
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from somareg.io.metric import ground_metric
-from somareg.report.words import metres, pixels
 from somareg.tiepoints.formats import read_tie_points
 from somareg.types import Estimate, TiePoints
+from somareg.types.words import metres, pixels
 
 MAX_SHOWN = 3000
 

@@ -44,7 +44,8 @@ class Scene:
         folder: as given.
         pyramid: of the reference's pixels.
         images: "reference", "before" and "after", those that can be shown.
-        layers: "error", "certainty", "local" and "residual", those that can be shown.
+        layers: "error", "certainty", "local" and "residual", those that can be shown; on no-go neither of the
+            first two.
         points: the tie points, None without.
         arrows: the displacement.
         notes: sentences about what cannot be shown.
@@ -181,6 +182,8 @@ class Scene:
         affine = _affine(folder.record.affine.matrix)
         with open_source(folder.displacement, role="displacement", tell=False) as source:
             step, count = node_step(source.tags, folder.displacement), source.count
+        if self._is_unreliable:
+            count = 2  # files of earlier versions tell of a certainty and an error all the same
         self.arrows = Arrows(folder.estimate, affine, folder.record.figures.edges_m, self._certainty)
         if count >= 4:
             error = ErrorLayer(folder.displacement, step, self.pyramid, folder.record.figures.metres_per_pixel)
@@ -198,7 +201,14 @@ class Scene:
 
     def _certainty(self, xy: FloatArray) -> FloatArray:
         layer: Any = self.layers.get("certainty")
-        return np.ones(len(xy)) if layer is None else layer.at(xy)
+        if layer is None:
+            return np.full(len(xy), 0.0 if self._is_unreliable else 1.0)
+        return np.asarray(layer.at(xy))
+
+    @property
+    def _is_unreliable(self) -> bool:
+        """Nothing is claimed of how good the estimate is."""
+        return self.folder.record.verdict.decision == "no-go"
 
 
 def _corner(frame: object) -> tuple[float, float] | None:

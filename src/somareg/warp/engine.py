@@ -17,6 +17,7 @@ from somareg.geometry.resample import Kernel, resample
 from somareg.io.folders import keep_inputs
 from somareg.io.source import Block
 from somareg.io.validity import differs
+from somareg.io.verdicts import verdict_tags, without_verdict
 from somareg.io.writer import write_geotiff_blocks
 from somareg.runtime.version import __version__
 from somareg.types import BoolArray, Estimate, Grid, Progress, Raster, Reading
@@ -72,7 +73,7 @@ def apply(
         for block in _blocks(Block(0, 0, plan.grid.width, plan.grid.height), 1024):
             part = (slice(None), slice(block.y, block.y + block.height), slice(block.x, block.x + block.width))
             data[part], mask[part] = _warp_block(subject, plan, block, kernel)
-        return _in_memory(subject, data, mask, plan.grid, _processing_tags(subject, kernel, resolution))
+        return _in_memory(subject, data, mask, plan.grid, _processing_tags(subject, estimate, kernel, resolution))
 
 
 def apply_to_file(
@@ -120,7 +121,7 @@ def apply_to_file(
     ):
         plan = make_plan(_placed_by(estimate, reading), subject.grid, subject.name, resolution)
         kernel = subject.kernel(resampling)
-        tags = _processing_tags(subject, kernel, resolution)
+        tags = _processing_tags(subject, estimate, kernel, resolution)
         spec = subject.output_spec(plan.grid, tags, averaged_overviews=kernel != "nearest")
         blocks = list(_blocks(Block(0, 0, plan.grid.width, plan.grid.height), block_size))
         with write_geotiff_blocks(final, spec, overwrite=overwrite) as writer:
@@ -154,7 +155,7 @@ def _in_memory(subject: Subject, data: NDArray[Any], mask: BoolArray, grid: Grid
         grid=grid,
         name=subject.name,
         nodata=subject.nodata,
-        tags={**kept["tags"], **tags},
+        tags={**without_verdict(kept["tags"]), **tags},
         colorinterp=tuple(kept["colorinterp"]),
         band_masks=None if bool((seen == joined).all()) else seen,
         alpha=data[list(subject.alphas)] if subject.alphas else None,
@@ -235,11 +236,12 @@ def _blocks(area: Block, side: int) -> Iterator[Block]:
             yield Block(x, y, min(side, area.x + area.width - x), min(side, area.y + area.height - y))
 
 
-def _processing_tags(subject: Subject, kernel: Kernel, resolution: Resolution) -> dict[str, str]:
+def _processing_tags(subject: Subject, estimate: Estimate, kernel: Kernel, resolution: Resolution) -> dict[str, str]:
     said = subject.reading.said()
     read = {"SOMAREG_READING": json.dumps(said)} if said else {}
     return {
         **read,
+        **verdict_tags(estimate.verdict),
         "SOMAREG_VERSION": __version__,
         "SOMAREG_PROCESSING": "aligned to the reference image, resampled once from the original pixels",
         "SOMAREG_RESAMPLING": kernel,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from somareg.errors import ConfigError
 from somareg.geometry.resample import Kernel
 from somareg.io.source import Block
+from somareg.io.verdicts import without_verdict
 from somareg.io.writer import GeotiffSpec, storable_dtype
 from somareg.types import BoolArray, Grid, Reading
 
@@ -79,7 +80,7 @@ class Subject:
     def output_spec(self, grid: Grid, tags: Mapping[str, str], *, averaged_overviews: bool) -> GeotiffSpec:
         """The GeoTIFF that will hold it on another grid; without nodata value or alpha, a mask marks the outside."""
         kept = dict(self.metadata)
-        kept["tags"] = {**kept["tags"], **tags}
+        kept["tags"] = {**without_verdict(kept["tags"]), **tags}
         return GeotiffSpec(
             grid=grid,
             dtype=storable_dtype(self.dtype),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from somareg.quality import Calibration, Support
+from somareg.quality import Calibration, Support, agreement_in_words
 from somareg.register.tiles.model import SceneModel
 from somareg.register.tiles.tile import TileResult
 from somareg.types import FloatArray
@@ -85,6 +85,7 @@ def support_of_tiles(
         doubts.append(f"Only {votes.sure} tiles found common ground by themselves (at least {MIN_SURE} are needed).")
     elif coverage < MIN_COVERAGE:
         doubts.append(f"Only {coverage:.0%} of the tiles found common ground by themselves.")
+    zscore = _mean(figures, "zscore", 0.0)
     told = [
         f"{votes.sure} of {votes.tiles} tiles found the images' common ground by themselves; {votes.agreeing} of them "
         f"lie within {AGREE_PX:g} px of a model that was fitted without them."
@@ -95,13 +96,14 @@ def support_of_tiles(
         probability=votes.probability,
         predicted_px=votes.held_out_px,
         coverage=coverage,
-        zscore=_mean(figures, "zscore", 0.0),
+        zscore=zscore,
         sharpness=_mean(figures, "sharpness", 0.0),
         hit_ratio=_mean(figures, "hit_ratio", 0.0),
         forward_backward_px=_median(figures, "forward_backward"),
         split_half_px=model.split_half_px if model else math.inf,
         before=_mean(figures, "correlation_before", math.nan),
         after=_mean(figures, "correlation", 0.0),
+        agreement=agreement_in_words("On average, the tiles agree", zscore) if figures else "",
         told=tuple(told),
         doubts=tuple(doubts),
         failure=failure,

@@ -1,4 +1,4 @@
-"""The options of `register`, each named, typed, bounded and described once, and how settings of any kind are read.
+"""The options of `register`, each named, typed, bounded and described once.
 
 The command line's flags, the columns of a batch's table and the tables of the documentation are made from
 `RegisterConfig` while they run. `RegisterOptions`, which editors and type checkers read, is written from it by
@@ -7,29 +7,24 @@ The command line's flags, the columns of a batch's table and the tables of the d
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import is_dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic import ValidatorFunctionWrapHandler as Check
-from pydantic_core import to_json, to_jsonable_python
 
+from somareg.config.settings import explained, shown
 from somareg.errors import ConfigError
 from somareg.types import Classes, Modality, SarScale, TiePoints
 
@@ -45,7 +40,7 @@ Scene = Literal["auto", "always", "never"]
 SCENE_PX = 4096
 """Longer side of the common ground above which a pair is matched tile by tile, reference pixels."""
 
-INPUT, SEARCH, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Output", "Running"
+INPUT, SEARCH, JUDGING, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Verdict", "Output", "Running"
 """What options are about, in the order in which they are listed."""
 
 
@@ -63,8 +58,8 @@ def option(
         accepts: annotation of what Python callers may give, where that is more than the field holds.
         **bounds: `gt`, `ge`, `lt`, `le`, `allow_inf_nan`.
     """
-    shown: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
-    return Field(default=default, description=text, json_schema_extra=shown, **bounds)
+    told: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
+    return Field(default=default, description=text, json_schema_extra=told, **bounds)
 
 
 class RegisterConfig(BaseModel):
@@ -149,6 +144,32 @@ class RegisterConfig(BaseModel):
         "seed", "seed: one more start of the search; replace: match nothing, use them alone", SEARCH
     )
     local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
+    max_error: float | None = option(
+        3.0,
+        "largest expected RMS error of a go, reference pixels; above it the verdict is review at best",
+        JUDGING,
+        "PX",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    max_error_m: float | None = option(
+        None,
+        "the same in metres, in place of pixels; needs a reference with a CRS",
+        JUDGING,
+        "M",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    min_probability: float | None = option(
+        None,
+        "smallest chance of an error below 2 px with which the verdict is go; raises the calibration's own bar, never "
+        "lowers it",
+        JUDGING,
+        "P",
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+    )
     resampling: Resampling = option("cubic", "how pixels that are written are resampled", OUTPUT)
     extent: Extent = option(
         "reference",
@@ -171,7 +192,7 @@ class RegisterConfig(BaseModel):
             bands: Bands | None = check(re.split(r"[\s,;]+", given.strip()) if isinstance(given, str) else given)
         except ValidationError as error:
             raise ConfigError(
-                f"{info.field_name}: {_shown(given)} is not a list of band numbers from 1, such as 1 or 3,2,1"
+                f"{info.field_name}: {shown(given)} is not a list of band numbers from 1, such as 1 or 3,2,1"
             ) from error
         return bands
 
@@ -183,6 +204,16 @@ class RegisterConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_limit(cls, given: Any) -> Any:
+        """A limit in metres stands in place of the one in pixels, which is there by default."""
+        if not isinstance(given, Mapping) or given.get("max_error_m") is None:
+            return given
+        if given.get("max_error") is not None:
+            raise ConfigError("max_error and max_error_m are given both; leave one out (--max-error is in pixels)")
+        return {**given, "max_error": None}
+
     @field_validator("moving_mask_values", "reference_mask_values", mode="before")
     @classmethod
     def _classes(cls, given: Any, info: ValidationInfo) -> str | None:
@@ -191,7 +222,7 @@ class RegisterConfig(BaseModel):
             return None if given is None else str(Classes.parse(given))
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"{info.field_name}: {_shown(given)} is not a list of classes, such as 3,8-10 or bit3,bit4"
+                f"{info.field_name}: {shown(given)} is not a list of classes, such as 3,8-10 or bit3,bit4"
             ) from error
 
     @field_validator("model", "tie_points", "moving_mask", "reference_mask", mode="before")
@@ -228,6 +259,9 @@ class RegisterOptions(TypedDict, total=False):
     tie_points: str | Path | TiePoints | None
     tie_points_use: TiePointsUse
     local: bool
+    max_error: float | None
+    max_error_m: float | None
+    min_probability: float | None
     resampling: Resampling
     extent: Extent
     scene: Scene
@@ -237,13 +271,6 @@ class RegisterOptions(TypedDict, total=False):
 
 
 # --- end of what `make options` writes ---
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """`" Did you mean 'base'?"`, or the list of choices when nothing is near."""
-    options = list(choices)
-    near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    return f" Did you mean '{near[0]}'?" if near else f" Choose from {', '.join(options)}."
 
 
 def make_config(options: Mapping[str, Any]) -> RegisterConfig:
@@ -258,105 +285,4 @@ def make_config(options: Mapping[str, Any]) -> RegisterConfig:
             **{name: given for name, given in options.items() if given is not None or name not in fields}
         )
     except ValidationError as error:
-        raise _explained(error.errors(include_url=False), RegisterConfig) from error
-
-
-T = TypeVar("T")
-
-
-def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
-    """A nested frozen dataclass from plain dicts and lists, such as a YAML or JSON file holds.
-
-    Args:
-        cls: a dataclass whose fields are numbers, strings, bools, literals, tuples, optional values or dataclasses.
-        mapping: field name -> value; fields that are missing keep their defaults.
-        where: prefix for messages, such as "network.encoder".
-
-    Raises:
-        ConfigError: unknown key (with the nearest known one) or a value of the wrong kind, naming the key.
-    """
-    kind: Any = cls
-    try:
-        text = to_json([mapping])
-    except ValueError as error:
-        raise ConfigError(f"{where or cls.__name__} holds what no YAML or JSON file can: {error}") from error
-    try:
-        # Strict takes no text for a number, and as JSON lists are tuples and mappings are dataclasses all the same.
-        read: list[T] = _reader(kind).validate_json(text)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise _explained([{**each, "loc": each["loc"][1:]} for each in found], cls, where) from error
-    return read[0]
-
-
-def to_mapping(cfg: Any) -> Any:
-    """The inverse of `from_mapping`: dataclasses as dicts, tuples as lists; JSON-ready."""
-    return to_jsonable_python(cfg)
-
-
-@lru_cache(maxsize=32)
-def _reader(cls: Any) -> TypeAdapter[list[Any]]:
-    """Reads a list of one, for pydantic takes no settings beside a bare dataclass, which could have its own."""
-    return TypeAdapter(list[cls], config=ConfigDict(extra="forbid", strict=True))
-
-
-_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
-
-
-def _explained(found: Sequence[Any], kind: type, where: str = "") -> ConfigError:
-    """One line about the first thing that is wrong; what is unknown goes first, for it explains what is missing.
-
-    Args:
-        found: pydantic's errors.
-        kind: the class that was to be read.
-        where: prefix for names.
-    """
-    first = next((each for each in found if each["type"] in _UNKNOWN), found[0])
-    given, told = first["input"], first.get("ctx", {})
-    if isinstance(told.get("error"), ConfigError):  # from a check of our own
-        return ConfigError(*told["error"].args)
-    parts, owner = _place(kind, first["loc"])
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*where.split(), *parts))
-    name = name.removeprefix(".")
-    if first["type"] in _UNKNOWN:
-        return ConfigError(f"unknown option '{name}'.{did_you_mean(str(parts[-1]), _fields(owner))}")
-    if first["type"] == "literal_error":
-        choices = told["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return ConfigError(f"unknown {name} {_shown(str(given))}.{did_you_mean(str(given), choices)}")
-    if first["type"] == "dataclass_type":
-        return ConfigError(f"{name or kind.__name__} must be a mapping of names to values, not {_shown(given)}")
-    if first["type"] == "missing":
-        if isinstance(parts[-1], str):
-            return ConfigError(f"option '{name}' is missing")
-        return ConfigError(f"bad value {_shown(given)} for option '{name.rpartition('[')[0]}': too few values")
-    return ConfigError(f"bad value {_shown(given)} for option '{name}': {first['msg']}")
-
-
-def _shown(given: Any) -> str:
-    """A value in a message: on one line, and not a long one."""
-    text = " ".join(repr(given).split())
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _place(kind: Any, loc: Iterable[int | str]) -> tuple[list[int | str], Any]:
-    """The names and indices in the place of an error, and the class of the last name; marks of unions are left out."""
-    parts: list[int | str] = []
-    owner = kind
-    for part in loc:
-        for each in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
-            if fields := _fields(each):
-                owner, kind = each, fields.get(str(part))
-            elif get_origin(each) is (tuple if isinstance(part, int) else dict):
-                kind = get_args(each)[0 if isinstance(part, int) else 1]
-            else:
-                continue
-            parts.append(part)
-            break
-    return parts, owner
-
-
-def _fields(kind: Any) -> dict[str, Any]:
-    """Name -> type of the fields of a dataclass or model; empty for anything else."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: field.annotation for name, field in kind.model_fields.items()}
-    return get_type_hints(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
+        raise explained(error.errors(include_url=False), RegisterConfig) from error

@@ -1,0 +1,47 @@
+"""Options and settings: what `register` can be told, and how settings of any kind are read from plain values."""
+
+from somareg.config.options import (
+    GROUPS,
+    INPUT,
+    JUDGING,
+    OUTPUT,
+    RUNNING,
+    SCENE_PX,
+    SEARCH,
+    Bands,
+    Extent,
+    GcpMethod,
+    Preset,
+    RegisterConfig,
+    RegisterOptions,
+    Resampling,
+    Scene,
+    Search,
+    TiePointsUse,
+    make_config,
+)
+from somareg.config.settings import did_you_mean, from_mapping, to_mapping
+
+__all__ = [
+    "GROUPS",
+    "INPUT",
+    "JUDGING",
+    "OUTPUT",
+    "RUNNING",
+    "SCENE_PX",
+    "SEARCH",
+    "Bands",
+    "Extent",
+    "GcpMethod",
+    "Preset",
+    "RegisterConfig",
+    "RegisterOptions",
+    "Resampling",
+    "Scene",
+    "Search",
+    "TiePointsUse",
+    "did_you_mean",
+    "from_mapping",
+    "make_config",
+    "to_mapping",
+]

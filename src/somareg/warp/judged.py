@@ -1,0 +1,32 @@
+"""What the verdict on an estimate means for whoever applies it."""
+
+from __future__ import annotations
+
+import logging
+
+from somareg.errors import EstimationError
+from somareg.types import Estimate
+
+log = logging.getLogger("somareg.warp")
+
+
+def check_verdict(estimate: Estimate, *, force: bool = False) -> None:
+    """Refuse what was judged no-go; say in one line what was judged review, or by nobody.
+
+    Args:
+        estimate: that is to be applied.
+        force: apply it whatever the verdict.
+
+    Raises:
+        EstimationError: the verdict is no-go, and not `force`.
+    """
+    verdict = estimate.verdict
+    if verdict is None:
+        log.warning("nobody has judged this estimate; the output says nothing of its error")
+    elif verdict.decision == "no-go" and not force:
+        raise EstimationError(
+            f"the verdict on this estimate is no-go, so nothing was warped ({verdict.headline}); register the pair "
+            "anew, or apply it all the same with --force (force=True)"
+        )
+    elif verdict.decision != "go":
+        log.warning("the output carries the verdict of its estimate. %s", verdict.headline)
