@@ -19,6 +19,7 @@ from rasterio.io import DatasetReader
 from somareg.config import GcpMethod
 from somareg.errors import ReadError
 from somareg.io.containers import open_container, open_page
+from somareg.io.memory import check_block
 from somareg.io.paths import Named, named
 from somareg.io.pixels import Block, RasterSource, gdal_cause
 from somareg.io.placing import grid_of
@@ -62,12 +63,14 @@ def open_source(
         UnsupportedError: a URL or GDAL virtual path.
         ReadError: missing, empty, a folder, unreadable, or not one of `ALLOWED_DRIVERS`.
         GeoreferenceError: its ground control points place nothing.
+        MemoryLimitError: no pixel of it can be had in the memory that may be used.
     """
     place = named(path, role)
     name = f"{role} image {path}"
     with rasterio.Env():
         dataset, notes = _open(place, name)
         with dataset:
+            check_block(dataset, name)
             found = place, notes
             yield _describe(dataset, name, (nodata, bands or ()), expand_palette, gcp_method, tell, found)
 

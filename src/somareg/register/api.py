@@ -18,8 +18,9 @@ from somareg.register.apply import warp
 from somareg.register.choose import choose_device, choose_model, load_model
 from somareg.register.images import open_images
 from somareg.register.locate import likely_grounds
-from somareg.register.plan import is_tiled, plan
+from somareg.register.plan import plan
 from somareg.register.result import build_result
+from somareg.register.roads import check_road, choose_road, not_tried
 from somareg.register.save import save, spare_inputs
 from somareg.register.slips import doubts_about
 from somareg.register.tiled import Tiling, match_tiled
@@ -73,6 +74,7 @@ def register(
         ConfigError: unknown option or value.
         WeightsError: a model that is damaged, unfit or not in this installation.
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
+        MemoryLimitError: `max_memory` would not do; nothing was read then.
     """
     images = locate(moving, "moving"), locate(reference, "reference")
     return _register(images, _asked(images, options), Tiling(workers=workers, dask=dask), progress or _quiet)
@@ -213,17 +215,26 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
         slips = doubts_about(images, grounds[0], cfg)
         grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
         clock.lap("open")
-        findings = None
+        findings, left_out = None, ""
         for ground in grounds:
-            if is_tiled(cfg, ground, tiling.sizes):
+            road = choose_road(images, ground, cfg, chosen, tiling.sizes)
+            if findings is None:
+                check_road(images, ground, cfg, road)
+            elif left_out := not_tried(images, ground, cfg, road):
+                break
+            if road.is_tiled:
                 found = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)
             else:
                 found = match_whole(images, ground, cfg, (chosen, device), given, clock, tell)
+            if road.note:
+                found = replace(found, notes=(*found.notes, road.note))
             if findings is None or found.support.probability > findings.support.probability:
                 findings = found
             if findings.is_likely:
                 break
         assert findings is not None  # there is one ground at least
+        if left_out:
+            findings = replace(findings, notes=(*findings.notes, left_out))
         tell("judging", 0.98)
         settings = {**cfg.model_dump(mode="json"), **asked.record, "device_used": str(device), **findings.ran.settings}
         if (tiling.workers or tiling.dask) and not findings.tiles:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from pydantic import ByteSize
 
-from somareg.config import GcpMethod, Resampling
+from somareg.config import GcpMethod, Resampling, make_config
 from somareg.errors import guarded
 from somareg.io import read_estimate
 from somareg.io.dataarray import is_dataarray, kept_attributes, to_dataarray
 from somareg.io.displacement import find_displacement
 from somareg.io.folders import keep_inputs
 from somareg.io.inputs import Image, file_of, locate
+from somareg.runtime.budget import limited
 from somareg.types import Estimate, Progress, Result
 from somareg.warp.engine import apply, apply_to_file
 from somareg.warp.memory import in_memory, is_same
@@ -36,6 +38,7 @@ def warp(
     gcp_method: GcpMethod | None = None,
     resampling: Resampling = "cubic",
     resolution: Resolution = "reference",
+    max_memory: ByteSize | int | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Any:
@@ -60,12 +63,35 @@ def warp(
         gcp_method: the curve through ground control points; default the estimate's.
         resampling: "nearest" for masks and classes, "bilinear" or "cubic".
         resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
+        max_memory: that this process may take, as for `register`.
         overwrite: replace an existing file.
         progress: called with a stage's name and the share of work done.
 
     Returns:
         The path written; when `out` is None the warped Raster, or for a DataArray the warped DataArray.
+
+    Raises:
+        MemoryLimitError: without `out`, the warped raster does not fit.
+        SomaregError: see `somareg.errors`.
     """
+    said = {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values, "gcp_method": gcp_method}
+    kept = {"resampling": resampling, "resolution": resolution}
+    with limited(make_config({"max_memory": max_memory}).max_memory):
+        return _warp(raster, estimate, out, said, kept, overwrite=overwrite, progress=progress)
+
+
+def _warp(
+    raster: Image,
+    estimate: Result | Estimate | str | Path,
+    out: str | Path | None,
+    said: Mapping[str, Any],
+    kept: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+) -> Any:
+    """`warp` in the memory that it may take; `said` of the reading, `kept` of the output."""
+    nodata, mask = said["nodata"], said["mask"]
     known = _estimate(estimate)
     located: Any = locate(raster, "input")
     subject: Any = file_of(located) or located
@@ -76,7 +102,7 @@ def warp(
         estimated = None if isinstance(estimate, Result | Estimate) else find_displacement(estimate)
         files = {"input": file_of(located), "mask": file, "estimate": estimated, "STAC Item of the input": item}
         keep_inputs((Path(out),), files)
-    reading = make_reading(nodata=nodata, bands=bands, mask=file, mask_values=mask_values, gcp_method=gcp_method)
+    reading = make_reading(**{**said, "mask": file})
     made_of = subject
     if isinstance(estimate, Result) and nodata is None and mask is None and is_same(subject, estimate.moving):
         subject = estimate.moving
@@ -85,20 +111,19 @@ def warp(
         reading = reading if array is None else replace(reading, mask=NO_MASK, mask_values=None)
     chosen: dict[str, Any] = {"reading": reading, "bands": reading.bands}
     if out is None:
-        warped = apply(subject, known, resampling=resampling, resolution=resolution, **chosen)
+        warped = apply(subject, known, **kept, **chosen)
         if not is_dataarray(made_of):
             return warped
-        like = estimate.reference.origin if isinstance(estimate, Result) and resolution == "reference" else None
+        like = estimate.reference.origin if isinstance(estimate, Result) and kept["resolution"] == "reference" else None
         name = str(made_of.name) if made_of.name else None
         return to_dataarray(warped, like=like, name=name, kept=kept_attributes(made_of))
     return apply_to_file(
         subject,
         known,
         out,
-        resampling=resampling,
-        resolution=resolution,
         overwrite=overwrite,
         progress=progress,
+        **kept,
         **chosen,
     )
 

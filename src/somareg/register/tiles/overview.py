@@ -29,7 +29,7 @@ from somareg.register.images import all_bands
 from somareg.tiepoints.use import Given
 from somareg.types import BoolArray, Progress, Raster, SarScale
 
-_STRIP_VALUES = 6_000_000  # values read at a time
+STRIP_VALUES = 6_000_000  # values read at a time
 _SAMPLES_PX = 1024  # longer side of the sample of raw values that the SAR scale is judged on
 
 
@@ -98,7 +98,7 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     facts = image.facts
     modality, scale = (getattr(cfg, f"{role}_{name}") for name in ("modality", "scale"))
     every = max(1, max(part.width, part.height) // _SAMPLES_PX)
-    rows = max(1, _STRIP_VALUES // (part.width * len(image.bands)) // factor) * factor
+    rows = max(1, STRIP_VALUES // (part.width * len(image.bands)) // factor) * factor
     images: list[NDArray[np.float32]] = []
     masks: list[BoolArray] = []
     samples: list[tuple[NDArray[Any], BoolArray]] = []
@@ -185,10 +185,6 @@ def match_overviews(
         away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (found.affine, starts[0])
     )
     return GlobalMatch(affine, expected, found.failure, () if picked is engine else picked.notes)
-
-
-def _all_bands(raster: Raster) -> tuple[int, ...]:
-    return tuple(range(1, len(raster.data) + 1))
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:
