@@ -212,15 +212,14 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
         if tie_points is not None:
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
         grounds = likely_grounds(images, cfg, given)
+        roads = [choose_road(images, ground, cfg, chosen, tiling.sizes) for ground in grounds]
+        check_road(images, grounds[0], cfg, roads[0])
         slips = doubts_about(images, grounds[0], cfg)
         grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
         clock.lap("open")
         findings, left_out = None, ""
-        for ground in grounds:
-            road = choose_road(images, ground, cfg, chosen, tiling.sizes)
-            if findings is None:
-                check_road(images, ground, cfg, road)
-            elif left_out := not_tried(images, ground, cfg, road):
+        for ground, road in zip(grounds, roads, strict=True):
+            if left_out := not_tried(images, ground, cfg, road):
                 break
             if road.is_tiled:
                 found = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from somareg.config import SCENE_PX, RegisterConfig
 from somareg.errors import MemoryLimitError
 from somareg.io.inputs import OpenImage
 from somareg.io.memory import CACHE_MB, check_fits
 from somareg.io.source import Block
-from somareg.register.choose import LONGEST, Chosen
+from somareg.register.choose import LIBRARY_BYTES, LONGEST, Chosen
 from somareg.register.ground import ROOM_PX, Ground
 from somareg.register.images import Images
 from somareg.register.result import NODE_PX
@@ -23,8 +21,6 @@ from somareg.runtime.budget import allowed, in_words
 from somareg.types import Raster
 
 # Measured as the largest resident set of registrations of 256 to 3000 px, with and without georeferences.
-LIBRARIES = 390e6
-"""Bytes of torch, GDAL, the weights and what else does not grow with the images."""
 PER_PX = {"orientation": (85.0, 35.0), "learned": (150.0, 120.0)}
 """Per engine: bytes for each working pixel of both images, and so many more for the first of them."""
 FIRST_PX = 2e6
@@ -128,7 +124,7 @@ def _whole(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen) 
     held = sum(_read(image, part) for image, part in both)
     on_the_way = max(_reduced(image, part, factor) for image, part in both)
     matched = _matched(working_sizes(ground, factor), ground.radius_px / factor, images, chosen)
-    return LIBRARIES + held + max(on_the_way, matched) + _decoded(images) + _given_out(images, cfg, ground)
+    return LIBRARY_BYTES + held + max(on_the_way, matched) + _decoded(images, ground) + _given_out(images, cfg, ground)
 
 
 def _tiled(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen, sizes: SceneCfg) -> float:
@@ -145,7 +141,7 @@ def _tiled(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen, 
     strips = max(STRIP_VALUES * (image.facts.dtype.itemsize + 12) for image in (images.reference, images.moving))
     matched = _matched((here, there), ground.radius_px / factor, images, chosen)
     work = max(strips, matched, TILE_BYTES)
-    return LIBRARIES + kept + work + _decoded(images) + _given_out(images, cfg, ground)
+    return LIBRARY_BYTES + kept + work + _decoded(images, ground) + _given_out(images, cfg, ground)
 
 
 def _matched(shapes: tuple[tuple[int, int], tuple[int, int]], radius: float, images: Images, chosen: Chosen) -> float:
@@ -171,15 +167,15 @@ def _reduced(image: OpenImage, part: Block, factor: int) -> float:
     return part.width * part.height * (12 * len(image.bands) + 8 if factor == 1 else size + 16)
 
 
-def _decoded(images: Images) -> float:
+def _decoded(images: Images, ground: Ground) -> float:
     """What GDAL holds of both files: pieces that are decoded in one go, and those that it keeps."""
     pieces = sum(2 * image.block_bytes for image in (images.reference, images.moving))
-    in_files = sum(
-        float(np.prod(image.grid.shape)) * image.facts.dtype.itemsize * image.facts.count
-        for image in (images.reference, images.moving)
+    kept = sum(
+        float(part.width * part.height) * image.facts.dtype.itemsize * image.facts.count
+        for image, part in ((images.reference, ground.reference), (images.moving, ground.moving))
         if not isinstance(image.facts, Raster)
     )
-    return pieces + min(CACHE_MB * 2.0**20, in_files)
+    return pieces + min(CACHE_MB * 2.0**20, kept)
 
 
 def _given_out(images: Images, cfg: RegisterConfig, ground: Ground) -> float:

@@ -95,7 +95,7 @@ def match_tiled(
     sizes, chosen = tiling.sizes, engine[0]
     layout = lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset])
     binding = {**_binding(images, cfg, sizes, chosen), "points": given and given.affine.matrix.tolist()}
-    with tiling.workspace.journal("-found" * bool(ground.notes), binding, _expected_bytes(images)) as journal:
+    with tiling.workspace.journal("-found" * ground.is_looked_for, binding, _expected_bytes(images)) as journal:
         overviews = _look(images, ground, cfg, sizes, tell)
         if "global" not in journal.facts:
             told = _within(tell, LOOK, TILES)

@@ -109,7 +109,8 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
         mask: BoolArray = np.asarray(seen.all(axis=0))
         valid += int(mask.sum())
         each += seen.sum(axis=(1, 2))
-        samples.append((data[:, ::every, ::every], mask[::every, ::every]))
+        # Copies: a view would keep the strip that it is a part of.
+        samples.append((data[:, ::every, ::every].copy(), mask[::every, ::every].copy()))
         if count >= factor:
             reduced, small = reduce_blocks(data, mask, factor)
             images.append(reduced)
