@@ -151,10 +151,10 @@ def masked(image: OpenImage, mask: MaskFile, again: tuple[str, str | None, str])
     if isinstance(facts, Header):
         notes = (*facts.notes, *mask.notes)
         reader = partial(_read_masked, again, facts.reader)
-        image = replace(image, facts=replace(facts, notes=notes, reader=reader), pixels=pixels)
+        seen = replace(image, facts=replace(facts, notes=notes, reader=reader), pixels=pixels)
     else:
-        image = replace(in_memory(apply_mask(facts, mask)), bands=image.bands)
-    return replace(image, block_bytes=image.block_bytes + mask.source.block_bytes)
+        seen = replace(in_memory(apply_mask(facts, mask)), bands=image.bands)
+    return replace(seen, block_bytes=image.block_bytes + mask.source.block_bytes)
 
 
 def apply_mask(raster: Raster, mask: MaskFile) -> Raster:

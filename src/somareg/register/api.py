@@ -13,7 +13,7 @@ from somareg.config import RegisterConfig, RegisterOptions, make_config
 from somareg.errors import guarded
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.io.masks import check_mask_values, classes_of_array
-from somareg.io.paths import check_folder_name, whole_path
+from somareg.io.paths import check_folder_name, split, whole_path
 from somareg.register.apply import warp
 from somareg.register.choose import choose_device, choose_model, load_model
 from somareg.register.images import open_images
@@ -30,7 +30,7 @@ from somareg.register.workspace import open_workspace
 from somareg.report.stac import need_pystac
 from somareg.runtime.clock import Clock
 from somareg.tiepoints.use import check_use, name_of, take_points
-from somareg.types import IN_MEMORY, Assessment, BoolArray, Progress, Result, TiePoints, Verdict
+from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progress, Result, TiePoints, Verdict
 
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
@@ -236,6 +236,8 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
             findings = replace(findings, notes=(*findings.notes, left_out))
         tell("judging", 0.98)
         settings = {**cfg.model_dump(mode="json"), **asked.record, "device_used": str(device), **findings.ran.settings}
+        if part := split(images.moving.facts.path or "")[1]:
+            settings[MOVING_PART] = part
         if (tiling.workers or tiling.dask) and not findings.tiles:
             findings = replace(findings, notes=(*findings.notes, "matched whole: there was nothing to share out"))
         result = build_result(images, findings, cfg, settings, clock, tiling.workspace.folder)
