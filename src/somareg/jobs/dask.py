@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from somareg.errors import ClusterError, UnsupportedError
 from somareg.jobs.one import Failure, Outcome, do
+from somareg.runtime import memory
 from somareg.runtime.budget import shared_by
 from somareg.runtime.version import __version__
 
@@ -26,6 +27,11 @@ V = TypeVar("V")
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 # A worker that pauses at a memory limit never goes on when what it holds is caches: ended and started anew, it does.
 _MEMORY = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
+
+
+# Dask has its workers give freed memory back at once, so that every tensor costs page faults again: two workers were
+# slower than one. What `runtime.memory.keep` sets for commands must be in the environment before a worker starts.
+_ENVIRON = "distributed.nanny.pre-spawn-environ"
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,9 @@ def local_cluster(workers: int) -> Iterator[Dask]:
 
     with dask.config.set(_MEMORY):
         settings = copy.deepcopy(dask.config.config)  # a worker that is started anew gets them, too
+    kept = {**dask.config.get(_ENVIRON, {}), **memory.environment()}
     with (
+        dask.config.set({_ENVIRON: kept}),  # read here, when a worker's keeper is made
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
-KEEP_BYTES = 256 << 20
+KEEP_BYTES, PAD_BYTES = 256 << 20, 64 << 20
+MAP_BYTES = 32 << 20  # the largest block that may be kept: the C library allows no more
 
 
 def keep() -> None:
@@ -20,9 +21,18 @@ def keep() -> None:
     mallopt = _function("mallopt")
     if mallopt is None or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that is allowed
+    mallopt(_M_MMAP_THRESHOLD, MAP_BYTES)
     mallopt(_M_TRIM_THRESHOLD, KEEP_BYTES)
-    mallopt(_M_TOP_PAD, 64 << 20)
+    mallopt(_M_TOP_PAD, PAD_BYTES)
+
+
+def environment() -> dict[str, int]:
+    """Variables that say the same to a process that is about to start."""
+    return {
+        "MALLOC_MMAP_THRESHOLD_": MAP_BYTES,
+        "MALLOC_TRIM_THRESHOLD_": KEEP_BYTES,
+        "MALLOC_TOP_PAD_": PAD_BYTES,
+    }
 
 
 def release() -> None:
