@@ -115,7 +115,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             steps = itertools.count()
             database.set_progress_handler(lambda: next(steps) > _MAX_STEPS, _PER_CALL)
             yield database
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # names and texts may be no UTF-8
         text = str(error)
         if text == "interrupted":
             text = "its tables compute without end"
