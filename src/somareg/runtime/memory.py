@@ -1,4 +1,4 @@
-"""What the GNU C library does with memory that was freed; nothing happens where another one is at work."""
+"""Freed memory: whether the GNU C library keeps it or gives it back; with any other C library nothing happens."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def keep() -> None:
     """Let the process keep up to `KEEP_BYTES` of what was freed.
 
     Otherwise large blocks go back to the system at once, and every tensor of a few megabytes costs page faults again: a
-    fifth of the time of a registration. This acts on the whole process: for commands, which own theirs, not for a
-    library inside somebody else's. The environment (`MALLOC_TRIM_THRESHOLD_`) has the last word.
+    fifth of the time of a registration. This acts on the whole process, so commands call it and library functions do
+    not. The environment (`MALLOC_TRIM_THRESHOLD_`) has the last word.
     """
     mallopt = _function("mallopt")
     if mallopt is None or "MALLOC_TRIM_THRESHOLD_" in os.environ:
@@ -36,10 +36,10 @@ def environment() -> dict[str, int]:
 
 
 def release() -> None:
-    """Give back what was freed.
+    """Give freed memory back to the system.
 
-    A long run in stages calls this between them: freed blocks below others stay with the process by themselves, and the
-    most that one stage needed would add up with what the next ones need.
+    A long run calls this between its stages. The C library keeps freed blocks that lie below blocks in use; without
+    this call the peak of one stage would add to the needs of the next.
     """
     trim = _function("malloc_trim")
     if trim is not None:
