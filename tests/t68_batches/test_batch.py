@@ -174,6 +174,7 @@ def test_batch_is_register_many_times(whole: Whole, places: list[Files], tmp_pat
     result = whole.result
     assert [entry.name for entry in result.entries] == ["p0", "lost", "p1"]
     assert result.counts == {"go": 2, "failed": 1}
+    assert repr(result).startswith("<BatchResult 3 pairs: 2 go, 1 failed")
     assert result.worst == "failed"
     assert whole.shares == pytest.approx([0, 1 / 3, 2 / 3, 1])
     lost, last = result.entries[1:]
@@ -280,6 +281,7 @@ def test_stop_on_error_leaves_the_rest_pending(table: Path, tmp_path: Path, done
     assert statuses(tmp_path / "out") == {"p0": "done", "lost": "failed", "p1": "pending"}
     assert result.worst == "failed"
     assert result.counts == {"go": 1, "failed": 1, "pending": 1}
+    assert repr(result) == "<BatchResult 3 pairs: 1 go, 1 failed, 1 pending>"
 
 
 def test_a_bad_option_ends_the_batch_before_it_begins(table: Path, tmp_path: Path) -> None:

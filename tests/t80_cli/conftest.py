@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,7 +105,7 @@ def fake_api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     }.items():
         setattr(api, name, answer(name, make))
     monkeypatch.setitem(sys.modules, "somareg.register.api", api)
-    monkeypatch.setattr(sys.modules["somareg.register"], "api", api, raising=False)
+    monkeypatch.setattr(import_module("somareg.register"), "api", api, raising=False)
     return state
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from somareg.batches.manifest import Entry
 from somareg.io.atomic import write_text
 from somareg.report.plain import plain
+from somareg.types.brief import brief, count
 
 CSV_NAME, JSON_NAME = "summary.csv", "summary.json"
 COLUMNS = (
@@ -49,6 +50,11 @@ class BatchResult:
     entries: tuple[Entry, ...]
     redone: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        verdicts = ", ".join(f"{number} {name}" for name, number in self.counts.items())
+        unmatched = f"{count(len(self.unmatched), 'image')} without a partner" if self.unmatched else ""
+        return brief(f"BatchResult {count(len(self.entries), 'pair')}:", verdicts or "none", unmatched)
 
     @property
     def counts(self) -> dict[str, int]:
