@@ -12,6 +12,7 @@ import pytest
 
 from somareg.config import make_config
 from somareg.geometry import AffineTransform, FieldTransform
+from somareg.matching.doubts import Doubts, Rival
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.evidence import NO_EVIDENCE
 from somareg.quality import Demands, Engine, Measured, Places, Support, judge, load_calibration, measure, support_of
@@ -26,6 +27,8 @@ STILL = AffineTransform.identity()
 SHAPE = (101, 141)
 CENTRE = (70.0, 50.0)
 FAILED = Alignment(STILL, None, None, NO_EVIDENCE, math.inf, math.inf, "no window could be matched")
+
+CLEAR = Doubts(Rival(0.3, (20.0, 8.0), 0.1), second_px=0.3)
 
 
 @dataclass
@@ -53,7 +56,7 @@ def ties(residual: np.ndarray | None = None) -> TiePoints:
 
 
 def support(answer: float = 0.99, factor: int = 1) -> Support:
-    alignment = replace(FAILED, failure="", forward_backward_px=0.4, split_half_px=0.3)
+    alignment = replace(FAILED, failure="", forward_backward_px=0.4, split_half_px=0.3, doubts=CLEAR)
     return support_of(alignment, factor, Fixed(answer))  # type: ignore[arg-type]
 
 
@@ -140,7 +143,7 @@ def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
     for name in ("forward_backward_px", "split_half_px", "predicted_rmse_px", "predicted_ce90_px"):
         assert getattr(thrice, name) == pytest.approx(3 * getattr(once, name))
     assert once.forward_backward_px == 0.4
-    assert once.predicted_ce90_px == pytest.approx(math.sqrt(math.log(10)) * once.predicted_rmse_px, rel=1e-6)
+    assert once.predicted_ce90_px == pytest.approx(Fixed.ce90_per_rmse * once.predicted_rmse_px)
 
 
 def test_tie_points_and_overlap() -> None:
@@ -171,7 +174,7 @@ def test_bias_and_sigma_of_the_inliers_per_axis_and_on_the_ground() -> None:
 
 def test_nothing_seen_has_a_ce90_all_the_same_and_no_worst_place() -> None:
     quality = figures(places=places(math.nan))
-    assert quality.predicted_ce90_px == pytest.approx(1.517 * quality.predicted_rmse_px, rel=1e-3)
+    assert quality.predicted_ce90_px == pytest.approx(Fixed.ce90_per_rmse * quality.predicted_rmse_px)
     assert math.isnan(quality.worst_px) and quality.unseen_share == 1
     assert "No part" in quality.worst_place
 
@@ -290,7 +293,7 @@ def test_everything_that_forbids_go_is_told() -> None:
 
 @pytest.mark.parametrize("z", [1.9, 0.3, -1.0])
 def test_agreement_at_chance_level_is_no_reason_for_go(z: float) -> None:
-    aligned = replace(FAILED, failure="", evidence=replace(NO_EVIDENCE, zscore=z))
+    aligned = replace(FAILED, failure="", evidence=replace(NO_EVIDENCE, zscore=z), doubts=CLEAR)
     backed = support_of(aligned, 1, Fixed())  # type: ignore[arg-type]
     verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
     assert verdict.decision == "go"

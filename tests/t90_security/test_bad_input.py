@@ -213,7 +213,7 @@ def test_nan_and_inf_pixels_are_masked(cli: Cli, pair: Pair, tmp_path: Path) -> 
     done = cli("register", *pair, "-o", tmp_path / "out", "--force")
     assert done.code in {0, 3}, done.out + done.err
     with rasterio.open(tmp_path / "out" / "displacement.tif") as file:
-        assert np.isfinite(file.read()).all()
+        assert np.isfinite(file.read([1, 2, 3])).all()  # sigma is NaN where nothing was seen
     with rasterio.open(tmp_path / "out" / "aligned.tif") as file:
         values, valid = file.read(1), file.read_masks(1) > 0
     assert np.isfinite(values[valid]).all()

@@ -31,6 +31,7 @@ RIM_PX = 2  # values beside an outline are often blended with it
 FILL_SHARE = 0.005  # of the image that a region must hold to be a fill by its shape alone
 TOLD_SHARE = 0.05  # of the image that holds one value and is kept, from which that is told
 LARGE_SHARE = 0.02  # the same for a solid one in a SAR image
+LEAST_LEFT = 2000  # pixels, fewer than which cannot be matched
 NEGLIGIBLE = 0.001  # share of an image that may stay in it without a word
 STRAIGHT_SHARE = 0.8  # of an outline
 
@@ -136,7 +137,8 @@ def without_fills(
     there, here = find_fills(moving, reference, places, modalities)
     images, notes = [], []
     for image, fill, role in ((moving, there, "moving"), (reference, here, "reference")):
-        if fill.mask.any():
+        is_enough = np.count_nonzero(image.mask & ~fill.mask) >= LEAST_LEFT
+        if fill.mask.any() and is_enough:  # what leaves nothing is told when nothing matches
             image = replace(image, mask=image.mask & ~fill.mask, band_masks=None)
             notes.append(_note(fill, role))
         notes += [

@@ -18,6 +18,8 @@ from somareg.register.tiles.tile import TileResult
 from somareg.types import FloatArray
 
 AGREE_PX = 2.0
+BY_CHANCE = 0.05  # of the wrong tiles lie within `AGREE_PX` of a model of others: so much of what is searched does
+UNPROVEN = 0.25
 MIN_SURE = 4  # tiles that must be sure of themselves for "go"
 MIN_COVERAGE = 0.15  # share of the tiles with pixels that must be
 
@@ -54,8 +56,9 @@ def count_votes(tiles: Sequence[TileResult], model: SceneModel | None, calibrati
     held = model.held_out if model else {}
     errors = {index: math.hypot(*held[index]) for index in sure if index in held}
     agreeing = [index for index, error in errors.items() if error <= AGREE_PX]
-    # One tile more that is wrong: few votes prove little.
-    probability = sum(sure[index] for index in agreeing) / (len(sure) + 1)
+    # A tile that is wrong rarely meets a model that never saw it; a part of a wrong tile more: few votes prove little.
+    right = sum(sure[index] / (sure[index] + BY_CHANCE * (1 - sure[index])) for index in agreeing)
+    probability = right / (len(sure) + UNPROVEN)
     inside = np.minimum(np.array(list(errors.values())), 10.0)
     held_out = float(np.sqrt((inside**2).mean())) if errors else math.inf
     return Votes(len(seen), len(sure), len(agreeing), probability, held_out)
