@@ -10,9 +10,13 @@ import pytest
 from somareg.geometry import AffineTransform
 from somareg.matching.doubts import Doubts, Rival
 from somareg.matching.engine import Alignment
+from somareg.matching.evidence import NO_EVIDENCE
 from somareg.quality.ambiguity import ambiguities, disagreements
 
-FINE = Alignment(AffineTransform.identity(), doubts=Doubts(Rival(0.4, (20.0, 8.0), 0.1), second_px=0.3))
+AGREEING = replace(NO_EVIDENCE, zscore=3.0)
+FINE = Alignment(
+    AffineTransform.identity(), evidence=AGREEING, doubts=Doubts(Rival(0.4, (20.0, 8.0), 0.1), second_px=0.3)
+)
 
 
 def with_rival(height, shift, ridge):
@@ -46,6 +50,12 @@ def test_a_repetition_is_told_in_pixels_of_the_reference():
 def test_another_reading_is_told_when_it_is_apart(px, told):
     alignment = replace(FINE, doubts=replace(FINE.doubts, second_px=px))
     assert bool(disagreements(alignment, 2)) is told
+
+
+def test_images_that_hardly_agree_are_not_said_to_repeat():
+    alignment = replace(with_rival(1.0, (12.0, -16.0), 0.9), evidence=replace(NO_EVIDENCE, zscore=0.9))
+    (sentence,) = ambiguities(alignment, 1)
+    assert "(+12, -16) px more fits about as well" in sentence and "direction" not in sentence
 
 
 def test_a_failure_needs_no_more_words():

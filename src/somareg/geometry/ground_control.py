@@ -145,9 +145,9 @@ class GroundControl:
 def place_by_control(
     xy: FloatArray, map_xy: FloatArray, area: Area, method: Literal["auto", "polynomial", "tps"] = "auto"
 ) -> tuple[GroundControl, str]:
-    """The map through control points, and in words which curve was taken and how well it foretells a point.
+    """The map through control points, and in words which curve was taken and how well it predicts a point.
 
-    "auto" takes the curve that foretells left-out points better: exact points of a smooth geometry want the spline,
+    "auto" takes the curve that predicts left-out points better: exact points of a smooth geometry want the spline,
     points placed by hand want the polynomial.
 
     Args:
@@ -169,7 +169,7 @@ def place_by_control(
     if chosen == "tps":
         words = "thin-plate spline"
     if np.isfinite(errors[chosen]):
-        words += f", which foretells a left-out point to {errors[chosen]:.2f} px"
+        words += f", which predicts a left-out point to {errors[chosen]:.2f} px"
     points = tuple((float(x), float(y), float(u), float(v)) for (x, y), (u, v) in zip(xy, map_xy, strict=True))
     return GroundControl(points, chosen, area), words
 

@@ -32,8 +32,8 @@ class SearchCfg:
         apart_px: those nearer to a better one, pixels of the low resolution, are not: its finer vote covers them.
         share: nor are those with less than this share of the best one's support.
         settled: support (see `vote.Elected`) by the finer resolution from which nothing else is tried in a wide search.
-        doubtful: support by the low resolution below which it is not trusted alone, and by the finer one up to which
-            wide votes there are asked as well, around what is expected and what the low one led to.
+        doubtful: below this support at the low resolution all rotations are tried; below it at the finer one wide votes
+            there are taken as well, around what is expected and around what the low one led to.
         coarse_px, fine_px: longer side of the image at the two resolutions.
         strip_px: longer side up to which a strip is reduced at both, as far as its shorter one bears.
         coarse: votes at the low one.

@@ -8,6 +8,7 @@ from somareg.matching.doubts import Rival
 from somareg.matching.engine import Alignment
 
 AS_GOOD = 0.75  # of the estimate's own agreement; right estimates of 170 pairs had less (98th percentile 0.72)
+PROVEN_ZSCORE = 2.0  # agreement that unrelated images rarely reach
 RIDGE = 0.8  # of the rival's: everything on the way to it fits as well
 APART_PX = 2.0  # by which two readings of the images disagree
 
@@ -22,11 +23,13 @@ def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
     rival = alignment.doubts.rival
     if alignment.failure or rival.height < AS_GOOD:
         return ()
+    dx, dy = (factor * value for value in rival.shift_px)
+    if alignment.evidence.zscore < PROVEN_ZSCORE:
+        return (f"A shift by ({dx:+.0f}, {dy:+.0f}) px more fits about as well: nothing singles this estimate out.",)
     if rival.ridge >= RIDGE * rival.height:
         return (
             f"The images agree about as well all along one direction: the shift {_direction(rival)} cannot be seen.",
         )
-    dx, dy = (factor * value for value in rival.shift_px)
     return (
         f"The images agree about as well {math.hypot(dx, dy):.0f} px away, at ({dx:+.0f}, {dy:+.0f}): the texture "
         "repeats, or it is not the same ground.",

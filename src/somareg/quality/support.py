@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from somareg.matching.engine import Alignment
-from somareg.quality.ambiguity import ambiguities, disagreements
+from somareg.quality.ambiguity import PROVEN_ZSCORE, ambiguities, disagreements
 from somareg.quality.calibration import Calibration
-
-PROVEN_ZSCORE = 2.0
-"""Images agree above chance from this height of the correlation's peak; below it, agreement is no reason for "go"."""
 
 
 @dataclass(frozen=True)

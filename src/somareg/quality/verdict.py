@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from somareg.config import RegisterConfig
+from somareg.quality.ambiguity import PROVEN_ZSCORE
 from somareg.quality.calibration import Calibration
-from somareg.quality.support import PROVEN_ZSCORE, Support
+from somareg.quality.support import Support
 from somareg.types import Decision, Quality, Verdict
 from somareg.types.words import chance
 
