@@ -102,3 +102,28 @@ def test_eval_without_data_says_so(cli: Cli, tmp_path: Path) -> None:
     assert done.code == 1
     assert done.err.startswith("error: ")
     assert "nowhere: no such folder" in done.err
+
+
+def test_eval_judges_the_verdict(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def calibrate(data: Path, out: Path, methods: list[str], **options: Any) -> dict[str, Any]:
+        asked.update(options, data=data, methods=methods)
+        options["progress"]("ombria/160/val/m/3", 1, 2)
+        out.mkdir(exist_ok=True)
+        (out / "calibration-learned.md").write_text("| asked | measured |\n")
+        return {"learned": {"model": "compact-1", "go": 0.9, "review": 0.3, "bars": [("a", "1", "met")], "success": []}}
+
+    monkeypatch.setattr("somareg.lab.evaluate.verdict.run.calibrate", calibrate)
+    arguments = ["eval", "--verdict", "--data", tmp_path, "-o", tmp_path / "out", "--methods", "ours", "--limit", "9"]
+    done = cli(*arguments, "--refit")
+    assert done.code == 0 and "| asked | measured |" in done.out
+    assert (asked["methods"], asked["limit"], asked["refit"]) == (["ours"], 9, True)
+    told = json.loads(cli(*arguments, "--json").out)
+    assert told["engines"]["learned"] == {"model": "compact-1", "go": 0.9, "review": 0.3, "bars": [["a", "1", "met"]]}
+
+
+@pytest.mark.parametrize(("options", "words"), [(["--refit"], "--refit goes with --verdict"), ([], "--sets")])
+def test_eval_says_what_is_missing(cli: Cli, tmp_path: Path, options: list[str], words: str) -> None:
+    done = cli("eval", "--data", tmp_path, "-o", tmp_path / "out", *options)
+    assert done.code != 0 and words in done.err
