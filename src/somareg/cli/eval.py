@@ -10,14 +10,14 @@ import typer
 from somareg.cli import options as o
 from somareg.cli.failures import UsageError
 from somareg.cli.flags import takes_options
-from somareg.cli.session import session
+from somareg.cli.session import Session, session
 from somareg.config import RegisterConfig
 
 if TYPE_CHECKING:
     from somareg.lab.evaluate.inside import Inside
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="folder of the pairs (benchmarks/README.md)")]
-Sets = Annotated[str, typer.Option("--sets", metavar="A,B", help="sets of pairs")]
+Sets = Annotated[str | None, typer.Option("--sets", metavar="A,B", help="sets of pairs")]
 Levels = Annotated[
     str, typer.Option("--levels", metavar="A,B", help="difficulty: E, m, M, H, R, A, N; whole pairs: whole")
 ]
@@ -34,19 +34,27 @@ Split = Annotated[str, typer.Option("--split", metavar="NAME", help="test, or va
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder for one JSON per method and the table")]
 Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside each learned model: numbers and figures")]
 
+Verdict = Annotated[
+    bool,
+    typer.Option("--verdict", help="judge the verdict instead, and fit its calibration: methods ours, orientation"),
+]
+Refit = Annotated[bool, typer.Option("--refit", help="with --verdict: from the observations that --out holds")]
+
 
 @takes_options("seed")
 def evaluate(
     *,
     data: Data,
-    sets: Sets,
     out: Out,
+    sets: Sets = None,
     levels: Levels = "m,H",
     methods: Methods = "identity,border_only,orientation,ours",
     split: Split = "test",
     limit: Limit = None,
     asked: RegisterConfig,
     diagnose: Diagnose = False,
+    verdict: Verdict = False,
+    refit: Refit = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
@@ -58,6 +66,13 @@ def evaluate(
             from somareg.errors import ReadError
 
             raise ReadError(f"{data}: no such folder; --data takes the folder that holds the sets")
+        if refit and not verdict:
+            raise UsageError("--refit goes with --verdict")
+        if verdict:
+            _verdict(ui, data, out, names("--methods", methods), seed=asked.seed, limit=limit, refit=refit)
+            return
+        if sets is None:
+            raise UsageError("name the sets of pairs: --sets sih,ombria")
         from somareg.lab.evaluate.inside import diagnose_methods, learned
         from somareg.lab.evaluate.peers import make_methods
         from somareg.lab.evaluate.protocol import affine_levels
@@ -88,6 +103,32 @@ def evaluate(
                 print(table(out))  # Markdown, to be piped into a file
             for inside in found:
                 print_alarms(inside)
+
+
+def _verdict(
+    ui: Session, data: Path, out: Path, methods: list[str], *, seed: int, limit: int | None, refit: bool
+) -> None:
+    """Calibrate engines and print what their verdicts are worth."""
+    from somareg.lab.evaluate.verdict.run import calibrate
+
+    with ui.working():
+        found = calibrate(
+            data,
+            out,
+            methods,
+            seed=seed,
+            limit=limit,
+            refit=refit,
+            progress=lambda what, done, total: ui.progress(f"{what} ({done} of {total})", done / total),
+        )
+    if ui.as_json:
+        engines = {
+            engine: {k: record[k] for k in ("model", "go", "review", "bars")} for engine, record in found.items()
+        }
+        ui.emit({"out": str(out.resolve()), "engines": engines})
+    elif ui.wants_text:
+        for engine in found:
+            ui.out.print((out / f"calibration-{engine}.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
 
 
 def print_alarms(inside: Inside) -> None:

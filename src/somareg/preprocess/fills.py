@@ -25,6 +25,7 @@ from somareg.types import BoolArray, FloatArray, Modality, Raster, Transform
 OUTLINE_PX = 16  # length of the shortest outline whose agreement says anything
 SAME_OUTLINE = 0.5  # share of a region's outline that the other image must draw as well, to the pixel
 NEAR_OUTLINE, NEAR_PX = 0.8, 64  # the same within a pixel
+NAMED_SHARE = 0.05  # of a fill that a value must hold to be named
 COVERED = 0.9  # share of one image's fill that rests at a value in the other one as well
 AWAY_PX = 7.0  # that edges are moved to see what agrees by chance
 RIM_PX = 2  # values beside an outline are often blended with it
@@ -40,7 +41,7 @@ class Fills:
 
     Attributes:
         mask: (H, W) True there.
-        values: how many pixels hold each value, by its text.
+        values: how many pixels hold each value that counts, by its text.
     """
 
     mask: BoolArray
@@ -56,7 +57,8 @@ class Fills:
         values = {
             value: self.values.get(value, 0) + other.values.get(value, 0) for value in (*self.values, *other.values)
         }
-        return Fills(self.mask | other.mask, values)
+        counts = sum(values.values()) * NAMED_SHARE
+        return Fills(self.mask | other.mask, {value: count for value, count in values.items() if count >= counts})
 
 
 def find_fills(

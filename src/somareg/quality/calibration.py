@@ -15,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 
+from somareg.errors import ConfigError
 from somareg.matching.engine import Alignment
 from somareg.quality.error_map import LocalModel
-from somareg.quality.signs import figures_of, vector
+from somareg.quality.signs import SIGNS, figures_of, vector
 
 Engine = Literal["orientation", "learned"]
 """Weight-free, or with a network."""
@@ -31,7 +32,7 @@ class Calibration:
         success: weights of a logistic model of "error below 2 px", the intercept last.
         error: weights of a linear model of log(RMSE in working pixels), the intercept last.
         go, review: probabilities from which the verdict is "go" or "review".
-        ce90_per_rmse: typical ratio of CE90 to RMSE.
+        ce90_per_rmse: ratio of CE90 to predicted RMSE that 9 of 10 pairs keep.
         weights: SHA-256 of the weights that it was fitted with; None without a network.
         local: how the error differs from place to place.
     """
@@ -61,9 +62,15 @@ class Calibration:
 
 @lru_cache(maxsize=2)
 def load_calibration(engine: Engine) -> Calibration:
-    """The calibration that ships with the package for an engine."""
+    """The calibration that ships with the package for an engine.
+
+    Raises:
+        ConfigError: it was fitted to other signs than this version reads.
+    """
     text = files("somareg.quality").joinpath(f"calibration-{engine}.json").read_text(encoding="utf-8")
     record = json.loads(text)
+    if record["signs"] != list(SIGNS):
+        raise ConfigError(f"calibration-{engine}.json weighs other signs than this version reads; fit it anew")
     success, error = tuple(record["success"]), tuple(record["error"])
     local = LocalModel(*record.get("local", ()))
     return Calibration(

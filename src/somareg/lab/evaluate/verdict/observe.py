@@ -37,22 +37,27 @@ def answer(question: Question, chosen: Chosen, device: torch.device) -> Row:
         "level": question.level,
         "place": question.place,
         "exact": question.exact,
-        **observe(images, chosen, device),
+        "placed": question.placed,
+        **observe(images, chosen, device, placed=question.placed),
     }
 
 
-def observe(images: Images, chosen: Chosen, device: torch.device) -> Row:
+def observe(images: Images, chosen: Chosen, device: torch.device, *, placed: bool = False) -> Row:
     """Figures of an engine for one pair and its error, with the settings of `register`.
 
     Args:
         images: the pair.
         chosen: the engine.
         device: where it runs.
+        placed: see `Question`.
     """
     known, truth = images.known, images.truth
     row: Row = {"weights": chosen.card.sha256 if chosen.card else None, "related": truth is not None, "rmse": None}
     modalities = known.moving_modality, known.reference_modality
-    cfg = make_config({"moving_modality": modalities[0], "reference_modality": modalities[1]})
+    options: dict[str, Any] = {"moving_modality": modalities[0], "reference_modality": modalities[1]}
+    if placed:  # as `choose.search_radius` has it of georeferenced images
+        options |= {"search": "local", "search_radius_px": max(0.05 * max(images.reference.shape[-2:]), 32.0)}
+    cfg = make_config(options)
     here = from_array(images.reference, role="reference", mask=known.reference_mask)
     there = from_array(images.moving, role="moving", mask=known.moving_mask)
     radius = search_radius(cfg, here.grid)

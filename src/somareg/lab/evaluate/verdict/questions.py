@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from somareg.errors import InputError
 from somareg.lab.data.pairs import ByteImage, PairEntry, StoredPair, list_pairs, load_pair
 from somareg.lab.evaluate.peers.base import SAR_OPTICAL, Known
-from somareg.lab.evaluate.protocol import SetInfo
 from somareg.lab.evaluate.sample import Sample, load_sample
 from somareg.lab.evaluate.sampling import make_list
 from somareg.lab.evaluate.verdict.situations import SITUATIONS, one_direction, repeated
+from somareg.lab.evaluate.verdict.sources import SOURCES, Source
 from somareg.lab.evaluate.whole import load_whole, read_whole
 
 UNRELATED = "unrelated"
+PLACED = "E"  # level whose pairs lie on each other as georeferences would have it
 SAR_SAR = Known("sar", "sar")
 MIRRORED = 4  # of every so many unrelated pairs one has its moving image mirrored: no place has just that texture
 
@@ -55,6 +56,7 @@ class Question:
         set, level, place: where it comes from; folds share no place.
         exact: whether the label is good enough to learn the error from.
         images: loads it.
+        placed: whether it is searched as if georeferences placed the images, within a few degrees and percent.
     """
 
     key: str
@@ -63,50 +65,9 @@ class Question:
     place: str
     exact: bool
     images: Callable[[], Images]
+    placed: bool = False
 
 
-@dataclass(frozen=True)
-class Source:
-    """Pairs of one set.
-
-    Attributes:
-        info: set, crop and role.
-        levels: of the protocol.
-        related, unrelated: number of pairs per level, and in all.
-        apart: pixels between crop origins that count as another place inside one scene.
-        exact: see `Question`.
-        drawn_on: pairs per situation, related and unrelated.
-    """
-
-    info: SetInfo
-    levels: tuple[str, ...]
-    related: int
-    unrelated: int
-    apart: int = 10**9
-    exact: bool = True
-    drawn_on: int = 0
-
-
-def _info(name: str, crop: int, role: str) -> SetInfo:
-    return SetInfo(name, crop, "", 1.0, {"val": role}, {"val": 1})
-
-
-_ALL = ("E", "m", "M", "H", "A", "N0.5", "N1", "N2")
-
-SOURCES = (
-    Source(_info("ombria", 160, "val"), _ALL, 20, 400, drawn_on=4),
-    Source(_info("ombria", 96, "val"), ("m", "H"), 15, 100),
-    Source(_info("sen12patches", 160, "train"), _ALL, 20, 400, drawn_on=4),
-    Source(_info("multisensor", 160, "val"), ("m", "H", "A", "N1"), 25, 200),
-    Source(_info("multisensor", 160, "val-3px"), ("m",), 20, 0, exact=False),
-    Source(_info("vhrcity", 160, "val"), ("m", "A"), 20, 120),
-    Source(_info("vhrpublished", 256, "val-3px"), ("m",), 16, 30, exact=False),
-    Source(_info("vhr", 128, "val-vhr"), ("m",), 30, 150, exact=False),
-    Source(_info("sen12scenes", 256, "train"), ("m", "M", "H", "A", "R", "N1"), 14, 150, apart=900, drawn_on=2),
-    Source(_info("sih", 512, "train"), ("m", "H", "A", "N1"), 10, 60, apart=900),
-    Source(_info("sih", 224, "train"), ("m", "M", "H", "A", "R", "N0.5", "N1"), 12, 150, apart=900, drawn_on=3),
-    Source(_info("sih", 96, "train"), ("m", "H"), 12, 60, apart=900),
-)
 ACROSS = 200  # unrelated pairs of different sets
 AMBIGUOUS = 40  # pairs of repeated texture, and of texture along one direction
 SAME_SENSOR = 40  # SAR of one place before and after
@@ -146,17 +107,22 @@ def _of_source(data_dir: Path, source: Source, samples: list[Sample]) -> Iterato
     name, crop, role = source.info.name, source.info.crop, source.info.roles["val"]
     label = f"{name}/{crop}/{role}"
 
-    def asked(kind: str, number: int, sample: Sample, images: Callable[[], Images], exact: bool) -> Question:
-        return Question(f"{label}/{kind}/{number}", name, kind, part(sample), exact, images)
+    def asked(
+        kind: str, number: int, sample: Sample, images: Callable[[], Images], exact: bool, placed: bool = False
+    ) -> Question:
+        key = f"{label}/{kind}/{'placed/' * placed}{number}"
+        return Question(key, name, kind, part(sample), exact, images, placed)
 
     for level in source.levels:
         own = [sample for sample in samples if sample.level == level][: source.related]
         for number, sample in enumerate(own):
-            yield asked(level, number, sample, partial(_related, data_dir, sample), source.exact)
+            yield asked(level, number, sample, partial(_related, data_dir, sample), source.exact, level == PLACED)
     for number in range(source.unrelated):
         first = samples[number % len(samples)]
         second = elsewhere(samples, first, number, source.apart)
-        yield asked(UNRELATED, number, first, partial(_unrelated, data_dir, first, second, number), False)
+        yield asked(
+            UNRELATED, number, first, partial(_unrelated, data_dir, first, second, number), False, number % 2 == 1
+        )
     mild = [sample for sample in samples if sample.level in ("E", "m")]
     for situation in SITUATIONS if source.drawn_on else ():
         for number in range(source.drawn_on):
@@ -164,9 +130,10 @@ def _of_source(data_dir: Path, source: Source, samples: list[Sample]) -> Iterato
             first = mild[turn % len(mild)]
             second = elsewhere(samples, first, turn, source.apart)
             load = partial(_drawn_on, data_dir, situation, first, None, number)
-            yield asked(situation, number, first, load, source.exact)
+            placed = first.level == PLACED
+            yield asked(situation, number, first, load, source.exact, placed)
             load = partial(_drawn_on, data_dir, situation, first, second, number)
-            yield asked(f"{UNRELATED}, {situation}", number, first, load, False)
+            yield asked(f"{UNRELATED}, {situation}", number, first, load, False, placed)
 
 
 def _across(data_dir: Path, pools: Sequence[list[Sample]]) -> Iterator[Question]:

@@ -1,0 +1,221 @@
+"""The calibration of an engine from observations: what its signs mean for success and for the error, and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.errors import InputError
+from somareg.lab.evaluate.verdict.observe import Row
+from somareg.quality.calibration import Calibration
+from somareg.quality.error_map import LocalModel
+from somareg.quality.signs import SIGNS, vector
+from somareg.types import BoolArray, FloatArray
+
+GOOD_PX = 2.0  # the probability is that of an error below this
+WORTH_PX = 3.0  # of a pair that is worth a look
+DOUBTFUL_PX = 4.0  # up to here a label that is not exact may have made a good estimate look bad
+LEARNED_PX = 8.0  # larger errors are failures: they say nothing of how large an error is
+GOOD_SHARE = 0.65  # of pairs that people bring which can be aligned: the prior of the probability
+LEAST_GO = 0.9
+FALSE_GO = 0.003  # of unrelated pairs, aimed at
+RIDGE = 0.02
+CELL_ROUNDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Observations as arrays.
+
+    Attributes:
+        sets, levels: (N,) of each.
+        signs: (N, len(SIGNS)); zeros where the engine gave up.
+        error: (N,) RMSE, pixels; inf where the images are unrelated or nothing was estimated.
+        related, exact, failed: (N,).
+    """
+
+    sets: NDArray[np.str_]
+    levels: NDArray[np.str_]
+    signs: FloatArray
+    error: FloatArray
+    related: BoolArray
+    exact: BoolArray
+    failed: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.error)
+
+    def __getitem__(self, chosen: BoolArray) -> Table:
+        return Table(**{name: getattr(self, name)[chosen] for name in self.__dataclass_fields__})
+
+    @property
+    def good(self) -> BoolArray:
+        """Whether the error is small."""
+        return np.asarray(self.error < GOOD_PX)
+
+    @property
+    def telling(self) -> BoolArray:
+        """Whether the label is good enough to tell success."""
+        doubtful = (self.error >= GOOD_PX) & (self.error < DOUBTFUL_PX)
+        return np.asarray(self.exact | ~self.related | ~doubtful)
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Observations as arrays."""
+    return Table(
+        sets=np.array([row["set"] for row in rows]),
+        levels=np.array([row["level"] for row in rows]),
+        signs=np.array([vector(row["figures"]) if row["figures"] else np.zeros(len(SIGNS)) for row in rows]),
+        error=np.array([math.inf if row["rmse"] is None else row["rmse"] for row in rows]),
+        related=np.array([row["related"] for row in rows]),
+        exact=np.array([row["exact"] for row in rows]),
+        failed=np.array([row["failed"] for row in rows]),
+    )
+
+
+def probabilities(table: Table, calibration: Calibration) -> FloatArray:
+    """(N,) calibrated probability that the error is below 2 px."""
+    logit = table.signs @ np.array(calibration.success[:-1]) + calibration.success[-1]
+    return np.where(table.failed, 0.0, 1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30))))
+
+
+def predictions(table: Table, calibration: Calibration) -> FloatArray:
+    """(N,) predicted RMSE, pixels."""
+    return np.asarray(np.exp(table.signs @ np.array(calibration.error[:-1]) + calibration.error[-1]))
+
+
+def fit(rows: Sequence[Row]) -> Calibration:
+    """Coefficients and thresholds.
+
+    Thresholds come from probabilities that were given to every set by a fit to the others: a set that nobody has seen
+    is what the verdict meets.
+
+    Raises:
+        InputError: the observations are of several models, or hold no success or no failure.
+    """
+    weights = {row["weights"] for row in rows}
+    if len(weights) != 1:
+        raise InputError(f"the observations are of {len(weights)} models; observe anew, without --refit")
+    table = table_of(rows)
+    good = table.good & table.telling
+    if not good.any() or good.all():
+        raise InputError("the observations hold no success or no failure; observe more, without --limit")
+    calibration = replace(_coefficients(table), weights=weights.pop())
+    probability, predicted = left_out(table)
+    go, review = _thresholds(table, probability)
+    kept = worst_of(rows) / predicted
+    kept = kept[(probability >= go) & table.exact & np.isfinite(kept)]
+    ce90 = float(np.quantile(kept, 0.9)) if len(kept) else calibration.ce90_per_rmse
+    calibration = replace(calibration, go=go, review=review, ce90_per_rmse=round(ce90, 3))
+    return replace(calibration, local=_local(rows, table, calibration))
+
+
+def worst_of(rows: Sequence[Row]) -> FloatArray:
+    """(N,) true error that 90 % of each pair's cells keep, pixels; NaN where it is not known."""
+    return np.array([np.quantile([c[0] for c in row["cells"]], 0.9) if row["cells"] else math.nan for row in rows])
+
+
+def left_out(table: Table) -> tuple[FloatArray, FloatArray]:
+    """(N,) probabilities and (N,) predicted RMSEs, of each set by a fit to all others."""
+    probability, predicted = np.zeros(len(table)), np.ones(len(table))
+    for name in np.unique(table.sets):
+        own = table.sets == name
+        others = table[~own]
+        if not (others.good.any() and (~others.good).any()):
+            others = table
+        calibration = _coefficients(others)
+        probability[own] = probabilities(table[own], calibration)
+        predicted[own] = predictions(table[own], calibration)
+    return probability, predicted
+
+
+def _coefficients(table: Table) -> Calibration:
+    known = table[table.telling & ~table.failed]
+    centre, scale = known.signs.mean(0), known.signs.std(0) + 1e-9
+    design = np.column_stack([(known.signs - centre) / scale, np.ones(len(known))])
+    success = _logistic(design, known.good, _balance(known))
+    raw = Calibration(tuple(_unscale(success, centre, scale)), (0.0,) * len(design[0]), LEAST_GO, LEAST_GO / 3, 1.5)
+    likely = probabilities(known, raw)
+    close = known.exact & (known.error < LEARNED_PX)
+    error = _median_regression(design[close], np.log(known.error[close]), 0.05 + likely[close])
+    return replace(raw, error=tuple(_unscale(error, centre, scale)))
+
+
+def _balance(table: Table) -> FloatArray:
+    """Weights by which successes have their share, and large sets count little more than small ones."""
+    weight = np.ones(len(table))
+    for good in (True, False):
+        own = table.good == good
+        for name in np.unique(table.sets[own]):
+            these = own & (table.sets == name)
+            weight[these] = 1.0 / math.sqrt(float(these.sum()))
+        share = GOOD_SHARE if good else 1 - GOOD_SHARE
+        weight[own] *= share * len(table) / max(float(weight[own].sum()), 1e-9)
+    return weight
+
+
+def _logistic(design: FloatArray, good: BoolArray, weight: FloatArray) -> FloatArray:
+    """Ridge logistic regression by Newton's method."""
+    beta = np.zeros(design.shape[1])
+    penalty = RIDGE * len(design) / 4 * np.diag([*np.ones(design.shape[1] - 1), 0.0])
+    for _ in range(80):
+        p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+        gradient = design.T @ (weight * (good - p)) - penalty @ beta
+        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + penalty + 1e-6 * np.eye(len(beta))
+        beta = beta + np.clip(np.linalg.solve(hessian, gradient), -2, 2)
+    return beta
+
+
+def _median_regression(design: FloatArray, target: FloatArray, weight: FloatArray) -> FloatArray:
+    """Ridge regression of the median, by reweighting: one gross error pulls no more than any other."""
+    penalty = RIDGE * weight.sum() * np.diag([*np.ones(design.shape[1] - 1), 0.0])
+    robust = weight
+    for _ in range(20):
+        beta: FloatArray = np.linalg.solve(
+            (design * robust[:, None]).T @ design + penalty, design.T @ (robust * target)
+        )
+        robust = weight / np.maximum(np.abs(target - design @ beta), 0.2) * 0.5
+    return beta
+
+
+def _unscale(beta: FloatArray, centre: FloatArray, scale: FloatArray) -> list[float]:
+    slope = beta[:-1] / scale
+    return [*(float(s) for s in slope), float(beta[-1] - slope @ centre)]
+
+
+def _thresholds(table: Table, probability: FloatArray) -> tuple[float, float]:
+    """From which probability on a pair is "go", and from which "review"."""
+    unrelated = probability[~table.related]
+    go = float(np.quantile(unrelated, 1 - FALSE_GO)) + 0.005 if len(unrelated) else LEAST_GO
+    go = min(max(LEAST_GO, go), 0.99)
+    worth = table.error < WORTH_PX
+    for review in np.arange(0.02, go, 0.02):
+        between = (probability >= review) & (probability < go)
+        if between.any() and worth[between].mean() >= 0.5:
+            return round(go, 4), round(float(review), 4)
+    return round(go, 4), round(go / 2, 4)
+
+
+def _local(rows: Sequence[Row], table: Table, calibration: Calibration) -> LocalModel:
+    """How the error differs from place to place, from the cells of pairs that get "go" or "review"."""
+    probability, predicted = probabilities(table, calibration), predictions(table, calibration)
+    x, y = [], []
+    for row, p, e, exact in zip(rows, probability, predicted, table.exact, strict=True):
+        if p < calibration.review or not exact or row["rmse"] is None or row["rmse"] > LEARNED_PX:
+            continue
+        for error, coverage, spread, away in row["cells"]:
+            x.append([math.log(e), 1.0 - coverage, math.log1p(spread / e), away**2, 1.0])
+            y.append(math.log(max(error, 0.03)))
+    if len(x) < 50:
+        return LocalModel()
+    design, target = np.array(x), np.array(y)
+    slope = _median_regression(design, target, np.ones(len(design)))
+    # The mean of squares, not the median, is what an RMS promises.
+    ratio = np.exp(2 * (target - design @ slope))
+    slope[-1] += 0.5 * math.log(float(np.mean(np.minimum(ratio, np.quantile(ratio, 0.99)))))
+    predicted_by, unseen, spread_by, outward, constant = (float(v) for v in slope)
+    return LocalModel(constant, predicted_by, max(unseen, 0.0), max(spread_by, 0.0), max(outward, 0.0))

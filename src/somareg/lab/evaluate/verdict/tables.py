@@ -1,0 +1,222 @@
+"""What the verdict is worth, in tables: every set judged by a calibration that never saw it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from somareg.config import make_config
+from somareg.lab.evaluate.verdict.fit import GOOD_PX, WORTH_PX, Table, left_out, table_of, worst_of
+from somareg.lab.evaluate.verdict.observe import Row
+from somareg.lab.evaluate.verdict.questions import UNRELATED
+from somareg.quality.ambiguity import AS_GOOD
+from somareg.quality.calibration import Calibration
+from somareg.quality.signs import SIGNS
+from somareg.types import BoolArray, FloatArray
+
+FAMILIES = {
+    "10 m, SAR and optical": ("ombria", "sen12patches", "sen12scenes", "sih"),
+    "other radar satellites": ("multisensor",),
+    "VHR": ("vhr", "vhrcity", "vhrpublished"),
+    "other modalities": ("crossmodal",),
+    "SAR and SAR": ("sar-sar",),
+    "ambiguous texture": ("situations",),
+}
+"""Sets that are told of together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Observations and what a verdict says of them.
+
+    Attributes:
+        table: the observations.
+        probability, predicted: (N,) of each set by a fit to the others.
+        go, review: (N,) decisions.
+        ce90: (N,) predicted CE90, pixels.
+        worst: (N,) true error that 90 % of the cells keep; NaN where unknown.
+    """
+
+    table: Table
+    probability: FloatArray
+    predicted: FloatArray
+    go: BoolArray
+    review: BoolArray
+    ce90: FloatArray
+    worst: FloatArray
+
+    @property
+    def off(self) -> BoolArray:
+        """Related pairs that are further off than anybody would expect who was told *go*."""
+        return np.asarray(self.table.related & (self.table.error > np.maximum(3.0, 3.0 * self.predicted)))
+
+
+def judged(rows: Sequence[Row], calibration: Calibration) -> Judged:
+    """Judge every set by a fit to the others, with the thresholds of a calibration."""
+    table = table_of(rows)
+    probability, predicted = left_out(table)
+    most = make_config({}).max_error or math.inf
+    ambiguous = table.signs[:, list(SIGNS).index("rival")] >= AS_GOOD  # a doubt, whatever the probability
+    go = (probability >= calibration.go) & (predicted <= most) & ~ambiguous
+    review = ~go & (probability >= calibration.review)
+    return Judged(table, probability, predicted, go, review, predicted * calibration.ce90_per_rmse, worst_of(rows))
+
+
+def bars(found: Judged) -> list[tuple[str, str, str]]:
+    """What is asked of the verdict, what it does, and whether that is met."""
+    table = found.table
+    unrelated, ten = ~table.related, np.isin(table.sets, FAMILIES["10 m, SAR and optical"])
+    good = ten & table.related & (table.error < GOOD_PX)
+    judged_go = found.go & table.related & table.exact
+    ratio = found.predicted[judged_go] / table.error[judged_go]
+    near = (ratio > 0.5) & (ratio < 2.0)
+    kept = (found.worst <= found.ce90)[judged_go & np.isfinite(found.worst)]
+    false = int(found.go[unrelated].sum())
+    limit = upper_limit(false, int(unrelated.sum()))
+    off = {
+        name: _share(found.off, found.go & table.related & np.isin(table.sets, sets)) for name, sets in FAMILIES.items()
+    }
+    worth = table.error < WORTH_PX
+
+    def row(what: str, value: str, is_met: bool) -> tuple[str, str, str]:
+        return what, value, "met" if is_met else "missed"
+
+    share = _share(found.go, good)
+    return [
+        row(
+            "*go* among unrelated pairs: at most 0.5 %, upper 95 % limit at most 1 %",
+            f"{false} of {unrelated.sum()} ({false / max(unrelated.sum(), 1):.2%}, limit {limit:.2%})",
+            false <= 0.005 * unrelated.sum() and limit <= 0.01,
+        ),
+        *(
+            row(
+                f"*go* off by more than max(3 px, 3 x predicted), {name}: at most 1 %",
+                f"{count} of {of}",
+                count <= 0.01 * of,
+            )
+            for name, (count, of) in off.items()
+        ),
+        row("*go* among pairs below 2 px, 10 m: at least 85 %", _percent(share), share[0] >= 0.85 * share[1]),
+        row(
+            "predicted error of *go* within a factor 2: at least 80 %",
+            f"{near.mean():.1%} of {len(near)}",
+            near.mean() >= 0.8,
+        ),
+        row(
+            "true p90 of *go* within the predicted CE90: 85-95 %",
+            f"{kept.mean():.1%} of {len(kept)}",
+            0.85 <= kept.mean() <= 0.95,
+        ),
+        row(
+            "*review* below 3 px: at least half",
+            _percent(_share(worth, found.review)),
+            float(worth[found.review].mean() if found.review.any() else 1.0) >= 0.5,
+        ),
+    ]
+
+
+def by_set(found: Judged) -> list[tuple[str, ...]]:
+    """A line for every set: what was good, what got *go*, what was wrong."""
+    table = found.table
+    lines: list[tuple[str, ...]] = []
+    for name in np.unique(table.sets):
+        own = table.sets == name
+        related, unrelated = own & table.related, own & ~table.related
+        good = related & (table.error < GOOD_PX)
+        exact = found.go & related & table.exact
+        ratio = found.predicted[exact] / table.error[exact]
+        near = f"{((ratio > 0.5) & (ratio < 2.0)).mean():.0%}" if len(ratio) else "–"
+        lines.append(
+            (
+                str(name),
+                f"{int(good.sum())} of {int(related.sum())}",
+                _percent(_share(found.go, good)),
+                _counts(_share(found.off, found.go & related)),
+                near,
+                _counts(_share(found.go, unrelated)),
+                _counts(_share(found.review, unrelated)),
+            )
+        )
+    return lines
+
+
+def by_situation(found: Judged) -> list[tuple[str, ...]]:
+    """A line for everything that was done to pairs: related and unrelated ones."""
+    table = found.table
+    lines: list[tuple[str, ...]] = []
+    names = sorted(
+        {level.removeprefix(f"{UNRELATED}, ") for level in table.levels if level.startswith(f"{UNRELATED}, ")}
+    )
+    for name in (*names, "repeated", "one direction"):
+        related, unrelated = table.levels == name, table.levels == f"{UNRELATED}, {name}"
+        good = related & (table.error < GOOD_PX)
+        lines.append(
+            (
+                name,
+                f"{int(good.sum())} of {int(related.sum())}",
+                _counts(_share(found.go, good)),
+                _counts(_share(found.off, found.go & related)),
+                _counts(_share(found.go, unrelated)),
+            )
+        )
+    return lines
+
+
+def upper_limit(count: int, of: int) -> float:
+    """Upper 95 % limit of a rate (Clopper and Pearson, one-sided), by bisection on the binomial distribution."""
+    low, high = count / max(of, 1), 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        logs = [
+            math.lgamma(of + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(of - k + 1)
+            + k * math.log(rate)
+            + (of - k) * math.log1p(-rate)
+            for k in range(count + 1)
+        ]
+        low, high = (rate, high) if sum(math.exp(value) for value in logs) > 0.05 else (low, rate)
+    return high
+
+
+def markdown(rows: Sequence[Row], calibration: Calibration) -> str:
+    """All tables of an engine."""
+    found = judged(rows, calibration)
+    parts: list[tuple[tuple[str, ...], Sequence[Sequence[str]]]] = [
+        (("asked", "measured", ""), bars(found)),
+        (
+            (
+                "set",
+                "below 2 px",
+                "of them *go*",
+                "*go* that is off",
+                "within a factor 2",
+                "unrelated *go*",
+                "unrelated *review*",
+            ),
+            by_set(found),
+        ),
+        (("situation", "below 2 px", "of them *go*", "*go* that is off", "unrelated *go*"), by_situation(found)),
+    ]
+    return "\n\n".join(_table(head, lines) for head, lines in parts) + "\n"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = "|".join("---" if i == 0 else "---:" for i in range(len(head)))
+    body = ["| " + " | ".join(line) + " |" for line in (head, *lines)]
+    return "\n".join([body[0], f"|{rule}|", *body[1:]])
+
+
+def _share(what: BoolArray, of: BoolArray) -> tuple[int, int]:
+    return int((what & of).sum()), int(of.sum())
+
+
+def _counts(share: tuple[int, int]) -> str:
+    return f"{share[0]} of {share[1]}" if share[1] else "–"
+
+
+def _percent(share: tuple[int, int]) -> str:
+    return f"{share[0] / share[1]:.1%} of {share[1]}" if share[1] else "–"
