@@ -69,8 +69,10 @@ def _verdict(entry: Entry) -> Text:
     """The headline of a pair that is done, without the worst place, for which a row has no room; else its state."""
     line: str = entry.state
     if entry.verdict is not None:
-        told = entry.probability, entry.predicted_rmse_px, entry.predicted_rmse_m
-        probability, px, m = (math.nan if value is None else value for value in told)
+        probability, px, m = (
+            math.nan if value is None else value
+            for value in (entry.probability, entry.predicted_rmse_px, entry.predicted_rmse_m)
+        )
         line = Verdict(entry.verdict, (), probability, px, m).headline
     words = Text(one_line(line))
     words.stylize(_STYLES[entry.state], 0, len(entry.state))

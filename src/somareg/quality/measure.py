@@ -13,7 +13,6 @@ from somareg.quality.places import Places, worst_cell, worst_place
 from somareg.quality.support import Support
 from somareg.types import FloatArray, Grid, Quality, TiePoints
 
-CE90_PER_RMSE = math.sqrt(math.log(10.0))
 """Of errors that are normal and the same in all directions and places."""
 
 
@@ -58,7 +57,7 @@ def measure(given: Measured) -> Quality:
     moved = relative(lattice) - lattice
     residuals = residuals_of(ties, given.affine, field)
     cells = given.places.cells(given.reference)
-    worst, ce90 = worst_cell(cells), given.places.ce90_px
+    worst = worst_cell(cells)
     quality = Quality(
         n_points=len(ties),
         inlier_ratio=float(inlier.mean()) if len(ties) else 0.0,
@@ -80,7 +79,7 @@ def measure(given: Measured) -> Quality:
         shift_px=parameters["shift"],
         local_rms_px=local,
         predicted_rmse_px=support.predicted_px,
-        predicted_ce90_px=support.predicted_px * CE90_PER_RMSE if math.isnan(ce90) else ce90,
+        predicted_ce90_px=support.predicted_px * support.ce90_per_rmse,
         bias_px=_per_axis(residuals[1].mean(0) if len(residuals[1]) else None),
         sigma_px=_per_axis(residuals[1].std(0) if len(residuals[1]) else None),
         unseen_share=given.places.unseen_share,

@@ -43,22 +43,6 @@ class Places:
         """Share of what both images show where no match nearby tells anything, 0-1; 1 where they show nothing."""
         return float(np.isnan(self.error_px[self.shown]).mean()) if self.shown.any() else 1.0
 
-    @property
-    def ce90_px(self) -> float:
-        """Radius that 90 % of the errors keep, over all places that were seen; NaN where none was.
-
-        At each place errors are normal and the same in all directions.
-        """
-        squared = np.square(self.error_px[np.isfinite(self.error_px)])
-        if not len(squared):
-            return math.nan
-        low, high = 0.0, float(squared.max()) * math.log(10.0)
-        for _ in range(50):  # the share outside falls with the radius
-            middle = (low + high) / 2
-            outside = float(np.exp(-middle / np.maximum(squared, 1e-12)).mean())
-            low, high = (middle, high) if outside > 0.1 else (low, middle)
-        return math.sqrt(high)
-
     def cells(self, reference: Grid) -> tuple[Cell, ...]:
         """The cells that both images show, row by row.
 

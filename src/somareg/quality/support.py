@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from somareg.matching.engine import Alignment
+from somareg.quality.ambiguity import ambiguities, disagreements
 from somareg.quality.calibration import Calibration
 
 PROVEN_ZSCORE = 2.0
@@ -18,6 +19,7 @@ class Support:
     Attributes:
         probability: calibrated, that the error is below 2 px, 0-1.
         predicted_px: expected RMS error; inf when it cannot be told.
+        ce90_per_rmse: how much farther the radius reaches that 90 % of the errors are expected to keep.
         coverage, zscore, sharpness, hit_ratio, forward_backward_px, split_half_px: see `somareg.types.Quality`.
         before, after: its `similarity_before` and `similarity_after`.
         agreement: a sentence on `zscore`, "" where there is none.
@@ -28,6 +30,7 @@ class Support:
 
     probability: float
     predicted_px: float
+    ce90_per_rmse: float
     coverage: float
     zscore: float
     sharpness: float
@@ -49,6 +52,7 @@ def support_of(alignment: Alignment, factor: int, calibration: Calibration, doub
     return Support(
         probability=calibration.probability(alignment),
         predicted_px=calibration.predict_rmse(alignment, factor),
+        ce90_per_rmse=calibration.ce90_per_rmse,
         coverage=evidence.coverage,
         zscore=evidence.zscore,
         sharpness=evidence.sharpness,
@@ -60,8 +64,9 @@ def support_of(alignment: Alignment, factor: int, calibration: Calibration, doub
         agreement=agreement_in_words("The images agree", evidence.zscore),
         told=(
             f"Two halves of the tie points agree to {halves:.1f} px, matching backwards agrees to {backward:.1f} px.",
+            *disagreements(alignment, factor),
         ),
-        doubts=doubts,
+        doubts=(*doubts, *ambiguities(alignment, factor)),
         failure=alignment.failure,
     )
 

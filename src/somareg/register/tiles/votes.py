@@ -95,6 +95,7 @@ def support_of_tiles(
     return Support(
         probability=votes.probability,
         predicted_px=votes.held_out_px,
+        ce90_per_rmse=calibration.ce90_per_rmse,
         coverage=coverage,
         zscore=zscore,
         sharpness=_mean(figures, "sharpness", 0.0),
