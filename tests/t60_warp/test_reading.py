@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.control import GroundControlPoint
 
 from somareg.errors import ConfigError, InputError, ReadError
@@ -283,3 +284,46 @@ def test_a_curve_that_is_named_now_goes_before_the_remembered_one(tmp_path: Path
     for method, other in (("tps", "polynomial"), ("polynomial", "tps")):
         found = apply(path, by_method[other][0], reading=Reading(gcp_method=method)).data
         np.testing.assert_array_equal(found, by_method[method][1])
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """Two pages of one size; the second shows the first from right to left."""
+    path, other = save(tmp_path / "pages.tif", WORDS[0]), save(tmp_path / "other.tif", WORDS[0][:, ::-1])
+    rasterio.shutil.copy(other, path, driver="GTiff", APPEND_SUBDATASET="YES")
+    return path
+
+
+def test_the_page_that_was_registered_is_taken_again(pages: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="somareg.warp"):
+        warped = apply(pages, remembering(pages, part="2"), resampling="nearest")
+    np.testing.assert_array_equal(warped.data[0], WORDS[0][:, ::-1])
+    assert "2 is read, as the moving image of the estimate was" in caplog.text
+
+
+@pytest.mark.parametrize(("named", "turned"), [(":1", False), (":2", True)])
+def test_a_page_that_is_named_goes_first(pages: Path, named: str, turned: bool) -> None:
+    warped = apply(f"{pages}{named}", remembering(pages, part="2"), resampling="nearest")
+    np.testing.assert_array_equal(warped.data[0], WORDS[0][:, :: -1 if turned else 1])
+
+
+def test_another_file_has_pages_of_its_own(pages: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copy(pages, tmp_path / "later.tif"))
+    with rasterio.open(other, "r+") as file:
+        file.update_tags(when="later")
+    warped = apply(other, remembering(pages, part="2"), resampling="nearest")
+    np.testing.assert_array_equal(warped.data[0], WORDS[0])
+
+
+def test_the_page_survives_in_files(pages: Path, tmp_path: Path) -> None:
+    estimate = remembering(pages, part="2")
+    assert reading_of(reading_record(estimate)) == (Reading(part="2"), estimate.moving_sha256)
+    zeros = np.zeros((2, 80, 90), np.float32)
+    path = write_displacement(tmp_path / "displacement.tif", Displacement(zeros, zeros[0], GRID), estimate)
+    assert read_estimate(path).reading == Reading(part="2")
+    apply_to_file(pages, read_estimate(path), tmp_path / "out.tif", resampling="nearest")
+    with rasterio.open(tmp_path / "out.tif") as file:
+        np.testing.assert_array_equal(file.read(1), WORDS[0][:, ::-1])

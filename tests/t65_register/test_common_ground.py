@@ -267,7 +267,7 @@ def test_nothing_of_the_size_of_a_large_reference_is_allocated(pairs: Pairs) -> 
     assert got.displacement.array.shape == (2, 750, 750)
     assert got.reference.grid.width == side
     told = plan(moving, path, model="orientation")
-    assert told["memory_mb"] < 200
+    assert told["memory_mb"] < 500  # of which the libraries take 420
     assert told["common_ground"].startswith("4")
 
 

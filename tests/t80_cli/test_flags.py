@@ -21,7 +21,7 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 WHOLE = ("register", "assess", "batch")
 PART = {
     "demo": ("preset", "model", "device"),
-    "warp": ("gcp_method", "resampling"),
+    "warp": ("gcp_method", "resampling", "max_memory"),
     "eval": ("seed",),
     "train": ("device",),
 }
@@ -76,6 +76,8 @@ def typed(name: str) -> tuple[list[str], Any]:
         return [flag, "3, 8-10 bit4"], "3,8-10,bit4"
     if name == "min_probability":
         return [flag, "0.7"], 0.7
+    if name == "max_memory":
+        return [flag, "2GiB"], 2**31
     if float in kinds or int in kinds:
         return [flag, "7"], 7
     return [flag, "other"], "other"

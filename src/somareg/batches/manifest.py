@@ -12,15 +12,16 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
-from somareg.errors import InputError, OutputError
+from somareg.errors import InputError, OutputError, ReadError
 from somareg.io.atomic import write_text
 from somareg.io.raster import file_sha256
 from somareg.io.refusals import output_errors
-from somareg.io.text import parse_json
+from somareg.io.text import parse_json, read_bytes
 from somareg.report.plain import plain
 from somareg.types import Decision
 
 FILE_NAME = "manifest.jsonl"
+MAX_MIB = 256
 FORMAT = 1
 
 Status = Literal["pending", "running", "done", "failed"]
@@ -158,7 +159,9 @@ def read_manifest(folder: Path, *, overwrite: bool = False) -> dict[str, Entry]:
             raise OutputError(f"output folder {folder} is not empty and holds no batch; give another, or --overwrite")
         return {}
     try:
-        lines = file.read_bytes().split(b"\n")[:-1]
+        lines = read_bytes(file, "manifest", MAX_MIB).split(b"\n")[:-1]
+    except ReadError as error:
+        raise InputError(f"{error}; start anew with --overwrite") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror or error}); start anew with --overwrite") from error
     try:

@@ -153,7 +153,7 @@ def _key(job: PairJob, weights: str | None) -> str:
     said = [role for role in ("moving_modality", "reference_modality") if role in job.options]
     return key_of(
         {
-            "settings": cfg.model_dump(mode="json"),
+            "settings": cfg.model_dump(mode="json", exclude={"max_memory"}),
             "said": said,
             "weights": weights if cfg.model in ("auto", DEFAULT_WEIGHTS) else None,
             "images": (job.moving, job.reference),

@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ByteSize
+
 from somareg.batches.pairs import file_stem, unused_name
-from somareg.config import GcpMethod, Resampling
+from somareg.config import GcpMethod, Resampling, make_config
 from somareg.errors import InputError, OutputError, SomaregError, guarded
 from somareg.io.displacement import find_displacement, read_estimate
 from somareg.io.folders import check_folder_writable, keep_inputs, make_folder, without_inputs
@@ -20,6 +22,7 @@ from somareg.io.masks import check_mask_values
 from somareg.io.paths import check_folder_name, whole_path
 from somareg.jobs.one import Failure
 from somareg.jobs.runner import open_runner
+from somareg.runtime.budget import limited
 from somareg.types import Estimate, Progress, Reading, Result, Verdict
 from somareg.warp.engine import UNSAID, apply_to_file
 from somareg.warp.judged import check_verdict
@@ -38,6 +41,7 @@ class WarpJob:
     resolution: Resolution
     overwrite: bool
     reading: Reading = UNSAID
+    max_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def warp_many(
     gcp_method: GcpMethod | None = None,
     resampling: Resampling = "cubic",
     resolution: Resolution = "reference",
+    max_memory: ByteSize | int | str | None = None,
     workers: int | None = None,
     dask: Any = None,
     overwrite: bool = False,
@@ -91,6 +96,7 @@ def warp_many(
         gcp_method: of all of them.
         resampling: for `rasters`.
         resolution: "reference" for the reference grid, "native" for its extent at each raster's own pixel size.
+        max_memory: that each process may take, as for `register`.
         workers, dask: as for `batch`.
         overwrite: replace earlier outputs.
         force: apply an estimate although its verdict is no-go.
@@ -115,6 +121,7 @@ def warp_many(
     check_mask_values(reading.mask, reading.mask_values, "mask_values")
     if reading.mask is not None and reading.mask != NO_MASK:
         reading = replace(reading, mask=whole_path(reading.mask))
+    most = make_config({"max_memory": max_memory}).max_memory
     known = _known(estimate)
     judged = known if isinstance(known, Estimate) else _read(known)
     check_verdict(judged, force=force)
@@ -130,7 +137,7 @@ def warp_many(
     classes = Reading(gcp_method=reading.gcp_method)
     readings = [reading if index < images else classes for index in range(len(subjects))]
     jobs = [
-        WarpJob(raster, known, str(out), kernel, resolution, overwrite, said)
+        WarpJob(raster, known, str(out), kernel, resolution, overwrite, said, most)
         for (raster, kernel), out, said in zip(subjects, outputs, readings, strict=True)
     ]
     done: dict[int, Warped] = {}
@@ -145,6 +152,11 @@ def warp_many(
 
 def warp_one(job: WarpJob) -> None:
     """One raster, wherever this runs."""
+    with limited(job.max_memory):
+        _warp_one(job)
+
+
+def _warp_one(job: WarpJob) -> None:
     path = str(file_of(locate(job.raster, "input")))
     estimate = job.estimate if isinstance(job.estimate, Estimate) else _read(job.estimate)
     apply_to_file(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from somareg.batches.manifest import FileMark
 from somareg.config import SCENE_PX, RegisterConfig, make_config
 from somareg.errors import SomaregError
@@ -18,7 +20,10 @@ from somareg.io.paths import file_behind, named
 from somareg.io.stac import StacAsset
 from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
 from somareg.register import api
+from somareg.runtime.budget import allowed, limited
 from somareg.types import Decision, Raster, Result
+
+_KEPT = 0.1  # of the memory that may be used; a reference that takes more is not decoded whole
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,10 @@ def do_pair(job: PairJob) -> PairDone:
     moving, reference = locate(job.moving, "moving"), locate(job.reference, "reference")
     options = {**job.options, **told_modalities(moving, reference, job.options)}
     cfg = make_config(options)
-    with open_image(reference, "reference", None, cfg, again=True) as image:
-        is_large = max(image.grid.shape) > SCENE_PX
+    with limited(cfg.max_memory), open_image(reference, "reference", None, cfg, again=True) as image:
+        facts = image.facts
+        whole = float(np.prod(image.grid.shape)) * facts.count * (facts.dtype.itemsize + 1)
+        is_large = max(image.grid.shape) > SCENE_PX or whole > _KEPT * allowed()
     before = named(_path(moving), "moving").file.stat()  # what changes while it is read is found changed later
     result = api.register_into(
         job.moving,

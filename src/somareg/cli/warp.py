@@ -77,7 +77,7 @@ MaskValues = Annotated[
 ]
 
 
-@takes_options("gcp_method", "resampling")
+@takes_options("gcp_method", "resampling", "max_memory")
 def warp(
     inputs: Inputs,
     *,
@@ -108,6 +108,7 @@ def warp(
         settings: dict[str, Any] = {"resampling": asked.resampling, "resolution": resolution, "overwrite": overwrite}
         settings["force"] = force
         settings |= {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values}
+        settings |= {"max_memory": asked.max_memory}
         settings |= {"gcp_method": asked.gcp_method if "gcp_method" in asked.model_fields_set else None}
         if len(rasters) == 1 and not nearest and not _is_folder(out):
             _one(ui, rasters[0], known, Path(out), settings)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict
 from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -183,6 +184,14 @@ class RegisterConfig(BaseModel):
     device: str = option("auto", "auto (CUDA, then the CPU), cpu, cuda, cuda:1 or mps", RUNNING, "NAME")
     seed: int = option(0, "seed of everything random", RUNNING, ge=0, le=2**32 - 1)
     max_pixels: int = option(4_000_000_000, "refuse larger images before reading", RUNNING, gt=0)
+    max_memory: ByteSize | None = option(
+        None,
+        "memory that a process may take, such as 2GiB or 1500MB; unsaid, 60 % of what is available",
+        RUNNING,
+        "SIZE",
+        accepts="ByteSize | int | str | None",
+        gt=0,
+    )
 
     @field_validator("moving_bands", "reference_bands", mode="wrap")
     @classmethod
@@ -268,6 +277,7 @@ class RegisterOptions(TypedDict, total=False):
     device: str
     seed: int
     max_pixels: int
+    max_memory: ByteSize | int | str | None
 
 
 # --- end of what `make options` writes ---

@@ -23,6 +23,7 @@ from somareg.io.attributes import (
     scaling_attributes,
     units_per_band,
 )
+from somareg.io.memory import check_fits
 from somareg.io.raster import from_array
 from somareg.io.validity import differs
 from somareg.types import BoolArray, FloatArray, Grid, Raster
@@ -103,6 +104,7 @@ def from_dataarray(
         UnsupportedError: rioxarray is not installed.
         InputError: no spatial dimensions, more than one other, coordinates that are not evenly spaced, another dtype,
             smaller than 64 px a side, or larger than `max_pixels`.
+        MemoryLimitError: more than fits into memory.
         NoDataError: no valid pixel.
     """
     header = read_header(array, role, nodata)
@@ -111,6 +113,8 @@ def from_dataarray(
             f"{role} DataArray holds {header.bands.size:.3g} pixel values, more than max_pixels = {max_pixels:.3g}; "
             "crop it or raise max_pixels"
         )
+    what, way = f"reading the {role} DataArray whole", "cut out the part that is needed"
+    check_fits(header.bands.size * (header.bands.dtype.itemsize + 3), what, way)
     raster = from_array(header.bands.to_numpy(), mask=mask, role=role, nodata=header.nodata)
     return replace(
         raster,

@@ -128,7 +128,7 @@ def _in_file(
     def pixels(block: Block, bands: tuple[int, ...]) -> tuple[NDArray[Any], BoolArray]:
         return source.read(block) if bands == numbers else source.read(block, bands)
 
-    return OpenImage(_placed(facts, cfg), pixels, numbers, most, numbers)
+    return OpenImage(_placed(facts, cfg), pixels, numbers, most, numbers, source.block_bytes)
 
 
 def _reading(role: str, cfg: RegisterConfig) -> dict[str, Any]:

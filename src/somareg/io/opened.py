@@ -32,6 +32,7 @@ class OpenImage:
         numbers: 1-based numbers in the file of the bands that `facts` counts.
         most: how many bands the file has; alpha bands count.
         bands: numbers of the bands that are looked at.
+        block_bytes: of the largest pieces of its file and its mask's that are decoded in one go; 0 in memory.
     """
 
     facts: Raster | Header
@@ -39,6 +40,7 @@ class OpenImage:
     numbers: tuple[int, ...]
     most: int
     bands: tuple[int, ...]
+    block_bytes: int = 0
 
     @property
     def grid(self) -> Grid:
@@ -149,8 +151,10 @@ def masked(image: OpenImage, mask: MaskFile, again: tuple[str, str | None, str])
     if isinstance(facts, Header):
         notes = (*facts.notes, *mask.notes)
         reader = partial(_read_masked, again, facts.reader)
-        return replace(image, facts=replace(facts, notes=notes, reader=reader), pixels=pixels)
-    return replace(in_memory(apply_mask(facts, mask)), bands=image.bands)
+        seen = replace(image, facts=replace(facts, notes=notes, reader=reader), pixels=pixels)
+    else:
+        seen = replace(in_memory(apply_mask(facts, mask)), bands=image.bands)
+    return replace(seen, block_bytes=image.block_bytes + mask.source.block_bytes)
 
 
 def apply_mask(raster: Raster, mask: MaskFile) -> Raster:

@@ -13,6 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from somareg.errors import ReadError
+from somareg.io.memory import block_bytes
 from somareg.io.validity import Validity
 from somareg.types import BoolArray, Grid
 
@@ -67,6 +68,11 @@ class RasterSource:
     units: tuple[str, ...] = ()
     band_tags: tuple[Mapping[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the largest piece that is decoded in one go."""
+        return block_bytes(self.dataset)
 
     @property
     def all_colorinterp(self) -> tuple[str, ...]:

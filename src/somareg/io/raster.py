@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from somareg.config import GcpMethod
 from somareg.errors import InputError, NoDataError
+from somareg.io.memory import check_fits
 from somareg.io.paths import named, whole_path
 from somareg.io.source import RasterSource, open_source
 from somareg.io.validity import differs
@@ -21,6 +22,7 @@ from somareg.types import BoolArray, Grid, Header, Raster
 
 log = logging.getLogger("somareg.io")
 
+_MASK_BYTES = 3  # per value: its mask, the file's own, and one on the way
 MIN_SIDE = 64
 """Smallest width and height that can be registered, pixels."""
 
@@ -57,11 +59,15 @@ def read_raster(
         ReadError: missing, empty, not an allowed format, truncated or damaged.
         UnsupportedError: a URL or GDAL virtual path.
         InputError: smaller than 64 px a side or larger than `max_pixels`.
+        MemoryLimitError: more than fits into memory.
         NoDataError: no valid pixel.
     """
     with open_source(path, role=role, nodata=nodata, bands=bands, expand_palette=True, gcp_method=gcp_method) as source:
         check_side(source.name, source.grid.width, source.grid.height)
         check_size(source.name, (source.grid.width, source.grid.height, source.count), max_pixels)
+        values = source.grid.width * source.grid.height * (source.count + len(source.alphas))
+        what, way = f"reading {source.name} whole", "cut out the part that is needed"
+        check_fits(values * (source.dtype.itemsize + _MASK_BYTES) + 2 * source.block_bytes, what, way)
         data, seen = source.read()
         alpha = source.read(bands=source.alphas)[0] if source.alphas else None
         check_any_valid(seen, source.name, source.nodata)

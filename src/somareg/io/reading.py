@@ -54,6 +54,7 @@ def reading_of(record: object) -> tuple[Reading, str]:
         mask_values=values,
         gcp_method=method,
         assume_crs=_text(record, "assume_crs"),
+        part=_text(record, "part"),
     )
     return reading, sha256
 

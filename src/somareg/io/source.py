@@ -19,6 +19,7 @@ from rasterio.io import DatasetReader
 from somareg.config import GcpMethod
 from somareg.errors import ReadError
 from somareg.io.containers import open_container, open_page
+from somareg.io.memory import check_block
 from somareg.io.paths import Named, named
 from somareg.io.pixels import Block, RasterSource, gdal_cause
 from somareg.io.placing import grid_of
@@ -62,12 +63,14 @@ def open_source(
         UnsupportedError: a URL or GDAL virtual path.
         ReadError: missing, empty, a folder, unreadable, or not one of `ALLOWED_DRIVERS`.
         GeoreferenceError: its ground control points place nothing.
+        MemoryLimitError: no pixel of it can be had in the memory that may be used.
     """
     place = named(path, role)
     name = f"{role} image {path}"
     with rasterio.Env():
         dataset, notes = _open(place, name)
         with dataset:
+            check_block(dataset, name)
             found = place, notes
             yield _describe(dataset, name, (nodata, bands or ()), expand_palette, gcp_method, tell, found)
 
@@ -138,21 +141,23 @@ def _describe(
     expanded = palette is not None and expand_palette
     if expanded:
         notes.append(f"{name}: palette expanded to red, green, blue")
-    scaled = [i for i in bands if (dataset.scales[i - 1], dataset.offsets[i - 1]) != (1.0, 0.0)]
+    # Each property of a dataset is a list over all bands that is made anew whenever it is asked for.
+    scales, offsets, units, dtypes = dataset.scales, dataset.offsets, dataset.units, dataset.dtypes
+    texts, declared = dataset.descriptions, dataset.nodatavals
+    scaled = [i for i in bands if (scales[i - 1], offsets[i - 1]) != (1.0, 0.0)]
     if scaled:
         notes.append(f"{name}: scale and offset tags kept, raw values used")
-    dtypes = {dataset.dtypes[i - 1] for i in bands}
     for note in notes[placed:]:
         log.log(logging.INFO if tell else logging.DEBUG, note)
-    nodatas = tuple(_nodata(dataset, i, said[0]) for i in bands)
+    nodatas = tuple(_nodata(declared[i - 1], said[0]) for i in bands)
     return RasterSource(
         name=name,
         grid=grid,
-        dtype=np.dtype("uint8") if expanded else np.result_type(*(_numpy_dtype(d) for d in dtypes)),
+        dtype=np.dtype("uint8") if expanded else np.result_type(*{_numpy_dtype(dtypes[i - 1]) for i in bands}),
         count=3 if expanded else len(bands),
         nodata=next((value for value in nodatas if value is not None), None),
         nodatas=nodatas,
-        descriptions=("", "", "") if expanded else tuple(dataset.descriptions[i - 1] or "" for i in bands),
+        descriptions=("", "", "") if expanded else tuple(texts[i - 1] or "" for i in bands),
         colorinterp=_RGBA[:3] if expanded else tuple(_colour(interp[i - 1], i in imagery) for i in bands),
         tags=dict(dataset.tags()),
         validity=validity,
@@ -161,9 +166,9 @@ def _describe(
         alphas=alphas,
         palette=palette if expanded else None,
         colormap={} if expanded else colormap,
-        scales=tuple(dataset.scales[i - 1] for i in bands),
-        offsets=tuple(dataset.offsets[i - 1] for i in bands),
-        units=tuple(dataset.units[i - 1] or "" for i in bands),
+        scales=tuple(scales[i - 1] for i in bands),
+        offsets=tuple(offsets[i - 1] for i in bands),
+        units=tuple(units[i - 1] or "" for i in bands),
         band_tags=tuple({k: v for k, v in dataset.tags(i).items() if not k.startswith("STATISTICS_")} for i in bands),
         notes=tuple(notes),
     )
@@ -184,9 +189,9 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype("complex64" if name == "complex_int16" else name)
 
 
-def _nodata(dataset: Any, band: int, override: float | None) -> float | None:
-    declared = override if override is not None else dataset.nodatavals[band - 1]
-    return None if declared is None else float(declared)
+def _nodata(declared: float | None, override: float | None) -> float | None:
+    value = declared if override is None else override
+    return None if value is None else float(value)
 
 
 def _palette(

@@ -8,6 +8,9 @@ from typing import Any
 
 from somareg.errors import ReadError
 
+MAX_PARTS, MAX_VALUES = 5_000_000, 25_000_000
+"""Lists and objects, and values, that a JSON text may hold: a few bytes of text each become a hundred in memory."""
+
 
 def read_text(path: Path, what: str, most_mib: float) -> str:
     """The content of a UTF-8 file, with or without a byte order mark.
@@ -20,13 +23,8 @@ def read_text(path: Path, what: str, most_mib: float) -> str:
     Raises:
         ReadError: missing, too large or not text.
     """
-    most = int(most_mib * (1 << 20))
     try:
-        with path.open("rb") as stream:
-            content = stream.read(most + 1)  # the size that the system tells is no bound, as for a device
-        if len(content) > most:
-            raise ReadError(f"{what} {path} is larger than {most_mib:g} MiB; give a file that is one")
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return read_bytes(path, what, most_mib).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ReadError(f"{what} {path} is not UTF-8 text; save it as such") from error
     except ReadError:
@@ -35,12 +33,38 @@ def read_text(path: Path, what: str, most_mib: float) -> str:
         raise ReadError(f"{what} {path} cannot be read: {error.strerror or error}") from error
 
 
+def read_bytes(path: Path, what: str, most_mib: float) -> bytes:
+    """The content of a file that is not larger than it can be.
+
+    Args:
+        path: of the file.
+        what: it should be, for messages.
+        most_mib: a larger one is something else.
+
+    Raises:
+        ReadError: too large.
+        OSError: it cannot be read.
+    """
+    most = int(most_mib * (1 << 20))
+    with path.open("rb") as stream:
+        content = stream.read(most + 1)  # the size that the system tells is no bound, as for a device
+    if len(content) > most:
+        raise ReadError(f"{what} {path} is larger than {most_mib:g} MiB; give a file that is one")
+    return content
+
+
 def parse_json(text: str | bytes) -> Any:
     """What a JSON text says; whatever is wrong with it, one exception tells.
 
     Raises:
-        ValueError: it is no JSON, or nested too deep, or holds a number of thousands of digits.
+        ValueError: it is no JSON, nested too deep, holds a number of thousands of digits, or too many values.
     """
+    if isinstance(text, str):
+        lists, objects, commas = text.count("["), text.count("{"), text.count(",")
+    else:
+        lists, objects, commas = text.count(b"["), text.count(b"{"), text.count(b",")
+    if lists + objects > MAX_PARTS or commas > MAX_VALUES:
+        raise ValueError("it holds more values than fit into memory")
     try:
         return json.loads(text)
     except RecursionError:

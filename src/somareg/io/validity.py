@@ -68,7 +68,7 @@ class Validity:
             if self.nodata is not None and band not in self.alphas:
                 out &= differs(pixels, self.nodata)
             elif rule == "complex":
-                out &= differs(pixels, self.dataset.nodatavals[band - 1])
+                out &= differs(pixels, self._declared[band - 1])
             if pixels.dtype.kind in "fc":
                 out &= np.isfinite(pixels)
         return valid
@@ -96,6 +96,14 @@ class Validity:
     @cached_property
     def _flags(self) -> tuple[list[MaskFlags], ...]:
         return tuple(self.dataset.mask_flag_enums)
+
+    @cached_property
+    def _kinds(self) -> tuple[str, ...]:
+        return tuple(self.dataset.dtypes)
+
+    @cached_property
+    def _declared(self) -> tuple[float | None, ...]:
+        return tuple(self.dataset.nodatavals)
 
     def note(self) -> str | None:
         """A sentence where an alpha band is no plain mask, or decides nothing."""
@@ -132,7 +140,7 @@ class Validity:
         if MaskFlags.all_valid in flags:
             return ""
         # GDAL looks at real parts alone, which of a complex image are zero in many a valid pixel.
-        return "complex" if self.dataset.dtypes[band - 1].startswith("complex") else "own"
+        return "complex" if self._kinds[band - 1].startswith("complex") else "own"
 
     def _alpha(self, window: Window | None, size: tuple[int, int] | None) -> BoolArray:
         return np.asarray(self.dataset.read(self.alphas[-1], window=window, **_sized(size)) > 0)
@@ -145,7 +153,8 @@ class Validity:
 
 def flagged_alpha(dataset: Any) -> tuple[int, ...]:
     """1-based bands that a file flags alpha; none where all are."""
-    flagged = tuple(i for i in dataset.indexes if dataset.colorinterp[i - 1] == ColorInterp.alpha)
+    meanings = dataset.colorinterp
+    flagged = tuple(i for i in dataset.indexes if meanings[i - 1] == ColorInterp.alpha)
     return flagged if len(flagged) < dataset.count else ()
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from somareg.errors import ClusterError, UnsupportedError
 from somareg.jobs.one import Failure, Outcome, do
+from somareg.runtime.budget import shared_by
 from somareg.runtime.version import __version__
 
 log = logging.getLogger("somareg.jobs")
@@ -39,11 +40,13 @@ class Dask:
         client: `distributed.Client`.
         patience_s: without any worker for so long, the run ends with ClusterError.
         ahead: jobs per worker thread that are given out ahead.
+        sharing: processes that share the memory of one machine.
     """
 
     client: Any
     patience_s: float = 300.0
     ahead: int = 4
+    sharing: int = 1
 
     def run(self, function: Callable[[J], V], jobs: Iterable[J]) -> Iterator[tuple[int, Outcome[V]]]:
         """See `somareg.jobs.one.Runner.run`."""
@@ -86,7 +89,7 @@ class Dask:
         given: dict[Any, tuple[int, J]],
         done: queue.SimpleQueue[Any],
     ) -> None:
-        future = self.client.submit(do, function, job, pure=False)
+        future = self.client.submit(_do_in_share, self.sharing, function, job, pure=False)
         given[future] = index, job
         future.add_done_callback(done.put)
 
@@ -127,6 +130,11 @@ class Dask:
             return Outcome(failure=Failure(type(error).__name__, str(error) or "no message"))
 
 
+def _do_in_share(processes: int, function: Callable[[J], V], job: J) -> Outcome[V]:
+    with shared_by(processes):
+        return do(function, job)
+
+
 def _deadly() -> Outcome[Any]:
     return Outcome(
         failure=Failure(
@@ -160,7 +168,7 @@ def local_cluster(workers: int) -> Iterator[Dask]:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        yield Dask(client)
+        yield Dask(client, sharing=workers)
 
 
 @contextmanager

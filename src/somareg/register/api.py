@@ -13,13 +13,14 @@ from somareg.config import RegisterConfig, RegisterOptions, make_config
 from somareg.errors import guarded
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.io.masks import check_mask_values, classes_of_array
-from somareg.io.paths import check_folder_name, whole_path
+from somareg.io.paths import check_folder_name, split, whole_path
 from somareg.register.apply import warp
 from somareg.register.choose import check_demands, choose_device, choose_model, load_model
 from somareg.register.images import open_images
 from somareg.register.locate import likely_grounds
-from somareg.register.plan import is_tiled, plan
+from somareg.register.plan import plan
 from somareg.register.result import build_result
+from somareg.register.roads import check_road, choose_road, not_tried
 from somareg.register.save import save, spare_inputs
 from somareg.register.slips import doubts_about
 from somareg.register.tiled import Tiling, match_tiled
@@ -29,7 +30,7 @@ from somareg.register.workspace import open_workspace
 from somareg.report.stac import need_pystac
 from somareg.runtime.clock import Clock
 from somareg.tiepoints.use import check_use, name_of, take_points
-from somareg.types import IN_MEMORY, Assessment, BoolArray, Progress, Result, TiePoints
+from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progress, Result, TiePoints
 
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
@@ -73,6 +74,7 @@ def register(
         ConfigError: unknown option or value.
         WeightsError: a model that is damaged, unfit or not in this installation.
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
+        MemoryLimitError: `max_memory` would not do; nothing was read then.
     """
     images = locate(moving, "moving"), locate(reference, "reference")
     return _register(images, _asked(images, options), Tiling(workers=workers, dask=dask), progress or _quiet)
@@ -211,22 +213,32 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
         if tie_points is not None:
             given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
         grounds = likely_grounds(images, cfg, given)
+        roads = [choose_road(images, ground, cfg, chosen, tiling.sizes) for ground in grounds]
+        check_road(images, grounds[0], cfg, roads[0])
         slips = doubts_about(images, grounds[0], cfg)
         grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
         clock.lap("open")
-        findings = None
-        for ground in grounds:
-            if is_tiled(cfg, ground, tiling.sizes):
+        findings, left_out = None, ""
+        for ground, road in zip(grounds, roads, strict=True):
+            if left_out := not_tried(images, ground, cfg, road):
+                break
+            if road.is_tiled:
                 found = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)
             else:
                 found = match_whole(images, ground, cfg, (chosen, device), given, clock, tell)
+            if road.note:
+                found = replace(found, notes=(*found.notes, road.note))
             if findings is None or found.support.probability > findings.support.probability:
                 findings = found
             if findings.is_likely:
                 break
         assert findings is not None  # there is one ground at least
+        if left_out:
+            findings = replace(findings, notes=(*findings.notes, left_out))
         tell("judging", 0.98)
         settings = {**cfg.model_dump(mode="json"), **asked.record, "device_used": str(device), **findings.ran.settings}
+        if part := split(images.moving.facts.path or "")[1]:
+            settings[MOVING_PART] = part
         if (tiling.workers or tiling.dask) and not findings.tiles:
             findings = replace(findings, notes=(*findings.notes, "matched whole: there was nothing to share out"))
         result = build_result(images, findings, cfg, settings, clock, tiling.workspace.folder)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from pydantic import ByteSize
 
-from somareg.config import GcpMethod, Resampling
+from somareg.config import GcpMethod, Resampling, make_config
 from somareg.errors import guarded
 from somareg.io import read_estimate
 from somareg.io.dataarray import is_dataarray, kept_attributes, to_dataarray
@@ -17,6 +18,7 @@ from somareg.io.displacement import find_displacement
 from somareg.io.folders import keep_inputs
 from somareg.io.inputs import Image, file_of, locate
 from somareg.io.verdicts import verdict_attributes, without_verdict
+from somareg.runtime.budget import limited
 from somareg.types import Estimate, Progress, Result
 from somareg.warp.engine import apply, apply_to_file
 from somareg.warp.judged import check_verdict
@@ -38,6 +40,7 @@ def warp(
     gcp_method: GcpMethod | None = None,
     resampling: Resampling = "cubic",
     resolution: Resolution = "reference",
+    max_memory: ByteSize | int | str | None = None,
     overwrite: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -67,6 +70,7 @@ def warp(
         gcp_method: the curve through ground control points; default the estimate's.
         resampling: "nearest" for masks and classes, "bilinear" or "cubic".
         resolution: "reference" for the reference grid, "native" for its extent at the raster's own pixel size.
+        max_memory: that this process may take, as for `register`.
         overwrite: replace an existing file.
         force: apply an estimate although its verdict is no-go.
         progress: called with a stage's name and the share of work done.
@@ -76,8 +80,28 @@ def warp(
 
     Raises:
         EstimationError: the verdict on the estimate is no-go, and not `force`.
-        SomaregError: as `somareg.warp.engine.apply_to_file` and `somareg.io.read_estimate`.
+        MemoryLimitError: without `out`, the warped raster does not fit.
+        SomaregError: see `somareg.errors`.
     """
+    said = {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values, "gcp_method": gcp_method}
+    kept = {"resampling": resampling, "resolution": resolution}
+    with limited(make_config({"max_memory": max_memory}).max_memory):
+        return _warp(raster, estimate, out, said, kept, overwrite=overwrite, force=force, progress=progress)
+
+
+def _warp(
+    raster: Image,
+    estimate: Result | Estimate | str | Path,
+    out: str | Path | None,
+    said: Mapping[str, Any],
+    kept: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    force: bool,
+    progress: Progress | None,
+) -> Any:
+    """`warp` in the memory that it may take; `said` of the reading, `kept` of the output."""
+    nodata, mask = said["nodata"], said["mask"]
     known = _estimate(estimate)
     check_verdict(known, force=force)
     located: Any = locate(raster, "input")
@@ -89,7 +113,7 @@ def warp(
         estimated = None if isinstance(estimate, Result | Estimate) else find_displacement(estimate)
         files = {"input": file_of(located), "mask": file, "estimate": estimated, "STAC Item of the input": item}
         keep_inputs((Path(out),), files)
-    reading = make_reading(nodata=nodata, bands=bands, mask=file, mask_values=mask_values, gcp_method=gcp_method)
+    reading = make_reading(**{**said, "mask": file})
     made_of = subject
     if isinstance(estimate, Result) and nodata is None and mask is None and is_same(subject, estimate.moving):
         subject = estimate.moving
@@ -98,21 +122,20 @@ def warp(
         reading = reading if array is None else replace(reading, mask=NO_MASK, mask_values=None)
     chosen: dict[str, Any] = {"reading": reading, "bands": reading.bands}
     if out is None:
-        warped = apply(subject, known, resampling=resampling, resolution=resolution, **chosen)
+        warped = apply(subject, known, **kept, **chosen)
         if not is_dataarray(made_of):
             return warped
-        like = estimate.reference.origin if isinstance(estimate, Result) and resolution == "reference" else None
+        like = estimate.reference.origin if isinstance(estimate, Result) and kept["resolution"] == "reference" else None
         name = str(made_of.name) if made_of.name else None
-        kept = without_verdict(kept_attributes(made_of))
-        return to_dataarray(warped, like=like, name=name, kept=kept, **verdict_attributes(known.verdict))
+        attributes = without_verdict(kept_attributes(made_of))
+        return to_dataarray(warped, like=like, name=name, kept=attributes, **verdict_attributes(known.verdict))
     return apply_to_file(
         subject,
         known,
         out,
-        resampling=resampling,
-        resolution=resolution,
         overwrite=overwrite,
         progress=progress,
+        **kept,
         **chosen,
     )
 

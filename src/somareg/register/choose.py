@@ -33,6 +33,8 @@ AS_OPTICAL: frozenset[Modality] = frozenset({"optical", "multispectral", "nir"})
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
 """Per preset, longer side up to which a pair that is matched whole keeps its resolution, pixels."""
+LIBRARY_BYTES = 420e6
+"""Of torch, GDAL, the weights and what else a process holds that does not grow with the images."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,7 @@ class Ground:
         georef: pixels of the reference's part -> pixels of the moving one's, as far as known before matching.
         is_placed: whether georeferences say so.
         notes: how it was found, for the result.
+        is_looked_for: one image was looked for in the other; else it is where the images claim to be.
         doubts: sentences that forbid "go".
     """
 
@@ -42,6 +43,7 @@ class Ground:
     is_placed: bool
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    is_looked_for: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:

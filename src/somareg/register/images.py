@@ -14,14 +14,14 @@ from somareg.errors import ConfigError
 from somareg.io import check_overlap, georeference
 from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
+from somareg.io.memory import cache_mb
 from somareg.io.source import Block
 from somareg.io.unnamed import in_one_system
 from somareg.preprocess.bands import check_bands, choose_bands
+from somareg.runtime.budget import limited
 from somareg.types import BoolArray, Grid, Modality, Raster, Transform
 
 log = logging.getLogger("somareg.register")
-
-CACHE_MB = 192
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class Images:
 
 
 def bounded_cache() -> rasterio.Env:
-    """GDAL may keep so many decoded blocks; by default it takes a twentieth of the machine's memory."""
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_MB)
+    """GDAL may keep so many decoded blocks, see `somareg.io.memory`."""
+    return rasterio.Env(GDAL_CACHEMAX=cache_mb())
 
 
 @contextmanager
@@ -66,12 +66,13 @@ def open_images(
         again: see `open_image`.
 
     Raises:
-        ConfigError, ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError, NoOverlapError: see
-            `somareg.errors`.
+        ConfigError, ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError, NoOverlapError,
+            MemoryLimitError: see `somareg.errors`.
     """
     if cfg.assume_crs:
         check_crs(cfg.assume_crs)
     with (
+        limited(cfg.max_memory),
         bounded_cache(),
         open_image(moving, "moving", masks[0], cfg, again=again) as moving_image,
         open_image(reference, "reference", masks[1], cfg, again=again) as reference_image,

@@ -12,21 +12,24 @@ import torch
 from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform
 from somareg.io.inputs import OpenImage
+from somareg.io.memory import check_fits
 from somareg.io.source import Block
 from somareg.matching.place import CHANNELS, Place, find_place
 from somareg.preprocess.normalise import normalise
-from somareg.register.choose import engine_settings, search_radius
+from somareg.register.choose import LIBRARY_BYTES, engine_settings, search_radius
 from somareg.register.findings import View
 from somareg.register.ground import RIM_PX, Ground, Radius, common_ground, ground_at, outline_of
 from somareg.register.images import Images
 from somareg.register.tiles.overview import read_overview
 from somareg.tiepoints.use import Given, reach_px
-from somareg.types import Grid
+from somareg.types import FloatArray, Grid
 
 SMALL_PX, LARGE_PX = 160, 3072  # longer side that a small image keeps, and a large one may have, when it is looked for
+PLACE_BYTES = 85.0  # for each pixel of the large image, at the resolution at which the small one is looked for
 _EVERY = 16  # points of an outline between those at which lengths are measured
 TURN_DEG, SCALE = 6.0, 1.1  # steps between what is tried
 HEIGHT = 5.0  # of a place that is worth a look; see `Place`
+USEFUL = 0.9  # of the longer side of the larger image: a search radius beyond it leaves next to nothing in common
 RIVAL = (
     1.2  # ratio of heights below which the best place may be another: 1.0 to 1.1 where ground repeats, else above 1.4
 )
@@ -34,6 +37,11 @@ RIVAL = (
 
 def known_ground(images: Images, cfg: RegisterConfig, given: Given | None = None) -> Ground:
     """The common ground as far as it is known without a look at pixels."""
+    ground, notes = _known_ground(images, cfg, given), _about_radius(cfg, images)
+    return replace(ground, notes=(*ground.notes, *notes)) if notes else ground
+
+
+def _known_ground(images: Images, cfg: RegisterConfig, given: Given | None) -> Ground:
     here, there = images.reference.grid, images.moving.grid
     radius = _radius(cfg, images)
     if given and not images.is_placed and _is_part(here, there, radius):
@@ -71,18 +79,53 @@ def likely_grounds(images: Images, cfg: RegisterConfig, given: Given | None) -> 
         doubts = (
             f"The {role} fits another place of the other image nearly as well; a georeference or tie points tell.",
         )
-    return replace(ground, notes=(note,), doubts=doubts), known
+    notes = (note, *_about_radius(cfg, images))
+    return replace(ground, notes=notes, doubts=doubts, is_looked_for=True), known
 
 
 def _radius(cfg: RegisterConfig, images: Images) -> Radius:
-    """See `Radius`; one in metres holds where the moving image claims to be, not at the centre of the reference."""
+    """See `Radius`."""
+    asked, most = _asked(cfg, images), _useful_px(images)
+    return lambda longest: min(asked(longest), most)
+
+
+def _asked(cfg: RegisterConfig, images: Images) -> Radius:
+    """The radius of the options; one in metres holds where the moving image claims to be, not at the centre of the
+    reference.
+    """
     places = None
     if cfg.search_radius_m is not None and images.is_placed:
         outermost = np.array(images.reference.grid.shape[::-1]) - 1.0
-        places = images.georef.inverse(outline_of(Block(0, 0, *images.moving.grid.shape[::-1])))
-        places = np.clip(places[np.isfinite(places).all(axis=1)][::_EVERY], 0.0, outermost)
+        places = np.clip(_footprint(images)[::_EVERY], 0.0, outermost)
         places = places if len(places) else None
     return partial(search_radius, cfg, images.reference.grid, places=places)
+
+
+def _footprint(images: Images) -> FloatArray:
+    """Points (N, 2) along the moving image's outline, reference pixels, as its georeference says."""
+    points = images.georef.inverse(outline_of(Block(0, 0, *images.moving.grid.shape[::-1])))
+    return points[np.isfinite(points).all(axis=1)]
+
+
+def _useful_px(images: Images) -> float:
+    """The largest search radius that leaves something in common, reference pixels."""
+    sides = [float(side) for side in images.reference.grid.shape]
+    if not images.is_placed:
+        sides += images.moving.grid.shape
+    elif len(points := _footprint(images)):
+        sides += np.ptp(points, axis=0).tolist()
+    return USEFUL * max(sides)
+
+
+def _about_radius(cfg: RegisterConfig, images: Images) -> tuple[str, ...]:
+    """A note where a radius was asked for that is of no use."""
+    asked, most = _asked(cfg, images)(0.0), _useful_px(images)
+    if (cfg.search_radius_px is None and cfg.search_radius_m is None) or asked <= most:
+        return ()
+    return (
+        f"searched {most:.0f} px far, not {asked:.0f} px as asked: further on the images would have next to nothing in "
+        "common",
+    )
 
 
 def _is_part(reference: Grid, moving: Grid, radius: Radius) -> bool:
@@ -101,6 +144,11 @@ def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform, 
     small, large = (there, here) if swapped else (here, there)
     factor = max(1, round(max(small.grid.shape) / SMALL_PX), math.ceil(max(large.grid.shape) / LARGE_PX))
     roles = ("moving", "reference") if swapped else ("reference", "moving")
+    check_fits(
+        LIBRARY_BYTES + PLACE_BYTES * math.prod(-(-side // factor) for side in large.grid.shape),
+        f"looking for {small.facts.name} in {large.facts.name}",
+        f"cut out the part of {large.facts.name} that shows the other image's ground",
+    )
     both = [_reduced(image, role, factor, cfg) for image, role in zip((small, large), roles, strict=True)]
     found = find_place(both[0], both[1], _turns(cfg, here.grid))
     up = AffineTransform.reduction(factor)

@@ -37,6 +37,7 @@ from somareg.tiepoints.use import Given
 from somareg.types import Progress, Raster
 
 INLIER_PX = 4.0
+_FREE = {"device", "resampling", "local", "max_pixels", "max_memory", "extent"}  # that may change before a run goes on
 LOOK, TILES, MODEL = 0.03, 0.1, 0.98  # share of the work done when each begins
 
 
@@ -94,7 +95,7 @@ def match_tiled(
     sizes, chosen = tiling.sizes, engine[0]
     layout = lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset])
     binding = {**_binding(images, cfg, sizes, chosen), "points": given and given.affine.matrix.tolist()}
-    with tiling.workspace.journal("-found" * bool(ground.notes), binding, _expected_bytes(images)) as journal:
+    with tiling.workspace.journal("-found" * ground.is_looked_for, binding, _expected_bytes(images)) as journal:
         overviews = _look(images, ground, cfg, sizes, tell)
         if "global" not in journal.facts:
             told = _within(tell, LOOK, TILES)
@@ -246,7 +247,7 @@ def _binding(images: Images, cfg: RegisterConfig, sizes: SceneCfg, chosen: Chose
         "moving": images.moving.facts.sha256,
         "reference": images.reference.facts.sha256,
         "masks": [path and file_sha256(mask_file(path, "")) for path in (cfg.moving_mask, cfg.reference_mask)],
-        "options": cfg.model_dump(mode="json", exclude={"device", "resampling", "local", "max_pixels", "extent"}),
+        "options": cfg.model_dump(mode="json", exclude=_FREE),
         "scene": to_mapping(sizes),
         "weights": chosen.settings["model_sha256"],
     }

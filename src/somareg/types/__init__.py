@@ -8,7 +8,7 @@ Nothing here imports torch or rasterio.
 """
 
 from somareg.types.classes import Classes
-from somareg.types.estimates import IN_MEMORY, Displacement, Estimate, Reading, TiePoints, Transform
+from somareg.types.estimates import IN_MEMORY, MOVING_PART, Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import ControlPoints, Grid, Header, Raster, StacOrigin
 from somareg.types.kinds import (
     HEIGHTS,
@@ -32,6 +32,7 @@ __all__ = [
     "HEIGHTS",
     "IDENTITY",
     "IN_MEMORY",
+    "MOVING_PART",
     "Assessment",
     "BoolArray",
     "Cell",

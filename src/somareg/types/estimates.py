@@ -72,6 +72,7 @@ class Reading:
         mask_values: classes of that file that are invalid, as `Classes.parse` reads them.
         gcp_method: the curve through ground control points.
         assume_crs: CRS of an image that declares none.
+        part: page or variable of a file of several images.
     """
 
     nodata: float | None = None
@@ -81,6 +82,7 @@ class Reading:
     mask_values: str | None = None
     gcp_method: str | None = None
     assume_crs: str | None = None
+    part: str | None = None
 
     @classmethod
     def of_moving(cls, settings: Mapping[str, Any]) -> Reading:
@@ -97,6 +99,7 @@ class Reading:
             mask_values=settings.get("moving_mask_values") if is_file else None,
             gcp_method=None if method == "auto" else method,
             assume_crs=settings.get("assume_crs"),
+            part=settings.get(MOVING_PART),
         )
 
     def said(self) -> dict[str, Any]:
@@ -111,6 +114,9 @@ class Reading:
             theirs.pop("mask_values", None)
         return Reading(**{**theirs, **self.said()})
 
+
+MOVING_PART = "moving_part"
+"""What settings call the page or variable of the moving image's file."""
 
 IN_MEMORY = "mask in memory"
 """What settings call a mask that is an array."""

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from somareg.geometry.lattice import source_window
 from somareg.geometry.resample import Kernel, resample
 from somareg.io.folders import keep_inputs
+from somareg.io.memory import check_fits
 from somareg.io.source import Block
 from somareg.io.validity import differs
 from somareg.io.verdicts import verdict_tags, without_verdict
 from somareg.io.writer import write_geotiff_blocks
+from somareg.runtime.budget import allowed, limited
 from somareg.runtime.version import __version__
 from somareg.types import BoolArray, Estimate, Grid, Progress, Raster, Reading
 from somareg.warp.opening import open_subject
@@ -34,6 +36,7 @@ UNSAID = Reading()
 _PER_BAND = ("descriptions", "scales", "offsets", "units")
 _MAX_WINDOW_VALUES = 48_000_000  # values read at a time; a block that needs more is split
 _READ_CACHE_MB = 512  # holds the strips of a striped file that lie under one row of blocks
+_ON_THE_WAY = 24  # bytes per value of a window: its masks, floats and what is sampled from it
 
 
 def apply(
@@ -64,11 +67,14 @@ def apply(
         UnsupportedError: a URL or virtual path.
         InputError: in pixel mode, the raster does not have the moving image's proportions.
         GeoreferenceError: the georeferences cannot be combined, or (NoOverlapError) the raster lies elsewhere.
+        MemoryLimitError: the warped raster does not fit into memory.
     """
     with open_subject(raster, estimate, reading, bands, classes=resampling == "nearest") as subject:
         plan = make_plan(_placed_by(estimate, reading), subject.grid, subject.name, resolution)
         kernel = subject.kernel(resampling)
         shape = subject.count, plan.grid.height, plan.grid.width
+        size = float(np.prod(shape)) * (subject.dtype.itemsize + 1)
+        check_fits(size, f"warping {subject.name} in memory", "write a file (out=), which goes block by block")
         data, mask = np.empty(shape, subject.dtype), np.empty(shape, bool)
         for block in _blocks(Block(0, 0, plan.grid.width, plan.grid.height), 1024):
             part = (slice(None), slice(block.y, block.y + block.height), slice(block.x, block.x + block.width))
@@ -116,7 +122,8 @@ def apply_to_file(
     final = Path(out_path)
     keep_inputs((final,), {"input": raster if isinstance(raster, str | Path) else None, "mask": reading.mask})
     with (
-        rasterio.Env(GDAL_CACHEMAX=_READ_CACHE_MB),
+        limited(None) as limit,
+        rasterio.Env(GDAL_CACHEMAX=max(16, min(_READ_CACHE_MB, limit // 4 >> 20))),
         open_subject(raster, estimate, reading, bands, classes=resampling == "nearest") as subject,
     ):
         plan = make_plan(_placed_by(estimate, reading), subject.grid, subject.name, resolution)
@@ -173,7 +180,8 @@ def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) 
     window = source_window(xy, subject.grid.shape, margin=3 + int(max(plan.footprint)))
     if window is None:
         return data, mask
-    if window[2] * window[3] * subject.count > _MAX_WINDOW_VALUES and max(block.width, block.height) > 32:
+    most = min(_MAX_WINDOW_VALUES, allowed() // (4 * (subject.dtype.itemsize + _ON_THE_WAY)))
+    if window[2] * window[3] * subject.count > most and max(block.width, block.height) > 32:
         for piece in _blocks(block, (max(block.width, block.height) + 1) // 2):
             top, left = piece.y - block.y, piece.x - block.x
             part = (slice(None), slice(top, top + piece.height), slice(left, left + piece.width))

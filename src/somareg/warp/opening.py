@@ -19,7 +19,7 @@ from somareg.io.validity import differs
 from somareg.io.writer import opaque, storable_nodata
 from somareg.types import Estimate, Raster, Reading
 from somareg.warp.fill import one_nodata
-from somareg.warp.reading import Claims, reading_for
+from somareg.warp.reading import Claims, as_named, reading_for
 from somareg.warp.subject import Pixels, Subject, chosen, masked
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _from_file(
     stack: ExitStack, path: str | Path, estimate: Estimate, said: Reading, *, classes: bool
 ) -> tuple[Subject, Reading]:
     """The file as it is to be read, and how that is."""
+    path = as_named(path, estimate)
     with open_source(path, role="input", tell=False) as source:
         claims = Claims(
             source.grid,

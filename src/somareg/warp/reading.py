@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from somareg.config import GcpMethod, make_config
+from somareg.io.paths import split
 from somareg.io.raster import file_sha256
 from somareg.types import Estimate, Grid, Reading
 
@@ -60,6 +61,17 @@ def reading_for(claims: Claims, estimate: Estimate, said: Reading) -> Reading:
             remembered.nodata,
         )
     return _settled(said.over(shared), [])
+
+
+def as_named(path: str | Path, estimate: Estimate) -> str | Path:
+    """The path of a raster; of the moving image's file with the page or variable that was registered, where that is
+    not said.
+    """
+    part = estimate.reading.part
+    if part is None or split(path)[1] or not Path(path).is_file() or file_sha256(path) != estimate.moving_sha256:
+        return path
+    log.info("%s: %s is read, as the moving image of the estimate was", path, part)
+    return f"{path}:{part}"
 
 
 def make_reading(

@@ -30,7 +30,7 @@ from somareg.register.images import all_bands
 from somareg.tiepoints.use import Given
 from somareg.types import BoolArray, Progress, Raster, SarScale
 
-_STRIP_VALUES = 6_000_000  # values read at a time
+STRIP_VALUES = 6_000_000  # values read at a time
 _SAMPLES_PX = 1024  # longer side of the sample of raw values that the SAR scale is judged on
 
 
@@ -99,7 +99,7 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     facts = image.facts
     modality, scale = (getattr(cfg, f"{role}_{name}") for name in ("modality", "scale"))
     every = max(1, max(part.width, part.height) // _SAMPLES_PX)
-    rows = max(1, _STRIP_VALUES // (part.width * len(image.bands)) // factor) * factor
+    rows = max(1, STRIP_VALUES // (part.width * len(image.bands)) // factor) * factor
     images: list[NDArray[np.float32]] = []
     masks: list[BoolArray] = []
     samples: list[tuple[NDArray[Any], BoolArray]] = []
@@ -110,7 +110,8 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
         mask: BoolArray = np.asarray(seen.all(axis=0))
         valid += int(mask.sum())
         each += seen.sum(axis=(1, 2))
-        samples.append((data[:, ::every, ::every], mask[::every, ::every]))
+        # Copies: a view would keep the strip that it is a part of.
+        samples.append((data[:, ::every, ::every].copy(), mask[::every, ::every].copy()))
         if count >= factor:
             reduced, small = reduce_blocks(data, mask, factor)
             images.append(reduced)
@@ -190,10 +191,6 @@ def match_overviews(
     )
     notes = (*left_out, *(() if picked is engine else picked.notes))
     return GlobalMatch(affine, expected, found.failure, notes)
-
-
-def _all_bands(raster: Raster) -> tuple[int, ...]:
-    return tuple(range(1, len(raster.data) + 1))
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:

@@ -29,6 +29,7 @@ from somareg.quality.calibration import Engine, load_calibration
 from somareg.register.images import bounded_cache
 from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.patch import read_patches
+from somareg.runtime.budget import limited
 
 TIES = WindowCfg(size=28, margin=6, stride=28)  # side by side, so that their errors are their own
 TIES_SIGMA_CELLS = 1.5
@@ -65,7 +66,7 @@ def match_tile(job: TileJob) -> TileResult:
 
     What cannot be matched is told in the result; files that cannot be read raise.
     """
-    with bounded_cache():
+    with limited(job.settings.cfg.max_memory), bounded_cache():
         found = read_patches(job)
     if isinstance(found, str):
         return TileResult(job.index, "empty", found)

@@ -18,19 +18,17 @@ from somareg.tiepoints.formats.records import (
     read_records,
     record_of,
 )
-from somareg.tiepoints.formats.rows import text_of
+from somareg.tiepoints.formats.rows import lines_of
 
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     """Read a table with a header; comma, semicolon or tab separate, lines that start with # are comments."""
-    lines = [
-        (i, line) for i, line in enumerate(text_of(path).splitlines(), 1) if line.strip() and not line.startswith("#")
-    ]
-    if not lines:
+    lines = ((i, line) for i, line in lines_of(path) if line.strip() and not line.startswith("#"))
+    _, header = next(lines, (0, ""))
+    if not header:
         raise InputError(
             f"{path} holds no header; its first line must name the columns, such as ref_x,ref_y,mov_x,mov_y"
         )
-    header = lines[0][1]
     delimiter = max(",;\t", key=header.count)
     names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
 
@@ -40,7 +38,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
             raise ValueError(f"{len(cells)} values for {len(names)} columns")
         return dict(zip(names, cells, strict=True)), ()
 
-    return read_records(RecordTable(path, "line", frozenset(names)), lines[1:], opened, skip_bad=skip_bad)
+    return read_records(RecordTable(path, "line", frozenset(names)), lines, opened, skip_bad=skip_bad)
 
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:

@@ -12,7 +12,7 @@ from somareg.errors import InputError, UnsupportedError
 from somareg.io.atomic import write_text
 from somareg.io.crs import parse_crs
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs
-from somareg.tiepoints.formats.rows import number, read_rows, text_of
+from somareg.tiepoints.formats.rows import lines_of, number, read_rows
 
 log = logging.getLogger("somareg.io")
 
@@ -28,10 +28,9 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         UnsupportedError: map coordinates in a projection that is neither geographic nor UTM on WGS-84, and no
             georeferenced reference says what they are.
     """
-    lines = list(enumerate(text_of(path).splitlines(), 1))
-    header = "\n".join(line.lstrip("; ") for _, line in lines if line.lstrip().startswith(";"))
+    header = "\n".join(line.lstrip("; ") for _, line in lines_of(path) if line.lstrip().startswith(";"))
     words = header.lower()
-    rows = [(i, line) for i, line in lines if line.strip() and not line.lstrip().startswith(";")]
+    rows = ((i, line) for i, line in lines_of(path) if line.strip() and not line.lstrip().startswith(";"))
     to_map = "map (x,y" in words or "image to map" in words
     if not to_map and "base image" not in words and "image to image" not in words:
         raise InputError(

@@ -27,7 +27,7 @@ from somareg.io.crs import parse_crs
 from somareg.io.ground_control import gdal_arrays, gdal_points
 from somareg.io.source import gdal_cause, open_source
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs
-from somareg.tiepoints.formats.rows import number, optional_number, read_rows, text_of
+from somareg.tiepoints.formats.rows import MAX_POINTS, number, optional_number, read_rows, text_of
 from somareg.types import FloatArray
 
 _KNOWN = ("sigma_px", "confidence", "residual_px")
@@ -54,6 +54,8 @@ def read_vrt(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         InputError: it is no VRT, has no control points or no CRS for them, or a point is bad.
     """
     text = text_of(path)
+    if text.count("<") > 2 * MAX_POINTS:
+        raise InputError(f"{path} holds more than {MAX_POINTS // 10**6} million control points; thin them out")
     if "<!" in text.replace("<!--", ""):
         raise InputError(f"{path} declares a document type or entities, which no VRT needs; it is not read")
     try:

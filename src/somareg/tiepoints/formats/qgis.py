@@ -17,7 +17,7 @@ from somareg.errors import InputError
 from somareg.io.atomic import write_text
 from somareg.io.crs import parse_crs
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs, on_layer
-from somareg.tiepoints.formats.rows import flag, number, optional_number, read_rows, text_of
+from somareg.tiepoints.formats.rows import flag, lines_of, number, optional_number, read_rows
 from somareg.types import BoolArray, FloatArray, Grid
 
 log = logging.getLogger("somareg.io")
@@ -35,13 +35,14 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         raise InputError(
             f"{path} holds coordinates of the moving layer, which only the moving image explains; give it with --moving"
         )
-    lines = list(enumerate(text_of(path).splitlines(), 1))
-    crs = None
-    if lines and lines[0][1].startswith("#CRS:"):
-        crs = parse_crs(lines.pop(0)[1].removeprefix("#CRS:").strip(), f"the CRS of {path}").to_wkt()
-    if not lines or not lines[0][1].lower().startswith("mapx"):
+    lines = lines_of(path)
+    crs, (_, first) = None, next(lines, (0, ""))
+    if first.startswith("#CRS:"):
+        crs = parse_crs(first.removeprefix("#CRS:").strip(), f"the CRS of {path}").to_wkt()
+        _, first = next(lines, (0, ""))
+    if not first.lower().startswith("mapx"):
         raise InputError(f"{path} is no QGIS points file: a line 'mapX,mapY,sourceX,sourceY,...' is missing")
-    rows = [(i, line) for i, line in lines[1:] if line.strip()]
+    rows = ((i, line) for i, line in lines if line.strip())
     values = read_rows(rows, _row, path, "line", 6, skip_bad=skip_bad)
     reference = images.reference
     target = Places(values[:, :2], "map", crs)

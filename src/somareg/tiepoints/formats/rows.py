@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +20,9 @@ from somareg.io.text import read_text
 log = logging.getLogger("somareg.io")
 
 MAX_MIB = 128
+MAX_POINTS = 4_000_000
+"""Of a file; each takes a hundred bytes several times over, however few it takes in the file."""
+MAX_LINE = 1 << 20
 Row = TypeVar("Row")
 _TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 
@@ -25,6 +30,21 @@ _TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 def text_of(path: Path) -> str:
     """The content of a text file of tie points; `ReadError`: see `somareg.io.text.read_text`."""
     return read_text(path, "list of tie points", MAX_MIB)
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of each line, without its end.
+
+    Raises:
+        ReadError: as `text_of`.
+        InputError: a line that no table has.
+    """
+    for number, line in enumerate(io.StringIO(text_of(path)), 1):
+        if len(line) > MAX_LINE:
+            raise InputError(
+                f"{path}, line {number}: it is longer than {MAX_LINE >> 20} MiB; give a list of tie points"
+            )
+        yield number, line.rstrip("\n")
 
 
 def read_rows(
@@ -47,12 +67,14 @@ def read_rows(
         skip_bad: leave bad rows out with a warning that names each, instead of refusing the file.
 
     Raises:
-        InputError: a bad row, naming file and number.
+        InputError: a bad row, naming file and number, or too many rows.
     """
-    values = []
-    for number, row in rows:
+    values = array("d")
+    for count, (number, row) in enumerate(rows, 1):
+        if count > MAX_POINTS:
+            raise InputError(f"{file} holds more than {MAX_POINTS // 10**6} million tie points; thin them out")
         try:
-            values.append(parse(row))
+            values.extend(parse(row))
         except (ValueError, csv.Error, StopIteration) as error:
             message = f"{file}, {what} {number}: {error}"
             if not skip_bad:

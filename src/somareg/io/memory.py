@@ -1,0 +1,66 @@
+"""What does not fit into memory is refused before any of its pixels is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rasterio.enums import Interleaving
+
+from somareg.errors import MemoryLimitError
+from somareg.runtime.budget import allowed, in_words
+
+CACHE_MB = 192
+"""Decoded blocks that GDAL keeps; by default it takes a twentieth of the machine's memory."""
+
+_SMALL_BLOCK = 64 << 20
+
+
+def check_fits(count: float, what: str, way_out: str) -> None:
+    """Refuse what takes more memory than may be used.
+
+    Args:
+        count: bytes that it takes.
+        what: the work, as the subject of a sentence.
+        way_out: what takes less.
+
+    Raises:
+        MemoryLimitError: it does not fit.
+    """
+    limit = allowed()
+    if count > limit:
+        raise MemoryLimitError(
+            f"{what} takes about {in_words(count)} of memory, and {in_words(limit)} may be used; {way_out}, or allow "
+            "more with max_memory (--max-memory)"
+        )
+
+
+def cache_mb() -> int:
+    """For `GDAL_CACHEMAX`."""
+    return max(16, min(CACHE_MB, allowed() // 8 >> 20))
+
+
+def block_bytes(dataset: Any) -> int:
+    """Bytes of the largest piece of an open file that is decoded in one go: a tile, or a strip of any height.
+
+    Bands that are stored pixel by pixel are decoded together.
+    """
+    bands = dataset.count if dataset.interleaving == Interleaving.pixel else 1
+    sizes: list[int] = [
+        height * width * np.dtype("complex64" if kind == "complex_int16" else kind).itemsize * bands
+        for (height, width), kind in zip(dataset.block_shapes, dataset.dtypes, strict=True)
+    ]
+    return max(sizes)
+
+
+def check_block(dataset: Any, name: str) -> None:
+    """Refuse an open file of which any pixel at all can be had only by decoding too much.
+
+    Raises:
+        MemoryLimitError: a strip or tile does not fit, twice: as GDAL decodes it and as it keeps it.
+    """
+    size = block_bytes(dataset)
+    if size > _SMALL_BLOCK:
+        height, width = dataset.block_shapes[0]
+        what = f"reading any part of {name}, which is stored in pieces of {width} x {height} px,"
+        check_fits(2 * size, what, "store it in tiles (gdal_translate -co TILED=YES)")

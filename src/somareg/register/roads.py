@@ -1,0 +1,185 @@
+"""Whole or in tiles: which road a ground takes, and the memory that it needs, known before a pixel of it is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from somareg.config import SCENE_PX, RegisterConfig
+from somareg.errors import MemoryLimitError
+from somareg.io.inputs import OpenImage
+from somareg.io.memory import CACHE_MB, check_fits
+from somareg.io.source import Block
+from somareg.register.choose import LIBRARY_BYTES, LONGEST, Chosen
+from somareg.register.dense import NODE_PX
+from somareg.register.ground import ROOM_PX, Ground
+from somareg.register.images import Images
+from somareg.register.tiles.layout import SceneCfg, lay_tiles
+from somareg.register.tiles.overview import STRIP_VALUES, factors
+from somareg.register.tiles.votes import MIN_SURE
+from somareg.runtime.budget import allowed, in_words
+from somareg.types import Raster
+
+# Measured as the largest resident set of registrations of 256 to 3000 px, with and without georeferences.
+PER_PX = {"orientation": (85.0, 35.0), "learned": (150.0, 120.0)}
+"""Per engine: bytes for each working pixel of both images, and so many more for the first of them."""
+FIRST_PX = 2e6
+PER_PLACE = 85.0
+"""Bytes for each working pixel that the search may shift the images by."""
+TILE_BYTES = 200e6
+
+
+@dataclass(frozen=True)
+class Road:
+    """How a ground is matched.
+
+    Attributes:
+        is_tiled: in tiles, else whole.
+        count: bytes that a process takes for it.
+        note: why it is another road than its size asks for, "" otherwise.
+    """
+
+    is_tiled: bool
+    count: float
+    note: str = ""
+
+
+def choose_road(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen, sizes: SceneCfg) -> Road:
+    """The road of a ground.
+
+    Points that replace the match need no tiles, and a ground of so few tiles that they cannot vouch for each other is
+    matched whole even where tiles were asked for: it is the same ground, and one verdict. Where nothing was asked for
+    and memory is short, tiles take less.
+    """
+    whole = Road(is_tiled=False, count=_whole(images, ground, cfg, chosen))
+    if cfg.tie_points_use == "replace" or cfg.scene == "never":
+        return whole
+    if len(lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset]).blocks) < MIN_SURE:
+        return whole
+    tiled = Road(is_tiled=True, count=_tiled(images, ground, cfg, chosen, sizes))
+    if cfg.scene == "always" or max(ground.shape) > SCENE_PX:
+        return tiled
+    limit = allowed()
+    if whole.count <= limit or tiled.count > limit:
+        return whole
+    note = f"matched in tiles: whole it would take {in_words(whole.count)} of memory, and {in_words(limit)} may be used"
+    return Road(is_tiled=True, count=tiled.count, note=note)
+
+
+def check_road(images: Images, ground: Ground, cfg: RegisterConfig, road: Road) -> None:
+    """Refuse a road that takes more memory than may be used, before any pixel is read.
+
+    Raises:
+        MemoryLimitError: naming both parts and the way out.
+    """
+    here, there = ground.reference, ground.moving
+    pair = f"{there.width} x {there.height} px of {images.moving.facts.name} with "
+    pair += f"{here.width} x {here.height} px of {images.reference.facts.name}"
+    check_fits(road.count, f"matching {pair}", _way_out(ground, cfg, road))
+
+
+def not_tried(images: Images, ground: Ground, cfg: RegisterConfig, road: Road) -> str:
+    """A note of a ground that was left out, "" for one that fits."""
+    try:
+        check_road(images, ground, cfg, road)
+    except MemoryLimitError as error:
+        return f"not tried: {error}"
+    return ""
+
+
+def _way_out(ground: Ground, cfg: RegisterConfig, road: Road) -> str:
+    here, there = (max(part.width, part.height) for part in (ground.reference, ground.moving))
+    if not ground.is_placed and max(here, there) > 4 * min(here, there):
+        larger = "moving image" if there > here else "reference"
+        return f"cut out the part of the {larger} that shows the other image's ground"
+    if ground.is_placed and ground.radius_px > 0.5 * here and (cfg.search_radius_px or cfg.search_radius_m):
+        return "search less far (--search-radius)"
+    if cfg.scene == "never" and max(ground.shape) > LONGEST["fast"]:
+        return "leave out --scene never"
+    if cfg.preset != "fast" and not road.is_tiled:
+        return "take --preset fast"
+    return "give a smaller part of the images"
+
+
+def working_sizes(ground: Ground, factor: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of the reference and of the moving image at 1/`factor` of the reference's resolution.
+
+    Georeferenced, the moving image is brought to the reference's grid and so much around it as is searched.
+    """
+    height, width = (side // factor for side in ground.shape)
+    if not ground.is_placed:
+        return (height, width), (ground.moving.height // factor, ground.moving.width // factor)
+    pad = 2 * (math.ceil(ground.radius_px / factor) + ROOM_PX)
+    return (height, width), (height + pad, width + pad)
+
+
+def whole_factor(ground: Ground, cfg: RegisterConfig) -> int:
+    """Pixels averaged along each side where a ground is matched whole."""
+    return max(1, math.ceil(max(ground.shape) / LONGEST[cfg.preset]))
+
+
+def _whole(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen) -> float:
+    factor = whole_factor(ground, cfg)
+    both = ((images.reference, ground.reference), (images.moving, ground.moving))
+    held = sum(_read(image, part) for image, part in both)
+    on_the_way = max(_reduced(image, part, factor) for image, part in both)
+    matched = _matched(working_sizes(ground, factor), ground.radius_px / factor, images, chosen)
+    return LIBRARY_BYTES + held + max(on_the_way, matched) + _decoded(images, ground) + _given_out(images, cfg, ground)
+
+
+def _tiled(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen, sizes: SceneCfg) -> float:
+    largest = (
+        ground.shape if ground.is_placed else max(ground.shape, (ground.moving.height, ground.moving.width), key=max)
+    )
+    factor, away = factors(ground, sizes.factor(largest))
+    here, there = working_sizes(ground, factor)
+    seen = (ground.moving.height // away, ground.moving.width // away)
+    kept = sum(
+        height * width * (4 * len(image.bands) + 1)
+        for (height, width), image in ((here, images.reference), (seen, images.moving))
+    )
+    strips = max(STRIP_VALUES * (image.facts.dtype.itemsize + 12) for image in (images.reference, images.moving))
+    matched = _matched((here, there), ground.radius_px / factor, images, chosen)
+    work = max(strips, matched, TILE_BYTES)
+    return LIBRARY_BYTES + kept + work + _decoded(images, ground) + _given_out(images, cfg, ground)
+
+
+def _matched(shapes: tuple[tuple[int, int], tuple[int, int]], radius: float, images: Images, chosen: Chosen) -> float:
+    """Working images, their features, and the votes on shifts."""
+    pixels = [height * width for height, width in shapes]
+    total = sum(pixels)
+    rates = [PER_PX["orientation" if one.network is None else "learned"] for one in (chosen, chosen.rival) if one]
+    features = max(total * each + min(total, FIRST_PX) * more for each, more in rates)
+    bands = len(images.reference.bands), len(images.moving.bands)
+    values = sum(count * 12 * (number - 1) for count, number in zip(pixels, bands, strict=True))
+    return features + values + (2 * radius) ** 2 * PER_PLACE
+
+
+def _read(image: OpenImage, part: Block) -> float:
+    """Pixels and masks of a part; what is in memory is not read again."""
+    size = 0 if isinstance(image.facts, Raster) else image.facts.dtype.itemsize
+    return part.width * part.height * (len(image.bands) * (size + 1) + 1)
+
+
+def _reduced(image: OpenImage, part: Block, factor: int) -> float:
+    """What is held besides while a part that was read is averaged, or made float and nothing else."""
+    size = image.facts.dtype.itemsize
+    return part.width * part.height * (12 * len(image.bands) + 8 if factor == 1 else size + 16)
+
+
+def _decoded(images: Images, ground: Ground) -> float:
+    """What GDAL holds of both files: pieces that are decoded in one go, and those that it keeps."""
+    pieces = sum(2 * image.block_bytes for image in (images.reference, images.moving))
+    kept = sum(
+        float(part.width * part.height) * image.facts.dtype.itemsize * image.facts.count
+        for image, part in ((images.reference, ground.reference), (images.moving, ground.moving))
+        if not isinstance(image.facts, Raster)
+    )
+    return pieces + min(CACHE_MB * 2.0**20, kept)
+
+
+def _given_out(images: Images, cfg: RegisterConfig, ground: Ground) -> float:
+    """Displacement, certainty and expected error of the outputs, and the points at which they are evaluated."""
+    height, width = ground.shape if cfg.extent == "common" else images.reference.grid.shape
+    step = NODE_PX if max(height, width) > SCENE_PX else 1
+    return 16 * height * width / step**2
