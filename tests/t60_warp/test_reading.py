@@ -322,7 +322,7 @@ def test_the_page_survives_in_files(pages: Path, tmp_path: Path) -> None:
     estimate = remembering(pages, part="2")
     assert reading_of(reading_record(estimate)) == (Reading(part="2"), estimate.moving_sha256)
     zeros = np.zeros((2, 80, 90), np.float32)
-    path = write_displacement(tmp_path / "displacement.tif", Displacement(zeros, zeros[0], GRID), estimate)
+    path = write_displacement(tmp_path / "displacement.tif", Displacement(zeros, zeros[0], zeros[0], GRID), estimate)
     assert read_estimate(path).reading == Reading(part="2")
     apply_to_file(pages, read_estimate(path), tmp_path / "out.tif", resampling="nearest")
     with rasterio.open(tmp_path / "out.tif") as file:

@@ -196,7 +196,9 @@ def test_tile_is_the_same_in_another_process(tmp_path: Path) -> None:
         georef = images.georef
         parts = Block(0, 0, *images.moving.grid.shape[::-1]), Block(0, 0, *images.reference.grid.shape[::-1])
     start, cpu = AffineTransform.from_parameters(shift=(2.0, -4.0)), "cpu"
-    settings = TileSettings(moving, reference, *parts, (1,), (1,), cfg, georef, start, 20.0, EngineCfg(), None, cpu)
+    settings = TileSettings(
+        moving, reference, *parts, (1,), (1,), cfg, georef, (georef,), start, 20.0, EngineCfg(), None, cpu
+    )
     job = TileJob(3, Block(200, 150, 256, 256), settings)
     here, there = match_tile(job), pickle.loads(pickle.dumps(match_tile(pickle.loads(pickle.dumps(job)))))
     assert here.status == there.status == "matched"
@@ -258,7 +260,7 @@ def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair)
     georef = AffineTransform.identity()
     start, engine = AffineTransform.from_parameters(shift=(9.0, -6.0)), EngineCfg()
     settings = TileSettings(
-        small.moving, small.reference, part, part, (1,), (1,), cfg, georef, start, 20.0, engine, None, "cpu"
+        small.moving, small.reference, part, part, (1,), (1,), cfg, georef, (georef,), start, 20.0, engine, None, "cpu"
     )
     job = TileJob(0, Block(200, 150, 256, 256), settings)
     found = read_patches(job)

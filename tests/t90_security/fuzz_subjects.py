@@ -145,7 +145,7 @@ def with_mask(folder: Path) -> None:
 def displacement(folder: Path) -> None:
     field = np.zeros((2, 80, 90), np.float32) + np.array([2.0, -1.0], np.float32)[:, None, None]
     path = folder / "displacement.tif"
-    write_displacement(path, Displacement(field, field[0], REFERENCE), ESTIMATE, SHIFTED.matrix)
+    write_displacement(path, Displacement(field, field[0], field[0], REFERENCE), ESTIMATE, SHIFTED.matrix)
 
 
 def applied(folder: Path) -> None:
