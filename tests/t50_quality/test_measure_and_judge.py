@@ -12,6 +12,7 @@ import pytest
 
 from somareg.config import make_config
 from somareg.geometry import AffineTransform, FieldTransform
+from somareg.matching.doubts import Doubts, Rival
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.evidence import NO_EVIDENCE
 from somareg.quality import Demands, Engine, Measured, Places, Support, judge, load_calibration, measure, support_of
@@ -25,6 +26,7 @@ ENGINES: tuple[Engine, ...] = ("orientation", "learned")
 STILL = AffineTransform.identity()
 SHAPE = (101, 141)
 CENTRE = (70.0, 50.0)
+CLEAR = Doubts(Rival(0.3, (20.0, 4.0), 0.1), second_px=0.4)
 FAILED = Alignment(STILL, None, None, NO_EVIDENCE, math.inf, math.inf, "no window could be matched")
 
 
@@ -53,7 +55,7 @@ def ties(residual: np.ndarray | None = None) -> TiePoints:
 
 
 def support(answer: float = 0.99, factor: int = 1) -> Support:
-    alignment = replace(FAILED, failure="", forward_backward_px=0.4, split_half_px=0.3)
+    alignment = replace(FAILED, failure="", forward_backward_px=0.4, split_half_px=0.3, doubts=CLEAR)
     return support_of(alignment, factor, Fixed(answer))  # type: ignore[arg-type]
 
 
@@ -136,11 +138,11 @@ def test_local_part_and_folding() -> None:
 
 
 def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
-    once, thrice = figures(), figures(support=support(factor=3), places=places(1.5))
+    once, thrice = figures(), figures(support=support(factor=3))
     for name in ("forward_backward_px", "split_half_px", "predicted_rmse_px", "predicted_ce90_px"):
         assert getattr(thrice, name) == pytest.approx(3 * getattr(once, name))
     assert once.forward_backward_px == 0.4
-    assert once.predicted_ce90_px == pytest.approx(math.sqrt(math.log(10)) * once.predicted_rmse_px, rel=1e-6)
+    assert once.predicted_ce90_px == pytest.approx(1.5 * once.predicted_rmse_px)  # by the calibration
 
 
 def test_tie_points_and_overlap() -> None:
@@ -171,7 +173,7 @@ def test_bias_and_sigma_of_the_inliers_per_axis_and_on_the_ground() -> None:
 
 def test_nothing_seen_has_a_ce90_all_the_same_and_no_worst_place() -> None:
     quality = figures(places=places(math.nan))
-    assert quality.predicted_ce90_px == pytest.approx(1.517 * quality.predicted_rmse_px, rel=1e-3)
+    assert quality.predicted_ce90_px == pytest.approx(1.5 * quality.predicted_rmse_px)
     assert math.isnan(quality.worst_px) and quality.unseen_share == 1
     assert "No part" in quality.worst_place
 
@@ -206,6 +208,14 @@ def test_a_doubt_forbids_go_and_comes_first(name: str, value: float, word: str) 
     assert word in verdict.reasons[0]
     hopeless = judge(support(0.01), quality, Fixed())  # type: ignore[arg-type]
     assert hopeless.decision == "no-go"
+
+
+def test_what_the_images_cannot_tell_forbids_go_and_comes_first() -> None:
+    unclear = replace(FAILED, failure="", doubts=replace(CLEAR, rival=Rival(0.9, (12.0, -16.0), 0.1)))
+    backed = support_of(unclear, 3, Fixed())  # type: ignore[arg-type]
+    verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
+    assert verdict.decision == "review"
+    assert "60 px away" in verdict.reasons[0]
 
 
 def test_a_failed_estimate_is_a_no_go_whatever_the_calibration_says() -> None:
@@ -290,7 +300,7 @@ def test_everything_that_forbids_go_is_told() -> None:
 
 @pytest.mark.parametrize("z", [1.9, 0.3, -1.0])
 def test_agreement_at_chance_level_is_no_reason_for_go(z: float) -> None:
-    aligned = replace(FAILED, failure="", evidence=replace(NO_EVIDENCE, zscore=z))
+    aligned = replace(FAILED, failure="", doubts=CLEAR, evidence=replace(NO_EVIDENCE, zscore=z))
     backed = support_of(aligned, 1, Fixed())  # type: ignore[arg-type]
     verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
     assert verdict.decision == "go"

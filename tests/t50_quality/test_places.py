@@ -53,15 +53,6 @@ def test_cells_that_one_image_does_not_show_are_no_cells_and_those_without_match
     assert places.unseen_share == 0
 
 
-def test_ce90_is_the_radius_that_nine_tenths_of_drawn_errors_keep() -> None:
-    places = bad("se", 4.0, bad("nw", math.nan, even(0.5)))
-    errors = np.random.default_rng(0).choice(places.error_px[np.isfinite(places.error_px)], 400_000)
-    drawn = np.hypot(*np.random.default_rng(1).normal(0, errors / math.sqrt(2), (2, len(errors))))
-    assert places.ce90_px == pytest.approx(float(np.percentile(drawn, 90)), rel=0.02)
-    assert even(2.0).ce90_px == pytest.approx(2 * math.sqrt(math.log(10)))
-    assert math.isnan(even(math.nan).ce90_px)
-
-
 @pytest.mark.parametrize(
     ("where", "named"),
     [("nw", "the north-west corner"), ("se", "the south-east corner"), ("ne", "the north-east corner")],

@@ -22,7 +22,7 @@ STILL = AffineTransform.identity()
 GRID = Grid(120, 80)
 FLAT = LocalModel(0.0, 1.0, 0.0, 0.0, 0.0)
 RAN: Any = None
-SUPPORT = Support(0.99, 0.5, 1.0, 3.0, 0.8, 0.9, 0.2, 0.2, 0.1, 0.3)
+SUPPORT = Support(0.99, 0.5, 1.5, 1.0, 3.0, 0.8, 0.9, 0.2, 0.2, 0.1, 0.3)
 
 
 def view(mask: np.ndarray | None = None) -> View:
