@@ -8,12 +8,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 DATA   := data
 RUN    := runs/rehearsal
 
-.PHONY: help demo test lint options smoke docs rehearsal tiles weights gpu-pack clean
+.PHONY: help demo test lint fuzz options smoke docs rehearsal tiles weights gpu-pack clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
 	@echo "make test   linters, types, import contract and tests"
 	@echo "make lint   the same without the tests"
+	@echo "make fuzz MINUTES=60   spoil files of every format that is read; what breaks something is kept in runs/fuzz"
 	@echo "make options  write RegisterOptions, the keyword arguments of register, after RegisterConfig was changed"
 	@echo "make smoke  build the wheel, install it into a clean environment, use it there"
 	@echo "make docs   build the documentation site into build/site"
@@ -34,6 +35,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The tests try a few cases of it, always the same ones; here every hunt has new dice.
+fuzz: MINUTES = 10
+fuzz: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.t90_security.fuzz --minutes $(MINUTES) --out runs/fuzz
 
 options:
 	$(PYTHON) tools/options.py

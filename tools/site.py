@@ -22,6 +22,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = (
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "DESIGN.md",
     "SECURITY.md",
     "benchmarks/README.md",

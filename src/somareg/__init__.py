@@ -56,6 +56,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'somareg' has no attribute '{name}'")
 
 
+def __dir__() -> list[str]:
+    """What completion offers: the public names, of which none is imported for that."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+
+
 class _Package(ModuleType):
     """Keeps `somareg.register` and `somareg.warp` the functions, although rooms of these names exist: importing a room
     would hide its function. The import system offers the room here; `from somareg.warp import ...` finds it without.

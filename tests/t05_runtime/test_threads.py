@@ -32,7 +32,7 @@ def test_later_runs_beside_the_caller_in_order() -> None:
         return threading.get_ident()
 
     with helper(CPU, 2) as beside:
-        one, two = beside.later(first), beside.later(lambda: done.append("second"))
+        one, two = beside.submit(first), beside.submit(lambda: done.append("second"))
         begun.set()  # the caller goes on while the first waits
         assert one() != threading.get_ident()
         two()
@@ -42,7 +42,7 @@ def test_later_runs_beside_the_caller_in_order() -> None:
 def test_leaving_waits_for_what_was_started() -> None:
     finished = []
     with helper(CPU, 2) as beside:
-        beside.later(lambda: (time.sleep(0.05), finished.append(1)))
+        beside.submit(lambda: (time.sleep(0.05), finished.append(1)))
     assert finished == [1]
 
 
@@ -64,7 +64,7 @@ def test_over_keeps_the_order_and_does_each_once() -> None:
 def test_a_helper_that_is_busy_is_not_waited_for() -> None:
     release = threading.Event()
     with helper(CPU, 2) as beside:
-        busy = beside.later(lambda: release.wait(60))
+        busy = beside.submit(lambda: release.wait(60))
         assert beside.over(lambda i: i + 1, [1, 2, 3]) == [2, 3, 4]
         release.set()
         assert busy()
@@ -81,7 +81,7 @@ def test_failures_reach_the_caller(failing: int) -> None:
     with pytest.raises(ValueError, match=f"no {failing}"), helper(CPU, 2) as beside:
         beside.over(picky, list(range(12)))
     with helper(CPU, 2) as beside:
-        result = beside.later(lambda: picky(failing))
+        result = beside.submit(lambda: picky(failing))
         with pytest.raises(ValueError, match="no"):
             result()
 
@@ -89,7 +89,7 @@ def test_failures_reach_the_caller(failing: int) -> None:
 def test_work_is_done_without_gradients() -> None:
     weight = torch.ones(3, requires_grad=True)
     with torch.inference_mode(), helper(CPU, 2) as beside:
-        assert not beside.later(lambda: weight * 2)().requires_grad
+        assert not beside.submit(lambda: weight * 2)().requires_grad
         assert not any(part.requires_grad for part in beside.over(lambda i: weight * i, [1, 2, 3, 4]))
 
 
@@ -98,8 +98,8 @@ def test_cores_are_shared_and_given_back(cores: int, own: int, others: int) -> N
     torch.set_num_threads(cores)
     with helper(CPU, cores) as beside:
         assert torch.get_num_threads() == own
-        assert beside.later(torch.get_num_threads)() == others
-        raised = beside.later(lambda: 1 / 0)
+        assert beside.submit(torch.get_num_threads)() == others
+        raised = beside.submit(lambda: 1 / 0)
     assert torch.get_num_threads() == cores
     with pytest.raises(ZeroDivisionError):
         raised()
@@ -113,7 +113,7 @@ def test_without_a_second_core_work_is_done_when_it_is_asked_for(alone: tuple[to
     calls: list[int] = []
     with helper(*alone) as beside:
         assert beside.executor is None
-        result = beside.later(lambda: calls.append(1) or threading.get_ident())
+        result = beside.submit(lambda: calls.append(1) or threading.get_ident())
         assert calls == []
         assert result() == result() == threading.get_ident()
         assert calls == [1]

@@ -16,6 +16,7 @@ from somareg.errors import ClusterError, ReadError
 from somareg.jobs import dask as cluster
 from somareg.jobs.dask import Dask
 from somareg.jobs.one import Serial
+from somareg.runtime import memory
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
@@ -61,6 +62,15 @@ def test_every_job_once_in_processes_of_one_thread(dask: Dask) -> None:
     pids = {o.result()[1] for o in outcomes.values()}
     assert len(pids) == 2
     assert os.getpid() not in pids
+
+
+def kept_memory(x: int) -> str | None:
+    return os.environ.get("MALLOC_TRIM_THRESHOLD_")
+
+
+def test_workers_keep_memory_that_was_freed(dask: Dask) -> None:
+    outcomes = dict(dask.run(kept_memory, range(4)))
+    assert {o.result() for o in outcomes.values()} == {str(memory.KEEP_BYTES)}
 
 
 def test_jobs_are_drawn_as_there_is_room(dask: Dask) -> None:

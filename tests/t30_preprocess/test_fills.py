@@ -139,6 +139,21 @@ def test_the_note_names_share_and_way_out(pair):
     assert any("--reference-nodata 0" in note for note in notes)
 
 
+def test_a_large_lake_of_one_value_is_kept_and_told(pair):
+    y, x = np.mgrid[:SIDE, :SIDE]
+    angle = np.arctan2(y - 110, x - 100)
+    lake = np.hypot(y - 110, x - 100) < 70 + 8 * np.sin(7 * angle) + 4 * np.sin(19 * angle)
+    reference = cut(pair[1], ~lake, 12)
+    images = from_array(pair[0], role="moving"), from_array(reference, role="reference")
+    _, here, notes = without_fills(*images, HERE, KINDS)
+    assert here.mask.all()
+    assert len(notes) == 1
+    assert (
+        f"reference: {lake.mean():.0%} of the pixels hold exactly 12" in notes[0]
+        and "--reference-nodata 12" in notes[0]
+    )
+
+
 def test_nothing_breaks_on_odd_images():
     for moving, reference in (
         (np.zeros((64, 64), np.uint8), np.zeros((3, 64, 64), np.uint8)),

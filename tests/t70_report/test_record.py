@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from somareg.errors import InputError, ReadError, UnsupportedError
 from somareg.report import Report, build_record, load_report
-from somareg.report.inputs import crs_name
 from somareg.report.plain import plain
 from somareg.report.record import residual_vectors
 from somareg.types import Decision, Result
+from somareg.types.brief import crs_name
 from tests.figures import on_squares
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

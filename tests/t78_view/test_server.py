@@ -221,7 +221,7 @@ def test_a_port_that_is_taken(opened: Scene) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_the_command_serves_until_ctrl_c_and_ends_cleanly(georeferenced: Made) -> None:
-    command = [sys.executable, "-m", "somareg.cli.main", "view", str(georeferenced.folder), "--no-browser"]
+    command = [sys.executable, "-m", "somareg", "view", str(georeferenced.folder), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()

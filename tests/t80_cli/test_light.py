@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+import somareg
 
 HEAVY = ("torch", "rasterio", "cv2", "matplotlib", "numpy", "pydantic.main")
 
@@ -36,3 +39,22 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     code = f"import sys, somareg; print([n for n in {HEAVY!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "somareg", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"somareg {somareg.__version__}\n" and done.stderr == ""
+    wrong = subprocess.run([sys.executable, "-m", "somareg", "registr"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: unknown command 'registr'")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"), [("somareg ass", ["assess"]), ("somareg register --moving-sc", ["--moving-scale"])]
+)
+def test_the_shell_completes_without_anything_heavy(line: str, offered: list[str]) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    environment = {**os.environ, "_SOMAREG_COMPLETE": "complete_bash", **words}
+    probe = PROBE.format(heavy=HEAVY[:4])
+    done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == offered
+    assert done.stderr.strip() == "code=0 loaded=[]"

@@ -15,6 +15,7 @@ import rasterio.shutil
 from rasterio.control import GroundControlPoint
 
 import somareg
+from somareg.batches.run import planned
 from somareg.geometry import AffineTransform
 from somareg.io.displacement import read_estimate, write_displacement
 from somareg.io.raster import read_raster
@@ -182,8 +183,9 @@ def journal(folder: Path) -> None:
 
 
 def configuration(folder: Path) -> None:
-    (folder / "base.yaml").write_text("seed: 3\nrun:\n  batch: 4\n  lr: 1e-4\n")
-    (folder / "run.yaml").write_text("extends: base.yaml\nrun: {batch: 8}\nnetwork:\n  encoder: {kind: compact}\n")
+    (folder / "base.yaml").write_text("optimiser: {lr: 2e-3, schedule: time}\nrun:\n  batch: 4\n  max_minutes: 5\n")
+    network = "network:\n  encoder:\n    compact: {widths: [16, 24, 32, 48]}\n    fge: {sigmas: [0.8]}\n"
+    (folder / "run.yaml").write_text("extends: base.yaml\nrun: {batch: 8}\n" + network)
 
 
 def item(folder: Path) -> None:
@@ -225,12 +227,16 @@ SUBJECTS: dict[str, Subject] = {
         look("image.tif"),
     ),
     "displacement": Subject(displacement, ("displacement.tif",), applied),
-    "shifts": Subject(displacement, ("displacement.tif",), lambda folder: read_shifts(folder / "displacement.tif")),
+    "shifts": Subject(
+        lambda folder: image(folder / "shifts.tif", PIXELS.astype(np.float32), **PLACE),
+        ("shifts.tif",),
+        lambda folder: read_shifts(folder / "shifts.tif"),
+    ),
     "report": Subject(report, ("report.json",), opened),
     "batch": Subject(
         batch,
         ("pairs.csv", "out/manifest.jsonl"),
-        lambda folder: somareg.batches.run.planned(folder / "pairs.csv", folder / "out"),
+        lambda folder: planned(folder / "pairs.csv", folder / "out"),
     ),
     "journal": Subject(
         journal,

@@ -83,5 +83,5 @@ def batch(
 
 
 def exit_code(result: BatchResult) -> int:
-    """Of the worst pair; one that failed or was not done is an error."""
+    """The exit code of the worst pair; a pair that failed or was not done counts as an error."""
     return DECISION_CODES.get(result.worst, ERROR)

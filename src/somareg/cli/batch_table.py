@@ -25,7 +25,7 @@ _ORDER = ("failed", "no-go", "review", "pending", "go")
 
 
 def print_batch(console: Console, result: BatchResult) -> None:
-    """A row per pair, those to look at first; counts; where the rest is."""
+    """A row per pair, failures and no-go first; counts; the path of the table with all figures."""
     entries = sorted(result.entries, key=lambda entry: _ORDER.index(entry.state))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("pair", "verdict", "off before", "seconds", ""):
@@ -46,7 +46,7 @@ def print_batch(console: Console, result: BatchResult) -> None:
 
 
 def print_planned(console: Console, entries: Iterable[Entry]) -> None:
-    """A dry run."""
+    """What a dry run prints: each pair and whether it is done already."""
     console.print("Nothing was written.", style="dim")
     table = Table.grid(padding=(0, 3))
     for entry in entries:
@@ -66,7 +66,7 @@ def _cells(entry: Entry) -> tuple[Text, ...]:
 
 
 def _verdict(entry: Entry) -> Text:
-    """The headline of a pair that is done, without the worst place, for which a row has no room; else its state."""
+    """The headline of a finished pair, without the worst place to keep the row short; the state of any other pair."""
     line: str = entry.state
     if entry.verdict is not None:
         probability, px, m = (

@@ -48,7 +48,7 @@ def doctor(as_json: o.Json = False, verbose: o.Verbose = False, quiet: o.Quiet =
 
 
 def examine(name: str, look: Callable[[], str], ui: Session) -> Check:
-    """Run one check; whatever it raises is its finding."""
+    """Run one check; an exception makes it fail, with the message as what was found."""
     ui.progress(name, 0.0)
     try:
         return Check(name, True, look())

@@ -84,7 +84,7 @@ def export(
 
 
 def _export_onnx(ui: Session, source: Path, out: Path, **options: Any) -> None:
-    """The graphs, and what was written as text or JSON."""
+    """Write the ONNX graphs, and print what was written as text or JSON."""
     from somareg.lab.train.export_onnx import export_onnx
 
     with ui.working():

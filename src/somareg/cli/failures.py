@@ -1,4 +1,4 @@
-"""How a failure is told: one line on stderr, an exit code, and with --json a document on stdout."""
+"""How a failure ends a command: one line on stderr, an exit code, and with --json a document on stdout."""
 
 from __future__ import annotations
 

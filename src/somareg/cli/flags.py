@@ -44,7 +44,7 @@ def takes_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def said(asked: RegisterConfig) -> dict[str, Any]:
-    """The options that were typed; the defaults of all others are the library's business."""
+    """The options that were typed, by name; the library fills in the defaults of all others."""
     values = {name: getattr(asked, name) for name in RegisterConfig.model_fields if name in asked.model_fields_set}
     return {
         name: value for name, value in values.items() if value is not None
@@ -115,6 +115,6 @@ def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty)
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
-    """Whether a flag was typed: its default may mean "not said", as where a STAC Item tells the modality."""
+    """Whether a flag was typed. A default does not count: a STAC Item, for example, may tell the modality instead."""
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"

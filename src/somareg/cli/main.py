@@ -29,7 +29,6 @@ app = typer.Typer(
     name="somareg",
     help="Align a SAR image and an optical image of the same ground, pixel by pixel, and know when it failed.",
     epilog=EPILOG,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -70,7 +69,3 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:
         code = report_failure(error, as_json="--json" in arguments, verbose=False)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-if __name__ == "__main__":
-    main()

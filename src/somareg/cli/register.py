@@ -69,7 +69,7 @@ def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any])
 
 
 def run(ui: Session, moving: str | Path, reference: str | Path, out: Path, arguments: dict[str, Any]) -> Result:
-    """`register_into` a folder, then print the summary or the report's JSON."""
+    """Register into a folder, then print the summary or the report's JSON."""
     from somareg.register.api import register_into
 
     with ui.working():

@@ -70,7 +70,7 @@ class Session:
         hidden = self.quiet or not self.err.is_terminal
         done, left = TimeElapsedColumn(), TimeRemainingColumn()
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TextColumn("left"), left)
-        # Tiles of a scene come minutes apart: the speed is that of the last ten minutes.
+        # Tiles of a scene may take minutes each, so the speed is averaged over the last ten minutes.
         with Progress(*columns, console=self.err, transient=True, disable=hidden, speed_estimate_period=600) as bar:
             self._bar, self._task = bar, bar.add_task("starting", total=1.0)
             try:

@@ -124,7 +124,7 @@ def warp(
 
 
 def _split(inputs: list[str], estimate: str | None, nearest: list[str]) -> tuple[list[str], str]:
-    """The rasters and the estimate."""
+    """Which of the arguments are rasters, and which one is the estimate."""
     if estimate is not None:
         return inputs, estimate
     *rasters, last = inputs
@@ -134,7 +134,7 @@ def _split(inputs: list[str], estimate: str | None, nearest: list[str]) -> tuple
 
 
 def _estimate(source: str, reference: str | None, moving: str | None, gcp_method: GcpMethod) -> Estimate | str:
-    """A path, or what tie points tell."""
+    """The path of an estimate as it was given, or the estimate that a file of tie points gives."""
     from somareg.tiepoints.formats import SUFFIXES
 
     points = Path(source).suffix.lower() in SUFFIXES.keys() - {".tif", ".tiff", ".json"}
@@ -165,7 +165,7 @@ def _one(ui: Session, raster: str, known: Estimate | str, target: Path, settings
 
 
 def _told(verdict: Verdict | None) -> dict[str, Any] | None:
-    """The verdict in a document; its reasons are in the report."""
+    """The verdict for a JSON document, without reasons, which are in the report."""
     if verdict is None:
         return None
     figures = ("decision", "probability", "headline", "predicted_rmse_px", "predicted_rmse_m")

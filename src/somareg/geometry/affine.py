@@ -36,6 +36,10 @@ class AffineTransform:
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 
+    def __repr__(self) -> str:
+        rows = ", ".join("[" + ", ".join(f"{value:.8g}" for value in row) + "]" for row in self.matrix)
+        return f"AffineTransform([{rows}])"
+
     @classmethod
     def identity(cls) -> AffineTransform:
         return cls(np.eye(2, 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from somareg.geometry.compose import compose
 from somareg.types import FloatArray, Transform
+from somareg.types.brief import brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class LatticeValues:
         origin, step: as of a `FieldTransform`.
     """
 
-    array: FloatArray
+    array: FloatArray = field(repr=False)
     origin: tuple[float, float] = (0.0, 0.0)
     step: tuple[float, float] = (1.0, 1.0)
 
@@ -65,6 +66,10 @@ class FieldTransform:
     array: NDArray[np.float64]
     origin: tuple[float, float] = (0.0, 0.0)
     step: tuple[float, float] = (1.0, 1.0)
+
+    def __repr__(self) -> str:
+        rows, columns = self.array.shape[1:]
+        return brief("FieldTransform", f"{columns} x {rows} nodes", "{:.4g} x {:.4g} px apart".format(*self.step))
 
     def displacement(self, xy: FloatArray) -> FloatArray:
         """d(xy), (N, 2) pixels."""

@@ -21,6 +21,7 @@ from somareg.geometry.affine import AffineTransform
 from somareg.geometry.field import FieldTransform
 from somareg.geometry.lattice import pixel_centres
 from somareg.types import ControlMethod, FloatArray, Geotransform
+from somareg.types.brief import brief, count
 
 Area = tuple[float, float, float, float]
 
@@ -50,6 +51,9 @@ class GroundControl:
     points: tuple[tuple[float, float, float, float], ...]
     method: ControlMethod
     area: Area
+
+    def __repr__(self) -> str:
+        return brief("GroundControl", count(len(self.points), "point"), self.method)
 
     @property
     def xy(self) -> FloatArray:

@@ -57,7 +57,9 @@ def parse_crs(text: str | None, where: str = "a CRS") -> CRS:
         if not _DEFINITION.match(str(text)):
             raise ValueError(text)
         with Env():  # GDAL then tells its errors here and does not print them
-            return CRS.from_user_input(text)
+            crs = CRS.from_user_input(text)
+            crs.to_wkt()  # some can be read and not written
+            return crs
     except (CRSError, ValueError, RecursionError) as error:
         raise GeoreferenceError(f"{where} cannot be understood: {str(text)[:80]!r}") from error
 

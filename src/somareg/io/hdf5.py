@@ -51,7 +51,10 @@ def _base_address(content: mmap.mmap, name: str) -> int:
     sizes, at = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}.get(version, (0, 0))
     if not at or content[sizes] != 8:
         raise UnsupportedError(f"{name} is an HDF5 file of an unusual kind; write it anew with h5repack")
-    return int.from_bytes(content[at : at + 8], "little")
+    base = int.from_bytes(content[at : at + 8], "little")
+    if base > len(content):
+        raise UnsupportedError(f"{name} is an HDF5 file whose addresses lie beyond its end; fetch it again")
+    return base
 
 
 def _places(content: mmap.mmap, mark: bytes, name: str) -> NDArray[np.int64]:

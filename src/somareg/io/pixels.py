@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -16,6 +17,9 @@ from somareg.errors import ReadError
 from somareg.io.memory import block_bytes
 from somareg.io.validity import Validity
 from somareg.types import BoolArray, Grid
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
+"""What comes out of rasterio where a file is damaged: also texts that are no UTF-8, and GDAL's errors as they are."""
 
 
 class Block(NamedTuple):
@@ -104,7 +108,7 @@ class RasterSource:
         try:
             data = self.dataset.read(wanted, window=window, **more)
             mask = self.validity.of(wanted, data, window, size)
-        except (RasterioError, OSError, ValueError) as error:
+        except GDAL_ERRORS as error:
             raise ReadError(
                 f"{self.name} is truncated or damaged: {gdal_cause(error)}. Fetch the file again."
             ) from error

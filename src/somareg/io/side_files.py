@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
@@ -54,7 +55,7 @@ def check_side_files(path: Path, name: str) -> None:
                     check_overviews(dataset, f"{name}: side file {side}")
         except ReadError:
             raise
-        except (RasterioError, OSError, ValueError) as error:
+        except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
             raise ReadError(f"{name} has a side file {side} that cannot be read ({error}); {_WAY_OUT}") from error
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from somareg.config import GcpMethod
-from somareg.errors import ReadError
+from somareg.errors import ReadError, SomaregError
 from somareg.io.containers import open_container, open_page
 from somareg.io.memory import check_block
 from somareg.io.paths import Named, named
-from somareg.io.pixels import Block, RasterSource, gdal_cause
+from somareg.io.pixels import GDAL_ERRORS, Block, RasterSource, gdal_cause
 from somareg.io.placing import grid_of
 from somareg.io.side_files import check_overviews, check_side_files
 from somareg.io.validity import Validity, flagged_alpha
@@ -70,9 +70,17 @@ def open_source(
     with rasterio.Env():
         dataset, notes = _open(place, name)
         with dataset:
-            check_block(dataset, name)
-            found = place, notes
-            yield _describe(dataset, name, (nodata, bands or ()), expand_palette, gcp_method, tell, found)
+            try:
+                check_block(dataset, name)
+                found = place, notes
+                source = _describe(dataset, name, (nodata, bands or ()), expand_palette, gcp_method, tell, found)
+            except SomaregError:
+                raise
+            except GDAL_ERRORS as error:
+                raise ReadError(
+                    f"{name} is truncated or damaged: {gdal_cause(error)}. Fetch the file again."
+                ) from error
+            yield source
 
 
 def _open(place: Named, name: str) -> tuple[Any, tuple[str, ...]]:
@@ -85,7 +93,7 @@ def _open(place: Named, name: str) -> tuple[Any, tuple[str, ...]]:
             try:
                 # The class behind rasterio.open, which alone takes a list of drivers.
                 dataset = DatasetReader(text, driver=list(drivers))
-            except (RasterioError, OSError, ValueError) as error:
+            except GDAL_ERRORS as error:
                 cause = _is_vrt(place.file) or gdal_cause(error)
                 raise ReadError(f"{name} cannot be opened as one of {', '.join(drivers)}: {cause}") from error
         try:
@@ -135,7 +143,7 @@ def _describe(
     alphas = tuple(i for i in flagged if i not in imagery)
     bands = tuple(i for i in dataset.indexes if i not in alphas)
     validity = Validity(dataset, said[0], imagery, alphas)
-    if tell and (about_alpha := _look(validity, name)):
+    if tell and (about_alpha := validity.note()):
         notes.append(f"{name}: {about_alpha}")
     palette, colormap = _palette(dataset, bands, interp)
     expanded = palette is not None and expand_palette
@@ -172,13 +180,6 @@ def _describe(
         band_tags=tuple({k: v for k, v in dataset.tags(i).items() if not k.startswith("STATISTICS_")} for i in bands),
         notes=tuple(notes),
     )
-
-
-def _look(validity: Validity, name: str) -> str | None:
-    try:
-        return validity.note()
-    except (RasterioError, OSError, ValueError) as error:
-        raise ReadError(f"{name} is truncated or damaged: {gdal_cause(error)}. Fetch the file again.") from error
 
 
 def _colour(interp: ColorInterp, is_imagery: bool) -> str:

@@ -1,1 +1,1 @@
-"""Many independent jobs, here or on a Dask cluster: one protocol, two runners, the same figures."""
+"""Many independent jobs, in this process or on a Dask cluster: one protocol, two runners, the same results."""

@@ -1,4 +1,4 @@
-"""The runner on a Dask cluster: workers may die, and no way leads into waiting for ever."""
+"""The runner on a Dask cluster: survives dead workers and never blocks for ever."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from somareg.errors import ClusterError, UnsupportedError
 from somareg.jobs.one import Failure, Outcome, do
+from somareg.runtime import memory
 from somareg.runtime.budget import shared_by
 from somareg.runtime.version import __version__
 
@@ -24,22 +25,28 @@ V = TypeVar("V")
 
 # One thread each: workers that share their cores gain nothing from more, and figures do not depend on the machine.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-# A worker that pauses at a memory limit never goes on when what it holds is caches: ended and started anew, it does.
+# A worker that pauses at a memory limit stays paused where caches hold the memory; one that may not pause is restarted.
 _MEMORY = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
+
+
+# Dask has its workers give freed memory back at once, so that every tensor costs page faults again: two workers were
+# slower than one. What `runtime.memory.keep` sets for commands must be in the environment before a worker starts.
+_ENVIRON = "distributed.nanny.pre-spawn-environ"
 
 
 @dataclass(frozen=True)
 class Dask:
     """Jobs on the workers of a Dask client.
 
-    A job whose worker dies is given to another one. The scheduler gives up after `allowed-failures` deaths, which may
-    have hit a job only because it lay beside one that kills; so those are tried once more, alone, when all others are
-    done. What dies again is recorded and nothing else suffers.
+    A job whose worker dies is given to another worker. The scheduler gives it up after `allowed-failures` deaths,
+    although another job on the same worker may have caused them; so jobs that were given up are tried once more, one
+    at a time, when all others are done. A job whose worker dies then, too, is recorded as failed; the other jobs are
+    not affected.
 
     Attributes:
         client: `distributed.Client`.
-        patience_s: without any worker for so long, the run ends with ClusterError.
-        ahead: jobs per worker thread that are given out ahead.
+        patience_s: seconds without any worker after which the run ends with ClusterError.
+        ahead: jobs per worker thread that are queued at the cluster at a time.
         sharing: processes that share the memory of one machine.
     """
 
@@ -77,7 +84,7 @@ class Dask:
                 future.cancel()
 
     def _room(self) -> int:
-        """Jobs that may be out at a time; follows workers that come and go."""
+        """How many jobs may be at the cluster now; it follows workers that come and go."""
         threads: int = sum(self.client.nthreads().values())
         return max(4, self.ahead * threads)
 
@@ -94,7 +101,7 @@ class Dask:
         future.add_done_callback(done.put)
 
     def _next(self, done: queue.SimpleQueue[Any]) -> Any:
-        """The next future that is done."""
+        """The next future that is done; ClusterError without a scheduler, or without a worker for `patience_s`."""
         since = None
         while True:
             try:
@@ -112,7 +119,7 @@ class Dask:
                     ) from None
 
     def _outcome(self, future: Any) -> Outcome[Any] | None:
-        """How a job ended; None when its workers died."""
+        """How a job ended; None when the workers that tried it died."""
         from distributed.scheduler import KilledWorker
 
         if future.status == "cancelled":
@@ -145,17 +152,19 @@ def _deadly() -> Outcome[Any]:
 
 @contextmanager
 def local_cluster(workers: int) -> Iterator[Dask]:
-    """Worker processes of one thread each on this machine, gone with the context.
+    """Worker processes of one thread each on this machine; they end with the context.
 
-    They listen on 127.0.0.1 without a password, as Dask does: other users of this machine could give them work. The
-    memory is shared out evenly; a worker that takes more than its part is ended, and its job tried again.
+    They listen on 127.0.0.1 without a password, as Dask does: other users of this machine could send them jobs. Each
+    may use an equal part of the memory; a worker that takes more is ended, and its job tried again.
     """
     distributed = need_distributed()
     import dask
 
     with dask.config.set(_MEMORY):
-        settings = copy.deepcopy(dask.config.config)  # a worker that is started anew gets them, too
+        settings = copy.deepcopy(dask.config.config)  # so that a restarted worker gets them, too
+    kept = {**dask.config.get(_ENVIRON, {}), **memory.environment()}
     with (
+        dask.config.set({_ENVIRON: kept}),  # read here, when a worker's keeper is made
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -173,7 +182,11 @@ def local_cluster(workers: int) -> Iterator[Dask]:
 
 @contextmanager
 def connect(dask: Any, timeout_s: float = 10.0) -> Iterator[Dask]:
-    """The workers behind a scheduler's address, which has `timeout_s` to answer, or a `distributed.Client`.
+    """The workers of a running cluster.
+
+    Args:
+        dask: address of its scheduler, or a `distributed.Client`, which stays open.
+        timeout_s: seconds that the scheduler has to answer.
 
     Raises:
         ClusterError: nobody answers, or workers lack this version of somareg.
@@ -210,7 +223,7 @@ def _version() -> str:
 
 
 def _check_workers(client: Any) -> None:
-    """Different versions would give different figures."""
+    """Make sure that all workers run this version of somareg: another one would give other figures."""
     try:
         found = client.run(_version, on_error="return")
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Many independent jobs: the protocol of a runner, how a job ends, and the runner that does one after the other.
+"""Many independent jobs: the protocol of a runner, how a job ends, and the runner that does them one by one.
 
-A runner never lets one job end the others: what a job raises becomes its recorded `Failure`. Functions and jobs must be
-picklable, and doing a job twice must be as good as doing it once, for a worker may die after the work and before the
-answer. Weights need no care: `load_network` keeps them per process, so a worker loads them with its first job.
+An exception of one job never ends the others: it is recorded as that job's `Failure`. Functions and jobs must be
+picklable, and a job must give the same when it is done twice, because a worker may die after the work and before its
+answer. Weights are loaded once per process (`load_network` keeps them), with a worker's first job.
 
 This module imports neither torch nor Dask.
 """
@@ -22,8 +22,8 @@ from somareg.errors import JobError
 J = TypeVar("J")
 V = TypeVar("V")
 
-# Seeds, threads and the decoded reference belong to the process: workers with several threads take jobs in turn.
-# Reentrant, because a job may run jobs of its own.
+# Seeds, the number of threads and the decoded reference are state of the process, so a worker with several threads runs
+# one job at a time. Reentrant, because a job may run jobs of its own.
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -71,17 +71,18 @@ class Outcome(Generic[V]):
 
 
 class Runner(Protocol):
-    """Does jobs."""
+    """Runs a function on many jobs, wherever that is."""
 
     def run(self, function: Callable[[J], V], jobs: Iterable[J]) -> Iterator[tuple[int, Outcome[V]]]:
         """Do every job once.
 
         Args:
             function: of one job; a function of a module, so that other processes find it.
-            jobs: drawn as they are given out, so that a generator sees when each of them starts to count as running.
+            jobs: an iterable that is advanced only when a job is started, so that a generator can note its start.
 
         Yields:
-            (index, outcome) in order of completion; every index once. Leaving the iterator gives up what is not done.
+            (index, outcome) in order of completion, every index once. Closing the iterator cancels the jobs that are
+            left.
 
         Raises:
             ClusterError: nobody is left to do the work.
@@ -90,7 +91,7 @@ class Runner(Protocol):
 
 
 class Serial:
-    """One job after the other in this process."""
+    """Runs jobs one by one in this process."""
 
     def run(self, function: Callable[[J], V], jobs: Iterable[J]) -> Iterator[tuple[int, Outcome[V]]]:
         """See `Runner.run`; the order is that of the jobs."""
@@ -99,7 +100,7 @@ class Serial:
 
 
 def do(function: Callable[[J], V], job: J) -> Outcome[V]:
-    """One job, its exception recorded; the same wherever it runs."""
+    """Run one job and record its value or its exception; every runner does it this way."""
     with _ONE_AT_A_TIME:
         begin = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""The runner that the options `workers` and `dask` ask for."""
+"""Which runner the options `workers` and `dask` ask for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from somareg.jobs.one import Runner, Serial
 
 @contextmanager
 def open_runner(workers: int | None = None, dask: Any = None) -> Iterator[Runner]:
-    """The runner that the two options ask for; what was started for it ends with the context.
+    """The runner that the two options ask for; worker processes that were started for it end with the context.
 
     Args:
         workers: processes of one thread each on this machine (extra `dask`); None or 1 without `dask` is this process.

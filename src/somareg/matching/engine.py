@@ -140,16 +140,16 @@ def align(
     try:
         progress("search", 0.05)
         with helper(device, cores) as beside:
-            later = beside.later
+            submit = beside.submit
             factors = _halvings(reduction(pair, cfg.search.fine_px, cfg.search.strip_px))
-            reduced = [(factor, Matcher(pair.reduced(factor), features, reuse, later)) for factor in factors]
-            matcher = Matcher(pair, features, reuse, later)
+            reduced = [(factor, Matcher(pair.reduced(factor), features, reuse, submit)) for factor in factors]
+            matcher = Matcher(pair, features, reuse, submit)
             contest, factor = (reduced[0][1], reduced[0][0]) if reduced else (matcher, 1)
             run_off = RunOff(contest, factor, near, cfg.windows)
             hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
             start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, run_off, beside.over, hints)
-            judge = matcher if network is None else Matcher(pair, channels, later=later)
-            before = later(lambda: similarity(judge, starts[0]))
+            judge = matcher if network is None else Matcher(pair, channels, submit=submit)
+            before = submit(lambda: similarity(judge, starts[0]))
             progress("coarse affine", 0.3)
             affine = _approach(start, reduced, near, cfg.windows)
         progress("affine", 0.5)
@@ -160,8 +160,8 @@ def align(
     progress("local flow and evidence", 0.65)
     known = Guess(starts[0], start.shape)
     with helper(device, cores) as beside:
-        judged = beside.later(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
-        doubted = beside.later(lambda: doubts_of(judge, affine, known, cfg, is_trained=network is not None))
+        judged = beside.submit(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
+        doubted = beside.submit(lambda: doubts_of(judge, affine, known, cfg, is_trained=network is not None))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
     found = replace(judged(), flow=flow, support=start.score, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))

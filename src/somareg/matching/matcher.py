@@ -22,7 +22,7 @@ from somareg.matching.windows import (
     coverage,
     window_grid,
 )
-from somareg.runtime.threads import Later, at_once
+from somareg.runtime.threads import Submit, at_once
 from somareg.types import Transform
 
 ROOM_PX = 32  # features that are kept reach at least so far beyond the reference, so that wider margins find them too
@@ -45,12 +45,12 @@ class Matcher:
         describe: their features.
         reuse_px: moving features that were computed under another affine are resampled instead of computed anew while
             the two affines differ by less than this on the reference; 0 computes them every time.
-        later: when the reference's features are computed.
+        submit: runs the computation of the reference's features, at once or beside the caller.
     """
 
-    def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0, later: Later = at_once) -> None:
+    def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0, submit: Submit = at_once) -> None:
         self.pair, self.describe, self.reuse_px = pair, describe, reuse_px
-        self._reference_levels = later(lambda: describe(pair.reference, pair.reference_mask, pair.modalities[0]))
+        self._reference_levels = submit(lambda: describe(pair.reference, pair.reference_mask, pair.modalities[0]))
         self._kept: _Kept | None = None
 
     def reduced(self, factor: int) -> Matcher:

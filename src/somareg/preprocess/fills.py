@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.geometry import AffineTransform
 from somareg.preprocess.regions import Regions, blurred_regions_of, is_solid, outline_of, regions_of, straight_share
-from somareg.preprocess.rulings import rulings
+from somareg.preprocess.rulings import without_rulings
 from somareg.types import BoolArray, FloatArray, Modality, Raster, Transform
 
 OUTLINE_PX = 16  # length of the shortest outline whose agreement says anything
@@ -30,6 +29,7 @@ COVERED = 0.9  # share of one image's fill that rests at a value in the other on
 AWAY_PX = 7.0  # that edges are moved to see what agrees by chance
 RIM_PX = 2  # values beside an outline are often blended with it
 FILL_SHARE = 0.005  # of the image that a region must hold to be a fill by its shape alone
+TOLD_SHARE = 0.05  # of the image that holds one value and is kept, from which that is told
 LARGE_SHARE = 0.02  # the same for a solid one in a SAR image
 NEGLIGIBLE = 0.001  # share of an image that may stay in it without a word
 STRAIGHT_SHARE = 0.8  # of an outline
@@ -42,10 +42,12 @@ class Fills:
     Attributes:
         mask: (H, W) True there.
         values: how many pixels hold each value that counts, by its text.
+        kept: the same of large regions that may be ground.
     """
 
     mask: BoolArray
     values: dict[str, int]
+    kept: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def none(cls, like: BoolArray) -> Fills:
@@ -58,7 +60,8 @@ class Fills:
             value: self.values.get(value, 0) + other.values.get(value, 0) for value in (*self.values, *other.values)
         }
         counts = sum(values.values()) * NAMED_SHARE
-        return Fills(self.mask | other.mask, {value: count for value, count in values.items() if count >= counts})
+        named = {value: count for value, count in values.items() if count >= counts}
+        return Fills(self.mask | other.mask, named, {**other.kept, **self.kept})
 
 
 def find_fills(
@@ -146,48 +149,16 @@ def without_fills(
         if fill.mask.any() and (is_part or left.any()):
             image = replace(image, mask=left, band_masks=None)
             notes.append(_note(fill, role))
+        notes += [
+            f"{role}: {count / fill.mask.size:.0%} of the pixels hold exactly {value} and were taken for ground; if "
+            f"they are no data: --{role}-nodata {value.split(',')[0]}"
+            for value, count in fill.kept.items()
+            if value not in fill.values
+        ]
         images.append(image)
     moving, reference = images
-    for place in places:
-        shift = _whole_shift(place)
-        if shift is None:
-            continue
-        near, away = _overlap(reference.mask.shape, moving.mask.shape, shift)
-        ruled = rulings(reference.data[:, *near], moving.data[:, *away], (reference.mask[near], moving.mask[away]))
-        if ruled.any():
-            reference, moving = _without(reference, near, ruled), _without(moving, away, ruled)
-            notes.append(
-                f"{ruled.mean():.1%} of both images are rows and columns drawn through both at one place (a graticule, "
-                "a frame, a seam); left out"
-            )
-    return moving, reference, tuple(notes)
-
-
-def _whole_shift(place: Transform) -> tuple[int, int] | None:
-    """The shift (x, y) of a map that moves by whole pixels; None of any other."""
-    if not isinstance(place, AffineTransform):
-        return None
-    shift = np.rint(place.matrix[:, 2])
-    moved = np.column_stack([np.eye(2), shift])
-    return (int(shift[0]), int(shift[1])) if np.allclose(place.matrix, moved, atol=1e-6) else None
-
-
-def _overlap(
-    here: tuple[int, ...], there: tuple[int, ...], shift: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Rows and columns that two images of (height, width) share when pixel x of the first is x + shift of the other."""
-    near, away = [], []
-    for length, other, step in zip(here[:2], there[:2], shift[::-1], strict=True):
-        first, last = max(0, -step), max(0, -step, min(length, other - step))
-        near.append(slice(first, last))
-        away.append(slice(first + step, last + step))
-    return (near[0], near[1]), (away[0], away[1])
-
-
-def _without(image: Raster, part: tuple[slice, slice], ruled: BoolArray) -> Raster:
-    mask = image.mask.copy()
-    mask[part] &= ~ruled
-    return replace(image, mask=mask, band_masks=None)
+    moving, reference, ruled = without_rulings(moving, reference, places)
+    return moving, reference, (*notes, *ruled)
 
 
 def _note(fill: Fills, role: str) -> str:
@@ -286,10 +257,17 @@ def _drawn(regions: Regions, modality: Modality, is_exact: bool) -> BoolArray:
 def _fills(regions: Regions, chosen: BoolArray, mask: BoolArray) -> Fills:
     """The chosen regions (by label) and the rim beside them."""
     own = chosen[regions.labels]
-    areas = np.bincount(regions.labels.ravel(), minlength=len(chosen))
-    values: dict[str, int] = {}
-    for label in np.flatnonzero(chosen):
-        values[regions.values[label - 1]] = values.get(regions.values[label - 1], 0) + int(areas[label])
+    values, kept = _by_value(regions, chosen), _by_value(regions, ~chosen)
+    large = {value: count for value, count in kept.items() if count >= TOLD_SHARE * own.size}
     if sum(values.values()) < NEGLIGIBLE * own.size:
-        return Fills.none(own)
-    return Fills(_with_rim(own) & mask, values)
+        return Fills(np.zeros(own.shape, bool), {}, large)
+    return Fills(_with_rim(own) & mask, values, large)
+
+
+def _by_value(regions: Regions, chosen: BoolArray) -> dict[str, int]:
+    """How many pixels of the chosen regions (by label) hold each value."""
+    areas = np.bincount(regions.labels.ravel(), minlength=len(chosen))
+    counts: dict[str, int] = {}
+    for value, area, is_chosen in zip(regions.values, areas[1:], chosen[1:], strict=True):
+        counts[value] = counts.get(value, 0) + int(area) * bool(is_chosen)
+    return {value: count for value, count in counts.items() if count}

@@ -7,11 +7,15 @@ pixel grid so far, and not in both images at the same row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.geometry import AffineTransform
 from somareg.preprocess.subsample import subsample
-from somareg.types import BoolArray, FloatArray
+from somareg.types import BoolArray, FloatArray, Raster, Transform
 
 REACH_PX = 3  # rows on either side that a row is compared with
 ALIKE = 0.7  # share of a ruled row that differs in one direction, by more than the deviation of all differences
@@ -19,6 +23,58 @@ OUTSTANDING = 6.0  # the same in deviations of the shares of all rows
 FRAME_SHARE = 0.15  # of the image: a seam nearer to the edge is the inner edge of a frame
 RIM_PX = 3  # rows beside a ruled one that it is blended with
 ENOUGH = 0.5  # of a row that must be valid
+
+
+def without_rulings(
+    moving: Raster, reference: Raster, places: Sequence[Transform]
+) -> tuple[Raster, Raster, tuple[str, ...]]:
+    """Moving and reference whose masks leave out what is ruled through both, and notes that say so.
+
+    Args:
+        moving, reference: the bands that are matched.
+        places: maps, reference pixels -> moving pixels; only those that move by whole pixels keep rows in rows.
+    """
+    notes = []
+    for place in places:
+        shift = _whole_shift(place)
+        if shift is None:
+            continue
+        near, away = _overlap(reference.mask.shape, moving.mask.shape, shift)
+        ruled = rulings(reference.data[:, *near], moving.data[:, *away], (reference.mask[near], moving.mask[away]))
+        if ruled.any():
+            reference, moving = _without(reference, near, ruled), _without(moving, away, ruled)
+            notes.append(
+                f"{ruled.mean():.1%} of both images are rows and columns drawn through both at one place (a graticule, "
+                "a frame, a seam); left out"
+            )
+    return moving, reference, tuple(notes)
+
+
+def _whole_shift(place: Transform) -> tuple[int, int] | None:
+    """The shift (x, y) of a map that moves by whole pixels; None of any other."""
+    if not isinstance(place, AffineTransform):
+        return None
+    shift = np.rint(place.matrix[:, 2])
+    moved = np.column_stack([np.eye(2), shift])
+    return (int(shift[0]), int(shift[1])) if np.allclose(place.matrix, moved, atol=1e-6) else None
+
+
+def _overlap(
+    here: tuple[int, ...], there: tuple[int, ...], shift: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Rows and columns that two images of (height, width) share when pixel x of the first is x + shift of the other."""
+    near, away = [], []
+    for length, other, step in zip(here[:2], there[:2], shift[::-1], strict=True):
+        first, last = max(0, -step), max(0, -step, min(length, other - step))
+        near.append(slice(first, last))
+        away.append(slice(first + step, last + step))
+    return (near[0], near[1]), (away[0], away[1])
+
+
+def _without(image: Raster, part: tuple[slice, slice], ruled: BoolArray) -> Raster:
+    mask = image.mask.copy()
+    mask[part] &= ~ruled
+    return replace(image, mask=mask, band_masks=None)
 
 
 def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tuple[BoolArray, BoolArray]) -> BoolArray:

@@ -22,6 +22,7 @@ from somareg.register.images import Images
 from somareg.register.save import convert, save
 from somareg.report.closeups import SIDE, Sight, make_closeups
 from somareg.report.previews import make_previews
+from somareg.report.show import show
 from somareg.runtime.clock import Clock
 from somareg.types import Closeup, Header, Previews, Quality, Raster, Result, TiePoints, Transform
 
@@ -101,6 +102,7 @@ def build_result(
         folder=folder,
         saver=save,
         converter=convert,
+        shower=show,
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
@@ -16,22 +18,44 @@ from somareg.report.style import LIGHT, SMALL, Theme, colourbar, legend, message
 from somareg.types import ACROSS, Result
 
 PALETTE = "plasma"
-UNSEEN = "#9aa0a6"
+GREY: dict[str, Any] = {"facecolor": "#9aa0a6", "hatch": "////", "edgecolor": "#70767c", "linewidth": 0}
+"""How the map shows what was not seen."""
 
 
 def error_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     """Expected error of each place in pixels and metres; grey and hatched where nothing was seen."""
     chart = new_map(result.previews.area, theme)
-    axes, extent = chart.axes, extent_of(result)
+    shown = draw_error(chart.axes, result, theme)
+    if shown is None:
+        return png(chart.figure)
+    colourbar(chart, shown, theme, "", start=0.3)
+    words = error_format(result, "\n")
+    chart.figure.axes[-1].xaxis.set_major_formatter(lambda value, _: words(value))
+    corner = (chart.band[0] - 0.02, 1.02 * chart.band[3])
+    unseen = [Patch(label="not seen", **GREY)]
+    legend(chart.figure, theme, unseen, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, frameon=False)
+    return png(chart.figure)
+
+
+def error_format(result: Result, between: str) -> Callable[[float], str]:
+    """Makes "2 px" of an error, and behind `between` its metres where they are known."""
+    per_pixel = result.quality.metres_per_pixel
+    if per_pixel is None:
+        return lambda value: f"{value:g} px"
+    return lambda value: f"{value:g} px{between}{value * per_pixel:.3g} m"
+
+
+def draw_error(axes: Axes, result: Result, theme: Theme = LIGHT) -> AxesImage | None:
+    """The error map on axes in reference pixels; None where nothing was seen, which the axes then say."""
+    extent = extent_of(result)
     left, right, bottom, top = extent
-    grey: dict[str, Any] = {"facecolor": UNSEEN, "hatch": "////", "edgecolor": "#70767c", "linewidth": 0}
-    ground = Rectangle((left, top), right - left, bottom - top, zorder=-1, **grey)
+    ground = Rectangle((left, top), right - left, bottom - top, zorder=-1, **GREY)
     axes.add_patch(ground)
     values = known_error(result)
     seen = values[np.isfinite(values)]
     if not seen.size:
         message(axes, theme, "Nothing was seen well enough to tell how far off it is")
-        return png(chart.figure)
+        return None
     most = max(float(np.percentile(seen, 99.5)), 0.1)
     shown = axes.imshow(
         np.ma.masked_invalid(values), cmap=PALETTE, vmin=0, vmax=most, extent=extent, interpolation="nearest"
@@ -39,15 +63,7 @@ def error_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     _numbers(axes, result)
-    per_pixel = result.quality.metres_per_pixel
-    colourbar(chart, shown, theme, "", start=0.3)
-    metres = "" if per_pixel is None else "\n{1:.3g} m"
-    words = "{0:g} px" + metres
-    chart.figure.axes[-1].xaxis.set_major_formatter(lambda value, _: words.format(value, value * (per_pixel or 0)))
-    corner = (chart.band[0] - 0.02, 1.02 * chart.band[3])
-    unseen = [Patch(label="not seen", **grey)]
-    legend(chart.figure, theme, unseen, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, frameon=False)
-    return png(chart.figure)
+    return shown
 
 
 def known_error(result: Result) -> NDArray[Any]:

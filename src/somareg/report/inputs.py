@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from pathlib import Path
 
 from pydantic import Field
@@ -12,9 +11,7 @@ from pydantic import Field
 from somareg.io.paths import whole_path
 from somareg.report.plain import Part, plain, text
 from somareg.types import Header, Raster
-
-_ROOT_EPSG = re.compile(r'(?:AUTHORITY\["EPSG","(\d+)"\]|ID\["EPSG",(\d+)\])\]\s*$')
-_ROOT_NAME = re.compile(r'^\s*\w+\[\s*"([^"]+)"')
+from somareg.types.brief import crs_name
 
 
 class InputRecord(Part):
@@ -59,17 +56,6 @@ def input_record(raster: Raster | Header, folder: Path | None) -> InputRecord:
         nodata=nodata if nodata is None or math.isfinite(nodata) else str(nodata),
         valid_share=raster.valid_share,
     )
-
-
-def crs_name(wkt: str | None) -> str | None:
-    """A short name for a CRS: "EPSG:32633", else the name its WKT gives, else its first 60 characters."""
-    if not wkt:
-        return None
-    if code := _ROOT_EPSG.search(wkt):
-        return f"EPSG:{code[1] or code[2]}"
-    if name := _ROOT_NAME.match(wkt):
-        return name[1]
-    return wkt[:60]
 
 
 def _relative(path: str, folder: Path) -> str | None:

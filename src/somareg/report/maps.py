@@ -25,9 +25,22 @@ OUTLIER = "#ff7a45"
 
 def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     """Displacement arrows over the reference, exaggerated by a round factor that the key states."""
-    left, top, width, height = result.previews.area
     chart = new_map(result.previews.area, theme)
-    _backdrop(chart.axes, result)
+    drawn = draw_arrows(chart.axes, result, theme)
+    if drawn is not None:
+        _arrow_key(chart, theme, *drawn, result)
+    return png(chart.figure, photo=True)
+
+
+def draw_arrows(axes: Axes, result: Result, theme: Theme = LIGHT) -> tuple[float, float] | None:
+    """Displacement arrows over the reference on axes in reference pixels.
+
+    Returns:
+        The round length of a sample arrow in pixels, and how many times longer arrows are drawn; None where there is no
+        displacement, which the axes then say.
+    """
+    left, top, width, height = result.previews.area
+    _backdrop(axes, result)
     spacing = max(width, height) / ARROWS_ACROSS
     x, y = (_centres(size, spacing) + round(start) for size, start in ((width, left), (height, top)))
     rows, columns = np.meshgrid(y, x, indexing="ij")
@@ -36,13 +49,13 @@ def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
     sigma = result.displacement.sigma[down, right]
     long = float(np.percentile(np.hypot(dx, dy), 95))
     if long < NOTHING_PX:
-        message(chart.axes, theme, f"No displacement: below {NOTHING_PX} px everywhere")
-        return png(chart.figure, photo=True)
+        message(axes, theme, f"No displacement: below {NOTHING_PX} px everywhere")
+        return None
     factor = nice(1.1 * spacing / long) or 1.0
     colours = np.zeros((*sigma.shape, 4))
     colours[..., :3] = (1.0, 0.83, 0.16)
     colours[..., 3] = np.where(np.isnan(sigma), 0.4, 1.0)
-    arrows = chart.axes.quiver(
+    arrows = axes.quiver(
         columns,
         rows,
         factor * dx,
@@ -58,8 +71,7 @@ def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
         minlength=0.5,
     )
     arrows.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground="#101418")])
-    _arrow_key(chart, theme, nice(long, up=True), factor, result)
-    return png(chart.figure, photo=True)
+    return nice(long, up=True), factor
 
 
 def local_figure(result: Result, theme: Theme = LIGHT) -> bytes:
@@ -145,7 +157,7 @@ def _arrow_key(chart: Map, theme: Theme, length_px: float, factor: float, result
     chart.figure.text(
         min(left + wide, left + 0.5 * width) + 0.02,
         y,
-        arrow_key(length_px, factor, _pixel_m(result)),
+        arrow_key(length_px, factor, pixel_m_of(result)),
         va="center",
         color=theme.ink,
         fontsize=SMALL,
@@ -179,9 +191,10 @@ def _centres(size: float, spacing: float) -> NDArray[np.intp]:
 
 
 def _one_pixel(result: Result) -> str:
-    pixel_m = _pixel_m(result)
+    pixel_m = pixel_m_of(result)
     return "" if pixel_m is None else f"; 1 px = {on_ground(1.0, pixel_m)}"
 
 
-def _pixel_m(result: Result) -> tuple[float, float] | None:
+def pixel_m_of(result: Result) -> tuple[float, float] | None:
+    """Edges of a reference pixel, metres; None without a georeference."""
     return result.quality.metres.pixel_m if result.quality.metres else None

@@ -1,1 +1,1 @@
-"""The process that runs: its version, threads, memory and clock. This room knows nothing of images."""
+"""The running process: version, threads, memory and clock. This room knows nothing of images."""

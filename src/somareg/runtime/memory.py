@@ -1,4 +1,4 @@
-"""What the GNU C library does with memory that was freed; nothing happens where another one is at work."""
+"""Freed memory: whether the GNU C library keeps it or gives it back; with any other C library nothing happens."""
 
 from __future__ import annotations
 
@@ -7,29 +7,39 @@ import os
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
-KEEP_BYTES = 256 << 20
+KEEP_BYTES, PAD_BYTES = 256 << 20, 64 << 20
+MAP_BYTES = 32 << 20  # the largest block that may be kept: the C library allows no more
 
 
 def keep() -> None:
     """Let the process keep up to `KEEP_BYTES` of what was freed.
 
     Otherwise large blocks go back to the system at once, and every tensor of a few megabytes costs page faults again: a
-    fifth of the time of a registration. This acts on the whole process: for commands, which own theirs, not for a
-    library inside somebody else's. The environment (`MALLOC_TRIM_THRESHOLD_`) has the last word.
+    fifth of the time of a registration. This acts on the whole process, so commands call it and library functions do
+    not. The environment (`MALLOC_TRIM_THRESHOLD_`) has the last word.
     """
     mallopt = _function("mallopt")
     if mallopt is None or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that is allowed
+    mallopt(_M_MMAP_THRESHOLD, MAP_BYTES)
     mallopt(_M_TRIM_THRESHOLD, KEEP_BYTES)
-    mallopt(_M_TOP_PAD, 64 << 20)
+    mallopt(_M_TOP_PAD, PAD_BYTES)
+
+
+def environment() -> dict[str, int]:
+    """Variables that say the same to a process that is about to start."""
+    return {
+        "MALLOC_MMAP_THRESHOLD_": MAP_BYTES,
+        "MALLOC_TRIM_THRESHOLD_": KEEP_BYTES,
+        "MALLOC_TOP_PAD_": PAD_BYTES,
+    }
 
 
 def release() -> None:
-    """Give back what was freed.
+    """Give freed memory back to the system.
 
-    A long run in stages calls this between them: freed blocks below others stay with the process by themselves, and the
-    most that one stage needed would add up with what the next ones need.
+    A long run calls this between its stages. The C library keeps freed blocks that lie below blocks in use; without
+    this call the peak of one stage would add to the needs of the next.
     """
     trim = _function("malloc_trim")
     if trim is not None:

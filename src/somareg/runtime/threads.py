@@ -1,7 +1,7 @@
 """How the cores share the work, and how their threads wait for each other.
 
-The many small steps of a search leave a second core idle; a helper beside the caller uses it. This module is imported
-before torch, which reads once how its threads are to wait.
+The many small steps of a search leave a second core idle; a helper thread uses it. Import this module before torch,
+which reads only once how its threads are to wait.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SMALL_PX = 300  # longer side up to which one thread per operation is fastest
 SPINS = "1000"
 
 
-class Later(Protocol):
-    """Takes work and gives a call for its result."""
+class Submit(Protocol):
+    """Runs work, now or beside the caller, and returns a callable that yields its result."""
 
     def __call__(self, work: Callable[[], T], /) -> Callable[[], T]: ...
 
@@ -52,20 +52,20 @@ class Helper:
     """A second thread that works beside the caller's.
 
     Args:
-        executor: of one thread; None for no such thread: work is done when its result is asked for.
+        executor: of one thread; without it (None) work runs in the caller's thread, when its result is asked for.
     """
 
     def __init__(self, executor: Executor | None) -> None:
         self.executor = executor
 
-    def later(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Start work, after what was started before; the call that is returned waits for its result."""
+    def submit(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Queue work; the callable that is returned waits for its result."""
         if self.executor is None:
             return cache(work)
         return self.executor.submit(_without_gradients(work)).result
 
     def over(self, function: Callable[[A], B], things: Sequence[A]) -> list[B]:
-        """Apply a function to each thing; the helper takes some of them if it has nothing else to do."""
+        """Apply a function to each thing; an idle helper takes some of them."""
         if self.executor is None or len(things) < 2:
             return one_by_one(function, things)
         left, results = deque(enumerate(things)), dict[int, B]()
@@ -90,11 +90,12 @@ class Helper:
 
 @contextmanager
 def helper(device: torch.device, cores: int) -> Iterator[Helper]:
-    """Share the cores between the caller and one helper; on leaving, its work is done and the caller has them again.
+    """Share the cores between the caller and one helper; on leaving, the helper has finished and the caller has all
+    cores again.
 
     Args:
-        device: where the work is done; beside a graphics card there is nothing to share.
-        cores: that may be used.
+        device: where the work is done; on a GPU nothing is shared.
+        cores: number that may be used.
     """
     import torch
 
@@ -113,14 +114,16 @@ def helper(device: torch.device, cores: int) -> Iterator[Helper]:
 
 @contextmanager
 def few_threads(longest: int) -> Iterator[int]:
-    """One thread per operation for small images, then as before: more gain nothing there, and on a busy computer the
-    threads that spin while they wait for each other take many times longer.
+    """One thread per operation while small images are worked on; afterwards the number is what it was.
+
+    More threads gain nothing on small images, and on a busy computer they take many times longer, because they spin
+    while they wait for each other.
 
     Args:
         longest: longer side of the reference, pixels.
 
     Yields:
-        The cores that may be used.
+        The number of cores that may be used.
     """
     import torch
 
@@ -134,19 +137,19 @@ def few_threads(longest: int) -> Iterator[int]:
 
 
 def wait_politely() -> None:
-    """Let OpenMP's threads fall asleep soon while they wait for each other; to be called before torch is imported.
+    """Let OpenMP's threads sleep soon while they wait for each other; call it before torch is imported.
 
     By default those of the GNU library spin for about a millisecond. On a computer that is busy otherwise the thread
-    they wait for may not even have a core, and a registration took three times as long and more; on an idle one the
-    difference is small. This acts on the whole process: for commands, which own theirs, not for a library inside
-    somebody else's. The environment (`GOMP_SPINCOUNT`, `OMP_WAIT_POLICY`) has the last word.
+    they wait for may not even have a core, and a registration took more than three times as long; on an idle one the
+    difference is small. This acts on the whole process, so commands call it and library functions do not. The
+    environment (`GOMP_SPINCOUNT`, `OMP_WAIT_POLICY`) has the last word.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _without_gradients(work: Callable[[], T]) -> Callable[[], T]:
-    """Work for another thread: whether gradients are kept is a setting of each thread."""
+    """The work under inference mode, which holds for one thread only and must be set in each."""
     import torch
 
     return torch.inference_mode()(work)

@@ -1,1 +1,1 @@
-"""Tie points that come from elsewhere or go there: their formats, what they tell of a pair, and its estimate."""
+"""Tie points of other programs: their formats, how a search uses them, and the estimate that they alone give."""

@@ -1,7 +1,7 @@
 """An alignment from point pairs that somebody else matched; the images only judge it.
 
-The affine is a robust fit. What the points say beyond it becomes a smooth local displacement, by the same Gaussian
-process as the local flow, where its marginal likelihood asks for one: points that are merely noisy get none.
+The affine is a robust fit. The residuals beyond it become a smooth local displacement, by the same Gaussian process as
+the local flow, if that raises the marginal likelihood clearly: points that are merely noisy get none.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def align_given(
 
     Args:
         pair: normalised images, which judge.
-        start: what was known before the points.
+        start: the affine that the georeferences alone give.
         points: in the pixels of the pair.
-        cfg: settings of the engine; without `flow`, or with one that follows nothing, there is no local displacement.
+        cfg: settings of the engine; there is no local displacement where `flow` is None or its `follow` is False.
         progress: called with a stage's name and the share of the work done.
 
     Raises:
@@ -71,7 +71,7 @@ def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tu
     """The smooth displacement on a lattice (zeros unless `follows`), and how far it can be known."""
     field, where = field_of(smooth if follows else replace(smooth, variance=0.0), shape)
     size = field.array.shape
-    # The process foretells without bound in its length; what is further from a point than the next one is not known.
+    # The process extrapolates too far: certainty ends one point spacing away.
     far = (torch.cdist(where, smooth.points).amin(1) / spacing_px(smooth.points) - 1.0).clamp_min(0.0)
     coverage = (1.0 - smooth.uncertainty(where, 1.0)) * torch.exp(-0.5 * (far / 2.0).square())
     sigma = smooth.uncertainty(where, smooth.variance if follows else 0.0).sqrt()
@@ -81,14 +81,14 @@ def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tu
 
 
 def _matches(xy: Tensor, away: Tensor, fit: GivenFit, points: GivenPoints) -> WindowMatches:
-    """The points in the shape in which windows are told."""
+    """The points as `WindowMatches`, the form in which the engine hands out its own."""
     sigma = torch.from_numpy(np.where(np.isfinite(points.sigma_px), points.sigma_px, fit.scale_px / 2.5))
     trust = torch.from_numpy(np.where(np.isfinite(points.confidence), points.confidence, 0.9))
     weight = points.weight * fit.factor
     return WindowMatches(
         points=xy,
         displacement=away,
-        variance=(sigma.square() - FLOOR_PX2).clamp_min(0.0),  # who tells it adds the floor again
+        variance=(sigma.square() - FLOOR_PX2).clamp_min(0.0),  # the result adds the floor again
         evidence=2.0 * torch.sqrt(-2.0 * torch.log(1.0 - trust.clamp(0.0, 0.999))),
         correlation=torch.zeros_like(sigma),
         weight=weight,

@@ -1,4 +1,4 @@
-"""An estimate from tie points alone, without a look at the images: what somebody matched elsewhere can be applied."""
+"""An estimate from tie points alone: what was matched by another program is applied without reading the images."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def estimate_from_points(
     local: bool = True,
     gcp_method: GcpMethod = "auto",
 ) -> Estimate:
-    """The robust affine of tie points, and the smooth displacement that they carry beyond it.
+    """The robust affine of tie points, and the smooth displacement that their residuals show.
 
-    The same estimate as `register(..., tie_points_use="replace")` makes on images that are matched at full size, but no
-    pixel is read, so there is no verdict either.
+    It is the estimate that `register(..., tie_points_use="replace")` makes on images matched at full size. No pixel is
+    read, so there is no verdict.
 
     Args:
         tie_points: a file that `read_tie_points` knows, or points in pixels of both images.

@@ -44,7 +44,7 @@ class GivenPoints:
 
     @property
     def weight(self) -> Tensor:
-        """(N,) 1 / sigma^2, unknown ones as the median of the others; no claim outweighs ten ordinary points."""
+        """(N,) 1 / sigma^2; an unknown sigma counts as the median; no point outweighs ten of median sigma."""
         sigma = np.asarray(self.sigma_px, float)
         known = np.isfinite(sigma) & (sigma > 0)
         usual = float(np.median(sigma[known])) if known.any() else 1.0
@@ -63,7 +63,7 @@ class GivenFit:
     Attributes:
         affine: reference pixels -> moving pixels.
         factor: (N,) robust factor of each point, 0-1.
-        scale_px: residual from which a point fades.
+        scale_px: residual from which a point loses weight.
     """
 
     affine: AffineTransform
@@ -86,8 +86,8 @@ def field_of(smooth: GaussianProcess, shape: tuple[int, int]) -> tuple[FieldTran
 def fit_given(points: GivenPoints) -> GivenFit:
     """Robust affine: MAGSAC++ for a start that wrong points cannot pull, then reweighted least squares.
 
-    Nearly half of the points may be wrong. The scale from which a point fades is measured on the points themselves:
-    people click to some pixels, correlators to a tenth.
+    Nearly half of the points may be wrong. The residual from which a point loses weight is measured on the points
+    themselves: people click to some pixels, correlators match to a tenth.
 
     Raises:
         EstimationError: fewer than three points, or points on a line.
@@ -110,11 +110,12 @@ def fit_given(points: GivenPoints) -> GivenFit:
 
 
 def fit_smooth(points: GivenPoints, fit: GivenFit) -> tuple[GivenFit, GaussianProcess]:
-    """What the points say beyond the affine, and the affine that goes with it.
+    """Smooth displacement of the points beyond the affine, and the affine that goes with it.
 
-    Where the ground itself is displaced, points leave the affine together, and the robust fit takes them for wrong.
-    So the field is first fitted to those on the affine; points that it foretells within its uncertainty join, round by
-    round, and the affine follows them. Wrong points stay alone and are never foretold.
+    Where the ground itself is displaced, neighbouring points leave the affine together, and the robust fit takes them
+    for outliers. So the field is first fitted to the points that agree with the affine. Points that it predicts within
+    its uncertainty join, round by round, and the affine is fitted again with them. Wrong points agree with no neighbour
+    and never join.
 
     Args:
         points: at least three.
@@ -143,7 +144,7 @@ def fit_smooth(points: GivenPoints, fit: GivenFit) -> tuple[GivenFit, GaussianPr
 
 
 def _smooth(points: GivenPoints, fit: GivenFit) -> GaussianProcess:
-    """The process of largest marginal likelihood on the good points."""
+    """The Gaussian process of largest marginal likelihood on the points that agree."""
     xy, beyond = points.beyond(fit.affine)
     good = torch.nonzero(fit.factor > _GOOD)[:, 0]
     good = good[:: max(1, math.ceil(len(good) / MOST))]

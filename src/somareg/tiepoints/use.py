@@ -1,4 +1,4 @@
-"""Tie points that the user brings: a start for the search, or the whole estimate."""
+"""Tie points that the user gives: one more start of the search, or the whole estimate."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Given:
     """Tie points that can be used.
 
     Attributes:
-        points: reference pixels, and where they lie in the coordinates in which `correction` speaks.
-        fit: the robust affine: reference pixels -> the same coordinates.
-        note: what was taken and left out.
+        points: in reference pixels, and their targets: the moving points brought onto the reference grid by the
+            georeferences, as `Result.correction` counts.
+        fit: robust affine of these, reference pixels -> reference grid.
+        note: how many points were taken and left out, in words.
     """
 
     points: GivenPoints
@@ -38,7 +39,7 @@ class Given:
         return self.fit.affine
 
     def moved(self, here: tuple[float, float], there: tuple[float, float]) -> Given:
-        """The same in pixels whose coordinates are larger by `here` on the reference and by `there` where they lead."""
+        """The same with `here` added to all reference pixels and `there` to all targets."""
         back = AffineTransform.from_parameters(shift=(-here[0], -here[1]))
         affine = AffineTransform.from_parameters(shift=there).after(self.affine).after(back)
         points = replace(self.points, xy=self.points.xy + here, target=self.points.target + np.array(there))
@@ -49,7 +50,7 @@ class Given:
         return prepared.moving_pixels.inverse.after(self.affine).after(prepared.reference_pixels)
 
     def told(self, cfg: RegisterConfig, *, local: bool = False) -> tuple[str, ...]:
-        """What became of the points, for the result's notes; `local` if they carry displacement beyond the affine."""
+        """Notes for the result: how the points were used; `local` says whether a displacement beyond the affine was."""
         if cfg.tie_points_use == "seed":
             return (f"{self.note}; their affine was one of the starts",)
         beyond = "with the smooth displacement that they carry beyond it" if local else "without local displacement"
@@ -70,7 +71,7 @@ def name_of(source: str | Path | TiePoints | None) -> str | None:
 
 
 def check_use(cfg: RegisterConfig) -> None:
-    """Make sure that there are points where they are all there is.
+    """Make sure that there are points where the estimate is to rest on them alone.
 
     Raises:
         ConfigError: `tie_points_use="replace"` without `tie_points`.

@@ -24,7 +24,8 @@ from somareg.types.kinds import (
 )
 from somareg.types.metric import GroundMetric, metric_of, square_metric
 from somareg.types.places import ACROSS, Cell, Closeup, Place
-from somareg.types.results import Assessment, Metres, Previews, Quality, Result
+from somareg.types.quality import Metres, Quality
+from somareg.types.results import Assessment, Panel, Previews, Result
 from somareg.types.verdicts import Verdict
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Header",
     "Metres",
     "Modality",
+    "Panel",
     "Place",
     "Previews",
     "Progress",

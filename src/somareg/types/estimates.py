@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.types.brief import brief, count, crs_name, size_of
 from somareg.types.images import Grid
 from somareg.types.kinds import (
     BoolArray,
@@ -58,6 +59,9 @@ class Displacement:
     certainty: NDArray[np.float32]
     sigma: NDArray[np.float32]
     grid: Grid
+
+    def __repr__(self) -> str:
+        return brief("Displacement", "dx, dy, certainty and sigma", f"{self.grid.width} x {self.grid.height} values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,12 @@ class Estimate:
     moving_sha256: str = ""
     verdict: Verdict | None = None
 
+    def __repr__(self) -> str:
+        onto = f"{size_of(self.moving)} onto {size_of(self.reference)}"
+        shape = "affine" if self.correction.is_affine else "affine and local"
+        judged = "not judged" if self.verdict is None else self.verdict.decision
+        return brief("Estimate", onto, crs_name(self.reference.crs) or "not georeferenced", shape, judged)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiePoints:
@@ -166,6 +176,11 @@ class TiePoints:
     confidence: FloatArray
     inlier: BoolArray
     residual_px: FloatArray
+
+    def __repr__(self) -> str:
+        kept = self.inlier & np.isfinite(self.residual_px)
+        median = f"median residual {np.median(self.residual_px[kept]):.2f} px" if kept.any() else ""
+        return brief("TiePoints", count(len(self), "point"), count(int(self.inlier.sum()), "inlier"), median)
 
     def __len__(self) -> int:
         return len(self.reference_xy)

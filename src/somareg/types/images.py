@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.types.brief import brief, count, crs_name, name_of, size_of
 from somareg.types.kinds import (
     IDENTITY,
     BoolArray,
@@ -67,6 +68,10 @@ class Grid:
     control: ControlPoints | None = None
     unnamed_crs: bool = False
     rpcs: bool = False
+
+    def __repr__(self) -> str:
+        pixel = "pixel {:.6g} x {:.6g} map units".format(*self.pixel_size) if self.is_georeferenced else ""
+        return brief("Grid", size_of(self), _where(self), pixel)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -178,6 +183,9 @@ class Raster:
     offsets: tuple[float, ...] = ()
     units: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return _image_in_brief("Raster", self)
+
     @property
     def valid(self) -> BoolArray:
         """(C, H, W) bool, which pixels of each band are valid."""
@@ -225,6 +233,9 @@ class Header:
     origin: Any = field(default=None, repr=False)
     valid_share: float = 1.0
 
+    def __repr__(self) -> str:
+        return _image_in_brief("Header", self)
+
     @property
     def data(self) -> NDArray[Any]:
         """(C, H, W), read anew each time."""
@@ -234,3 +245,16 @@ class Header:
     def mask(self) -> BoolArray:
         """(H, W) bool, read anew each time."""
         return self.reader().mask
+
+
+def _image_in_brief(kind: str, image: Raster | Header) -> str:
+    bands = f"{count(image.count, 'band')} {image.dtype}"
+    return brief(f"{kind} {name_of(image.name)}:", f"{bands}", size_of(image.grid), _where(image.grid))
+
+
+def _where(grid: Grid) -> str:
+    """What places the pixels, in a few words."""
+    if grid.crs is None:
+        return "georeferenced, CRS not named" if grid.unnamed_crs else "not georeferenced"
+    control = f" by {count(len(grid.control.xy), 'ground control point')}" if grid.control is not None else ""
+    return f"{crs_name(grid.crs)}{control}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,5 +66,5 @@ class Closeup:
     """
 
     place: Place
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8] = field(repr=False)
     step: float

@@ -1,133 +1,28 @@
-"""What users get: figures, verdict, pictures, and all of it together."""
+"""What users get: figures, verdict and pictures together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.types.brief import brief, count, error, name_of
 from somareg.types.estimates import Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import Header, Raster
 from somareg.types.kinds import Progress
-from somareg.types.places import Cell, Closeup
+from somareg.types.places import Closeup
+from somareg.types.quality import Quality
 from somareg.types.verdicts import Verdict
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True, slots=True)
-class Metres:
-    """Lengths of `Quality` on the ground, each by the name of its fellow in pixels.
-
-    Where the direction of what is measured is known, the length counts both sizes of a pixel. Where it is not, as of
-    predicted errors and disagreements, it is the RMS over all directions, and `predicted_ce90_m` is the radius of the
-    circle that holds 90 % of the errors on the ground.
-
-    Attributes:
-        pixel_m: (x, y) edges of a reference pixel.
-        shift_m, bias_m, sigma_m: (x, y) parts, along the edges of a pixel.
-        shift_before_m, residual_median_m, forward_backward_m, split_half_m, local_rms_m, predicted_rmse_m,
-            predicted_ce90_m, worst_m: see `Quality`.
-    """
-
-    pixel_m: tuple[float, float]
-    shift_before_m: float
-    shift_m: tuple[float, float]
-    local_rms_m: float
-    residual_median_m: float
-    forward_backward_m: float
-    split_half_m: float
-    predicted_rmse_m: float
-    predicted_ce90_m: float
-    bias_m: tuple[float, float] = (math.nan, math.nan)
-    sigma_m: tuple[float, float] = (math.nan, math.nan)
-    worst_m: float = math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """What was measured about an estimate; every number that the verdict looks at.
-
-    Attributes:
-        n_points: windows that could be matched.
-        inlier_ratio: share (by weight) of the points that the final transform explains, 0-1.
-        coverage: share of the overlap's cells that hold an inlier, 0-1.
-        residual_median_px: median distance of inliers to the final transform.
-        peak_zscore: mean height of the windows' correlation at the estimate above its background, in background
-            deviations; about 0 where the images do not correspond.
-        peak_sharpness: mean correlation at the estimate against its best value elsewhere (1 unique, <= 0 no peak).
-        hit_ratio: share of windows whose own best match, read without any prior, agrees with the estimate, 0-1 (chance
-            about 0.1).
-        forward_backward_px: disagreement of moving->reference with reference->moving, RMS pixels.
-        split_half_px: disagreement of the fits to two halves of the points, RMS pixels.
-        similarity_before, similarity_after: structural similarity (mean orientation correlation) under the
-            georeference alone and under the estimate, -1 to 1.
-        overlap: share of the smaller image's frame that shows valid pixels of both, 0-1.
-        folding: share of pixels where the map folds over (Jacobian <= 0), 0-1.
-        shift_before_px: RMS displacement found, that is the misregistration before alignment, pixels.
-        rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
-        local_rms_px: RMS of the local displacement beyond the affine.
-        predicted_rmse_px: calibrated expected error of the estimate; NaN when the verdict is no-go.
-        predicted_ce90_px: radius that 90 % of the errors keep, in nine of ten pairs; NaN when the verdict is no-go.
-        bias_px, sigma_px: (x, y) mean and standard deviation of the inliers' residuals to the final transform.
-        unseen_share: share of what both images show where no match nearby tells anything, 0-1; NaN on no-go.
-        worst_px: expected RMS error of the worst of `cells`; NaN on no-go.
-        worst_place: where that is, and how many cells were not seen, as a sentence; "" on no-go.
-        cells: the error map, summed up in the parts of the common ground that both images show, 6 x 6 at most; () on
-            no-go.
-        metres: the lengths among these on the ground; None where no CRS tells.
-    """
-
-    n_points: int
-    inlier_ratio: float
-    coverage: float
-    residual_median_px: float
-    peak_zscore: float
-    peak_sharpness: float
-    hit_ratio: float
-    forward_backward_px: float
-    split_half_px: float
-    similarity_before: float
-    similarity_after: float
-    overlap: float
-    folding: float
-    shift_before_px: float
-    rotation_deg: float
-    scale: float
-    shear_deg: float
-    shift_px: tuple[float, float]
-    local_rms_px: float
-    predicted_rmse_px: float
-    predicted_ce90_px: float
-    bias_px: tuple[float, float] = (math.nan, math.nan)
-    sigma_px: tuple[float, float] = (math.nan, math.nan)
-    unseen_share: float = math.nan
-    worst_px: float = math.nan
-    worst_place: str = ""
-    cells: tuple[Cell, ...] = ()
-    metres: Metres | None = None
-
-    def without_prediction(self) -> Quality:
-        """The same without an expected error, of the whole or of a place: no alignment has none that could be told."""
-        nan = math.nan
-        ground = self.metres and replace(self.metres, predicted_rmse_m=nan, predicted_ce90_m=nan, worst_m=nan)
-        without = replace(self, metres=ground, predicted_rmse_px=nan, predicted_ce90_px=nan)
-        return replace(without, worst_px=nan, unseen_share=nan, worst_place="", cells=())
-
-    @property
-    def metres_per_pixel(self) -> float | None:
-        """Ground size of a reference pixel, RMS over all directions; None where no CRS tells."""
-        return None if self.metres is None else math.hypot(*self.metres.pixel_m) / math.sqrt(2.0)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every figure by its name, those in metres (None without) beside those in pixels; JSON-ready but for NaN."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metres", "cells")}
-        on_ground = {f.name: getattr(self.metres, f.name, None) for f in fields(Metres)}
-        cells = [asdict(cell) for cell in self.cells]
-        return {**own, "metres_per_pixel": self.metres_per_pixel, **on_ground, "cells": cells}
+Panel = Literal["reference", "before", "after", "arrows", "error"]
+"""What `Result.plot` can draw."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +42,11 @@ class Previews:
     step: float
     corner: tuple[float, float] = (0.0, 0.0)
     closeups: tuple[Closeup, ...] = ()
+
+    def __repr__(self) -> str:
+        rows, columns = self.reference.shape[:2]
+        size = f"{columns} x {rows} px of {self.step:.3g} reference px"
+        return brief("Previews", size, count(len(self.closeups), "close-up"))
 
     @property
     def area(self) -> tuple[float, float, float, float]:
@@ -192,6 +92,20 @@ class Result:
     folder: Path | None = None
     saver: Callable[..., Path] | None = field(default=None, repr=False)
     converter: Callable[..., Any] | None = field(default=None, repr=False)
+    shower: Callable[..., Any] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        ties, told = self.tie_points, error(self.verdict.predicted_rmse_px, self.verdict.predicted_rmse_m)
+        return brief(
+            f"Result {self.verdict.decision}:",
+            f"{name_of(self.moving.name)} on {name_of(self.reference.name)}",
+            told and f"expected error {told}",
+            f"{int(ties.inlier.sum())} of {count(len(ties), 'tie point')} agree",
+        )
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows of it: the verdict, key figures, and pictures before and after."""
+        return None if self.shower is None else str(self.shower(self, "html"))
 
     @property
     def estimate(self) -> Estimate:
@@ -251,6 +165,22 @@ class Result:
             raise RuntimeError("this Result was built without a converter; use somareg.register")
         return self.converter(self, what, force=force)
 
+    def plot(self, *panels: Panel) -> Figure:
+        """A figure of the pair, which a notebook shows and `savefig` writes; it touches no state of pyplot.
+
+        Args:
+            *panels: from left to right, "before", "after" and "error" unless said otherwise. "reference" is that image,
+                "before" and "after" a checkerboard of the reference and the moving image without and with the estimate,
+                "arrows" the displacement and "error" the expected error of each place.
+
+        Raises:
+            ConfigError: an unknown panel.
+        """
+        if self.shower is None:
+            raise RuntimeError("this Result was built without a shower; use somareg.register")
+        figure: Figure = self.shower(self, "figure", panels)
+        return figure
+
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
@@ -269,3 +199,8 @@ class Assessment:
     misalignment_rmse_m: float | None
     offset_px: tuple[float, float]
     result: Result
+
+    def __repr__(self) -> str:
+        apart = error(self.misalignment_rmse_px, self.misalignment_rmse_m)
+        pair = f"{name_of(self.result.moving.name)} on {name_of(self.result.reference.name)}"
+        return brief(f"Assessment {self.verdict.decision}:", pair, apart and f"{apart} RMS apart")

@@ -134,7 +134,10 @@ def write_tie_points(
 
 
 def moving_reading(path: str | Path) -> tuple[Reading, str]:
-    """How the moving image of tie points was read, and its checksum; nothing in files that do not tell.
+    """How the moving image of a file of tie points was read, and its checksum, as our GeoJSON records them.
+
+    Returns:
+        An empty `Reading` and "" for every other format and for GeoJSON of other programs.
 
     Raises:
         ReadError, UnsupportedError: no local file.
@@ -160,7 +163,7 @@ def convert_tie_points(
     skip_bad_rows: bool = False,
     overwrite: bool = False,
 ) -> Conversion:
-    """Bring tie points from one format to another; what both hold goes over without the images.
+    """Convert tie points; images are needed only where one format holds coordinates that the other lacks.
 
     Args and errors as of `read_tie_points` and `write_tie_points`.
 

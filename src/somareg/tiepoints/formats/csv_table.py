@@ -42,7 +42,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
-    """Write all points; what is not known stays empty."""
+    """Write all points; a value that is not known is an empty cell."""
     points = to_tie_points(pairs, images, path)
     text = io.StringIO()
     writer = csv.DictWriter(

@@ -21,7 +21,7 @@ _PROJECTION = re.compile(r"projection\s+info\s*=\s*\{(.*?)\}", re.IGNORECASE | r
 
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
-    """Read a points file; its comments say of which kind it is.
+    """Read a points file; its comments say whether it is image to image or image to map.
 
     Raises:
         InputError: the comments do not say what the columns are, or a line is bad.

@@ -95,7 +95,7 @@ def write_geotiff(path: Path, pairs: PointPairs, images: Images, *, overwrite: b
 
 
 def write_vrt(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
-    """Write a VRT that shows the moving image placed by the inliers; their precision stands in `Info`.
+    """Write a VRT of the moving image with the inliers as its control points; their sigma and confidence are in `Info`.
 
     Raises:
         InputError: the moving image is not known as a file.
@@ -147,7 +147,7 @@ def _values(element: ElementTree.Element) -> list[float]:
 
 
 def _swapped(crs: CRS, mapping: str | None) -> bool:
-    """Whether X and Y of the file are northing and easting.
+    """Whether X of the file is the northing and Y the easting.
 
     A VRT tells which axis of the CRS each coordinate belongs to. Without that, X is the easting or longitude.
     """
@@ -160,7 +160,7 @@ def _swapped(crs: CRS, mapping: str | None) -> bool:
 
 
 def _from_folder(file: Path, folder: Path) -> tuple[str, bool]:
-    """How a VRT in `folder` names a file, and whether that is relative to it."""
+    """The path by which a VRT in `folder` names a file, and whether it is relative to the folder."""
     try:
         return Path(os.path.relpath(file.absolute(), folder)).as_posix(), True
     except ValueError:  # another drive
@@ -169,9 +169,9 @@ def _from_folder(file: Path, folder: Path) -> tuple[str, bool]:
 
 @contextmanager
 def _copied(moving: Path, path: Path, overwrite: bool, **creation: str) -> Iterator[Path]:
-    """A copy of the moving image under a temporary name that becomes `path`.
+    """A copy of the moving image under a temporary name, renamed to `path` in the end.
 
-    GDAL's refusals to write become `OutputError`, and nothing warns that a copy has no geotransform.
+    GDAL's errors of writing become `OutputError`; its warning that a copy has no geotransform is silenced.
     """
     with atomic_path(path, overwrite=overwrite) as temporary:
         try:

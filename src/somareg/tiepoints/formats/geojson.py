@@ -24,7 +24,7 @@ _PIXELS = "pixel centres of the reference image, x right, y down; not longitude 
 
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
-    """Read a FeatureCollection; see `records.read_records` for what rules."""
+    """Read a FeatureCollection; see `records.read_records` for which columns count."""
     collection = _collection(path)
     features = collection.get("features")
     if not isinstance(features, list):
@@ -65,7 +65,7 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
 
 
 def reading(path: Path) -> Any:
-    """How the moving image was read, as `write` put it; None in the files of others."""
+    """How the moving image was read, as `write` recorded it; None in files of other programs."""
     return _collection(path).get(_READING)
 
 
@@ -83,7 +83,7 @@ def _collection(path: Path) -> dict[str, Any]:
 
 
 def _crs(collection: dict[str, Any], path: Path) -> str:
-    """Longitude and latitude, unless the file names a CRS as it was done before RFC 7946."""
+    """WKT of longitude and latitude, or of the CRS that a file older than RFC 7946 names in its member `crs`."""
     declared = collection.get("crs")
     if not isinstance(declared, dict):
         return LONLAT
@@ -118,12 +118,12 @@ def _point(place: FloatArray, digits: int) -> dict[str, Any] | None:
 
 
 def _metres(points: TiePoints, images: Images) -> dict[str, FloatArray]:
-    """Lengths (N,) on the ground by column; none without a CRS."""
+    """Columns in metres, name -> (N,); none where no CRS tells the size of a pixel."""
     grid, here = images.reference, points.reference_xy
     metric = ground_metric(grid, here) if grid is not None and len(here) else None
     if metric is None:
         return {}
-    # A standard error has no direction. A residual has one, which the correction tells.
+    # A standard error has no direction: metres are RMS over all. A residual has one, which the correction tells.
     right, down = (metric.lengths(np.broadcast_to(step, here.shape)) for step in ([1.0, 0.0], [0.0, 1.0]))
     residual: FloatArray = points.residual_px * metric.even
     if images.correction is not None:

@@ -63,7 +63,7 @@ _Srs = tuple[str, int, str, int, str, str]
 
 
 def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
-    """Read the layer `tie_points`, or the only layer of points or lines; see `records.read_records` for what rules."""
+    """Read the layer `tie_points`, or the only layer of points or lines; columns as in `records.read_records`."""
     if path.stat().st_size > MAX_MIB << 20:
         raise ReadError(f"tie points {path} are larger than {MAX_MIB} MiB; give a file that holds nothing else")
     with _opened(path) as database:
@@ -84,12 +84,12 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
-    """Write all points as lines in the reference's CRS; without one as QGIS shows a plain image, y counted upwards."""
+    """Write all points as lines in the reference's CRS; without one in pixels with y upwards, as QGIS shows them."""
     points = to_tie_points(pairs, images, path)
     lines = _lines(points, images.reference)
     srs = _srs(images.reference)
     with atomic_path(path, overwrite=overwrite) as temporary, _created(temporary, path) as database:
-        # The file appears whole or not at all by its name; a journal beside it would only be left over by a kill.
+        # `atomic_path` makes it whole or not at all; a journal file beside it would only be left over after a kill.
         database.execute("PRAGMA journal_mode = MEMORY")
         database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {_VERSION}")
@@ -115,7 +115,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             steps = itertools.count()
             database.set_progress_handler(lambda: next(steps) > _MAX_STEPS, _PER_CALL)
             yield database
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # names and texts may be no UTF-8
         text = str(error)
         if text == "interrupted":
             text = "its tables compute without end"
@@ -134,7 +134,7 @@ def _created(temporary: Path, path: Path) -> Iterator[sqlite3.Connection]:
 
 def _layer(database: sqlite3.Connection, path: Path) -> tuple[str, str, int]:
     """Table, geometry column and srs_id."""
-    # A view could compute for ever; only tables are read.
+    # A view of a hostile file could compute for ever, so only tables are read.
     found: list[tuple[Any, ...]] = database.execute(
         "SELECT g.table_name, g.column_name, g.srs_id FROM gpkg_geometry_columns g "
         "JOIN sqlite_master m ON m.name = g.table_name WHERE m.type = 'table' ORDER BY g.table_name"
@@ -162,7 +162,7 @@ def _definition(database: sqlite3.Connection, srs: int, path: Path) -> str | Non
 
 
 def _lines(points: TiePoints, grid: Grid | None) -> list[Geometry]:
-    """From where the moving image claims to be to where it is, in the reference's map or plane."""
+    """A line per point on the reference's map or plane, from where the moving image's georeference puts it."""
     known = np.isfinite(points.displacement).all(1, keepdims=True)
     claimed = np.where(known, points.reference_xy + points.displacement, points.reference_xy)
     ends = [on_layer(grid, xy) for xy in (claimed, points.reference_xy)]
@@ -182,7 +182,7 @@ def _srs(grid: Grid | None) -> _Srs:
 
 
 def _wkt1(crs: CRS) -> str:
-    """The definition as the standard's base asks for it; newer CRSs that it cannot express, as they are."""
+    """WKT 1, which the standard asks for; another WKT for a CRS that WKT 1 cannot express."""
     try:
         return str(crs.to_wkt(version="WKT1_GDAL"))
     except CRSError:
@@ -190,7 +190,7 @@ def _wkt1(crs: CRS) -> str:
 
 
 def _describe(database: sqlite3.Connection, lines: list[Geometry], srs: _Srs) -> None:
-    """The rows that the standard prescribes, and the layer's."""
+    """Insert the rows that the standard prescribes, and those of the layer."""
     required: dict[int, _Srs] = {
         _PLANE: ("Undefined Cartesian SRS", _PLANE, "NONE", _PLANE, "undefined", "undefined Cartesian"),
         0: ("Undefined geographic SRS", 0, "NONE", 0, "undefined", "undefined geographic"),

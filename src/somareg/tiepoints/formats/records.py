@@ -95,7 +95,7 @@ def read_records(
 
 
 def record_of(points: TiePoints, index: int, number: Callable[[Any], Any]) -> dict[str, Any]:
-    """The columns of one point; `number` makes what the format writes of a float."""
+    """The columns of one point; `number` converts a float to what the format stores."""
     values: dict[str, Any] = {}
     both = (("ref", points.reference_xy), ("mov", points.moving_xy))
     for prefix, xy in both:
@@ -120,7 +120,7 @@ def vertices_of(coordinates: FloatArray) -> Geometry:
 
 
 def _reference_column(table: RecordTable) -> tuple[tuple[str, str] | None, tuple[Any, ...]]:
-    """Columns of the reference's places, and the arguments of their `Places` after the coordinates."""
+    """The columns of places in the reference (None: the geometry holds them), and space and CRS of these places."""
     for pair in _REFERENCE:
         if set(pair) <= table.names:
             return pair, ("pixel", None)

@@ -1,4 +1,4 @@
-"""Reading rows of text and records: numbers, and what becomes of a row that is not right."""
+"""Reading rows of text and records: numbers, and what happens to a row that cannot be read."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def optional_number(value: Any, name: str) -> float:
 
 
 def flag(value: Any, name: str) -> bool:
-    """Yes or no; nothing is yes.
+    """Yes or no; an empty value means yes.
 
     Raises:
         ValueError: something else.
