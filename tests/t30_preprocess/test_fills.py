@@ -14,6 +14,7 @@ from tests.synthetic import make_pair
 SIDE = 224
 HERE = (AffineTransform.identity(),)
 KINDS = ("sar", "optical")
+ROLES = ("moving", "reference")
 OVERLAYS = [name for name in SITUATIONS if name != "frame"]
 
 
@@ -162,3 +163,19 @@ def test_nothing_breaks_on_odd_images():
         images = from_array(moving, role="moving"), from_array(reference, role="reference")
         there, here, _ = without_fills(*images, HERE, KINDS)
         assert there.mask.shape == moving.shape and here.mask.shape == reference.shape[1:]
+
+
+@pytest.mark.parametrize("role", ["moving", "reference", "both"])
+@pytest.mark.parametrize("declares", [False, True])
+def test_an_image_of_one_value_stays_for_the_verdict_and_a_part_of_one_does_not(pair, role, declares):
+    pairs = list(zip(ROLES, pair, strict=True))
+    mask = disc() if declares else np.ones((SIDE, SIDE), bool)
+    images = [
+        from_array(np.full_like(image, 3) if role in (name, "both") else image, role=name, mask=mask)
+        for name, image in pairs
+    ]
+    kept = without_fills(*images, HERE, KINDS)
+    assert all(image.mask.sum() > 2000 for image in kept[:2])
+    part = without_fills(*images, HERE, KINDS, is_part=True)
+    if role != "reference" and not declares:  # a fill is known in SAR alone by its size
+        assert not part[0].mask.any()

@@ -26,6 +26,7 @@ ENGINES: tuple[Engine, ...] = ("orientation", "learned")
 STILL = AffineTransform.identity()
 SHAPE = (101, 141)
 CENTRE = (70.0, 50.0)
+CLEAR = Doubts(Rival(0.3, (20.0, 4.0), 0.1), second_px=0.4)
 FAILED = Alignment(STILL, None, None, NO_EVIDENCE, math.inf, math.inf, "no window could be matched")
 
 CLEAR = Doubts(Rival(0.3, (20.0, 8.0), 0.1), second_px=0.3)
@@ -139,7 +140,7 @@ def test_local_part_and_folding() -> None:
 
 
 def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
-    once, thrice = figures(), figures(support=support(factor=3), places=places(1.5))
+    once, thrice = figures(), figures(support=support(factor=3))
     for name in ("forward_backward_px", "split_half_px", "predicted_rmse_px", "predicted_ce90_px"):
         assert getattr(thrice, name) == pytest.approx(3 * getattr(once, name))
     assert once.forward_backward_px == 0.4
@@ -209,6 +210,14 @@ def test_a_doubt_forbids_go_and_comes_first(name: str, value: float, word: str) 
     assert word in verdict.reasons[0]
     hopeless = judge(support(0.01), quality, Fixed())  # type: ignore[arg-type]
     assert hopeless.decision == "no-go"
+
+
+def test_what_the_images_cannot_tell_forbids_go_and_comes_first() -> None:
+    unclear = replace(FAILED, failure="", doubts=replace(CLEAR, rival=Rival(0.9, (12.0, -16.0), 0.1)))
+    backed = support_of(unclear, 3, Fixed())  # type: ignore[arg-type]
+    verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
+    assert verdict.decision == "review"
+    assert "60 px away" in verdict.reasons[0]
 
 
 def test_a_failed_estimate_is_a_no_go_whatever_the_calibration_says() -> None:

@@ -132,8 +132,17 @@ def without_fills(
     reference: Raster,
     places: Sequence[Transform],
     modalities: tuple[Modality, Modality],
+    *,
+    is_part: bool = False,
 ) -> tuple[Raster, Raster, tuple[str, ...]]:
-    """Moving and reference whose masks leave out what is no ground, and notes that say so; see `find_fills`."""
+    """Moving and reference whose masks leave out what is no ground, and notes that say so.
+
+    An image of one value all over stays as it is: the verdict says that nothing was found in it.
+
+    Args:
+        moving, reference, places, modalities: see `find_fills`.
+        is_part: of larger images, which may lie in a fill as a whole; it is left out then.
+    """
     there, here = find_fills(moving, reference, places, modalities)
     images, notes = [], []
     for image, fill, role in ((moving, there, "moving"), (reference, here, "reference")):

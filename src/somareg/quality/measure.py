@@ -13,8 +13,6 @@ from somareg.quality.places import Places, worst_cell, worst_place
 from somareg.quality.support import Support
 from somareg.types import FloatArray, Grid, Quality, TiePoints
 
-"""Of errors that are normal and the same in all directions and places."""
-
 
 @dataclass(frozen=True, eq=False)
 class Measured:

@@ -62,8 +62,7 @@ class Quality:
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
         local_rms_px: RMS of the local displacement beyond the affine.
         predicted_rmse_px: calibrated expected error of the estimate; NaN when the verdict is no-go.
-        predicted_ce90_px: radius that 90 % of the errors are expected to keep, over all places that were seen; NaN when
-            the verdict is no-go.
+        predicted_ce90_px: radius that 90 % of the errors keep, in nine of ten pairs; NaN when the verdict is no-go.
         bias_px, sigma_px: (x, y) mean and standard deviation of the inliers' residuals to the final transform.
         unseen_share: share of what both images show where no match nearby tells anything, 0-1; NaN on no-go.
         worst_px: expected RMS error of the worst of `cells`; NaN on no-go.

@@ -49,7 +49,7 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
     places = tuple(compose(corner, place, here_on) for place in settings.places)
     drawn = Raster(reference, reference_mask, grid)
     modalities = cfg.moving_modality, cfg.reference_modality
-    moving, drawn, _ = without_fills(moving, drawn, places, modalities)  # the overview's notes tell
+    moving, drawn, _ = without_fills(moving, drawn, places, modalities, is_part=True)  # the overview's notes tell
     reference_mask = drawn.mask
     moving = bridged(moving, "moving")[0]
     warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad)
