@@ -137,7 +137,7 @@ def without_fills(
 ) -> tuple[Raster, Raster, tuple[str, ...]]:
     """Moving and reference whose masks leave out what is no ground, and notes that say so.
 
-    An image of one value all over stays as it is: the verdict says that nothing was found in it.
+    An image that holds hardly anything else stays as it is: the verdict says that nothing was found in it.
 
     Args:
         moving, reference, places, modalities: see `find_fills`.
@@ -146,9 +146,9 @@ def without_fills(
     there, here = find_fills(moving, reference, places, modalities)
     images, notes = [], []
     for image, fill, role in ((moving, there, "moving"), (reference, here, "reference")):
-        is_enough = np.count_nonzero(image.mask & ~fill.mask) >= LEAST_LEFT
-        if fill.mask.any() and is_enough:  # what leaves nothing is told when nothing matches
-            image = replace(image, mask=image.mask & ~fill.mask, band_masks=None)
+        left = image.mask & ~fill.mask
+        if fill.mask.any() and (is_part or np.count_nonzero(left) >= LEAST_LEFT):
+            image = replace(image, mask=left, band_masks=None)
             notes.append(_note(fill, role))
         notes += [
             f"{role}: {count / fill.mask.size:.0%} of the pixels hold exactly {value} and were taken for ground; if "
