@@ -213,7 +213,8 @@ def test_a_doubt_forbids_go_and_comes_first(name: str, value: float, word: str) 
 
 
 def test_what_the_images_cannot_tell_forbids_go_and_comes_first() -> None:
-    unclear = replace(FAILED, failure="", doubts=replace(CLEAR, rival=Rival(0.9, (12.0, -16.0), 0.1)))
+    doubts, agreeing = replace(CLEAR, rival=Rival(0.9, (12.0, -16.0), 0.1)), replace(NO_EVIDENCE, zscore=3.0)
+    unclear = replace(FAILED, failure="", evidence=agreeing, doubts=doubts)
     backed = support_of(unclear, 3, Fixed())  # type: ignore[arg-type]
     verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
     assert verdict.decision == "review"
