@@ -127,7 +127,7 @@ def test_reads_windows_only(small: Pair, tmp_path: Path, monkeypatch: pytest.Mon
         return read(self, block)
 
     monkeypatch.setattr(RasterSource, "read", counted)
-    monkeypatch.setattr(overview, "_STRIP_VALUES", 640 * 64)
+    monkeypatch.setattr(overview, "STRIP_VALUES", 640 * 64)
     run(small.moving, small.reference, tmp_path / "out", progress=lambda stage, share: stages.append(stage))
     largest = max(block.width * block.height for block in blocks)
     tile = SIZES.tile_px + 2 * (SIZES.search_px(2) + 32 + 16)
