@@ -8,6 +8,8 @@
 #
 #   docker build -t somareg --build-arg TORCH_INDEX=ADDRESS .
 
+# The tag moves with Debian's and Python's fixes. For a build that can be repeated to the byte, put the digest that
+# `docker buildx imagetools inspect python:3.11-slim-bookworm` tells behind it, in both stages: ...-bookworm@sha256:...
 FROM python:3.11-slim-bookworm AS build
 ARG TORCH_INDEX=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
