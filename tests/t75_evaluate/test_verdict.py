@@ -15,6 +15,7 @@ from somareg.config import make_config
 from somareg.errors import ConfigError, InputError, ReadError
 from somareg.lab.data.pairs import PairEntry
 from somareg.lab.evaluate.metrics import point_errors, rmse
+from somareg.lab.evaluate.peers.base import Known
 from somareg.lab.evaluate.sample import Sample
 from somareg.lab.evaluate.verdict import fit as fitting
 from somareg.lab.evaluate.verdict import observations, run
@@ -154,9 +155,11 @@ def test_what_is_observed_is_what_register_does(learned, model):
 
 
 def test_a_pair_of_which_too_little_is_left_is_a_failure():
-    moving, reference = np.zeros((SIDE, SIDE), np.uint8), np.zeros((3, SIDE, SIDE), np.uint8)
-    moving[0, :4] = reference[:, 0, :4] = 9
-    row = observe(Images(moving, reference, None), choose_model(make_config({"model": "orientation"}), CPU), CPU)
+    pair = make_pair(1, SIDE)
+    few = np.zeros((SIDE, SIDE), bool)
+    few[:20, :20] = True
+    images = Images(pair.moving, pair.reference, None, Known("sar", "optical", moving_mask=few))
+    row = observe(images, choose_model(make_config({"model": "orientation"}), CPU), CPU)
     assert row["failed"] and row["figures"] == {}
 
 
