@@ -23,7 +23,7 @@ LEARNED_PX = 8.0  # larger errors are failures: they say nothing of how large an
 GOOD_SHARE = 0.65  # of pairs that people bring which can be aligned: the prior of the probability
 LEAST_GO = 0.9
 FALSE_GO = 0.003  # of unrelated pairs, aimed at
-RIDGE = 0.02
+RIDGE, ERROR_RIDGE = 0.02, 0.05  # of success; of the error, which fewer rows tell of
 CELL_ROUNDS = 3
 
 
@@ -172,7 +172,7 @@ def _logistic(design: FloatArray, good: BoolArray, weight: FloatArray) -> FloatA
 
 def _median_regression(design: FloatArray, target: FloatArray, weight: FloatArray) -> FloatArray:
     """Ridge regression of the median, by reweighting: one gross error pulls no more than any other."""
-    penalty = RIDGE * weight.sum() * np.diag([*np.ones(design.shape[1] - 1), 0.0])
+    penalty = ERROR_RIDGE * weight.sum() * np.diag([*np.ones(design.shape[1] - 1), 0.0])
     robust = weight
     for _ in range(20):
         beta: FloatArray = np.linalg.solve(
