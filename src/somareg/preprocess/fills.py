@@ -113,13 +113,21 @@ def _covering(regions: Regions, other: Fills, mask: BoolArray, to_other: Transfo
 
 def _brought(mask: BoolArray, shape: tuple[int, ...], to_other: Transform) -> BoolArray:
     """Another image's mask on this one's pixels, False beyond it; `to_other` leads from these to those."""
+    inside, at = _met(to_other, shape, mask.shape)
+    out = np.zeros(shape[:2], bool)
+    out[inside] = mask[at]
+    return out
+
+
+def _met(
+    to_other: Transform, shape: tuple[int, ...], other: tuple[int, ...]
+) -> tuple[BoolArray, tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Which pixels (H, W) of a shape fall on another image of shape `other`, and on which of its rows and columns."""
     rows, columns = np.indices(shape[:2], dtype=float)
     target = to_other(np.stack([columns.ravel(), rows.ravel()], axis=-1))
-    x, y = np.rint(np.nan_to_num(target, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.int64).T
-    inside = (x >= 0) & (x < mask.shape[1]) & (y >= 0) & (y < mask.shape[0])
-    out = np.zeros(len(x), bool)
-    out[inside] = mask[y[inside], x[inside]]
-    return out.reshape(shape[:2])
+    x, y = np.rint(np.nan_to_num(target, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.intp).T
+    inside = np.asarray((x >= 0) & (x < other[1]) & (y >= 0) & (y < other[0]))
+    return inside.reshape(shape[:2]), (y[inside], x[inside])
 
 
 def _with_rim(mask: BoolArray) -> BoolArray:
@@ -184,18 +192,13 @@ def _fixed(
     fixed = np.zeros(len(here.values) + 1, bool), np.zeros(len(there.values) + 1, bool)
     if not (here.values or there.values) or not (here.values or not mask.all()) or not (there.values or not away.all()):
         return fixed  # outlines of one image alone meet nothing
-    rows, columns = np.indices(mask.shape, dtype=float)
-    points = np.stack([columns.ravel(), rows.ravel()], axis=-1)
-    target = np.rint(np.nan_to_num(to_moving(points), nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.int64)
-    met = ((target >= 0) & (target < away.shape[::-1])).all(axis=1)
-    inside: BoolArray = np.asarray(met).reshape(mask.shape)
-    at = tuple(target[met].T[::-1])
+    inside, at = _met(to_moving, mask.shape, away.shape)
     brought, lost = np.zeros(mask.shape, np.int32), np.zeros(mask.shape, bool)
     brought[inside], lost[inside] = there.labels[at], ~away[at]
-    is_same_grid = mask.shape == away.shape and np.array_equal(target, points)
+    is_same_grid = mask.shape == away.shape and inside.all() and np.array_equal(at, np.nonzero(inside))
     # What is not valid counts as well: one image may declare what the other does not.
-    edges_here = outline_of(here.labels) | (outline_of(~mask) | _beside(~mask))
-    edges_there = (outline_of(brought) | outline_of(lost) | _beside(lost)) & inside
+    edges_here = outline_of(here.labels) | outline_of(~mask) | outline_of(mask)
+    edges_there = (outline_of(brought) | outline_of(lost) | outline_of(~lost)) & inside
     for labels, edges, result in ((here.labels, edges_there, fixed[0]), (brought, edges_here, fixed[1])):
         if is_same_grid:
             result |= _agreeing(labels, edges, inside, len(result), OUTLINE_PX) >= SAME_OUTLINE
@@ -203,11 +206,6 @@ def _fixed(
         near = cv2.dilate(edges.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         result |= _agreeing(labels, near, inside, len(result), NEAR_PX) >= NEAR_OUTLINE
     return fixed
-
-
-def _beside(mask: BoolArray) -> BoolArray:
-    """(H, W) pixels beside a region."""
-    return outline_of(~mask)
 
 
 def _agreeing(labels: NDArray[np.int32], edges: BoolArray, inside: BoolArray, size: int, least: int) -> FloatArray:

@@ -49,13 +49,8 @@ def regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
     for key, count in zip(found[order], counts[order], strict=True):
         if count < max(LEAST_PX, LEAST_SHARE * mask.size):
             break
-        _, own, stats, _ = cv2.connectedComponentsWithStats((mask & (keys == key)).astype(np.uint8), connectivity=8)
-        large = stats[:, cv2.CC_STAT_AREA] >= LEAST_PX
-        large[0] = False
-        numbers = np.where(large, np.cumsum(large) + len(values), 0).astype(np.int32)
-        labels += numbers[own]
         row, column = np.argwhere(keys == key)[0]
-        values += [_text(data[:, row, column])] * int(large.sum())
+        _label(labels, values, mask & (keys == key), _text(data[:, row, column]))
     return Regions(labels, tuple(values))
 
 
@@ -85,15 +80,30 @@ def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
                 near &= np.abs(band.astype(np.float64) - value) <= BLUR * (float(high) - float(low))
         near &= labels == 0
         closed = cv2.morphologyEx(near.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-        _, own, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-        area = stats[:, cv2.CC_STAT_AREA]
-        held = np.bincount(own.ravel(), exact.ravel(), minlength=len(area))
-        large = (area >= LEAST_PX) & (held >= area / 2)
-        large[0] = False
-        numbers = np.where(large, np.cumsum(large) + len(values), 0).astype(np.int32)
-        labels = np.where(labels > 0, labels, numbers[own])
-        values += [_text(data[:, row, column])] * int(large.sum())
+        _label(labels, values, closed > 0, _text(data[:, row, column]), exact)
     return Regions(labels, tuple(values))
+
+
+def _label(
+    labels: NDArray[np.int32], values: list[str], inside: BoolArray, value: str, exact: BoolArray | None = None
+) -> None:
+    """Number the connected parts of a mask after those that `labels` and `values` hold, which stay where they are.
+
+    Args:
+        labels, values: written to, see `Regions`.
+        inside: (H, W) pixels of the new regions.
+        value: of all of them.
+        exact: pixels that hold the value itself: a part of which less than half does is no region.
+    """
+    _, own, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
+    area = stats[:, cv2.CC_STAT_AREA]
+    large = area >= LEAST_PX
+    if exact is not None:
+        large &= np.bincount(own.ravel(), exact.ravel(), minlength=len(area)) >= area / 2
+    large[0] = False
+    numbers = np.where(large, np.cumsum(large) + len(values), 0).astype(np.int32)
+    np.copyto(labels, numbers[own], where=labels == 0)
+    values += [value] * int(large.sum())
 
 
 def outline_of(labels: NDArray[np.int32] | BoolArray) -> BoolArray:
