@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from somareg.quality import load_calibration
-from somareg.quality.error_map import LocalModel, certainty_of, expected_error
+from somareg.quality.error_map import RMS_PER_MIDDLE, LocalModel, certainty_of, expected_error
 
 MODEL = LocalModel()
 SEEN = np.array([1.0])
@@ -46,7 +46,7 @@ def test_certainty_is_the_share_of_errors_below_a_pixel() -> None:
     for rms in (0.3, 1.0, 4.0):
         drawn = np.random.default_rng(0).normal(0.0, rms / math.sqrt(2.0), (200_000, 2))
         share = float((np.hypot(*drawn.T) < 1.0).mean())
-        assert float(certainty_of(np.array([rms]))[0]) == pytest.approx(share, abs=0.005)
+        assert float(certainty_of(np.array([rms / RMS_PER_MIDDLE]))[0]) == pytest.approx(share, abs=0.005)
     assert certainty_of(np.array([np.nan, np.inf, 0.0])).tolist() == [0.0, 0.0, 1.0]
 
 

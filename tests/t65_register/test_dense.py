@@ -13,7 +13,7 @@ from somareg.geometry import AffineTransform
 from somareg.geometry.field import LatticeValues
 from somareg.io.source import Block
 from somareg.quality import LocalModel, Support
-from somareg.quality.error_map import certainty_of
+from somareg.quality.error_map import RMS_PER_MIDDLE, certainty_of
 from somareg.register.dense import displacement_of, error_map_of
 from somareg.register.findings import Findings, Matches, View
 from somareg.types import Displacement, Grid, Raster
@@ -45,7 +45,7 @@ def test_sigma_is_the_expected_error_and_certainty_its_chance_to_be_below_a_pixe
     field = dense(found())
     assert field.sigma.dtype == field.certainty.dtype == np.float32
     np.testing.assert_allclose(field.sigma, 0.5)
-    np.testing.assert_allclose(field.certainty, -math.expm1(-4.0), atol=1e-3)
+    np.testing.assert_allclose(field.certainty, -math.expm1(-4.0 / RMS_PER_MIDDLE**2), atol=1e-3)
     odd = dense(found(support=replace(SUPPORT, predicted_px=1.23456)))
     np.testing.assert_allclose(odd.certainty, certainty_of(odd.sigma), atol=2e-3)
     np.testing.assert_allclose(odd.sigma, 1.23456, atol=5e-4)

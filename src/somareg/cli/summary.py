@@ -100,7 +100,7 @@ def _axes(record: Report) -> list[tuple[str, str]]:
     texts = []
     for each, spec in ((bias, "+.2f"), (sigma, ".2f")):
         own = f"({_number(each.x.px, spec)}, {_number(each.y.px, spec)}) px"
-        texts.append(own + _ground(each.x, each.y))
+        texts.append(own + _ground(each.x, each.y, spec.replace(".2f", ".1f")))
     return [("residual bias (x, y)", texts[0]), ("residual sigma (x, y)", texts[1])]
 
 
@@ -154,8 +154,8 @@ def _print_outputs(console: Console, folder: Path) -> None:
     console.print(Text.assemble("open ", (report, "bold")), soft_wrap=True)
 
 
-def _ground(x: Length, y: Length) -> str:
-    return "" if x.m is None or y.m is None else f"   ({x.m:+.1f}, {y.m:+.1f}) m"
+def _ground(x: Length, y: Length, spec: str = "+.1f") -> str:
+    return "" if x.m is None or y.m is None else f"   ({x.m:{spec}}, {y.m:{spec}}) m"
 
 
 def _both(px: float, m: float | None) -> str:

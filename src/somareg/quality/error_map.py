@@ -16,6 +16,9 @@ from somareg.types import FloatArray
 SEEN = 0.1
 """Coverage below which a place counts as not seen: no match nearby tells anything of it."""
 
+RMS_PER_MIDDLE = 1.4
+"""RMS of the errors at places of which one error is expected, by that error: few are far larger."""
+
 _LEAST_PX = 1e-3  # below any error that can be told; keeps logarithms finite
 
 
@@ -45,7 +48,7 @@ def expected_error(
     model: LocalModel,
     away: FloatArray | float = 0.0,
 ) -> FloatArray:
-    """Expected RMS error (N,) at places: length of the 2-D error, reference pixels.
+    """Expected error (N,) at places: length of the 2-D error, reference pixels.
 
     Args:
         predicted_px: RMSE that is predicted for the whole pair; inf where nothing was estimated.
@@ -68,12 +71,13 @@ def expected_error(
 
 
 def certainty_of(error_px: FloatArray) -> FloatArray:
-    """Probability that the error is below 1 px, 0-1, where its RMS length is expected to be `error_px`.
+    """Probability that the error is below 1 px, 0-1, where `error_px` is expected.
 
-    Both axes are taken to be normal and alike, so that the length follows Rayleigh's distribution. 0 where the error
-    is infinite or NaN, that is, where nothing was seen.
+    What is expected is the middle of what such places have; chances are told by the RMS, which is larger. Both axes are
+    taken to be normal and alike, so that the length follows Rayleigh's distribution. 0 where the error is infinite or
+    NaN, that is, where nothing was seen.
     """
     error = np.asarray(error_px, float)
     with np.errstate(over="ignore"):
-        certainty: FloatArray = -np.expm1(-1.0 / np.square(np.maximum(error, _LEAST_PX)))
+        certainty: FloatArray = -np.expm1(-1.0 / np.square(np.maximum(RMS_PER_MIDDLE * error, _LEAST_PX)))
     return np.where(np.isfinite(error), certainty, 0.0)

@@ -111,7 +111,7 @@ def _error(result: Result) -> Drawing:
     return Drawing(
         "error",
         "Expected error",
-        "How far off each place is expected to be (RMS), by what matches nearby tell and by the pair's predicted "
+        "How far off each place is expected to be, by what matches nearby tell and by the pair's predicted "
         "error; the numbers are those of 6 by 6 cells, in pixels. Grey places were not seen: no match nearby tells "
         "anything of them, or one image shows nothing there.",
         f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "

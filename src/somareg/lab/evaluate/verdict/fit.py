@@ -214,8 +214,5 @@ def _local(rows: Sequence[Row], table: Table, calibration: Calibration) -> Local
         return LocalModel()
     design, target = np.array(x), np.array(y)
     slope = _median_regression(design, target, np.ones(len(design)))
-    # The mean of squares, not the median, is what an RMS promises.
-    ratio = np.exp(2 * (target - design @ slope))
-    slope[-1] += 0.5 * math.log(float(np.mean(np.minimum(ratio, np.quantile(ratio, 0.99)))))
     predicted_by, unseen, spread_by, outward, constant = (float(v) for v in slope)
     return LocalModel(constant, predicted_by, max(unseen, 0.0), max(spread_by, 0.0), max(outward, 0.0))
