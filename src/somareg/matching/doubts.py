@@ -88,7 +88,7 @@ def find_rival(judge: Matcher, estimate: AffineTransform, radius_px: float) -> R
         radius_px: how far.
     """
     factor = max(1, math.ceil(max(judge.pair.shape) / SIDE_PX - 0.3))
-    small = Matcher(judge.pair.reduced(factor), judge.describe) if factor > 1 else judge
+    small = judge.reduced(factor)
     cell = float(small.finest * factor)
     margin = min(max(math.ceil(radius_px / cell), LEAST_CELLS), MOST_CELLS)
     base = thinned(roomy(WINDOW, small.cells()), small.cells(), 40)

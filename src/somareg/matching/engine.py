@@ -27,6 +27,7 @@ from somareg.matching.evidence import (
     forward_backward,
     gather,
     similarity,
+    spared,
     split_half,
 )
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
@@ -52,7 +53,7 @@ COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse m
 LEARNED_NEAR = (
     StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=ShapeCfg(gain=0.5)),
     StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=2.0)),
-    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=3.3)),
+    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=5.0, shape=ShapeCfg(gain=3.3)),
 )
 
 
@@ -141,19 +142,18 @@ def align(
         progress("search", 0.05)
         with helper(device, cores) as beside:
             submit = beside.submit
-            factors = _halvings(reduction(pair, cfg.search.fine_px, cfg.search.strip_px))
-            reduced = [(factor, Matcher(pair.reduced(factor), features, reuse, submit)) for factor in factors]
             matcher = Matcher(pair, features, reuse, submit)
-            contest, factor = (reduced[0][1], reduced[0][0]) if reduced else (matcher, 1)
-            run_off = RunOff(contest, factor, near, cfg.windows)
+            factor = reduction(pair, cfg.search.fine_px, cfg.search.strip_px)
+            run_off = RunOff(matcher, max(1, factor // 2), near, cfg.windows)
             hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
             start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, run_off, beside.over, hints)
             judge = matcher if network is None else Matcher(pair, channels, submit=submit)
             before = submit(lambda: similarity(judge, starts[0]))
             progress("coarse affine", 0.3)
-            affine = _approach(start, reduced, near, cfg.windows)
+            affine = _approach(matcher, start, factor, near, cfg.windows, run_off.clear)
         progress("affine", 0.5)
-        refined = refine_affine(matcher, affine, (reduced and near[1:]) or near, cfg.windows, start.shape)
+        steps = near if factor == 1 else near[1:] or near
+        refined = refine_affine(matcher, affine, steps, cfg.windows, start.shape)
         affine, matches = refined.affine, refined.matches
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
@@ -184,7 +184,7 @@ def doubts_of(judge: Matcher, affine: AffineTransform, expected: Guess, cfg: Eng
         is_trained: whether a network made the affine: then the channels read the images anew, else smaller images do.
     """
     shape = judge.pair.shape
-    factor = 1 if is_trained else max(1, min(2, min(shape) // LEAST_PX))
+    factor = spared(shape) if is_trained else max(1, min(2, min(shape) // LEAST_PX))
     steps = cfg.near[1:] or cfg.near
     second = second_reading(judge.reduced(factor), rescale(affine, 1, factor), steps, cfg.windows)
     bent = departure(affine)
@@ -222,33 +222,31 @@ def examine(
 
 
 def _approach(
-    start: Start, reduced: list[tuple[int, Matcher]], steps: tuple[StepCfg, ...], limit: int
+    matcher: Matcher, start: Start, factor: int, steps: tuple[StepCfg, ...], limit: int, clear: float
 ) -> AffineTransform:
-    """The affine that reduced images lead to, from the smallest to the largest; all but the last step are for them.
+    """The affine that reduced images lead to; all but the last step are for them.
+
+    A clear reading is right within a cell or two, so the next images may be four times as large; else twice.
 
     Args:
+        matcher: of the full images.
         start: of the full images.
-        reduced: reductions, and the pair at each.
+        factor: of the smallest images.
         steps, limit: see `refine_affine`.
+        clear: support from which a reading is clear.
     """
     affine = start.affine
-    for factor, smaller in reduced:
-        there = refine_affine(smaller, rescale(affine, 1, factor), _roughly(steps[:-1] or steps), limit, start.shape)
+    while factor > 1:
+        small = matcher.reduced(factor)
+        there = refine_affine(small, rescale(affine, 1, factor), _roughly(steps[:-1] or steps), limit, start.shape)
         affine = rescale(there.affine, factor, 1)
+        factor //= 4 if there.support >= clear else 2
     return affine
 
 
 def _roughly(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
     """The same on features that may be resampled: reduced images only lead to the full ones."""
     return tuple(replace(step, reuse_px=ROUGHLY_PX) for step in steps)
-
-
-def _halvings(factor: int) -> list[int]:
-    """The reductions between `factor` and the full images: each about half of the one before."""
-    steps = []
-    while (factor := factor // 2) > 1:
-        steps.append(factor)
-    return steps
 
 
 def _likely_starts(pair: Pair, starts: tuple[AffineTransform, ...], network: Soma | None) -> tuple[Guess, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from somareg.errors import EstimationError
-from somareg.geometry import AffineTransform
+from somareg.geometry import AffineTransform, compose
 from somareg.matching.affine import fit_affine, to_transform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
@@ -19,6 +19,7 @@ from somareg.matching.windows import WindowCfg, overlap, roomy, thinned
 from somareg.types import Transform
 
 WINDOW = WindowCfg(size=28, margin=6, stride=10)
+HALVED_PX = 256  # shorter side from which half the resolution shows enough windows
 CLEARLY = 0.6  # both are read from the same images, so their difference errs less than either
 
 
@@ -58,10 +59,23 @@ NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, math.nan)
 
 
 def similarity(matcher: Matcher, transform: Transform) -> float:
-    """Mean correlation coefficient under a map (reference pixels -> moving pixels); nan when it shows too little."""
-    window = _window(matcher)
-    surfaces = matcher.correlate(transform, WindowCfg(window.size, 1, 2 * window.stride)).surfaces
+    """Mean correlation coefficient under a map (reference pixels -> moving pixels); nan when it shows too little.
+
+    Large images are compared at half their resolution: the mean over so many windows is certain enough.
+    """
+    factor = spared(matcher.pair.shape)
+    small = matcher.reduced(factor)
+    if factor > 1:
+        up = AffineTransform.reduction(factor)
+        transform = compose(up.inverse, transform, up)
+    window = _window(small)
+    surfaces = small.correlate(transform, WindowCfg(window.size, 1, 2 * window.stride)).surfaces
     return float(surfaces[:, 1, 1].mean()) if len(surfaces) else math.nan
+
+
+def spared(shape: tuple[int, int]) -> int:
+    """The factor by which images of (height, width) are reduced where no sub-pixel place depends on it: 1 or 2."""
+    return 2 if min(shape) >= HALVED_PX else 1
 
 
 def _window(matcher: Matcher) -> WindowCfg:
@@ -102,7 +116,7 @@ def gather(matcher: Matcher, estimate: Transform, before: float) -> tuple[Eviden
         zscore=float(z[:, m, m].mean()),
         sharpness=1.0 - elsewhere / max(centre, 1e-6) if centre > 0 else 0.0,
         hit_ratio=float(hits.float().mean()),
-        correlation=float(windows.surfaces[:, m, m].mean()),
+        correlation=similarity(matcher, estimate),
         correlation_before=before,
         coverage=len(z) / possible,
         peak_offset_px=float(distance.flatten()[peak]) * cell,

@@ -21,7 +21,7 @@ from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.matching.affine import fade, solve
 from somareg.matching.gaussian_process import GaussianProcess, kernel, lattice, profiled_likelihood
 from somareg.matching.matcher import Matcher
-from somareg.matching.posterior import WindowMatches, read_windows
+from somareg.matching.posterior import NO_MATCHES, WindowMatches, read_windows
 from somareg.matching.windows import WindowCfg, thinned
 from somareg.types import FloatArray
 
@@ -31,6 +31,8 @@ class FlowCfg:
     """Settings of the local flow.
 
     Attributes:
+        glance: the same for a first look at few windows, which decides whether the steps are taken.
+        suspected: posterior probability of a field at the glance from which they are.
         steps: window settings (feature cells) and prior width (cells) of each warp-correlate-fit step.
         lengths: candidate correlation lengths, in window sides.
         ratios: candidate field variances, relative to the noise variance of an average window.
@@ -40,12 +42,15 @@ class FlowCfg:
         node_px: distance of the field's nodes, pixels (more on images wider than 96 nodes).
         limit: windows per step at most (about).
         first_limit: the same for the first step, which decides whether there is a field at all.
+        glance_limit: the same for the glance.
         selection: windows used to weigh the candidates (about).
         robust_rounds: reweightings.
         max_px: largest believable local displacement, pixels.
         follow: whether to look for a displacement; without, only the coverage is told.
     """
 
+    glance: tuple[WindowCfg, float] = (WindowCfg(28, 4, 8), 1.5)
+    suspected: float = 0.05
     steps: tuple[tuple[WindowCfg, float], ...] = ((WindowCfg(28, 8, 8), 2.0), (WindowCfg(28, 8, 8), 2.0))
     lengths: tuple[float, ...] = (1.5, 3.0, 6.0)
     ratios: tuple[float, ...] = (0.02, 0.05, 0.2, 0.8, 3.0, 12.0, 50.0)
@@ -55,6 +60,7 @@ class FlowCfg:
     node_px: float = 8.0
     limit: int = 400
     first_limit: int = 200
+    glance_limit: int = 80
     selection: int = 200
     robust_rounds: int = 2
     max_px: float = 24.0
@@ -123,6 +129,26 @@ class _Belief:
         return (second - self.mean(where).square().mean(-1)).clamp_min(0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """What windows say beyond the affine.
+
+    Attributes:
+        matches: displacements are total (relative to the affine).
+        side: of the windows, pixels.
+        belief: about the field.
+    """
+
+    matches: WindowMatches
+    side: float
+    belief: _Belief
+
+    def coverage(self, where: Tensor) -> Tensor:
+        """Share of the uncertainty of a 1 px field that the windows removed at points (M, 2): (M,) 0-1."""
+        near = _nearness(where, self.matches.points.double(), self.matches.precision, self.side)
+        return (1.0 - self.belief.still.uncertainty(where, 1.0)) * near
+
+
 def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Flow:
     """Follow what the windows still see after the affine.
 
@@ -136,35 +162,58 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
     """
     longest = max(matcher.pair.shape)
     # Finer than the windows' own spacing on a large image would cost memory and tell nothing.
-    field, where = lattice(matcher.pair.shape, min(max(cfg.node_px, longest / 96), longest / 4))
-    shape = field.array.shape[1:]
-    cell = float(matcher.finest)
-    cells = matcher.cells()
-    sigma = torch.zeros(len(where), dtype=torch.float64)
-    for step, (window, width_cells) in enumerate(cfg.steps):
-        window = thinned(window, cells, cfg.limit if step else cfg.first_limit)
-        # Before there is a field, features that were warped by the affine serve.
-        windows = matcher.correlate(compose(affine, field) if step else affine, window)
-        if not len(windows.centres):  # the affine leads off the moving image
-            nothing = np.zeros(shape)
-            none = read_windows(windows, cell, torch.zeros(0, 2), cell)
-            return Flow(replace(field, array=np.zeros_like(field.array)), nothing, nothing, none, torch.zeros(0))
-        matches = read_windows(windows, cell, torch.zeros(len(windows.centres), 2), width_cells * cell)
-        side = min(window.size, *cells) * cell
-        points = matches.points.double()
-        total = matches.likely.double() + torch.from_numpy(field.displacement(points.numpy()))
-        belief = _weigh(points, total, matches.precision.double(), side, cfg)
-        if not cfg.follow or belief.of_a_field < cfg.least:
-            field = replace(field, array=np.zeros_like(field.array))
-            sigma = torch.zeros_like(sigma)
+    still, where = lattice(matcher.pair.shape, min(max(cfg.node_px, longest / 96), longest / 4))
+
+    def on_lattice(values: Tensor) -> FloatArray:
+        """(M, n) values at the nodes as (n, h, w)."""
+        return values.T.reshape(-1, *still.array.shape[1:]).numpy()
+
+    nothing = np.zeros(still.array.shape[1:])
+    field, sigma = still, nothing
+    # Most pairs have no field, and few windows tell.
+    last = _read(matcher, affine, still, cfg.glance, cfg.glance_limit, cfg)
+    is_suspected = cfg.follow and last is not None and last.belief.of_a_field >= cfg.suspected
+    for step, settings in enumerate(cfg.steps if is_suspected else ()):
+        last = _read(matcher, affine, field, settings, cfg.limit if step else cfg.first_limit, cfg)
+        if last is None or last.belief.of_a_field < cfg.least:
+            field, sigma = still, nothing
             break
-        values = belief.mean(where).clamp(-cfg.max_px, cfg.max_px)
-        field = replace(field, array=values.T.reshape(2, *shape).numpy())
-        sigma = belief.variance(where).sqrt()
-    removed = 1.0 - belief.still.uncertainty(where, 1.0)
-    coverage = (removed * _nearness(where, points, matches.precision, side)).reshape(shape)
-    matches = replace(matches, displacement=total.float())
-    return Flow(field, coverage.numpy(), sigma.reshape(shape).numpy(), matches, belief.factor)
+        field = replace(still, array=on_lattice(last.belief.mean(where).clamp(-cfg.max_px, cfg.max_px)))
+        sigma = on_lattice(last.belief.variance(where).sqrt()[:, None])[0]
+    if last is None:  # the affine leads off the moving image
+        return Flow(still, nothing, nothing, NO_MATCHES, torch.zeros(0))
+    coverage = on_lattice(last.coverage(where)[:, None])[0]
+    return Flow(field, coverage, sigma, last.matches, last.belief.factor)
+
+
+def _read(
+    matcher: Matcher,
+    affine: AffineTransform,
+    field: FieldTransform,
+    settings: tuple[WindowCfg, float],
+    limit: int,
+    cfg: FlowCfg,
+) -> _Reading | None:
+    """Correlate windows under the affine and a field; None where none of them meets the moving image.
+
+    Args:
+        matcher, affine, cfg: see `estimate_flow`.
+        field: the displacement so far.
+        settings: windows and width of the prior, cells.
+        limit: windows at most (about).
+    """
+    cells, cell = matcher.cells(), float(matcher.finest)
+    window = thinned(settings[0], cells, limit)
+    # Before there is a field, features that were warped by the affine serve.
+    windows = matcher.correlate(compose(affine, field) if field.array.any() else affine, window)
+    if not len(windows.centres):
+        return None
+    matches = read_windows(windows, cell, torch.zeros(len(windows.centres), 2), settings[1] * cell)
+    side = min(window.size, *cells) * cell
+    points = matches.points.double()
+    total = matches.likely.double() + torch.from_numpy(field.displacement(points.numpy()))
+    belief = _weigh(points, total, matches.precision.double(), side, cfg)
+    return _Reading(replace(matches, displacement=total.float()), side, belief)
 
 
 def _weigh(points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: FlowCfg) -> _Belief:

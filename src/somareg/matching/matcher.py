@@ -52,10 +52,15 @@ class Matcher:
         self.pair, self.describe, self.reuse_px = pair, describe, reuse_px
         self._reference_levels = submit(lambda: describe(pair.reference, pair.reference_mask, pair.modalities[0]))
         self._kept: _Kept | None = None
+        self._reduced: dict[int, Matcher] = {}
 
     def reduced(self, factor: int) -> Matcher:
-        """The same for both images averaged over `factor` x `factor` pixels; itself for 1."""
-        return self if factor == 1 else Matcher(self.pair.reduced(factor), self.describe, self.reuse_px)
+        """The same for both images averaged over `factor` x `factor` pixels; itself for 1, and one for each factor."""
+        if factor == 1:
+            return self
+        if factor not in self._reduced:
+            self._reduced[factor] = Matcher(self.pair.reduced(factor), self.describe, self.reuse_px)
+        return self._reduced[factor]
 
     @property
     def reference_levels(self) -> Levels:

@@ -47,6 +47,12 @@ class WindowMatches:
     precision: Tensor
 
 
+NO_MATCHES = WindowMatches(
+    torch.zeros(0, 2), torch.zeros(0, 2), *(torch.zeros(0) for _ in range(4)), torch.zeros(0, 2), torch.zeros(0)
+)
+"""Of no window."""
+
+
 def standardise(surfaces: Tensor) -> Tensor:
     """Surfaces (N, n, n) in deviations from their own background; displacements that were not seen (0) stay 0."""
     flat = surfaces.flatten(1)

@@ -42,20 +42,25 @@ class RunOff:
     """Refines candidates, each once.
 
     Args:
-        matcher: the pair at the resolution at which they are refined.
-        factor: its reduction.
+        full: matcher of the two images as they are.
+        factor: reduction at which they are refined.
         steps, limit: see `refine_affine`.
     """
 
-    def __init__(self, matcher: Matcher, factor: int, steps: tuple[StepCfg, ...], limit: int) -> None:
-        self.matcher, self.factor, self.steps, self.limit = matcher, factor, steps, limit
-        trained = matcher.describe.temperature(matcher.finest) is not None
+    def __init__(self, full: Matcher, factor: int, steps: tuple[StepCfg, ...], limit: int) -> None:
+        self.full, self.factor, self.steps, self.limit = full, factor, steps, limit
+        trained = full.describe.temperature(full.finest) is not None
         self.chance = CHANCE_TRAINED if trained else CHANCE_UNTRAINED
         self._likelihoods: dict[Elected, float] = {}
 
+    @property
+    def clear(self) -> float:
+        """Likelihood from which nothing else needs to be tried."""
+        return 1.25 * self.chance
+
     def is_clear(self, start: Start) -> bool:
         """Whether nothing else needs to be tried."""
-        return start.likelihood >= 1.25 * self.chance
+        return start.likelihood >= self.clear
 
     def __call__(self, favourites: Sequence[Elected], challengers: Sequence[Elected]) -> Start:
         """The best of some candidates, in pixels of the full images; at least one.
@@ -79,7 +84,7 @@ class RunOff:
         if one not in self._likelihoods:
             try:
                 start = rescale(one.transform, 1, self.factor)
-                found = refine_affine(self.matcher, start, self.steps, self.limit, one.shape)
+                found = refine_affine(self.full.reduced(self.factor), start, self.steps, self.limit, one.shape)
                 self._likelihoods[one] = found.support
             except EstimationError:
                 self._likelihoods[one] = 0.0
