@@ -18,8 +18,8 @@ from somareg.features.encoder import MIN_SIDE
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import departure
+from somareg.matching.approach import finer
 from somareg.matching.describe import Levels, OrientationFeatures
-from somareg.matching.engine import _halvings
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.refine import NEAR, refine_affine
@@ -99,9 +99,10 @@ def test_images_that_are_too_small_already_stay_as_they_are() -> None:
     assert reduction(blank(169, 169), 140.0) == 2
 
 
-@pytest.mark.parametrize(("factor", "between"), [(1, []), (2, []), (3, []), (4, [2]), (7, [3]), (9, [4, 2])])
-def test_refinement_passes_the_resolutions_between(factor: int, between: list[int]) -> None:
-    assert _halvings(factor) == between
+@pytest.mark.parametrize(("factor", "clear", "doubtful"), [(2, 1, 1), (3, 1, 1), (4, 1, 2), (7, 1, 3), (9, 2, 4)])
+def test_refinement_passes_fewer_resolutions_when_one_is_clear(factor: int, clear: int, doubtful: int) -> None:
+    assert finer(factor, is_clear=True) == clear
+    assert finer(factor, is_clear=False) == doubtful
 
 
 # --- what is found ----------------------------------------------------------------------------------------------------

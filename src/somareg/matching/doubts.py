@@ -18,14 +18,13 @@ from torch.nn import functional as F
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import apply_affine_batch, fit_affine_irls
-from somareg.matching.evidence import disagreement
+from somareg.matching.evidence import LOW_PX, disagreement, reduction_to
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, standardise
 from somareg.matching.refine import StepCfg, refine_affine, rescale
 from somareg.matching.windows import WindowCfg, roomy, thinned
 
 WINDOW = WindowCfg(size=28, margin=6, stride=12, min_seen=0.3)
-SIDE_PX = 150.0  # longer side of the image at which other shifts are looked for
 LEAST_CELLS, MOST_CELLS = 8, 32  # how far they are looked for
 PEAK_CELLS = 4.0  # an estimate's own peak reaches so far
 SCALE_PX = 1.5  # residual at which a window hardly counts in a free fit, in cells
@@ -87,7 +86,7 @@ def find_rival(judge: Matcher, estimate: AffineTransform, radius_px: float) -> R
         estimate: reference pixels -> moving pixels.
         radius_px: how far.
     """
-    factor = max(1, math.ceil(max(judge.pair.shape) / SIDE_PX - 0.3))
+    factor = reduction_to(LOW_PX, judge.pair.shape)
     small = judge.reduced(factor)
     cell = float(small.finest * factor)
     margin = min(max(math.ceil(radius_px / cell), LEAST_CELLS), MOST_CELLS)

@@ -17,6 +17,7 @@ from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, compose
 from somareg.matching.affine import departure, to_transform
+from somareg.matching.approach import ApproachCfg, approach, look_closely
 from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
@@ -27,7 +28,6 @@ from somareg.matching.evidence import (
     forward_backward,
     gather,
     similarity,
-    spared,
     split_half,
 )
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
@@ -37,7 +37,7 @@ from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.refine import NEAR, ShapeCfg, StepCfg, refine_affine, rescale
-from somareg.matching.runoff import RunOff, Start
+from somareg.matching.runoff import RunOff
 from somareg.matching.search import SearchCfg
 from somareg.matching.start import find_start, no_hints, reduction
 from somareg.matching.vote import Guess
@@ -45,9 +45,9 @@ from somareg.matching.windows import WindowCfg
 from somareg.runtime.threads import helper
 from somareg.types import Progress
 
-ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
 RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
-LEAST_PX = 64  # shorter side of an image that is read anew
+LEAST_PX = 64  # shorter side of an image that is read anew, and with a network, whose windows say more
+SECOND_PX = 128
 COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
 LEARNED_NEAR = (
@@ -97,7 +97,8 @@ class Alignment:
         evidence: support by the images.
         forward_backward_px, split_half_px: see `somareg.types.Quality`.
         failure: why no transform could be estimated, "" otherwise; the affine is then the start.
-        support: of the windows for the start, log-likelihood ratio per window (see `vote.Elected`): 0.9-1.4 by chance.
+        support: of the windows for the start, log-likelihood ratio per window: by the close look (see `approach`) or,
+            where that was not sure, by the vote of the search (see `vote.Elected`; 0.9-1.4 by chance).
         likelihood: the same for the affine, after the last step of its refinement (see `refine.Refined`).
         doubts: what speaks against trusting the evidence.
     """
@@ -145,25 +146,33 @@ def align(
             matcher = Matcher(pair, features, reuse, submit)
             factor = reduction(pair, cfg.search.fine_px, cfg.search.strip_px)
             run_off = RunOff(matcher, max(1, factor // 2), near, cfg.windows)
-            hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
-            start = find_start(matcher, _likely_starts(pair, starts, network), cfg.search, run_off, beside.over, hints)
+            rough = ApproachCfg(factor, near, cfg.windows, run_off.chance, run_off.clear)
+            guesses = _likely_starts(pair, starts, network)
+            sure = look_closely(matcher, guesses, rough)
             judge = matcher if network is None else Matcher(pair, channels, submit=submit)
             before = submit(lambda: similarity(judge, starts[0]))
-            progress("coarse affine", 0.3)
-            affine = _approach(matcher, start, factor, near, cfg.windows, run_off.clear)
+            if sure is not None:
+                known, support = sure
+                affine, steps = known.transform, near[-1:] if factor == 1 else near[1:] or near
+            else:
+                hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
+                start = find_start(matcher, guesses, cfg.search, run_off, beside.over, hints)
+                progress("coarse affine", 0.3)
+                affine = approach(matcher, start.affine, start.shape, rough)
+                known, support = Guess(affine, start.shape), start.score
+                steps = near if factor == 1 else near[1:] or near
         progress("affine", 0.5)
-        steps = near if factor == 1 else near[1:] or near
-        refined = refine_affine(matcher, affine, steps, cfg.windows, start.shape)
+        refined = refine_affine(matcher, affine, steps, cfg.windows, known.shape)
         affine, matches = refined.affine, refined.matches
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
     progress("local flow and evidence", 0.65)
-    known = Guess(starts[0], start.shape)
+    expected = Guess(starts[0], known.shape)
     with helper(device, cores) as beside:
         judged = beside.submit(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
-        doubted = beside.submit(lambda: doubts_of(judge, affine, known, cfg, is_trained=network is not None))
+        doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=network is not None))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
-    found = replace(judged(), flow=flow, support=start.score, likelihood=refined.support)
+    found = replace(judged(), flow=flow, support=support, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
@@ -184,8 +193,9 @@ def doubts_of(judge: Matcher, affine: AffineTransform, expected: Guess, cfg: Eng
         is_trained: whether a network made the affine: then the channels read the images anew, else smaller images do.
     """
     shape = judge.pair.shape
-    factor = spared(shape) if is_trained else max(1, min(2, min(shape) // LEAST_PX))
-    steps = cfg.near[1:] or cfg.near
+    least = SECOND_PX if is_trained else LEAST_PX
+    factor = max(1, min(2, min(shape) // least))
+    steps = cfg.near[1:2] or cfg.near
     second = second_reading(judge.reduced(factor), rescale(affine, 1, factor), steps, cfg.windows)
     bent = departure(affine)
     change = expected.transform.inverse.after(affine).parameters(((shape[1] - 1) / 2, (shape[0] - 1) / 2))
@@ -219,34 +229,6 @@ def examine(
         backward = back_again(matcher, affine, step, 120)
     halves = split_half(matches, shape, 0.4)
     return Alignment(affine, None, ties, evidence, backward, halves)
-
-
-def _approach(
-    matcher: Matcher, start: Start, factor: int, steps: tuple[StepCfg, ...], limit: int, clear: float
-) -> AffineTransform:
-    """The affine that reduced images lead to; all but the last step are for them.
-
-    A clear reading is right within a cell or two, so the next images may be four times as large; else twice.
-
-    Args:
-        matcher: of the full images.
-        start: of the full images.
-        factor: of the smallest images.
-        steps, limit: see `refine_affine`.
-        clear: support from which a reading is clear.
-    """
-    affine = start.affine
-    while factor > 1:
-        small = matcher.reduced(factor)
-        there = refine_affine(small, rescale(affine, 1, factor), _roughly(steps[:-1] or steps), limit, start.shape)
-        affine = rescale(there.affine, factor, 1)
-        factor //= 4 if there.support >= clear else 2
-    return affine
-
-
-def _roughly(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
-    """The same on features that may be resampled: reduced images only lead to the full ones."""
-    return tuple(replace(step, reuse_px=ROUGHLY_PX) for step in steps)
 
 
 def _likely_starts(pair: Pair, starts: tuple[AffineTransform, ...], network: Soma | None) -> tuple[Guess, ...]:

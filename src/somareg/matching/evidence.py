@@ -19,7 +19,9 @@ from somareg.matching.windows import WindowCfg, overlap, roomy, thinned
 from somareg.types import Transform
 
 WINDOW = WindowCfg(size=28, margin=6, stride=10)
-HALVED_PX = 256  # shorter side from which half the resolution shows enough windows
+LOW_PX = 150.0
+"""Longer side of the images at which what needs no sub-pixel place is read."""
+
 CLEARLY = 0.6  # both are read from the same images, so their difference errs less than either
 
 
@@ -61,9 +63,9 @@ NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, math.nan)
 def similarity(matcher: Matcher, transform: Transform) -> float:
     """Mean correlation coefficient under a map (reference pixels -> moving pixels); nan when it shows too little.
 
-    Large images are compared at half their resolution: the mean over so many windows is certain enough.
+    Large images are compared at low resolution: the mean over all windows is certain enough there.
     """
-    factor = spared(matcher.pair.shape)
+    factor = reduction_to(LOW_PX, matcher.pair.shape)
     small = matcher.reduced(factor)
     if factor > 1:
         up = AffineTransform.reduction(factor)
@@ -73,9 +75,9 @@ def similarity(matcher: Matcher, transform: Transform) -> float:
     return float(surfaces[:, 1, 1].mean()) if len(surfaces) else math.nan
 
 
-def spared(shape: tuple[int, int]) -> int:
-    """The factor by which images of (height, width) are reduced where no sub-pixel place depends on it: 1 or 2."""
-    return 2 if min(shape) >= HALVED_PX else 1
+def reduction_to(side_px: float, shape: tuple[int, int]) -> int:
+    """The factor that brings the longer side of an image of (height, width) to about `side_px`."""
+    return max(1, math.ceil(max(shape) / side_px - 0.3))
 
 
 def _window(matcher: Matcher) -> WindowCfg:

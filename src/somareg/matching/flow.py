@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from somareg.geometry import AffineTransform, FieldTransform, compose
@@ -164,9 +165,9 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
     # Finer than the windows' own spacing on a large image would cost memory and tell nothing.
     still, where = lattice(matcher.pair.shape, min(max(cfg.node_px, longest / 96), longest / 4))
 
-    def on_lattice(values: Tensor) -> FloatArray:
+    def on_lattice(values: Tensor) -> NDArray[np.float64]:
         """(M, n) values at the nodes as (n, h, w)."""
-        return values.T.reshape(-1, *still.array.shape[1:]).numpy()
+        return np.asarray(values.T.reshape(-1, *still.array.shape[1:]), np.float64)
 
     nothing = np.zeros(still.array.shape[1:])
     field, sigma = still, nothing

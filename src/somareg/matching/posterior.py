@@ -47,9 +47,8 @@ class WindowMatches:
     precision: Tensor
 
 
-NO_MATCHES = WindowMatches(
-    torch.zeros(0, 2), torch.zeros(0, 2), *(torch.zeros(0) for _ in range(4)), torch.zeros(0, 2), torch.zeros(0)
-)
+_NONE, _NOWHERE = torch.zeros(0), torch.zeros(0, 2)
+NO_MATCHES = WindowMatches(_NOWHERE, _NOWHERE, _NONE, _NONE, _NONE, _NONE, _NOWHERE, _NONE)
 """Of no window."""
 
 

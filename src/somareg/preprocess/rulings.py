@@ -109,15 +109,19 @@ def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tupl
     return ruled
 
 
-def _grey(data: NDArray[np.generic], mask: BoolArray) -> FloatArray:
+def _grey(data: NDArray[np.generic], mask: BoolArray) -> NDArray[np.float32]:
     """(H, W) mean of the bands, each stretched to its own range."""
     values = np.abs(data) if np.iscomplexobj(data) else data
     if not mask.any():
-        return np.zeros(mask.shape)
-    low, high = np.nanpercentile(subsample(values, mask).astype(np.float64), [1, 99], axis=1)
-    spread = np.maximum(high - low, 1e-12)
-    stretched = (np.nan_to_num(values.astype(np.float64)) - low[:, None, None]) / spread[:, None, None]
-    return np.asarray(np.clip(stretched, -0.5, 1.5).mean(0))
+        return np.zeros(mask.shape, np.float32)
+    grey = np.zeros(mask.shape, np.float32)
+    for band, sample in zip(values, subsample(values, mask), strict=True):
+        finite = sample[np.isfinite(sample)].astype(np.float64)
+        low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
+        # Counted from the middle: large values with little contrast keep it in float32.
+        stretched = np.nan_to_num(np.subtract(band, (low + high) / 2, dtype=np.float64).astype(np.float32))
+        grey += np.clip(stretched / np.float32(max(high - low, 1e-12)) + 0.5, -0.5, 1.5)
+    return grey / np.float32(len(values))
 
 
 def _ruled(image: FloatArray, mask: BoolArray) -> BoolArray:

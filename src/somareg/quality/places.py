@@ -39,6 +39,11 @@ class Places:
     area: tuple[float, float, float, float]
 
     @property
+    def shown_share(self) -> float:
+        """Share of the area where both images have pixels, 0-1."""
+        return float(self.shown.mean())
+
+    @property
     def unseen_share(self) -> float:
         """Share of what both images show where no match nearby tells anything, 0-1; 1 where they show nothing."""
         return float(np.isnan(self.error_px[self.shown]).mean()) if self.shown.any() else 1.0

@@ -34,6 +34,11 @@ class View:
     valid_share: float
 
     @property
+    def nbytes(self) -> int:
+        """Of its pixels and mask."""
+        return self.raster.data.nbytes + self.raster.mask.nbytes
+
+    @property
     def to_whole(self) -> AffineTransform:
         """Pixels of the raster -> pixels of the whole image."""
         return AffineTransform.from_parameters(shift=self.block[:2]).after(AffineTransform.reduction(self.factor))

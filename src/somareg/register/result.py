@@ -24,8 +24,9 @@ from somareg.report.closeups import SIDE, Sight, make_closeups
 from somareg.report.previews import make_previews
 from somareg.report.show import show
 from somareg.runtime.clock import Clock
-from somareg.types import Closeup, Header, Previews, Quality, Raster, Result, TiePoints, Transform
+from somareg.types import Closeup, Header, Later, Previews, Quality, Raster, Result, TiePoints, Transform
 
+_KEPT_BYTES = 32_000_000  # of pixels that a result may hold until its pictures are drawn
 _APART = 0.75  # of the side of a picture: places whose pictures would show much of the same are one
 
 
@@ -59,36 +60,39 @@ def build_result(
             georef = compose(georef, AffineTransform.from_parameters(shift=frame[:2]))
     grid = whole.part(*frame)
     correction, transform = _correction(findings), _transform(findings, georef)
-    previews, covered = _pictures(findings, compose(georef, findings.expected), transform, cfg)
     ties = _tie_points(findings, correction, georef)
     area = findings.reference.block
     covers = footprint_area(compose(georef, findings.expected), grid, images.moving.grid)
     smaller = min(float(whole.width * whole.height), covers)
     errors = error_map_of(findings, transform, calibration.local, grid)
+    places = errors.places()
     measured = Measured(
         affine=findings.affine,
         field=findings.field,
         expected=findings.expected,
         tie_points=ties,
         support=findings.support,
-        overlap=min(1.0, covered * area.width * area.height / smaller),
+        overlap=min(1.0, places.shown_share * area.width * area.height / smaller),
         area=(float(area.x), float(area.y), float(area.width), float(area.height)),
         reference=grid,
-        places=errors.places(),
+        places=places,
     )
     quality = measure(measured)
     verdict = judge(findings.support, quality, calibration, Demands.of(cfg))
     if verdict.decision == "no-go":  # nothing is said of how good it is: no error, no certainty, no place
         quality, errors = quality.without_prediction(), errors.unknown()
-    else:
-        previews = replace(previews, closeups=_closeups(findings, measured, quality, errors, transform, cfg))
-    displacement = displacement_of(findings, correction, errors, grid)
+    # What nobody may ask for is made when somebody does; large images are not kept until then.
+    start = compose(georef, findings.expected)
+    displacement = Later(partial(displacement_of, findings, correction, errors, grid))
+    drawn = partial(_pictures, findings, measured, quality, errors, (start, transform), cfg)
+    previews = Later(partial(drawn, has_closeups=verdict.decision != "no-go"))
+    is_large = findings.reference.nbytes + findings.moving.nbytes > _KEPT_BYTES
     clock.lap("judge")
     return Result(
         transform=transform,
         correction=correction,
         affine=findings.affine,
-        displacement=displacement,
+        displacement=displacement.make() if is_large else displacement,
         tie_points=ties,
         quality=quality,
         verdict=verdict,
@@ -97,7 +101,7 @@ def build_result(
         settings=settings,
         notes=notes,
         timings=clock.laps,
-        previews=previews,
+        previews=previews.make() if is_large else previews,
         tiles=findings.tiles,
         folder=folder,
         saver=save,
@@ -114,15 +118,33 @@ def _transform(findings: Findings, georef: Transform) -> Transform:
     return compose(georef, _correction(findings))
 
 
-def _pictures(findings: Findings, before: Transform, after: Transform, cfg: RegisterConfig) -> tuple[Previews, float]:
-    """Pictures of what was looked at, and the share of it that both images show."""
+def _pictures(
+    findings: Findings,
+    given: Measured,
+    quality: Quality,
+    errors: ErrorMap,
+    maps: tuple[Transform, Transform],
+    cfg: RegisterConfig,
+    *,
+    has_closeups: bool,
+) -> Previews:
+    """Pictures of what was looked at, and of the places where the estimate is expected to be off most.
+
+    Args:
+        findings, given, quality, errors: of the pair.
+        maps: reference pixels -> moving pixels without and with the estimate.
+        cfg: modalities.
+        has_closeups: whether those places are drawn: a no-go has none.
+    """
     here, there = findings.reference, findings.moving
     back = there.to_whole.inverse
-    before, after = (compose(back, one, here.to_whole) for one in (before, after))
+    before, after = (compose(back, one, here.to_whole) for one in maps)
     place = (float(here.block.x), float(here.block.y)), float(here.factor)
     modalities = cfg.moving_modality, cfg.reference_modality
-    previews, covered = make_previews(here.raster, there.raster, before, after, modalities, place)
-    return previews, float(covered.mean())
+    previews = make_previews(here.raster, there.raster, before, after, modalities, place)
+    if not has_closeups:
+        return previews
+    return replace(previews, closeups=_closeups(findings, given, quality, errors, maps[1], cfg))
 
 
 def _closeups(

@@ -17,7 +17,7 @@ from somareg.register.ground import Ground
 from somareg.register.images import Images
 from somareg.types import BoolArray, Header, Raster
 
-SAMPLE_PX = 512  # side of the part that is looked at
+SAMPLE_PX = 320  # side of the part that is looked at
 _WINDOW = 7
 _QUIET_SHARE = 10  # percentile of the local variation that homogeneous ground shows
 # Speckle varies by so much of its mean where optical images are quiet (below 0.09 on nine of ten sets of real pairs).

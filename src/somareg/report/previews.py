@@ -21,8 +21,8 @@ def make_previews(
     modalities: tuple[Modality, Modality],
     place: tuple[tuple[float, float], float] = ((0.0, 0.0), 1.0),
     longest: int = 1024,
-) -> tuple[Previews, BoolArray]:
-    """Previews, and the share of the picture where the aligned moving image has pixels.
+) -> Previews:
+    """Pictures of both images.
 
     Args:
         reference, moving: what was looked at of them.
@@ -30,9 +30,6 @@ def make_previews(
         modalities: of moving and reference.
         place: pixel of the whole reference where this one begins, and how many of those one of its pixels covers.
         longest: longer side of the pictures, pixels.
-
-    Returns:
-        The pictures and the mask (h, w) of valid aligned pixels on them.
     """
     height, width = reference.grid.shape
     step = max(1.0, max(height, width) / longest)
@@ -45,15 +42,12 @@ def make_previews(
     sides = {name: _side(moving, transform, points, step) for name, transform in (("b", before), ("a", after))}
     pixels, valid = sides["a"]
     limits = limits_of(pixels, valid, modalities[0])
-    return (
-        Previews(
-            reference=picture_of(own, own_mask, limits_of(own, own_mask, modalities[1])),
-            before=picture_of(*sides["b"], limits),
-            after=picture_of(pixels, valid, limits),
-            step=step * place[1],
-            corner=place[0],
-        ),
-        np.asarray(valid & own_mask),
+    return Previews(
+        reference=picture_of(own, own_mask, limits_of(own, own_mask, modalities[1])),
+        before=picture_of(*sides["b"], limits),
+        after=picture_of(pixels, valid, limits),
+        step=step * place[1],
+        corner=place[0],
     )
 
 
@@ -80,11 +74,13 @@ def _side(moving: Raster, transform: Transform, points: FloatArray, step: float)
 
 def limits_of(data: NDArray[Any], mask: BoolArray, modality: Modality) -> FloatArray:
     """Black and white points (C, 2) of an image (C, h, w); SAR gets a darker white point than reflectances."""
-    valid = subsample(data, mask)
-    if valid.size == 0 or not np.isfinite(valid).any():
-        return np.tile([0.0, 1.0], (len(data), 1))
-    low, high = np.nanpercentile(valid, [1, 98.5 if modality == "sar" else 99.5], axis=1)
-    return np.stack([low, np.where(high > low, high, low + 1)], axis=-1)
+    limits = np.tile([0.0, 1.0], (len(data), 1))
+    for band, own in zip(subsample(data, mask), limits, strict=True):
+        finite = band[np.isfinite(band)]
+        if finite.size:
+            low, high = np.percentile(finite, [1, 98.5 if modality == "sar" else 99.5])
+            own[:] = low, high if high > low else low + 1
+    return limits
 
 
 def picture_of(data: NDArray[Any], mask: BoolArray, limits: FloatArray) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from somareg.types.kinds import (
     Progress,
     SarScale,
 )
+from somareg.types.later import Deferred, Later
 from somareg.types.metric import GroundMetric, metric_of, square_metric
 from somareg.types.places import ACROSS, Cell, Closeup, Place
 from somareg.types.quality import Metres, Quality
@@ -42,6 +43,7 @@ __all__ = [
     "ControlMethod",
     "ControlPoints",
     "Decision",
+    "Deferred",
     "Displacement",
     "Estimate",
     "FloatArray",
@@ -49,6 +51,7 @@ __all__ = [
     "Grid",
     "GroundMetric",
     "Header",
+    "Later",
     "Metres",
     "Modality",
     "Panel",

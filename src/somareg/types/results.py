@@ -14,6 +14,7 @@ from somareg.types.brief import brief, count, error, name_of
 from somareg.types.estimates import Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import Header, Raster
 from somareg.types.kinds import Progress
+from somareg.types.later import Deferred
 from somareg.types.places import Closeup
 from somareg.types.quality import Quality
 from somareg.types.verdicts import Verdict
@@ -55,7 +56,7 @@ class Previews:
         return (*self.corner, columns * self.step, rows * self.step)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
     """What `register` returns.
 
@@ -64,13 +65,15 @@ class Result:
         correction: reference pixels -> pixels on the reference grid where the georeference shows the same ground;
             equals `transform` without a georeference. `displacement.array` samples `correction(xy) - xy`.
         affine: the global affine part of `correction` (a Transform with `.matrix`).
-        displacement, tie_points, quality, verdict: see their classes. Of a reference above 4096 px, or of one that was
+        displacement, tie_points, quality, verdict: see their classes. The displacement is worked out when it is first
+            asked for. Of a reference above 4096 px, or of one that was
             matched in tiles, the displacement has a node for 16 x 16 pixels.
         moving, reference: the images; a `Raster` of what was in memory, a `Header` of files.
         settings: every option that shaped the result, JSON-ready.
         notes: decisions taken for the user ("SAR scale: dB, because …"), in order.
         timings: seconds per stage.
-        previews: pictures for the report.
+        previews: pictures for the report, drawn when they are first asked for; until then the result holds the pixels
+            that were matched, if they are few.
         tiles: what each tile said; () for a pair that was matched whole.
         folder: where `register_scene` writes the outputs; None otherwise.
     """
@@ -78,7 +81,7 @@ class Result:
     transform: Transform
     correction: Transform
     affine: Transform
-    displacement: Displacement
+    displacement: Deferred[Displacement] = Deferred()  # noqa: RUF009 - a descriptor
     tie_points: TiePoints
     quality: Quality
     verdict: Verdict
@@ -87,7 +90,7 @@ class Result:
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
     timings: Mapping[str, float]
-    previews: Previews
+    previews: Deferred[Previews] = Deferred()  # noqa: RUF009 - a descriptor
     tiles: tuple[Any, ...] = field(default=(), repr=False)
     folder: Path | None = None
     saver: Callable[..., Path] | None = field(default=None, repr=False)
