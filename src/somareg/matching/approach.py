@@ -7,7 +7,7 @@ most (trained features, five sets).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from somareg.errors import EstimationError
@@ -15,6 +15,7 @@ from somareg.geometry import AffineTransform
 from somareg.matching.affine import Shape
 from somareg.matching.matcher import Matcher
 from somareg.matching.refine import Refined, StepCfg, refine_affine, rescale
+from somareg.matching.runoff import Start
 from somareg.matching.vote import Guess
 
 ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
@@ -44,19 +45,49 @@ class ApproachCfg:
         return tuple(replace(step, reuse_px=ROUGHLY_PX) for step in self.steps[:-1] or self.steps)
 
 
-def look_closely(full: Matcher, guesses: Sequence[Guess], cfg: ApproachCfg) -> tuple[Guess, float] | None:
-    """The guess that the windows of the smallest images surely support, refined, and its support; None for none.
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """Where the refinement of the full images begins.
+
+    Attributes:
+        affine: reference pixels -> moving pixels.
+        shape: departure from a similarity that is expected of it, see `vote.Guess`.
+        steps: that are left.
+        support: by the close look, or by the vote of the search.
+    """
+
+    affine: AffineTransform
+    shape: Shape
+    steps: tuple[StepCfg, ...]
+    support: float
+
+
+def begin(full: Matcher, guesses: Sequence[Guess], cfg: ApproachCfg, search: Callable[[], Start]) -> Begun:
+    """Look closely at what is expected; where that is not sure, search and approach what was found.
 
     Args:
         full: matcher of the two images as they are.
-        guesses: reference pixels -> moving pixels.
+        guesses: what is expected, reference pixels -> moving pixels; at least one.
         cfg: settings.
+        search: finds a start in a wider range.
+
+    Raises:
+        EstimationError: the search found nothing, no window has content, or a fit is ill-conditioned.
     """
+    left = cfg.steps[1:] or cfg.steps
+    if sure := _look_closely(full, guesses, cfg):
+        guess, support = sure
+        return Begun(guess.transform, guess.shape, left if cfg.factor > 1 else cfg.steps[-1:], support)
+    start = search()
+    affine = _approach(full, start.affine, start.shape, cfg)
+    return Begun(affine, start.shape, left if cfg.factor > 1 else cfg.steps, start.score)
+
+
+def _look_closely(full: Matcher, guesses: Sequence[Guess], cfg: ApproachCfg) -> tuple[Guess, float] | None:
+    """The guess that the windows of the smallest images surely support, refined, and its support; None for none."""
     looks = [(guess, look) for guess in guesses if (look := _refined(full, guess.transform, guess.shape, cfg))]
-    if not looks:
-        return None
-    guess, best = max(looks, key=lambda look: look[1].support)
-    if best.support < SURE * cfg.chance:
+    guess, best = max(looks, key=lambda look: look[1].support, default=(None, None))
+    if guess is None or best is None or best.support < SURE * cfg.chance:
         return None
     return replace(guess, transform=rescale(best.affine, cfg.factor, 1)), best.support
 
@@ -69,18 +100,8 @@ def _refined(full: Matcher, transform: AffineTransform, shape: Shape, cfg: Appro
         return None
 
 
-def approach(full: Matcher, start: AffineTransform, shape: Shape, cfg: ApproachCfg) -> AffineTransform:
-    """The affine that reduced images lead to.
-
-    Args:
-        full: matcher of the two images as they are.
-        start: reference pixels -> moving pixels.
-        shape: see `refine_affine`.
-        cfg: settings.
-
-    Raises:
-        EstimationError: no window has content, or the fit is ill-conditioned.
-    """
+def _approach(full: Matcher, start: AffineTransform, shape: Shape, cfg: ApproachCfg) -> AffineTransform:
+    """The affine that reduced images lead to from a start of the full images."""
     factor = cfg.factor
     while factor > 1:
         small = full.reduced(factor)

@@ -17,7 +17,7 @@ from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, compose
 from somareg.matching.affine import departure, to_transform
-from somareg.matching.approach import ApproachCfg, approach, look_closely
+from somareg.matching.approach import ApproachCfg, begin
 from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
@@ -147,32 +147,24 @@ def align(
             factor = reduction(pair, cfg.search.fine_px, cfg.search.strip_px)
             run_off = RunOff(matcher, max(1, factor // 2), near, cfg.windows)
             rough = ApproachCfg(factor, near, cfg.windows, run_off.chance, run_off.clear)
-            guesses = _likely_starts(pair, starts, network)
-            sure = look_closely(matcher, guesses, rough)
             judge = matcher if network is None else Matcher(pair, channels, submit=submit)
             before = submit(lambda: similarity(judge, starts[0]))
-            if sure is not None:
-                known, support = sure
-                affine, steps = known.transform, near[-1:] if factor == 1 else near[1:] or near
-            else:
-                hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
-                start = find_start(matcher, guesses, cfg.search, run_off, beside.over, hints)
-                progress("coarse affine", 0.3)
-                affine = approach(matcher, start.affine, start.shape, rough)
-                known, support = Guess(affine, start.shape), start.score
-                steps = near if factor == 1 else near[1:] or near
+            hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
+            guesses = _likely_starts(pair, starts, network)
+            search = partial(find_start, matcher, guesses, cfg.search, run_off, beside.over, hints)
+            begun = begin(matcher, guesses, rough, search)
         progress("affine", 0.5)
-        refined = refine_affine(matcher, affine, steps, cfg.windows, known.shape)
+        refined = refine_affine(matcher, begun.affine, begun.steps, cfg.windows, begun.shape)
         affine, matches = refined.affine, refined.matches
     except EstimationError as error:
         return Alignment(starts[0], failure=str(error))
     progress("local flow and evidence", 0.65)
-    expected = Guess(starts[0], known.shape)
+    expected = Guess(starts[0], begun.shape)
     with helper(device, cores) as beside:
         judged = beside.submit(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
         doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=network is not None))
         flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
-    found = replace(judged(), flow=flow, support=support, likelihood=refined.support)
+    found = replace(judged(), flow=flow, support=begun.support, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from somareg.config import RegisterConfig
+from somareg.config import Preset, RegisterConfig
 from somareg.errors import ConfigError, guarded
 from somareg.features.encoder import MIN_SIDE
 from somareg.io import ground_metric
@@ -33,6 +33,8 @@ AS_OPTICAL: frozenset[Modality] = frozenset({"optical", "multispectral", "nir"})
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
 """Per preset, longer side up to which a pair that is matched whole keeps its resolution, pixels."""
+HALVED_PX = 400
+"""Shorter side from which "fast" halves the resolution: so much is left that windows still tell."""
 LIBRARY_BYTES = 420e6
 """Of torch, GDAL, the weights and what else a process holds that does not grow with the images."""
 
@@ -211,6 +213,12 @@ def search_radius(
     if grid.is_georeferenced:
         return min(max(0.05 * longest, 32.0), 200.0)
     return 0.14 * longest
+
+
+def longest_of(preset: Preset, shape: tuple[int, int]) -> int:
+    """Longer side of the images that are matched, pixels, of a common ground of (height, width)."""
+    longest = min(LONGEST[preset], max(shape))
+    return min(longest, -(-max(shape) // 2)) if preset == "fast" and min(shape) >= HALVED_PX else longest
 
 
 def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> EngineCfg:

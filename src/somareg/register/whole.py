@@ -15,7 +15,7 @@ from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
-from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors
+from somareg.register.choose import Chosen, engine_settings, longest_of, pair_tensors
 from somareg.register.findings import Findings, Matches, View
 from somareg.register.ground import Ground
 from somareg.register.images import Images, all_bands
@@ -61,7 +61,9 @@ def match_whole(
     )
     (away, few), (near, more) = bridged(moving, "moving"), bridged(reference, "reference")
     whole = cfg.model_copy(update=every)
-    prepared = prepare(away, near, ground.georef, whole, longest=LONGEST[cfg.preset], radius_px=ground.radius_px)
+    prepared = prepare(
+        away, near, ground.georef, whole, longest=longest_of(cfg.preset, near.grid.shape), radius_px=ground.radius_px
+    )
     here = ground.reference[:2]
     starts = prepared.starts
     if given:

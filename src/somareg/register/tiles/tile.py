@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import departure
+from somareg.matching.approach import ApproachCfg, begin
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.engine import Alignment, doubts_of, examine
 from somareg.matching.evidence import similarity
@@ -21,7 +22,7 @@ from somareg.matching.posterior import WindowMatches, read_windows
 from somareg.matching.refine import refine_affine
 from somareg.matching.runoff import RunOff
 from somareg.matching.search import SearchCfg
-from somareg.matching.start import find_start
+from somareg.matching.start import find_start, reduction
 from somareg.matching.vote import Guess, VoteCfg
 from somareg.matching.weights import load_network
 from somareg.matching.windows import WindowCfg, roomy
@@ -109,8 +110,11 @@ def match_windows(
     steps, reuse = (engine.near[1:], 0.0) if network is None else (engine.learned_near, engine.reuse_px)
     matcher = Matcher(pair, features, reuse)
     search, run_off = _near_search(settings.radius_px / max(pair.shape)), RunOff(matcher, 1, steps, engine.windows)
-    begun = find_start(matcher, (Guess(start, departure(start)),), search, run_off)
-    refined = refine_affine(matcher, begun.affine, steps, engine.windows, begun.shape)
+    expected = Guess(start, departure(start))
+    factor = reduction(pair, search.fine_px, search.strip_px)
+    rough = ApproachCfg(factor, steps, engine.windows, run_off.chance, run_off.clear)
+    begun = begin(matcher, (expected,), rough, lambda: find_start(matcher, (expected,), search, run_off))
+    refined = refine_affine(matcher, begun.affine, begun.steps, engine.windows, begun.shape)
     affine, matches = refined.affine, refined.matches
     windows = matcher.correlate(affine, roomy(TIES, matcher.cells()))
     if not len(windows.surfaces):
@@ -124,7 +128,7 @@ def match_windows(
     alignment = examine(affine, matches, matcher, judge, similarity(judge, start), steps[-1])
     doubts = doubts_of(judge, affine, Guess(start, begun.shape), engine, is_trained=network is not None)
     doubts = doubts.with_ties(alignment.ties, float(judge.finest), pair.shape)
-    alignment = replace(alignment, support=begun.score, likelihood=refined.support, doubts=doubts)
+    alignment = replace(alignment, support=begun.support, likelihood=refined.support, doubts=doubts)
     return affine, ties, (away <= 2.0).double().numpy(), alignment
 
 
