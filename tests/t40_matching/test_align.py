@@ -268,7 +268,8 @@ def test_unrelated_images_have_no_support_from_the_start_on(straight: tuple[Synt
 
 def test_progress_only_grows() -> None:
     told: list[tuple[str, float]] = []
-    align(as_pair(make_pair(0, 128)), (STILL,), preset("fast"), lambda stage, share: told.append((stage, share)))
+    pair = as_pair(make_pair(0, 128, rotation_deg=20.0))  # not where it is expected: it has to be searched
+    align(pair, (STILL,), preset("fast"), lambda stage, share: told.append((stage, share)))
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert len(shares) >= 4

@@ -15,7 +15,7 @@ from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.matching import matcher as module
 from somareg.matching.describe import Describe, Levels, OrientationFeatures
-from somareg.matching.matcher import ROOM_PX, Matcher
+from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import read_windows
 from somareg.matching.refine import NEAR, refine_affine
@@ -203,13 +203,14 @@ def test_features_are_computed_anew_when_the_transforms_part(look: Look) -> None
 
 
 @pytest.mark.parametrize("stride", STRIDES)
-def test_kept_features_have_room_for_wider_margins(look: Look, stride: int) -> None:
+def test_kept_features_have_room_for_wider_margins(look: Look, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A narrow margin first does not make a wider one later compute them again."""
     describe = Means()
+    monkeypatch.setattr("somareg.matching.matcher.ROOM_PX", 32)
     matcher = Matcher(places(), describe, 8.0)
     look(matcher, BASE, 1, stride)
-    assert describe.asked[-1] == ("sar", (97 + 2 * ROOM_PX, 130 + 2 * ROOM_PX))
-    widest = (ROOM_PX - STRIDES[-1] - 8) // stride
+    assert describe.asked[-1] == ("sar", (97 + 64, 130 + 64))
+    widest = (32 - STRIDES[-1] - 8) // stride
     for margin in (2, widest):
         for transform in (BASE, BASE.after(NUDGE)):
             check(look(matcher, transform, margin, stride), transform, margin, stride)

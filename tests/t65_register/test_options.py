@@ -84,12 +84,18 @@ def test_presets_and_search_shape_the_engine() -> None:
     assert [one.search.widens for one in (base, full, near, placed)] == [True, False, False, False]
     assert len(base.search.turns()) + len(base.search.turns_beyond()) == len(full.search.turns())
     fast, precise = (choose.engine_settings(make_config({"preset": p}), plain, 70.0) for p in ("fast", "precise"))
-    assert fast.windows < base.windows < precise.windows
+    assert fast.windows < base.windows
     assert fast.features == base.features == precise.features  # what the verdict was fitted on
-    assert fast.search.keep < base.search.keep < precise.search.keep
+    assert fast.search.keep < base.search.keep
     assert len(fast.learned_near) < len(base.learned_near)
-    assert len(precise.near) > len(base.near)
-    assert len(precise.learned_near) > len(base.learned_near)
+    assert precise == base  # it keeps the resolution of larger images, and that is all
+
+
+def test_presets_decide_which_resolution_is_matched() -> None:
+    small, common, large = (300, 399), (512, 512), (3000, 2500)
+    assert [choose.longest_of("fast", shape) for shape in (small, common, large)] == [399, 256, 1024]
+    assert [choose.longest_of("base", shape) for shape in (small, common, large)] == [399, 512, 2048]
+    assert [choose.longest_of("precise", shape) for shape in (small, common, large)] == [399, 512, 3000]
 
 
 @pytest.mark.parametrize(

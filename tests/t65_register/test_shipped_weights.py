@@ -74,9 +74,8 @@ def test_they_agree_with_the_weight_free_engine_where_that_is_sure(
 
 
 def test_presets_differ(results: dict[str, Result]) -> None:
-    fast, base, precise = (results[preset].displacement.array for preset in PRESETS)
+    fast, base = (results[preset].displacement.array for preset in ("fast", "base"))
     assert (fast != base).any()
-    assert (base != precise).any()
 
 
 def test_nothing_is_fetched(pair: tuple[Array, Array], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.refine import NEAR, ShapeCfg, StepCfg, refine_affine, rescale
-from somareg.matching.runoff import RunOff
+from somareg.matching.runoff import RunOff, Start
 from somareg.matching.search import SearchCfg
 from somareg.matching.start import find_start, no_hints, reduction
 from somareg.matching.vote import Guess
@@ -140,7 +140,7 @@ def align(
     features: Describe = channels if network is None else LearnedFeatures(network, cfg.strides)
     near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_near, cfg.reuse_px)
     try:
-        progress("search", 0.05)
+        progress("close look", 0.05)
         with helper(device, cores) as beside:
             submit = beside.submit
             matcher = Matcher(pair, features, reuse, submit)
@@ -151,7 +151,11 @@ def align(
             before = submit(lambda: similarity(judge, starts[0]))
             hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
             guesses = _likely_starts(pair, starts, network)
-            search = partial(find_start, matcher, guesses, cfg.search, run_off, beside.over, hints)
+
+            def search() -> Start:
+                progress("search", 0.1)
+                return find_start(matcher, guesses, cfg.search, run_off, beside.over, hints)
+
             begun = begin(matcher, guesses, rough, search)
         progress("affine", 0.5)
         refined = refine_affine(matcher, begun.affine, begun.steps, cfg.windows, begun.shape)
@@ -251,10 +255,7 @@ def preset(name: str) -> EngineCfg:
         near, learned = (_hasty(steps) for steps in (base.near, base.learned_near))
         search = replace(base.search, keep=1)
         return replace(base, search=search, near=near, learned_near=learned, windows=80, flow=FlowCfg(limit=300))
-    if name == "precise":
-        near, learned = ((*steps, steps[-1]) for steps in (base.near, base.learned_near))
-        return replace(base, near=near, learned_near=learned, windows=600, search=replace(base.search, keep=8))
-    return base
+    return base  # "precise" keeps the resolution of larger images: more windows or steps than these gain nothing
 
 
 def _hasty(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:

@@ -10,7 +10,7 @@ from somareg.errors import MemoryLimitError
 from somareg.io.inputs import OpenImage
 from somareg.io.memory import CACHE_MB, check_fits
 from somareg.io.source import Block
-from somareg.register.choose import LIBRARY_BYTES, LONGEST, Chosen
+from somareg.register.choose import LIBRARY_BYTES, LONGEST, Chosen, longest_of
 from somareg.register.dense import NODE_PX
 from somareg.register.ground import ROOM_PX, Ground
 from somareg.register.images import Images
@@ -115,7 +115,7 @@ def working_sizes(ground: Ground, factor: int) -> tuple[tuple[int, int], tuple[i
 
 def whole_factor(ground: Ground, cfg: RegisterConfig) -> int:
     """Pixels averaged along each side where a ground is matched whole."""
-    return max(1, math.ceil(max(ground.shape) / LONGEST[cfg.preset]))
+    return max(1, math.ceil(max(ground.shape) / longest_of(cfg.preset, ground.shape)))
 
 
 def _whole(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen) -> float:
