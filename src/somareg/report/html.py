@@ -14,14 +14,14 @@ from markupsafe import Markup
 
 from somareg.report import words
 from somareg.report.checks import check_rows
+from somareg.report.figures import drawings
 from somareg.report.inputs import InputRecord
-from somareg.report.pictures import data_uri, embed_preview, encode_png
+from somareg.report.pictures import embed_preview, png_uri
 from somareg.report.record import Report
 from somareg.types import Result
 from somareg.types.words import metres, percent, pixels
 
 MAX_NOTES = 200
-ERROR = "error"  # the key of the figure that stands apart from the others
 
 
 def render_report(result: Result, record: Report) -> str:
@@ -32,7 +32,7 @@ def render_report(result: Result, record: Report) -> str:
         record: for every number and name, so that the page and `report.json` agree.
     """
     style, script = asset("base.css") + asset("report.css"), asset("report.js")
-    pictures, figures = _pictures(result), _figures(result)
+    pictures = _pictures(result)
     page: str = (
         page_environment()
         .get_template("report.html.j2")
@@ -45,8 +45,7 @@ def render_report(result: Result, record: Report) -> str:
             pictures=pictures,
             picture_step=result.previews.area[2] / pictures[0]["image"].width,
             area=result.previews.area,
-            error_figure=next((figure for figure in figures if figure["key"] == ERROR), None),
-            figures=[figure for figure in figures if figure["key"] != ERROR],
+            drawings=drawings(result),
             closeups=_closeups(result, record),
             edges=words.edges_words(
                 *(str(result.settings.get(f"{role}_modality")) for role in ("moving", "reference"))
@@ -140,28 +139,11 @@ def _closeups(result: Result, record: Report) -> list[dict[str, Any]]:
     return [
         {
             "place": place,
-            "uri": data_uri(encode_png(closeup.picture), "png"),
+            "uri": png_uri(closeup.picture),
             "side": len(closeup.picture),
             "step": closeup.step,
         }
         for place, closeup in zip(record.error_map.places, result.previews.closeups, strict=True)
-    ]
-
-
-def _figures(result: Result) -> list[dict[str, Any]]:
-    # Imported here: reading or writing report.json must not load matplotlib.
-    from somareg.report.figures import DARK, LIGHT, drawings
-
-    return [
-        {
-            "key": drawing.key,
-            "title": drawing.title,
-            "caption": drawing.caption,
-            "alt": drawing.alt,
-            "light": data_uri(drawing.draw(LIGHT), "png"),
-            "dark": data_uri(drawing.draw(DARK), "png"),
-        }
-        for drawing in drawings(result)
     ]
 
 

@@ -175,6 +175,7 @@ class Result:
 
         Raises:
             ConfigError: an unknown panel.
+            UnsupportedError: matplotlib is not installed (extra `plot`).
         """
         if self.shower is None:
             raise RuntimeError("this Result was built without a shower; use somareg.register")
