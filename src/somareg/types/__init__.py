@@ -20,6 +20,7 @@ from somareg.types.kinds import (
     Geotransform,
     Modality,
     Progress,
+    Reports,
     SarScale,
 )
 from somareg.types.metric import GroundMetric, metric_of, square_metric
@@ -58,6 +59,7 @@ __all__ = [
     "Quality",
     "Raster",
     "Reading",
+    "Reports",
     "Result",
     "SarScale",
     "StacOrigin",
