@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
@@ -56,6 +57,7 @@ def render_report(result: Result, record: Report) -> str:
     return page
 
 
+@lru_cache(maxsize=4)
 def page_environment(*packages: str) -> Environment:
     """Templates and filters of the report, for other pages about a result too.
 
