@@ -1,10 +1,10 @@
-"""What the report of a pair costs: CPU seconds of saving a result, and of its page alone, in a process of its own.
+"""What the report of a pair costs: CPU seconds of saving a result, and of its page alone.
 
     python benchmarks/report_cost.py [--side 512] [--repeat 5]
 
-Of the checkout that Python finds (`PYTHONPATH=OTHER/src` compares another one). Each run is a new process on one thread that
-has registered the pair that ships, cut to a square, and now saves it for the first time, as a command does; the lines are
-the medians.
+Measures the checkout that Python finds; `PYTHONPATH=OTHER/src` compares another one. Each run is a new process on one
+thread that has registered the pair that ships, cut to a square, and now saves it for the first time, as a command does.
+The figures are medians.
 """
 
 from __future__ import annotations
