@@ -2,7 +2,7 @@
 
     python tools/pictures.py
 
-Needs Chromium (or CHROMIUM=/path/to/it) and, as the package does anyway, pillow. Run it when the report's look changes.
+Needs Chromium (or CHROMIUM=/path/to/it) and pillow, which the extra `test` brings. Run it when the report's look changes.
 """
 
 from __future__ import annotations
@@ -47,17 +47,15 @@ def only(section: str) -> str:
     return f"body > *:not(main), main > *:not(:has(#{section})) {{ display: none !important }}"
 
 
+WHERE = "body > *:not(main), main > *:not(.where-off, .look) { display: none !important }"
+MAPS = ".figures > :not(#figure-arrows, #figure-points) { display: none }"
+RESIDUALS = ".figures > :not(#figure-histogram, #figure-scatter) { display: none }"
 SHOTS = (
-    Shot(
-        "verdict",
-        "footer, main > *:has(#where-title), main > *:has(#where-title) ~ * { display: none }",
-        (1000, 900),
-        64,
-    ),
-    Shot("where", only("where-title"), (1120, 1400), 256),
-    Shot("compare", only("compare-title") + ".stage { max-height: 480px }", (760, 1000), 96),
-    Shot("maps", only("figures-title") + "h2, .figures > :nth-child(n + 4) { display: none }", (1000, 1800), 96),
-    Shot("residuals", only("figures-title") + "h2, .figures > :nth-child(-n + 3) { display: none }", (1000, 1000), 32),
+    Shot("verdict", "footer, .compare ~ section, .compare ~ .columns { display: none }", (1280, 800), 128),
+    Shot("where", WHERE, (1280, 1000), 256),
+    Shot("compare", only("compare-title"), (800, 620), 96),
+    Shot("maps", only("figures-title") + "h2, .figures + .hint { display: none }" + MAPS, (1000, 900), 96),
+    Shot("residuals", only("figures-title") + "h2, .figures + .hint { display: none }" + RESIDUALS, (1000, 900), 32),
 )
 
 

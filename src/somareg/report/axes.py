@@ -18,7 +18,7 @@ BAND = 58.0
 """Below the axes, for the key."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 16.0, 12.0, 40.0
-_METRES = 30.0  # more, above and on the right, for ticks in metres
+_METRES = 36.0  # more, above and on the right, for ticks in metres
 _TALLEST = 560.0  # of a map
 _TICK = 4.0
 _APART = 58.0, 42.0  # ticks along x and along y, at least

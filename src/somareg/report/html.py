@@ -32,7 +32,8 @@ def render_report(result: Result, record: Report) -> str:
         result: for the pictures and figures.
         record: for every number and name, so that the page and `report.json` agree.
     """
-    style, script = asset("base.css") + asset("report.css"), asset("report.js")
+    style = asset("base.css") + asset("compare.css") + asset("report.css")
+    script = asset("compare.js") + asset("report.js")
     pictures = _pictures(result)
     page: str = (
         page_environment()
@@ -44,6 +45,7 @@ def render_report(result: Result, record: Report) -> str:
             style=Markup(style),  # noqa: S704
             script=Markup(script),  # noqa: S704
             pictures=pictures,
+            labels=list(words.IMAGE_NAMES.items()),
             picture_step=result.previews.area[2] / pictures[0]["image"].width,
             area=result.previews.area,
             drawings=drawings(result),
@@ -126,11 +128,9 @@ def asset(name: str) -> str:
 
 
 def _pictures(result: Result) -> list[dict[str, Any]]:
-    previews = result.previews
     return [
-        {"key": "reference", "label": "Reference", "image": embed_preview(previews.reference)},
-        {"key": "before", "label": "Moving, before", "image": embed_preview(previews.before)},
-        {"key": "after", "label": "Moving, after", "image": embed_preview(previews.after)},
+        {"key": key, "label": label, "image": embed_preview(getattr(result.previews, key))}
+        for key, label in words.IMAGE_NAMES.items()
     ]
 
 
