@@ -51,11 +51,11 @@ WHERE = "body > *:not(main), main > *:not(.where-off, .look) { display: none !im
 MAPS = ".figures > :not(#figure-arrows, #figure-points) { display: none }"
 RESIDUALS = ".figures > :not(#figure-histogram, #figure-scatter) { display: none }"
 SHOTS = (
-    Shot("verdict", "footer, .compare ~ section, .compare ~ .columns { display: none }", (1280, 800), 128),
+    Shot("verdict", "footer, .compare ~ section, .compare ~ .columns { display: none }", (1280, 800), 256),
     Shot("where", WHERE, (1280, 1000), 256),
-    Shot("compare", only("compare-title"), (800, 620), 96),
-    Shot("maps", only("figures-title") + "h2, .figures + .hint { display: none }" + MAPS, (1000, 900), 96),
-    Shot("residuals", only("figures-title") + "h2, .figures + .hint { display: none }" + RESIDUALS, (1000, 900), 32),
+    Shot("compare", only("compare-title"), (760, 620), 192),
+    Shot("maps", only("figures-title") + "h2, .figures + .hint { display: none }" + MAPS, (1000, 900), 256),
+    Shot("residuals", only("figures-title") + "h2, .figures + .hint { display: none }" + RESIDUALS, (1000, 900), 64),
 )
 
 
@@ -85,7 +85,8 @@ def take(page: str, shot: Shot, folder: Path) -> Image.Image:
     ground = Image.new("RGB", whole.size, whole.getpixel((1, height - 2)))
     left, top, right, bottom = ImageChops.difference(whole, ground).getbbox() or (0, 0, width, height)
     box = max(left - 8, 0), max(top - 8, 0), min(right + 8, width), min(bottom + 8, height)
-    return whole.crop(box).quantize(shot.colours, dither=Image.Dither.NONE)
+    # Few pixels have the colours that marks are told apart by; what counts pixels would drop them.
+    return whole.crop(box).quantize(shot.colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":
