@@ -32,7 +32,7 @@ RUN apt-get update \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin somareg
 COPY --from=build /opt/somareg /opt/somareg
 # Any user may run it (docker run --user), so nothing is kept in a home: caches go to /tmp.
-ENV PATH=/opt/somareg/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/somareg/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 # Would it start? And are weights and demo pair inside?
 RUN ["somareg", "doctor"]

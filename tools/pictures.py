@@ -2,7 +2,8 @@
 
     python tools/pictures.py
 
-Needs Chromium (or CHROMIUM=/path/to/it) and, as the package does anyway, pillow. Run it when the report's look changes.
+Needs Chromium (or CHROMIUM=/path/to/it) and pillow, which the extra `test` brings. Run it when the report's look
+changes.
 """
 
 from __future__ import annotations
@@ -47,17 +48,15 @@ def only(section: str) -> str:
     return f"body > *:not(main), main > *:not(:has(#{section})) {{ display: none !important }}"
 
 
+WHERE = "body > *:not(main), main > *:not(.where-off, .look) { display: none !important }"
+MAPS = ".figures > :not(#figure-arrows, #figure-points) { display: none }"
+RESIDUALS = ".figures > :not(#figure-histogram, #figure-scatter) { display: none }"
 SHOTS = (
-    Shot(
-        "verdict",
-        "footer, main > *:has(#where-title), main > *:has(#where-title) ~ * { display: none }",
-        (1000, 900),
-        64,
-    ),
-    Shot("where", only("where-title"), (1120, 1400), 256),
-    Shot("compare", only("compare-title") + ".stage { max-height: 480px }", (760, 1000), 96),
-    Shot("maps", only("figures-title") + "h2, .figures > :nth-child(n + 4) { display: none }", (1000, 1800), 96),
-    Shot("residuals", only("figures-title") + "h2, .figures > :nth-child(-n + 3) { display: none }", (1000, 1000), 32),
+    Shot("verdict", "footer, .compare ~ section, .compare ~ .columns { display: none }", (1280, 800), 256),
+    Shot("where", WHERE, (1280, 1000), 256),
+    Shot("compare", only("compare-title"), (760, 620), 192),
+    Shot("maps", only("figures-title") + "h2, .figures + .hint { display: none }" + MAPS, (1000, 900), 256),
+    Shot("residuals", only("figures-title") + "h2, .figures + .hint { display: none }" + RESIDUALS, (1000, 900), 64),
 )
 
 
@@ -87,7 +86,8 @@ def take(page: str, shot: Shot, folder: Path) -> Image.Image:
     ground = Image.new("RGB", whole.size, whole.getpixel((1, height - 2)))
     left, top, right, bottom = ImageChops.difference(whole, ground).getbbox() or (0, 0, width, height)
     box = max(left - 8, 0), max(top - 8, 0), min(right + 8, width), min(bottom + 8, height)
-    return whole.crop(box).quantize(shot.colours, dither=Image.Dither.NONE)
+    # Few pixels have the colours that marks are told apart by; what counts pixels would drop them.
+    return whole.crop(box).quantize(shot.colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 
 import somareg
+from somareg import register_into
 from somareg.errors import ConfigError, EstimationError, OutputError
 from somareg.geometry.resample import resample
 from somareg.io import read_estimate
 from somareg.register import save as outputs
+from somareg.report import load_report
 from somareg.types import Result
 from tests.synthetic import pixel_points
 from tests.t65_register.conftest import REFERENCE, SIDE, Files, register, write
@@ -30,6 +34,38 @@ def test_all_six_files(saved: Path, file_result: Result) -> None:
     assert file_result.verdict.decision == "go"
     assert names(saved) == NAMES
     assert names(saved.parent) == {"out"}  # no temporary name is left
+
+
+@pytest.mark.parametrize(
+    ("reports", "decision", "has_page"),
+    [
+        ("all", "go", True),
+        ("problems", "go", False),
+        ("none", "go", False),
+        ("problems", "review", True),
+        ("problems", "no-go", True),
+        ("none", "no-go", False),
+    ],
+)
+def test_the_page_is_left_out_and_nothing_else(
+    file_result: Result, tmp_path: Path, reports: Any, decision: Any, has_page: bool
+) -> None:
+    result = replace(file_result, verdict=replace(file_result.verdict, decision=decision))
+    out = result.save(tmp_path / "out", reports="all", force=True)
+    whole = load_report(out / "report.json")
+    result.save(out, reports=reports, force=True, overwrite=True)
+    assert names(out) == NAMES - (
+        {"report.html"} if not has_page else set()
+    )  # an earlier page would tell of an earlier run
+    again = load_report(out / "report.json")
+    assert again.model_copy(update={"created": whole.created}) == whole
+
+
+def test_reports_are_asked_for_by_their_names(file_result: Result, files: Files, tmp_path: Path) -> None:
+    for save in (file_result.save, partial(register_into, files.moving, files.reference)):
+        with pytest.raises(ConfigError, match=r"unknown reports 'problem'\. Did you mean 'problems'"):
+            save(tmp_path / "out", reports="problem")  # type: ignore[operator]
+    assert not (tmp_path / "out").exists()
 
 
 def test_aligned_keeps_dtype_bands_and_metadata_on_the_reference_grid(saved: Path, files: Files) -> None:

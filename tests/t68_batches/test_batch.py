@@ -25,6 +25,7 @@ from somareg.batches.pairs import BatchPair, find_pairs, read_table
 from somareg.batches.summary import BatchResult
 from somareg.errors import ConfigError, InputError, OutputError, ReadError
 from somareg.io.lock import folder_lock
+from somareg.report.names import has_page
 from tests.small_network import save_network, small_network
 from tests.t65_register.conftest import UTM, Files, moving_grid, register, write_pair
 
@@ -85,7 +86,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(folder.name)
         files = tuple(FileMark.of(path) for path in (job.moving, job.reference))
         folder.mkdir(exist_ok=True)
-        for name in ("report.json", "displacement.tif"):
+        for name in ("report.json", "displacement.tif", *(["report.html"] if has_page(job.reports, "go") else [])):
             (folder / name).write_text(job.moving)
         return work.PairDone("go", 0.9, 0.5, 5.0, 3.0, files, "Go: sure.")
 
@@ -187,7 +188,7 @@ def test_batch_is_register_many_times(whole: Whole, places: list[Files], tmp_pat
     assert places[1].rmse(alone) < 1.0
     assert last.predicted_rmse_px == alone.predicted_rmse_px
     assert last.predicted_rmse_m == pytest.approx(10 * alone.predicted_rmse_px, rel=1e-3)
-    own = alone.save(tmp_path / "alone")
+    own = alone.save(tmp_path / "alone", reports="problems")
     assert sorted(p.name for p in own.iterdir()) == sorted(p.name for p in (whole.out / "p1").iterdir())
     for name in ("aligned.tif", "displacement.tif"):
         with rasterio.open(own / name) as one, rasterio.open(whole.out / "p1" / name) as other:
@@ -237,6 +238,23 @@ def test_a_second_run_does_only_what_failed_or_changed(table: Path, tmp_path: Pa
     with rasterio.open(table.parent / "optical.tif", "r+") as file:
         file.write(255 - file.read())  # everybody's reference
     assert {e.status for e in run.planned(table, out, moving_modality="sar", **LIGHT)} == {"pending"}
+
+
+def test_a_page_that_is_wanted_later_is_made_later(table: Path, tmp_path: Path, done: list[str]) -> None:
+    out = tmp_path / "out"
+    (table.parent / "nowhere.tif").write_bytes(b"x")
+    assert somareg.batch(table, out, **LIGHT).without_page() == ["p0", "lost", "p1"]
+    done.clear()
+    for reports in ("problems", "none"):
+        somareg.batch(table, out, reports=reports, **LIGHT)
+    assert done == []
+    (out / "p1" / "report.html").write_text("is there already")
+    result = somareg.batch(table, out, reports="all", **LIGHT)
+    assert done == ["p0", "lost"] and result.without_page() == []
+    rows = list(csv.DictReader((out / "summary.csv").open(newline="")))
+    assert [row["report"] for row in rows] == ["p0/report.html", "lost/report.html", "p1/report.html"]
+    with pytest.raises(ConfigError, match="unknown reports 'some'"):
+        somareg.batch(table, out, reports="some", **LIGHT)  # type: ignore[arg-type]
 
 
 def test_other_weights_are_another_result(table: Path, tmp_path: Path, done: list[str], package: Path) -> None:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from somareg.errors import ConfigError
+from somareg.errors import ConfigError, UnsupportedError
 from somareg.geometry.ground_control import GroundControl
 from somareg.report.plot import checkerboard
 from somareg.report.show import PICTURES_BYTES, show, small_pictures
@@ -124,7 +124,7 @@ def test_the_fragment(shown: Callable[..., Result], decision: str) -> None:
     pictures = [told["src"] or "" for name, told in fragment.elements if name == "img"]
     assert len(pictures) == 4
     for uri in pictures:
-        assert uri.startswith("data:image/png;base64,")
+        assert uri.startswith("data:image/jpeg;base64,")
         image = cv2.imdecode(np.frombuffer(base64.b64decode(uri.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
         assert image is not None and image.shape[1] > 200
     assert pictures[0] == pictures[2] and len(set(pictures)) == 3  # the reference below both, before and after above
@@ -189,6 +189,16 @@ def test_the_usual_figure_shows_what_lines_up(shown: Callable[..., Result], tmp_
 def test_an_unknown_panel(shown: Callable[..., Result]) -> None:
     with pytest.raises(ConfigError, match=r"unknown panel 'befor'.*before"):
         shown().plot("befor")  # type: ignore[arg-type]
+
+
+def test_a_figure_without_matplotlib_names_the_extra(
+    shown: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        UnsupportedError, match=r"needs matplotlib, which is not installed; pip install 'somareg\[plot\]'"
+    ):
+        shown().plot()
 
 
 def test_plotting_leaves_pyplot_alone_and_the_fragment_needs_no_matplotlib() -> None:

@@ -69,7 +69,7 @@ def test_everything_that_the_page_names_is_there_and_local(ask: Asked) -> None:
         if name.startswith("assets/"):
             answer: Any = ask(name)
             assert answer.status_code == 200 and len(answer.content) > 500
-    for name in ("view.js", "compare.js", "marks.js", "view.css", "base.css"):
+    for name in ("view.js", "compare.js", "marks.js", "view.css", "base.css", "compare.css"):
         text: Any = ask(f"assets/{name}").text  # type: ignore[attr-defined]
         assert not re.search(r"https?://", text)
     assert not re.search(r"\son\w+=|\sstyle=", page.text), "the policy would block it"

@@ -178,7 +178,7 @@ def make_assessment(decision: str) -> Assessment:
     return Assessment(result.verdict, 5.71, 57.1, (-5.6, -1.1), result)
 
 
-def _save(result: Result, folder: Path, *, overwrite: bool, force: bool, stac: bool) -> Path:
+def _save(result: Result, folder: Path, *, overwrite: bool, force: bool, stac: bool, reports: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     outputs = {}
     if result.verdict.decision != "no-go" or force:
@@ -186,6 +186,7 @@ def _save(result: Result, folder: Path, *, overwrite: bool, force: bool, stac: b
         outputs["aligned.tif"] = folder / "aligned.tif"
     if stac:
         (folder / "item.json").write_text("{}")
-    (folder / "report.html").write_text("<p>report</p>")
+    if reports == "all":
+        (folder / "report.html").write_text("<p>report</p>")
     (folder / "report.json").write_text(build_record(result, outputs).to_json())
     return folder

@@ -11,6 +11,7 @@ import pytest
 from somareg.batches import run, work
 from somareg.batches.manifest import FileMark
 from somareg.errors import NoOverlapError
+from somareg.report.names import has_page
 from somareg.types import Verdict
 from tests.t80_cli.conftest import Cli
 
@@ -26,7 +27,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[work.PairJob]:
         if verdict == "failed":
             raise NoOverlapError("a.tif and\nb.tif \x1b[31mdo not overlap")
         Path(job.folder).mkdir(exist_ok=True)
-        for name in ("report.json", "displacement.tif"):
+        for name in ("report.json", "displacement.tif", *(["report.html"] if has_page(job.reports, verdict) else [])):
             (Path(job.folder) / name).touch()
         headline = Verdict(verdict, (), 0.97, 0.61, 6.1, "At worst, it is off.").headline
         return work.PairDone(verdict, 0.97, 0.61, 6.1, 5.71, (FileMark.of(job.moving),), headline)
@@ -108,6 +109,23 @@ def test_options_reach_the_jobs_and_rows_go_before_them(cli: Cli, jobs: list[wor
     assert all(job.force and job.options["moving_bands"] == (2,) and not job.options["local"] for job in jobs)
 
 
+def test_reports_are_of_the_pairs_that_want_a_look(cli: Cli, jobs: list[work.PairJob], tmp_path: Path) -> None:
+    both, out = folders(tmp_path, "go", "review", "go"), tmp_path / "out"
+    first = cli("batch", *both, "-o", out)
+    assert [job.reports for job in jobs] == ["problems"] * 3
+    assert "no report.html for 2 pairs; the same command with --reports all makes it" in first.out
+    pages = [pair["report"] for pair in json.loads((out / "summary.json").read_text())["pairs"]]
+    assert pages == [None, "1/report.html", None]
+    jobs.clear()
+    told = json.loads(cli("batch", *both, "-o", out, "--reports", "all", "--dry-run", "--json").out)
+    assert [pair["status"] for pair in told["pairs"]] == ["pending", "done", "pending"] and jobs == []
+    assert "no report.html" not in cli("batch", *both, "-o", out, "--reports", "all").out
+    assert [(Path(job.folder).name, job.reports) for job in jobs] == [("0", "all"), ("2", "all")]
+    jobs.clear()
+    assert "(3 done before)" in cli("batch", *both, "-o", out, "--reports", "none").out  # what is there stays
+    assert jobs == [] and (out / "0" / "report.html").is_file()
+
+
 def test_dry_run_says_what_is_left_to_do(cli: Cli, jobs: list[work.PairJob], tmp_path: Path) -> None:
     both = folders(tmp_path, "go", "failed")
     assert cli("batch", *both, "-o", tmp_path / "out", "--dry-run").code == 0
@@ -125,6 +143,7 @@ def test_dry_run_says_what_is_left_to_do(cli: Cli, jobs: list[work.PairJob], tmp
         (["nowhere.csv"], 1, "nowhere.csv cannot be read: No such file"),
         (["s1"], 2, "name the references"),
         (["s1", "s2", "--preset", "fats"], 2, "Did you mean 'fast'"),
+        (["s1", "s2", "--reports", "problem"], 2, "unknown reports 'problem'. Did you mean 'problems'"),
         (["s1", "s2", "--workers", "2", "--dask", "tcp://127.0.0.1:1"], 2, "give one of them"),
         (["s1", "s2", "--workers", "0"], 2, "give 1 or more"),
     ],

@@ -42,8 +42,10 @@ def test_the_examples_run(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPa
             done = cli(*shlex.split(line))
             assert done.code == 0, (line, done.err)
             said.append(done.out)
-    assert len(said) == 7
-    assert "(2 done before)" in said[3]  # the same command again
+    assert len(said) == 8
+    assert "no report.html for 2 pairs" in said[0] and "no report.html" not in said[2]
+    assert all((tmp_path / "out" / name / "report.html").is_file() for name in ("north", "south"))
+    assert "(2 done before)" in said[4]  # the same command again
     assert names["result"].counts == {"go": 2}
     assert names["result"].redone == ()
     assert sorted(p.name for p in (tmp_path / "series").iterdir() if p.is_dir()) == ["north", "south"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_the_package_is_the_command() -> None:
     assert done.stdout == f"somareg {somareg.__version__}\n" and done.stderr == ""
     wrong = subprocess.run([sys.executable, "-m", "somareg", "registr"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: unknown command 'registr'")
+
+
+def test_a_pair_is_registered_and_told_of_without_any_extra(tmp_path: Path) -> None:
+    blocked = ("matplotlib", "PIL", "pystac", "xarray", "rioxarray", "distributed", "rio_tiler", "starlette", "uvicorn")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        f"from somareg.cli.main import main; main(['demo', '-q', '-o', {str(tmp_path / 'out')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Go: " in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ from affine import Affine
 from tests.t80_cli.conftest import Answer, Cli
 from tests.t90_security.conftest import SIDE, noise, rewrite, tree, write
 
+OWN_TAGS = """
+html head meta title link style body a header p strong time h1 h2 h3 span main section div dl dt dd ul ol li fieldset
+legend label input button canvas output kbd figure figcaption img table thead tbody tr th td pre details summary footer
+script svg g path rect text circle image defs pattern lineargradient stop
+"""
 Pair = tuple[Path, Path]
 Spoil = Callable[[Path], object]
 
@@ -255,3 +261,27 @@ def test_unknown_option_or_preset(cli: Cli, pair: Pair, tmp_path: Path, extra: l
     before = tree(tmp_path)
     assert_one_line(cli("register", *pair, "-o", tmp_path / "out", *extra), mention, code=2)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such file names")
+def test_names_that_are_markup_stay_names_on_the_page(cli: Cli, pair: Pair, tmp_path: Path) -> None:
+    name = "\"'><svg onload=alert(1)><image href=x><style>{{7*7}}&amp;.tif"
+    moving = pair[0].rename(tmp_path / name)
+    with rasterio.open(moving, "r+") as file:
+        file.descriptions = tuple("</svg><script>alert(2)</script>" for _ in file.descriptions)
+    cli("register", moving, pair[1], "-o", tmp_path / "out", "--force")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    tags: list[tuple[str, dict[str, str | None]]] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            tags.append((tag, dict(attrs)))
+
+    Reader().feed(page)
+    kinds = [tag for tag, _ in tags]
+    assert kinds.count("script") == kinds.count("style") == 1
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on") or name == "style"]
+    links = [a[key] or "" for tag, a in tags for key in ("href", "src", "xlink:href") if key in a]
+    assert links and all(link.startswith(("data:", "#")) for link in links)
+    assert set(kinds) <= set(OWN_TAGS.split())
+    assert page.count("{{7*7}}") >= 2 and "&lt;svg onload=alert(1)&gt;" in page and "<svg onload" not in page

@@ -72,7 +72,7 @@ def test_a_sentinel_pair_becomes_aligned_bands(tmp_path: Path) -> None:
     result = names["result"]
     assert result.verdict.decision == "go" and result.verdict.headline in said
     html = result._repr_html_()
-    assert shown[0] is result and html.count("data:image/png") == 4 and len(html) < 300_000
+    assert shown[0] is result and html.count("data:image/jpeg") == 4 and len(html) < 300_000
     assert any(hasattr(each, "_repr_png_") for each in shown)
     assert "aligned.tif" in next(each for each in shown if isinstance(each, list))
     assert "bands, rows, columns: (5, 672, 672)" in said

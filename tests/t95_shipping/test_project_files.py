@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = ROOT / ".github"
-CONDA = {"pytorch": "torch", "py-opencv": "opencv-python-headless", "matplotlib-base": "matplotlib"}
+CONDA = {"pytorch": "torch", "py-opencv": "opencv-python-headless"}
 
 pytestmark = pytest.mark.skipif(not GITHUB.is_dir(), reason="not in a checkout")
 

@@ -17,8 +17,9 @@ from somareg.io.atomic import write_text
 from somareg.io.raster import file_sha256
 from somareg.io.refusals import output_errors
 from somareg.io.text import parse_json, read_bytes
+from somareg.report.names import PAGE, has_page
 from somareg.report.plain import plain
-from somareg.types import Decision
+from somareg.types import Decision, Reports
 
 FILE_NAME = "manifest.jsonl"
 MAX_MIB = 256
@@ -97,9 +98,12 @@ class Entry:
         """The verdict; "failed", or "pending" where there is none."""
         return self.verdict or ("failed" if self.status == "failed" else "pending")
 
-    def still_holds(self, folder: Path) -> bool:
-        """Done, its outputs are there, and its inputs are what they were."""
-        outputs = (folder / self.name / name for name in ("report.json", "displacement.tif"))
+    def still_holds(self, folder: Path, reports: Reports) -> bool:
+        """Done, its outputs are there, with the page if `reports` ask for it, and its inputs are what they were."""
+        names = ["report.json", "displacement.tif"]
+        if self.verdict is not None and has_page(reports, self.verdict):
+            names.append(PAGE)
+        outputs = (folder / self.name / name for name in names)
         return self.status == "done" and all(path.is_file() for path in outputs) and all(f.holds() for f in self.files)
 
 

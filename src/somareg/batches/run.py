@@ -24,9 +24,9 @@ from somareg.io.paths import check_folder_name, whole_path
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.weights import DEFAULT_WEIGHTS
-from somareg.report import OWNED
+from somareg.report import OWNED, check_reports
 from somareg.tiepoints.use import check_use
-from somareg.types import Progress
+from somareg.types import Progress, Reports
 
 log = logging.getLogger("somareg.batch")
 
@@ -42,6 +42,7 @@ def batch(
     overwrite: bool = False,
     force: bool = False,
     stac: bool = False,
+    reports: Reports = "problems",
     continue_on_error: bool = True,
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
@@ -62,6 +63,8 @@ def batch(
         dask: address of a Dask scheduler, or a `distributed.Client`; its workers must see the same files.
         overwrite: do all pairs anew, and allow a folder that holds other things.
         force, stac: see `Result.save`.
+        reports: whose `report.html` is written: "all" pairs', "problems" (every verdict but *go*), or "none". What is
+            missing is made when it is asked for later, by doing its pairs again.
         continue_on_error: False ends the run with the first pair that fails; the rest stays pending.
         progress: called with what was done and the share of the pairs that are.
         **options: of `register`, for all pairs; a row of the table goes before them.
@@ -76,13 +79,14 @@ def batch(
         ClusterError: no worker is left; run again to go on.
     """
     check_use(make_config(options))
+    check_reports(reports)
     if stac:
         from somareg.report.stac import need_pystac
 
         need_pystac()
     found = find_pairs(pairs, reference)
     folder = Path(out)
-    jobs = {pair.name: _job(pair, folder, options, force=force, stac=stac) for pair in found}
+    jobs = {pair.name: _job(pair, folder, options, force=force, stac=stac, reports=reports) for pair in found}
     tell = progress or (lambda stage, share: None)
     lonely = _unmatched(pairs, reference)
     check_folder_name(folder)
@@ -111,16 +115,19 @@ def planned(
     overwrite: bool = False,
     force: bool = False,
     stac: bool = False,
+    reports: Reports = "problems",
     **options: Unpack[RegisterOptions],
 ) -> list[Entry]:
     """What `batch` would find done ("done") and do ("pending"), without doing it; args as there."""
     check_use(make_config(options))
+    check_reports(reports)
     found, folder = find_pairs(pairs, reference), Path(out)
-    jobs = {pair.name: _job(pair, folder, options, force=force, stac=stac) for pair in found}
+    jobs = {pair.name: _job(pair, folder, options, force=force, stac=stac, reports=reports) for pair in found}
     return list(_entries(found, jobs, read_manifest(folder, overwrite=overwrite), folder).values())
 
 
-def _job(pair: BatchPair, folder: Path, options: Mapping[str, Any], *, force: bool, stac: bool) -> PairJob:
+def _job(pair: BatchPair, folder: Path, options: Mapping[str, Any], **saving: Any) -> PairJob:
+    """What a worker is told; `saving` are arguments of `Result.save`."""
     both = {**options, **pair.options}
     try:
         cfg = make_config(both)
@@ -131,7 +138,7 @@ def _job(pair: BatchPair, folder: Path, options: Mapping[str, Any], *, force: bo
             both |= {} if mask is None else {name: whole_path(mask)}
     except SomaregError as error:
         raise type(error)(f"pair '{pair.name}': {error}") from error
-    return PairJob(pair.moving, pair.reference, str((folder / pair.name).absolute()), both, force, stac)
+    return PairJob(pair.moving, pair.reference, str((folder / pair.name).absolute()), both, **saving)
 
 
 def _entries(
@@ -140,9 +147,10 @@ def _entries(
     """The entries of this list: as they were where that still holds, else pending."""
     entries, weights = {}, shipped_weights()
     for pair in pairs:
-        key = _key(jobs[pair.name], weights)
+        job = jobs[pair.name]
+        key = _key(job, weights)
         known = earlier.get(pair.name)
-        keep = known is not None and known.key == key and known.still_holds(folder)
+        keep = known is not None and known.key == key and known.still_holds(folder, job.reports)
         entries[pair.name] = known if known and keep else Entry(pair.name, pair.moving, pair.reference, key)
     return entries
 

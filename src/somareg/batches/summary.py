@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from somareg.batches.manifest import Entry
 from somareg.io.atomic import write_text
+from somareg.report.names import PAGE
 from somareg.report.plain import plain
 from somareg.types.brief import brief, count
 
@@ -30,6 +31,7 @@ COLUMNS = (
     "reference",
     "error_kind",
     "error",
+    "report",
 )
 Worst = Literal["go", "review", "no-go", "failed"]
 _BAD: tuple[Worst, ...] = ("go", "review", "no-go", "failed")
@@ -71,8 +73,20 @@ class BatchResult:
         return max((name for name in _BAD if name in counts), key=_BAD.index)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping of `COLUMNS` per pair, JSON-ready."""
-        return [{column: plain(getattr(entry, column)) for column in COLUMNS} for entry in self.entries]
+        """One mapping of `COLUMNS` per pair, JSON-ready; `report` is the page below the folder, None without one."""
+        own = COLUMNS[:-1]
+        return [
+            {**{column: plain(getattr(entry, column)) for column in own}, "report": self._page(entry)}
+            for entry in self.entries
+        ]
+
+    def without_page(self) -> list[str]:
+        """Names of the pairs that are done and have no page."""
+        return [entry.name for entry in self.entries if entry.status == "done" and self._page(entry) is None]
+
+    def _page(self, entry: Entry) -> str | None:
+        page = f"{entry.name}/{PAGE}"
+        return page if entry.status == "done" and (self.folder / page).is_file() else None
 
     def document(self) -> Mapping[str, Any]:
         """The content of `summary.json`."""

@@ -21,7 +21,7 @@ from somareg.io.stac import StacAsset
 from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
 from somareg.register import api
 from somareg.runtime.budget import allowed, limited
-from somareg.types import Decision, Raster, Result
+from somareg.types import Decision, Raster, Reports, Result
 
 _KEPT = 0.1  # of the memory that may be used; a reference that takes more is not decoded whole
 
@@ -34,7 +34,7 @@ class PairJob:
         moving, reference: paths that the worker can read, or STAC references.
         folder: where `Result.save` writes, on a disk that worker and caller share.
         options: of `register`.
-        force, stac: of `Result.save`.
+        force, stac, reports: of `Result.save`.
     """
 
     moving: str
@@ -43,6 +43,7 @@ class PairJob:
     options: Mapping[str, Any]
     force: bool = False
     stac: bool = False
+    reports: Reports = "all"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def do_pair(job: PairJob) -> PairDone:
         overwrite=True,
         force=job.force,
         stac=job.stac,
+        reports=job.reports,
         **options,
     )
     verdict = result.verdict

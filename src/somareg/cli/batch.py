@@ -26,6 +26,9 @@ Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="folder for
 ContinueOnError = Annotated[
     bool, typer.Option("--continue-on-error/--stop-on-error", help="go on after a pair that fails")
 ]
+Reports = Annotated[
+    str, typer.Option("--reports", metavar="WHICH", help="whose report.html is written: all, problems (not go), none")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="do every pair anew")]
 
 
@@ -42,6 +45,7 @@ def batch(
     overwrite: Overwrite = False,
     force: o.Force = False,
     stac: o.Stac = False,
+    reports: Reports = "problems",
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
@@ -50,6 +54,7 @@ def batch(
     """Align many pairs; the same command again goes on where an earlier one ended, however that was."""
     options = said(asked)
     shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
+    shared["reports"] = reports
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
         from somareg.batches import run
 

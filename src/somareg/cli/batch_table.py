@@ -13,6 +13,7 @@ from rich.text import Text
 from somareg.cli.failures import one_line
 from somareg.cli.summary import STYLES
 from somareg.types import Verdict
+from somareg.types.brief import count
 from somareg.types.words import pixels
 
 if TYPE_CHECKING:
@@ -36,12 +37,15 @@ def print_batch(console: Console, result: BatchResult) -> None:
     if len(entries) > MOST_ROWS:
         console.print(f"… and {len(entries) - MOST_ROWS} more", style="dim")
     console.print()
-    words = [f"{count} {name}" for name, count in result.counts.items()]
+    words = [f"{number} {name}" for name, number in result.counts.items()]
     before = len(result.entries) - len(result.redone)
     kept = f" ({before} done before)" if before else ""
     console.print(Text(f"{len(result.entries)} pairs: {', '.join(words)}{kept}", style="bold"))
     if result.unmatched:
         console.print(Text(f"{len(result.unmatched)} images have no partner of the same name", style="yellow"))
+    bare = result.without_page()
+    if bare:
+        console.print(f"no report.html for {count(len(bare), 'pair')}; the same command with --reports all makes it")
     console.print(Text(f"all figures in {one_line(str((result.folder / 'summary.csv').resolve()))}"), soft_wrap=True)
 
 

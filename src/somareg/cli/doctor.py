@@ -20,7 +20,7 @@ from somareg.runtime.version import __version__
 
 PACKAGES = (
     *("numpy", "torch", "safetensors", "rasterio", "opencv-python-headless"),
-    *("pydantic", "typer", "rich", "jinja2", "matplotlib"),
+    *("pydantic", "typer", "rich", "jinja2"),
 )
 DRIVERS = ("GTiff", "COG", "PNG", "JPEG", "JP2OpenJPEG", "ENVI")
 

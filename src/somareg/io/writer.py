@@ -42,6 +42,7 @@ __all__ = [
 
 _TILE = 512
 _GDAL_CACHE_MB = 128
+_PLAIN_BYTES = 64 << 20  # up to which packing what is read once more costs more than it saves
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ def write_geotiff_blocks(
         tiled = whole.with_name(whole.name.replace(".part", "0.part")) if cog else whole
         try:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_GDAL_CACHE_MB):
-                with _created(tiled, _profile(spec, fast=cog)) as dataset:
+                with _created(tiled, _profile(spec, size, is_final=not cog)) as dataset:
                     _write_metadata(dataset, spec)
                     yield GeotiffWriter(dataset, spec)
                 if cog:
@@ -226,7 +227,8 @@ def _created(path: Path, profile: Mapping[str, Any]) -> Any:
         return rasterio.open(path, "w", **profile)
 
 
-def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
+def _profile(spec: GeotiffSpec, size: int, *, is_final: bool) -> dict[str, Any]:
+    """How a file of `size` bytes is made; one that is not final is read once more, and then gone."""
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "width": spec.grid.width,
@@ -237,11 +239,11 @@ def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
         "tiled": True,
         "blockxsize": _TILE,
         "blockysize": _TILE,
-        "compress": "deflate",
-        "zlevel": 1 if fast else 6,
-        "predictor": {"f": 3, "c": 1}.get(spec.dtype.kind, 2),
         "BIGTIFF": "IF_SAFER",
     }
+    if is_final or size > _PLAIN_BYTES:
+        predictor = {"f": 3, "c": 1}.get(spec.dtype.kind, 2)
+        profile |= {"compress": "deflate", "zlevel": 6 if is_final else 1, "predictor": predictor}
     if spec.grid.crs is not None:
         profile["crs"] = parse_crs(spec.grid.crs, "the CRS to write")
     if spec.grid.control is not None:

@@ -27,10 +27,11 @@ from somareg.register.tiled import Tiling, match_tiled
 from somareg.register.tiles.layout import SceneCfg
 from somareg.register.whole import match_whole
 from somareg.register.workspace import open_workspace
+from somareg.report.names import check_reports
 from somareg.report.stac import need_pystac
 from somareg.runtime.clock import Clock
 from somareg.tiepoints.use import check_use, name_of, take_points
-from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progress, Result, TiePoints
+from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progress, Reports, Result, TiePoints
 
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
@@ -90,6 +91,7 @@ def register_into(
     overwrite: bool = False,
     force: bool = False,
     stac: bool = False,
+    reports: Reports = "all",
     workers: int | None = None,
     dask: Any = None,
     sizes: SceneCfg | None = None,
@@ -105,6 +107,7 @@ def register_into(
         overwrite: replace earlier outputs; without `resume` also begin an unfinished run anew.
         force: write aligned.tif even on no-go.
         stac: describe the outputs in a STAC Item.
+        reports: "problems" leaves `report.html` out where the verdict is *go*, "none" always.
         workers, dask, progress, **options: as for `register`.
         sizes: of tiles, overview and nodes.
 
@@ -118,6 +121,7 @@ def register_into(
         SomaregError: as `register`.
     """
     check_folder_name(out)
+    check_reports(reports)
     if stac:
         need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
@@ -133,6 +137,7 @@ def register_into(
             overwrite=overwrite,
             force=force,
             stac=stac,
+            reports=reports,
             progress=lambda stage, share: tell(stage, OUTPUTS + (1 - OUTPUTS) * share),
             lock=workspace.lock,
             beside=workspace.beside,

@@ -18,10 +18,10 @@ from somareg.io.folders import check_free_space, keep_inputs
 from somareg.io.lock import FolderLock
 from somareg.io.paths import check_folder_name
 from somareg.io.verdicts import verdict_attributes, without_verdict
-from somareg.report import ALIGNED, OWNED, write_report
+from somareg.report import ALIGNED, OWNED, check_reports, has_page, write_report
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
-from somareg.types import Header, Progress, Raster, Reading, Result, StacOrigin, TiePoints
+from somareg.types import Header, Progress, Raster, Reading, Reports, Result, StacOrigin, TiePoints
 from somareg.warp.engine import apply, apply_to_file
 
 QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
@@ -36,12 +36,14 @@ def save(
     overwrite: bool = False,
     force: bool = False,
     stac: bool = False,
+    reports: Reports = "all",
     progress: Progress | None = None,
     lock: FolderLock | None = None,
     beside: tuple[str, ...] = (),
 ) -> Path:
     """Write every output into `folder`; see `Result.save`, and `output_folder` for `lock` and `beside`."""
     check_folder_name(folder)
+    check_reports(reports)
     if stac:
         need_pystac()
     inputs: dict[str, str | Path | None] = {}
@@ -55,7 +57,7 @@ def save(
     check_free_space(folder, _expected_bytes(result))
     tell = progress or (lambda stage, share: None)
     with output_folder(folder, overwrite=overwrite, owned=OWNED, beside=beside, lock=lock) as place:
-        _write(result, place, folder, tell, force=force)
+        _write(result, place, folder, tell, force=force, with_page=has_page(reports, result.verdict.decision))
         if stac:
             write_stac_item(result, place, folder)
     return folder
@@ -109,7 +111,7 @@ def _as_read(result: Result) -> dict[str, Any]:
     return {"estimate": replace(estimate, reading=Reading()), "reading": reading}
 
 
-def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: bool) -> None:
+def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: bool, with_page: bool) -> None:
     outputs: dict[str, Path] = {}
     grid, moving, field = result.estimate.reference, result.moving, result.displacement
     matrix = getattr(result.affine, "matrix", None)
@@ -134,7 +136,7 @@ def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: 
     outputs["gcps.points"] = write_tie_points(place / "gcps.points", few, reference=grid, moving=moving.grid)
     tell("writing report", 0.95)
     page = replace(result, tie_points=thin_out(result.tie_points, PAGE_POINTS))
-    write_report(result, place, outputs, final=folder, page=page)
+    write_report(result, place, outputs, final=folder, page=page, with_page=with_page)
 
 
 def thin_out(ties: TiePoints, limit: int) -> TiePoints:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from somareg.errors import OutputError
 from somareg.report.html import render_report
-from somareg.report.names import ALIGNED, OUTPUTS, OWNED
+from somareg.report.names import ALIGNED, OUTPUTS, OWNED, PAGE, check_reports, has_page
 from somareg.report.record import Report, build_record, load_report
 from somareg.types import Result
 
@@ -15,8 +15,11 @@ __all__ = [
     "ALIGNED",
     "OUTPUTS",
     "OWNED",
+    "PAGE",
     "Report",
     "build_record",
+    "check_reports",
+    "has_page",
     "load_report",
     "render_report",
     "write_report",
@@ -30,8 +33,9 @@ def write_report(
     *,
     final: Path | None = None,
     page: Result | None = None,
+    with_page: bool = True,
 ) -> None:
-    """Write `report.json` and `report.html` into a folder that nobody else sees yet.
+    """Write `report.json`, and `report.html` if it is wanted, into a folder that nobody else sees yet.
 
     Args:
         result: from `register`.
@@ -39,14 +43,17 @@ def write_report(
         outputs: name -> file, for every other file of the result, listed with size and hash.
         final: what the folder will be called, from which the inputs can be found if both are moved.
         page: what the page shows, if not all of the result's tie points.
+        with_page: whether there is a page.
 
     Raises:
         OutputError: a report cannot be written (read-only, disk full).
         ReadError: an output cannot be read to hash it.
     """
     record = build_record(result, outputs, folder=final)
-    html = render_report(page or result, record)
-    for name, text in (("report.json", record.to_json()), ("report.html", html)):
+    texts = {"report.json": record.to_json()}
+    if with_page:
+        texts[PAGE] = render_report(page or result, record)
+    for name, text in texts.items():
         try:
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
         except OSError as error:

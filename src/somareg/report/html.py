@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
@@ -14,14 +15,14 @@ from markupsafe import Markup
 
 from somareg.report import words
 from somareg.report.checks import check_rows
+from somareg.report.figures import drawings
 from somareg.report.inputs import InputRecord
-from somareg.report.pictures import data_uri, embed_preview, encode_png
+from somareg.report.pictures import embed_preview, png_uri
 from somareg.report.record import Report
 from somareg.types import Result
 from somareg.types.words import metres, percent, pixels
 
 MAX_NOTES = 200
-ERROR = "error"  # the key of the figure that stands apart from the others
 
 
 def render_report(result: Result, record: Report) -> str:
@@ -31,8 +32,9 @@ def render_report(result: Result, record: Report) -> str:
         result: for the pictures and figures.
         record: for every number and name, so that the page and `report.json` agree.
     """
-    style, script = asset("base.css") + asset("report.css"), asset("report.js")
-    pictures, figures = _pictures(result), _figures(result)
+    style = asset("base.css") + asset("compare.css") + asset("report.css")
+    script = asset("compare.js") + asset("report.js")
+    pictures = _pictures(result)
     page: str = (
         page_environment()
         .get_template("report.html.j2")
@@ -43,10 +45,10 @@ def render_report(result: Result, record: Report) -> str:
             style=Markup(style),  # noqa: S704
             script=Markup(script),  # noqa: S704
             pictures=pictures,
+            labels=list(words.IMAGE_NAMES.items()),
             picture_step=result.previews.area[2] / pictures[0]["image"].width,
             area=result.previews.area,
-            error_figure=next((figure for figure in figures if figure["key"] == ERROR), None),
-            figures=[figure for figure in figures if figure["key"] != ERROR],
+            drawings=drawings(result),
             closeups=_closeups(result, record),
             edges=words.edges_words(
                 *(str(result.settings.get(f"{role}_modality")) for role in ("moving", "reference"))
@@ -57,6 +59,7 @@ def render_report(result: Result, record: Report) -> str:
     return page
 
 
+@lru_cache(maxsize=4)
 def page_environment(*packages: str) -> Environment:
     """Templates and filters of the report, for other pages about a result too.
 
@@ -125,11 +128,9 @@ def asset(name: str) -> str:
 
 
 def _pictures(result: Result) -> list[dict[str, Any]]:
-    previews = result.previews
     return [
-        {"key": "reference", "label": "Reference", "image": embed_preview(previews.reference)},
-        {"key": "before", "label": "Moving, before", "image": embed_preview(previews.before)},
-        {"key": "after", "label": "Moving, after", "image": embed_preview(previews.after)},
+        {"key": key, "label": label, "image": embed_preview(getattr(result.previews, key))}
+        for key, label in words.IMAGE_NAMES.items()
     ]
 
 
@@ -140,28 +141,11 @@ def _closeups(result: Result, record: Report) -> list[dict[str, Any]]:
     return [
         {
             "place": place,
-            "uri": data_uri(encode_png(closeup.picture), "png"),
+            "uri": png_uri(closeup.picture),
             "side": len(closeup.picture),
             "step": closeup.step,
         }
         for place, closeup in zip(record.error_map.places, result.previews.closeups, strict=True)
-    ]
-
-
-def _figures(result: Result) -> list[dict[str, Any]]:
-    # Imported here: reading or writing report.json must not load matplotlib.
-    from somareg.report.figures import DARK, LIGHT, drawings
-
-    return [
-        {
-            "key": drawing.key,
-            "title": drawing.title,
-            "caption": drawing.caption,
-            "alt": drawing.alt,
-            "light": data_uri(drawing.draw(LIGHT), "png"),
-            "dark": data_uri(drawing.draw(DARK), "png"),
-        }
-        for drawing in drawings(result)
     ]
 
 

@@ -1,200 +1,181 @@
-"""Figures in the reference's frame as PNG bytes: arrows, local displacement, tie points."""
+"""Drawings in the reference's frame: arrows, tie points, local displacement and expected error."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
-from matplotlib import patheffects
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from numpy.typing import NDArray
+from markupsafe import Markup
 
-from somareg.report.style import LIGHT, SMALL, Map, Theme, colourbar, legend, message, new_map, png
-from somareg.report.words import arrow_key, nice, on_ground
-from somareg.types import Result
+from somareg.report.axes import Axes, draw_axes, map_axes, text
+from somareg.report.key import box, colour_bar, dot, signs
+from somareg.report.palette import coloured, ramp
+from somareg.report.pictures import grey_backdrop, png_uri
+from somareg.report.samples import Arrows, arrows_of, error_digits, known_error, pixel_m_of, scale_top
+from somareg.report.svg import element, joined, number, polygons
+from somareg.report.words import arrow_key
+from somareg.types import ACROSS, FloatArray, Result
 
-MAX_MAP_CELLS = 400
-"""Longest side of a map in cells: a scene's field is thinned to it before anything is computed."""
-ARROWS_ACROSS = 16
 MAX_POINTS_DRAWN = 4000
-NOTHING_PX = 0.02
-"""Displacements below this are drawn as "none": they are far below what any pair can show."""
-OUTLIER = "#ff7a45"
+_SHADES = 24  # that the colours of points are rounded to
+_HEAD, _HEAD_WIDE, _SHAFT = 7.5, 7.0, 1.8  # of an arrow: length and width of the head, width of the shaft
+_CELL = (28.0, 14.0)  # least width and height of a cell that has room for its number
+_X, _Y = "x (reference px)", "y (reference px)"
 
 
-def arrows_figure(result: Result, theme: Theme = LIGHT) -> bytes:
-    """Displacement arrows over the reference, exaggerated by a round factor that the key states."""
-    chart = new_map(result.previews.area, theme)
-    drawn = draw_arrows(chart.axes, result, theme)
-    if drawn is not None:
-        _arrow_key(chart, theme, *drawn, result)
-    return png(chart.figure, photo=True)
+def map_drawing(result: Result, alt: str, parts: Markup, key: Markup) -> Markup:
+    """A drawing with the reference's pixels for axes."""
+    axes = axes_of(result)
+    return drawing(axes, alt, parts, draw_axes(axes, _X, _Y), key)
 
 
-def draw_arrows(axes: Axes, result: Result, theme: Theme = LIGHT) -> tuple[float, float] | None:
-    """Displacement arrows over the reference on axes in reference pixels.
+def drawing(axes: Axes, alt: str, *parts: Markup) -> Markup:
+    """The whole: what is drawn, in this order, with words for who cannot see it."""
+    return element("svg", *parts, class_="plot", viewBox=f"0 0 480 {number(axes.height)}", role="img", aria_label=alt)
 
-    Returns:
-        The round length of a sample arrow in pixels, and how many times longer arrows are drawn; None where there is no
-        displacement, which the axes then say.
-    """
-    left, top, width, height = result.previews.area
-    _backdrop(axes, result)
-    spacing = max(width, height) / ARROWS_ACROSS
-    x, y = (_centres(size, spacing) + round(start) for size, start in ((width, left), (height, top)))
-    rows, columns = np.meshgrid(y, x, indexing="ij")
-    down, right = cells_at(result, rows, columns)
-    dx, dy = result.displacement.array[:, down, right].astype(float)
-    sigma = result.displacement.sigma[down, right]
-    long = float(np.percentile(np.hypot(dx, dy), 95))
-    if long < NOTHING_PX:
-        message(axes, theme, f"No displacement: below {NOTHING_PX} px everywhere")
+
+def axes_of(result: Result) -> Axes:
+    """Axes of what the pictures of a result show."""
+    return map_axes(result.previews.area, pixel_m_of(result))
+
+
+def inside(axes: Axes, *parts: Markup) -> Markup:
+    """Parts cut off at the axes."""
+    left, right = axes.x.start, axes.x.end
+    top, bottom = sorted((axes.y.start, axes.y.end))
+    box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    return element("svg", *parts, **box, viewBox=" ".join(number(value) for value in box.values()))
+
+
+def arrows_map(result: Result, alt: str) -> Markup | None:
+    """Displacement arrows over the reference, longer by a round factor that the key states; None where none is."""
+    arrows = arrows_of(result)
+    if arrows is None:
         return None
-    factor = nice(1.1 * spacing / long) or 1.0
-    colours = np.zeros((*sigma.shape, 4))
-    colours[..., :3] = (1.0, 0.83, 0.16)
-    colours[..., 3] = np.where(np.isnan(sigma), 0.4, 1.0)
-    arrows = axes.quiver(
-        columns,
-        rows,
-        factor * dx,
-        factor * dy,
-        color=colours.reshape(-1, 4),
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        width=0.0042,
-        headwidth=3.6,
-        headlength=4.2,
-        headaxislength=3.8,
-        minlength=0.5,
-    )
-    arrows.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground="#101418")])
-    return nice(long, up=True), factor
+    axes = axes_of(result)
+    starts, vectors = axes.place(arrows.start), arrows.factor * axes.x.per_unit * arrows.vectors
+    shapes = arrow_shapes(starts, vectors)
+    drawn = [
+        element("path", class_=kind, d=polygons(*shapes[chosen]))
+        for kind, chosen in (("arrow", arrows.seen), ("arrow unseen", ~arrows.seen))
+        if chosen.any()
+    ]
+    return map_drawing(result, alt, inside(axes, _backdrop(result, axes), *drawn), _arrow_key(axes, arrows, result))
 
 
-def local_figure(result: Result, theme: Theme = LIGHT) -> bytes:
-    """Length of the displacement beyond the global affine."""
-    left, top, width, height = result.previews.area
-    chart = new_map(result.previews.area, theme)
-    step = max(1, -(-round(max(width, height)) // MAX_MAP_CELLS))
-    rows, columns = np.mgrid[top : top + height : step, left : left + width : step]
-    xy = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
-    size = np.hypot(*(result.correction(xy) - result.affine(xy)).T).reshape(rows.shape)
-    most = max(float(np.percentile(size, 99.5)), 0.1)
-    shown = chart.axes.imshow(
-        size, cmap="viridis", vmin=0, vmax=most, extent=extent_of(result), interpolation="nearest"
-    )
-    colourbar(chart, shown, theme, f"local displacement (px{_one_pixel(result)})")
-    if float(size.max()) < NOTHING_PX:
-        nothing = "The affine explains everything: no local displacement"
-        unknown = "No alignment was found, and no local displacement"
-        message(chart.axes, theme, unknown if result.verdict.decision == "no-go" else nothing)
-    return png(chart.figure)
+def arrow_shapes(starts: FloatArray, vectors: FloatArray) -> FloatArray:
+    """Outlines (N, 7, 2) of arrows with starts and vectors (N, 2); short ones are smaller all over."""
+    length = np.maximum(np.hypot(*vectors.T), 0.8)[:, None]
+    along = vectors / length
+    across = along[:, ::-1] * (-1.0, 1.0)
+    size = np.minimum(1.0, length / (1.3 * _HEAD))
+    neck = length - size * _HEAD
+    sides = ((0, _SHAFT), (neck, _SHAFT), (neck, _HEAD_WIDE), (length, 0), (neck, -_HEAD_WIDE), (neck, -_SHAFT))
+    outline = [starts + far * along + 0.5 * size * wide * across for far, wide in (*sides, (0, -_SHAFT))]
+    return np.stack(outline, axis=1)
 
 
-def points_figure(result: Result, theme: Theme = LIGHT) -> bytes:
-    """Tie points over the reference, coloured by residual, outliers hollow."""
-    chart = new_map(result.previews.area, theme)
-    _backdrop(chart.axes, result)
-    points = result.tie_points
+def points_map(result: Result, alt: str) -> Markup | None:
+    """Tie points over the reference, coloured by residual, outliers hollow; None without any."""
+    points, axes = result.tie_points, axes_of(result)
     if not len(points):
-        message(chart.axes, theme, "No tie points: nothing could be matched")
-        return png(chart.figure, photo=True)
+        return None
     every = -(-len(points) // MAX_POINTS_DRAWN)
-    xy, residual, kept = points.reference_xy[::every], points.residual_px[::every], points.inlier[::every]
-    size = float(np.clip(9000 / len(xy), 8, 42))
+    places, residual, kept = (
+        axes.place(points.reference_xy[::every]),
+        points.residual_px[::every],
+        points.inlier[::every],
+    )
+    radius = float(np.clip(52 / math.sqrt(len(places)), 1.8, 4.6))
     seen = points.residual_px[points.inlier & np.isfinite(points.residual_px)]
     top = max(float(np.percentile(seen, 98)), 0.2) if len(seen) else 1.0
-    chart.axes.scatter(xy[~kept, 0], xy[~kept, 1], s=size, facecolors="none", edgecolors=OUTLIER, linewidths=1.3)
-    shown = chart.axes.scatter(
-        xy[kept, 0],
-        xy[kept, 1],
-        s=size,
-        c=residual[kept],
-        cmap="viridis",
-        vmin=0,
-        vmax=top,
-        edgecolors="white",
-        linewidths=0.6,
-    )
-    colourbar(chart, shown, theme, f"residual (px{_one_pixel(result)})", start=0.34)
-    count = int(points.inlier.sum())
-    handles = [
-        _marker("#2a9d8f", "#ffffff", f"{count} kept"),
-        _marker("none", OUTLIER, f"{len(points) - count} left out"),
+    shade = np.clip(np.nan_to_num(residual) / top * _SHADES, 0, _SHADES - 1).astype(int)
+    groups = [_circles(places[~kept], radius, "point out")]
+    groups += [
+        _circles(places[kept & (shade == index)], radius, "point", fill=colour)
+        for index, colour in enumerate(ramp("viridis", _SHADES))
     ]
-    left, _, _, height = chart.band
-    corner = (left - 0.03, 1.02 * height)
-    legend(chart.figure, theme, handles, loc="upper left", bbox_to_anchor=corner, borderaxespad=0, frameon=False)
-    return png(chart.figure, photo=True)
+    count = int(points.inlier.sum())
+    kinds = [
+        (dot("point", fill=ramp("viridis", 3)[1]), f"{count} kept"),
+        (dot("point out"), f"{len(points) - count} left out"),
+    ]
+    bar = colour_bar(axes, "points", "viridis", top, "residual", per_pixel=result.quality.metres_per_pixel, start=0.34)
+    return map_drawing(result, alt, joined(_backdrop(result, axes), *groups), joined(signs(axes, [kinds], [0.0]), bar))
 
 
-def cells_at(result: Result, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Rows and columns of the displacement's array at reference pixels: a large scene has fewer than pixels."""
-    grid, (height, width) = result.reference.grid, result.displacement.grid.shape
-    down, across = np.minimum(rows, grid.height - 1), np.minimum(columns, grid.width - 1)
-    return down * height // grid.height, across * width // grid.width
+def local_map(result: Result, alt: str, length: FloatArray) -> Markup:
+    """Length of the displacement beyond the global affine, see `samples.local_length`."""
+    axes, top = axes_of(result), scale_top(length)
+    bar = colour_bar(axes, "local", "viridis", top, "local displacement", per_pixel=result.quality.metres_per_pixel)
+    return map_drawing(result, alt, _raster(axes, png_uri(coloured(length, top, "viridis")), "cells"), bar)
 
 
-def _arrow_key(chart: Map, theme: Theme, length_px: float, factor: float, result: Result) -> None:
-    """A sample arrow of a round length in the band, with the exaggeration in words."""
-    left, _, width, height = chart.band
-    per_inch = chart.axes.get_window_extent().width / (chart.axes.get_xlim()[1] - chart.axes.get_xlim()[0])
-    wide = factor * length_px * per_inch / chart.figure.bbox.width
-    y = 0.72 * height
-    arrow = {
-        "arrowstyle": "-|>,head_width=0.3,head_length=0.6",
-        "color": theme.ink,
-        "linewidth": 2,
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
-    chart.axes.annotate(
-        "", (left + wide, y), (left, y), xycoords="figure fraction", textcoords="figure fraction", arrowprops=arrow
+def error_map(result: Result, alt: str) -> Markup | None:
+    """Expected error of each place, grey and striped where nothing was seen; None where that is everywhere."""
+    axes, values = axes_of(result), known_error(result)
+    if not np.isfinite(values).any():
+        return None
+    top = scale_top(values)
+    stripes = element("path", class_="stripe", d="M-2 10L10 -2M4 16L16 4M-8 4L4 -8")
+    unseen = element("rect", class_="ground", width=8, height=8)
+    pattern = element("pattern", unseen, stripes, id="error-unseen", width=8, height=8, patternUnits="userSpaceOnUse")
+    left, right, upper, lower = axes.x.start, axes.x.end, axes.y.start, axes.y.end
+    under = element("rect", x=left, y=upper, width=right - left, height=lower - upper, fill="url(#error-unseen)")
+    parts = joined(
+        element("defs", pattern), under, _raster(axes, png_uri(coloured(values, top, "plasma")), "cells"),
+        _numbers(result, axes),
+    )  # fmt: skip
+    bar = colour_bar(
+        axes, "error", "plasma", top, "expected error, RMS", per_pixel=result.quality.metres_per_pixel, start=0.3
     )
-    chart.figure.text(
-        min(left + wide, left + 0.5 * width) + 0.02,
-        y,
-        arrow_key(length_px, factor, pixel_m_of(result)),
-        va="center",
-        color=theme.ink,
-        fontsize=SMALL,
-    )
+    key = signs(axes, [[(box("unseen", fill="url(#error-unseen)"), "not seen")]], [0.0])
+    return map_drawing(result, alt, parts, joined(key, bar))
 
 
-def _marker(face: str, edge: str, text: str) -> Line2D:
-    return Line2D(
-        [], [], linestyle="none", marker="o", markersize=6, markerfacecolor=face, markeredgecolor=edge, label=text
-    )
+def _numbers(result: Result, axes: Axes) -> Markup:
+    """The error of each cell in its place, where there is room; a frame around the worst."""
+    wide, high = ((scale.end - scale.start) / ACROSS for scale in (axes.x, axes.y))
+    seen = [cell for cell in result.quality.cells if cell.is_seen]
+    digits = error_digits(seen)
+    parts = []
+    for cell in seen if wide >= _CELL[0] and high >= _CELL[1] else ():
+        x, y = axes.x.start + (cell.column + 0.5) * wide, axes.y.start + (cell.row + 0.5) * high
+        parts.append(text(x, y + 4, f"{cell.error_px:.{digits}f}", "middle", class_="halo"))
+    worst = max(seen, key=lambda cell: cell.error_px, default=None)
+    if worst is not None and math.isfinite(worst.error_px):
+        place = {"x": axes.x.start + worst.column * wide, "y": axes.y.start + worst.row * high}
+        parts += [element("rect", class_=kind, **place, width=wide, height=high) for kind in ("worst under", "worst")]
+    return joined(*parts)
 
 
-def _backdrop(axes: Axes, result: Result) -> None:
+def _arrow_key(axes: Axes, arrows: Arrows, result: Result) -> Markup:
+    """A sample arrow of a round length, with what it stands for in words."""
+    left, y = axes.x.start, axes.band + 16
+    wide = arrows.factor * arrows.key_px * axes.x.per_unit
+    shape = arrow_shapes(np.array([[left, y]]), np.array([[wide, 0.0]]))
+    words = arrow_key(arrows.key_px, arrows.factor, pixel_m_of(result))
+    sample = element("path", class_="sample", d=polygons(*shape))
+    if wide < 0.3 * (axes.x.end - left):
+        return joined(sample, text(left + wide + 10, y + 4, words))
+    return joined(sample, text(left, y + 24, words))
+
+
+def _circles(places: FloatArray, radius: float, kind: str, **more: object) -> Markup:
+    """Points (N, 2) of one look; nothing for none."""
+    if not len(places):
+        return Markup()
+    drawn = "".join(f'<circle cx="{number(x)}" cy="{number(y)}" r="{radius:.1f}"/>' for x, y in places.tolist())
+    return element("g", Markup(drawn), class_=kind, **more)  # noqa: S704, numbers alone
+
+
+def _raster(axes: Axes, uri: str, kind: str) -> Markup:
+    """A picture that fills the axes."""
+    left, top = axes.x.start, axes.y.start
+    place = {"x": left, "y": top, "width": axes.x.end - left, "height": axes.y.end - top}
+    return element("image", href=uri, class_=kind, **place, preserveAspectRatio="none")
+
+
+def _backdrop(result: Result, axes: Axes) -> Markup:
     """The reference in grey, dimmed towards black so that marks stand out."""
-    image = result.previews.reference.astype(np.float32)
-    grey = image @ np.array([0.299, 0.587, 0.114], np.float32) if image.ndim == 3 else image
-    axes.set_facecolor("#101418")
-    axes.imshow(0.62 * grey, cmap="gray", vmin=0, vmax=255, extent=extent_of(result), interpolation="antialiased")
-
-
-def extent_of(result: Result) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top edge of what the pictures show."""
-    left, top, width, height = result.previews.area
-    return left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5
-
-
-def _centres(size: float, spacing: float) -> NDArray[np.intp]:
-    """Pixel positions of evenly spread cells, at least one."""
-    count = max(1, round(size / spacing))
-    return ((np.arange(count) + 0.5) * size / count).astype(np.intp)
-
-
-def _one_pixel(result: Result) -> str:
-    pixel_m = pixel_m_of(result)
-    return "" if pixel_m is None else f"; 1 px = {on_ground(1.0, pixel_m)}"
-
-
-def pixel_m_of(result: Result) -> tuple[float, float] | None:
-    """Edges of a reference pixel, metres; None without a georeference."""
-    return result.quality.metres.pixel_m if result.quality.metres else None
+    return _raster(axes, grey_backdrop(result.previews.reference), "backdrop")

@@ -1,9 +1,31 @@
-"""What the files of a result are called."""
+"""What the files of a result are called, and whether the page is one of them."""
 
 from __future__ import annotations
 
+from typing import get_args
+
+from somareg.config import did_you_mean
+from somareg.errors import ConfigError
+from somareg.types import Decision, Reports
+
 ALIGNED = "aligned.tif"
 ITEM_NAME = "item.json"
-OUTPUTS = (ALIGNED, "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html")
+PAGE = "report.html"
+OUTPUTS = (ALIGNED, "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", PAGE)
 OWNED = (*OUTPUTS, ITEM_NAME)
 """All that somareg may write into an output folder; a later run replaces it."""
+
+
+def has_page(reports: Reports, decision: Decision) -> bool:
+    """Whether a pair of this verdict gets its `report.html`."""
+    return reports == "all" or (reports == "problems" and decision != "go")
+
+
+def check_reports(reports: str) -> None:
+    """Refuse what is none of `Reports`.
+
+    Raises:
+        ConfigError: naming the nearest one.
+    """
+    if reports not in get_args(Reports):
+        raise ConfigError(f"unknown reports '{reports}'.{did_you_mean(reports, get_args(Reports))}")

@@ -1,4 +1,4 @@
-"""The three preview images as data URIs, small enough to embed."""
+"""Pictures as data URIs, small enough to embed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ PNG_LIMIT = 300_000
 """Bytes up to which a preview stays lossless."""
 JPEG_LIMIT = 900_000
 """Bytes above which a JPEG is made smaller: first in quality, then in pixels."""
+
+_BACKDROP_PX, _BACKDROP_QUALITY, _DIMMED = 800, 78, 0.62
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,33 @@ def embed_preview(image: NDArray[np.uint8]) -> Picture:
     return _small_jpeg(pixels)
 
 
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """An image (h, w) or (h, w, 3) RGB as PNG."""
-    return _encode(np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image), ".png")
+def png_uri(image: NDArray[np.uint8]) -> str:
+    """An image (h, w), (h, w, 3) RGB or (h, w, 4) RGB with alpha as a PNG."""
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}
+    pixels = image if image.ndim == 2 else image[..., order[image.shape[2]]]
+    return data_uri(_encode(np.ascontiguousarray(pixels), ".png"), "png")
+
+
+def jpeg_uri(image: NDArray[np.uint8], quality: int) -> str:
+    """An image (h, w) or (h, w, 3) RGB as a JPEG of a quality of 1-100."""
+    pixels = np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image)
+    return data_uri(_encode(pixels, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality]), "jpeg")
+
+
+def grey_backdrop(image: NDArray[np.uint8]) -> str:
+    """A picture (h, w) or (h, w, 3) RGB in grey, dimmed towards black, as a small JPEG to draw on."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
+    return jpeg_uri(np.asarray(_DIMMED * reduced(np.asarray(grey), _BACKDROP_PX), np.uint8), _BACKDROP_QUALITY)
+
+
+def reduced(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """A picture whose longer side is at most so many pixels, averaged where it was longer."""
+    rows, columns = image.shape[:2]
+    share = min(1.0, longest / max(rows, columns))
+    if share == 1.0:
+        return image
+    size = max(1, round(columns * share)), max(1, round(rows * share))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _small_jpeg(pixels: NDArray[np.uint8]) -> Picture:

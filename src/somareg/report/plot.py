@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from somareg.config import did_you_mean
 from somareg.errors import ConfigError
-from somareg.report.error_figure import draw_error, error_format
-from somareg.report.maps import draw_arrows, extent_of, pixel_m_of
-from somareg.report.style import DPI, LIGHT, NORMAL, SMALL
+from somareg.report.samples import (
+    NOTHING_PX,
+    arrows_of,
+    error_digits,
+    known_error,
+    pixel_m_of,
+    scale_top,
+)
+from somareg.report.style import DPI, LIGHT, NORMAL, SMALL, message, png
 from somareg.report.words import arrow_key
-from somareg.types import Panel, Result
+from somareg.types import ACROSS, Panel, Result
 
 DEFAULT: tuple[Panel, ...] = ("before", "after", "error")
 SQUARES = 8  # of the checkerboard along the longer side
 _PANEL_IN = 4.4  # width of a panel
 _TALLEST = 2.0  # a panel, against its width
+_UNSEEN: dict[str, Any] = {"facecolor": "#9aa0a6", "hatch": "////", "edgecolor": "#70767c", "linewidth": 0}
 
 
 class Shown(Figure):
     """A figure that notebooks draw by themselves, and once: pyplot does not know of it."""
 
     def _repr_png_(self) -> bytes:
-        stream = io.BytesIO()
-        self.savefig(stream, format="png")
-        return stream.getvalue()
+        return png(self)
 
 
 def plot(result: Result, panels: Sequence[str] = ()) -> Figure:
@@ -93,22 +100,85 @@ def _after(axes: Axes, result: Result) -> str:
 
 
 def _arrows(axes: Axes, result: Result) -> str:
-    drawn = draw_arrows(axes, result)
-    if drawn is None:
+    _picture(axes, result, _dimmed(result.previews.reference))
+    arrows = arrows_of(result)
+    if arrows is None:
+        message(axes, LIGHT, f"No displacement: below {NOTHING_PX} px everywhere")
         return "Displacement"
-    return f"Displacement\na long arrow is {arrow_key(*drawn, pixel_m_of(result))}"
+    colours = np.full((len(arrows.start), 4), (1.0, 0.83, 0.16, 1.0))
+    colours[~arrows.seen, 3] = 0.4
+    shape: dict[str, Any] = {
+        "width": 0.0042,
+        "headwidth": 3.6,
+        "headlength": 4.2,
+        "headaxislength": 3.8,
+        "minlength": 0.5,
+    }
+    drawn = axes.quiver(
+        *arrows.start.T, *(arrows.factor * arrows.vectors).T, color=colours, angles="xy", scale_units="xy", scale=1,
+        **shape,
+    )  # fmt: skip
+    drawn.set_path_effects(_outlined(2.0))
+    return f"Displacement\na long arrow is {arrow_key(arrows.key_px, arrows.factor, pixel_m_of(result))}"
 
 
 def _error(axes: Axes, result: Result) -> str:
-    shown = draw_error(axes, result)
-    if shown is None:
+    left, right, bottom, top = extent_of(result)
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, zorder=-1, **_UNSEEN))
+    values = known_error(result)
+    if not np.isfinite(values).any():
+        message(axes, LIGHT, "Nothing was seen well enough to tell how far off it is")
         return "Expected error"
-    words = error_format(result, "\n")
-    bar = axes.figure.colorbar(
-        shown, ax=axes, location="bottom", shrink=0.8, pad=0.02, format=lambda value, _: words(value)
-    )
+    shown = axes.imshow(
+        np.ma.masked_invalid(values), cmap="plasma", vmin=0, vmax=scale_top(values), extent=extent_of(result),
+        interpolation="nearest",
+    )  # fmt: skip
+    _numbers(axes, result)
+    bar = axes.figure.colorbar(shown, ax=axes, location="bottom", shrink=0.8, pad=0.02, format=_error_words(result))
     bar.ax.tick_params(colors=LIGHT.ink, labelsize=SMALL, color=LIGHT.muted, length=2)
     return "Expected error; striped where nothing was seen"
+
+
+def _error_words(result: Result) -> Callable[[float, Any], str]:
+    """Makes "2 px" of an error, and below its metres where they are known."""
+    per_pixel = result.quality.metres_per_pixel
+    if per_pixel is None:
+        return lambda value, _: f"{value:g} px"
+    return lambda value, _: f"{value:g} px\n{value * per_pixel:.3g} m"
+
+
+def _numbers(axes: Axes, result: Result) -> None:
+    """The error of each cell in its place; a frame around the worst."""
+    left, top, width, height = result.previews.area
+    wide, high = width / ACROSS, height / ACROSS
+    seen = [cell for cell in result.quality.cells if cell.is_seen]
+    digits = error_digits(seen)
+    for cell in seen:
+        x, y = left - 0.5 + (cell.column + 0.5) * wide, top - 0.5 + (cell.row + 0.5) * high
+        text = axes.text(x, y, f"{cell.error_px:.{digits}f}", ha="center", va="center", color="white", fontsize=SMALL)
+        text.set_path_effects(_outlined(2.0))
+    worst = max(seen, key=lambda cell: cell.error_px, default=None)
+    if worst is not None and math.isfinite(worst.error_px):
+        corner = left - 0.5 + worst.column * wide, top - 0.5 + worst.row * high
+        frame = Rectangle(corner, wide, high, fill=False, edgecolor="white", linewidth=1.6)
+        frame.set_path_effects(_outlined(3.2))
+        axes.add_patch(frame)
+
+
+def _outlined(width: float) -> list[Any]:
+    return [patheffects.withStroke(linewidth=width, foreground="#101418")]
+
+
+def _dimmed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """In grey, towards black, so that marks stand out."""
+    grey = picture @ np.array([0.299, 0.587, 0.114]) if picture.ndim == 3 else picture
+    return np.asarray(0.62 * grey, np.uint8)
+
+
+def extent_of(result: Result) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top edge of what the pictures show."""
+    left, top, width, height = result.previews.area
+    return left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5
 
 
 _DRAW: dict[Panel, Callable[[Axes, Result], str]] = {

@@ -1,94 +1,46 @@
-"""The figure of tie point residuals as PNG bytes: how far, and in which direction."""
+"""Drawings of tie point residuals: how far, and in which direction."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Patch
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
+from markupsafe import Markup
 
+from somareg.report.axes import draw_axes, plot_axes, text
+from somareg.report.key import box, dot, line, signs
+from somareg.report.maps import drawing, inside
 from somareg.report.record import residual_vectors
-from somareg.report.style import (
-    BAND,
-    LEFT,
-    LIGHT,
-    RIGHT,
-    SMALL,
-    TICKS,
-    TOP,
-    WIDTH_IN,
-    Theme,
-    add_axes,
-    label,
-    legend,
-    message,
-    new_figure,
-    png,
-)
-from somareg.types import Result
+from somareg.report.samples import pixel_m_of
+from somareg.report.svg import boxes, element, number
+from somareg.types import BoolArray, FloatArray, Result
+from somareg.types.words import pixels
+
+_BINS = 30
+_HEAD_ROOM = 1.08  # above the highest bar
 
 
-@dataclass(frozen=True, slots=True)
-class _Residuals:
-    """What both halves draw.
+@dataclass(frozen=True, slots=True, eq=False)
+class Residuals:
+    """What both drawings show.
 
     Attributes:
         distance, vectors: (N,) and (N, 2) reference pixels, finite.
         kept: (N,) bool.
         median: of the kept.
-        bias, sigma: (x, y) mean and standard deviation of the kept ones' vectors.
-        predicted: predicted CE90 of the alignment, may be NaN.
         reach: end of the axes; what lies beyond is counted in words.
     """
 
-    distance: NDArray[Any]
-    vectors: NDArray[Any]
-    kept: NDArray[np.bool_]
+    distance: FloatArray
+    vectors: FloatArray
+    kept: BoolArray
     median: float
-    bias: tuple[float, float]
-    sigma: tuple[float, float]
-    predicted: float
     reach: float
 
 
-def histogram_figure(result: Result, theme: Theme = LIGHT) -> bytes:
-    """How far the tie points are from the final transform."""
-    figure, axes = _canvas(theme)
-    label(axes, theme, "distance to the final transform (px)", "tie points")
-    data = _collect(result)
-    if data is None:
-        message(axes, theme, "No tie points were kept")
-        axes.set(xticks=[], yticks=[])
-    else:
-        _histogram(figure, axes, theme, data)
-    return png(figure)
-
-
-def scatter_figure(result: Result, theme: Theme = LIGHT) -> bytes:
-    """In which direction they are off, with their bias and standard deviation, and the predicted circle of 90 %."""
-    figure, axes = _canvas(theme)
-    label(axes, theme, "residual dx (px), right +", "residual dy (px), down +")
-    data = _collect(result)
-    if data is None:
-        message(axes, theme, "No tie points were kept")
-        axes.set(xticks=[], yticks=[])
-    else:
-        _scatter(figure, axes, theme, data)
-    return png(figure)
-
-
-def _canvas(theme: Theme) -> tuple[Figure, Axes]:
-    figure = new_figure(theme, (WIDTH_IN, 4.6))
-    return figure, add_axes(figure, theme, (LEFT, TICKS + BAND, WIDTH_IN - LEFT - RIGHT, 4.6 - TICKS - BAND - TOP))
-
-
-def _collect(result: Result) -> _Residuals | None:
+def residuals_of(result: Result) -> Residuals | None:
+    """Of a result's tie points; None where none was kept."""
     points = result.tie_points
     finite = np.isfinite(points.residual_px)
     distance, kept = points.residual_px[finite], points.inlier[finite]
@@ -98,77 +50,73 @@ def _collect(result: Result) -> _Residuals | None:
     predicted = result.quality.predicted_ce90_px
     if reach < 1.1 * predicted < 2 * reach:
         reach = 1.1 * predicted
-    quality, vectors = result.quality, residual_vectors(result)[finite]
-    median = float(np.median(distance[kept]))
-    return _Residuals(distance, vectors, kept, median, quality.bias_px, quality.sigma_px, predicted, float(reach))
+    return Residuals(distance, residual_vectors(result)[finite], kept, float(np.median(distance[kept])), float(reach))
 
 
-def _histogram(figure: Figure, axes: Axes, theme: Theme, data: _Residuals) -> None:
-    edges = np.linspace(0, data.reach, 31)
+def histogram(result: Result, data: Residuals, alt: str) -> Markup:
+    """How far the tie points are from the final transform."""
+    edges = np.linspace(0, data.reach, _BINS + 1)
     kept, left_out = (np.histogram(data.distance[chosen], edges)[0] for chosen in (data.kept, ~data.kept))
-    width = edges[1]
-    axes.bar(edges[:-1], kept, width, align="edge", color=theme.accent, edgecolor=theme.paper, linewidth=0.8)
-    some = left_out > 0
-    axes.bar(
-        edges[:-1][some],
-        left_out[some],
-        width,
-        kept[some],
-        align="edge",
-        color=theme.paper,
-        edgecolor=theme.alert,
-        linewidth=1.0,
+    per_pixel = result.quality.metres_per_pixel
+    most = _HEAD_ROOM * float(max((kept + left_out).max(), 1))
+    axes = plot_axes((0.0, data.reach), (0.0, most), None if per_pixel is None else (per_pixel, per_pixel))
+    x = axes.x.of(edges)
+    bars = element("path", class_="bars", d=boxes(x[:-1] + 0.5, axes.y.of(kept), x[1:] - 0.5, axes.y.start))
+    some = np.flatnonzero(left_out)
+    above = "".join(
+        f"M{number(x[i] + 1)} {number(axes.y.at(kept[i]))}V{number(axes.y.at(kept[i] + left_out[i]))}"
+        f"H{number(x[i + 1] - 1)}V{number(axes.y.at(kept[i]))}Z"
+        for i in some.tolist()
     )
-    axes.axvline(data.median, color=theme.ink, linewidth=1.2, linestyle="--")
+    middle = axes.x.at(data.median)
+    parts = [bars, element("path", class_="bars out", d=above)] if above else [bars]
+    parts.append(element("path", class_="median", d=f"M{middle:.1f} {axes.y.start:.1f}V{axes.y.end:.1f}"))
     beyond = int((data.distance > data.reach).sum())
     if beyond:
-        axes.text(
-            0.99, 0.94, f"{beyond} beyond {data.reach:.1f} px →", transform=axes.transAxes,
-            ha="right", color=theme.ink, fontsize=SMALL,
-        )  # fmt: skip
-    handles = [
-        Patch(facecolor=theme.accent, label="kept"),
-        Patch(facecolor=theme.paper, edgecolor=theme.alert, label="left out"),
-        Line2D(
-            [], [], color=theme.ink, linestyle="--", linewidth=1.2, label=f"median of the kept: {data.median:.2f} px"
-        ),
-    ]
-    _key(figure, theme, handles, 3)
-    axes.set_xlim(0, data.reach)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        told = f"{beyond} beyond {pixels(data.reach)} →"
+        parts.append(text(axes.x.end - 8, axes.y.end + 18, told, "end"))
+    key = signs(
+        axes,
+        [
+            [(box("bars"), "kept"), (box("bars out"), "left out")],
+            [(line("median"), f"median of the kept: {pixels(data.median)}")],
+        ],
+        (0.0, 0.36),
+    )
+    frame = draw_axes(axes, "distance to the final transform (px)", "tie points", up_m=False)
+    return drawing(axes, alt, frame, inside(axes, *parts), key)
 
 
-def _scatter(figure: Figure, axes: Axes, theme: Theme, data: _Residuals) -> None:
-    axes.axhline(0, color=theme.muted, linewidth=0.6)
-    axes.axvline(0, color=theme.muted, linewidth=0.6)
-    kept, left_out = data.vectors[data.kept], data.vectors[~data.kept]
-    axes.scatter(left_out[:, 0], left_out[:, 1], s=20, facecolors="none", edgecolors=theme.alert, linewidths=1.0)
-    axes.scatter(kept[:, 0], kept[:, 1], s=20, color=theme.accent, alpha=0.75, linewidths=0)
-    handles: list[Any] = [
-        Line2D([], [], linestyle="none", marker="o", color=theme.accent, markersize=5, label="kept"),
-        Line2D([], [], linestyle="none", marker="o", mfc="none", mec=theme.alert, markersize=5, label="left out"),
-    ]
-    if np.isfinite([*data.bias, *data.sigma]).all():
-        cross = axes.errorbar(
-            *data.bias, yerr=data.sigma[1], xerr=data.sigma[0], color=theme.ink, linewidth=1.4, capsize=3
+def scatter(result: Result, data: Residuals, alt: str) -> Markup:
+    """In which direction they are off, with their bias and standard deviation, and the predicted circle of 90 %."""
+    quality, reach = result.quality, data.reach
+    axes = plot_axes((-reach, reach), (reach, -reach), pixel_m_of(result))
+    x, y = axes.x.at(0.0), axes.y.at(0.0)
+    parts = [element("path", class_="zero", d=f"M0 {number(y)}H480M{number(x)} 0V480")]
+    for chosen, kind in ((~data.kept, "mark out"), (data.kept, "mark")):
+        places = axes.place(np.clip(data.vectors[chosen], -3 * reach, 3 * reach))
+        drawn = "".join(f'<circle cx="{number(h)}" cy="{number(v)}" r="3"/>' for h, v in places.tolist())
+        parts.append(element("g", Markup(drawn), class_=kind))  # noqa: S704, numbers alone
+    right = []
+    if np.isfinite([*quality.bias_px, *quality.sigma_px]).all():
+        parts.append(_cross(axes.place(np.array([quality.bias_px]))[0], quality.sigma_px, axes.x.per_unit))
+        bias = ", ".join(f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") for value in quality.bias_px)
+        right.append((line("cross"), f"bias ({bias}) px, with sigma"))
+    predicted = quality.predicted_ce90_px
+    if math.isfinite(predicted) and predicted > 0:
+        parts.append(element("circle", class_="circle", cx=x, cy=y, r=predicted * axes.x.per_unit))
+        outside = " (outside)" if predicted > 1.5 * reach else ""
+        right.append(
+            (element("circle", class_="circle", cx=0.0, cy=0.0, r=7.0), f"predicted CE90: {pixels(predicted)}{outside}")
         )
-        cross.set_label(f"bias ({data.bias[0]:+.2f}, {data.bias[1]:+.2f}) px, with sigma")
-        handles.append(cross)
-    if np.isfinite(data.predicted) and data.predicted > 0:
-        outside = " (outside)" if data.predicted > 1.5 * data.reach else ""
-        text = f"predicted CE90: {data.predicted:.2f} px{outside}"
-        axes.add_patch(Circle((0, 0), data.predicted, fill=False, color=theme.ink, linewidth=1.3))
-        handles.append(Line2D([], [], color=theme.ink, linewidth=1.3, label=text))
-    axes.set_xlim(-data.reach, data.reach)
-    axes.set_ylim(data.reach, -data.reach)
-    axes.set_aspect("equal")
-    _key(figure, theme, handles, 2)
+    key = signs(axes, [[(dot("mark"), "kept"), (dot("mark out"), "left out")], right], (0.0, 0.36))
+    frame = draw_axes(axes, "residual dx (px), right +", "residual dy (px), down +")
+    return drawing(axes, alt, frame, inside(axes, *parts), key)
 
 
-def _key(figure: Figure, theme: Theme, handles: list[Any], columns: int) -> None:
-    """A legend in the band below the axes."""
-    legend(
-        figure, theme, handles, loc="lower center", bbox_to_anchor=(0.55, 0), frameon=False,
-        ncols=columns, borderaxespad=0.1, columnspacing=1.4,
-    )  # fmt: skip
+def _cross(middle: FloatArray, sigma: tuple[float, float], per_unit: float) -> Markup:
+    """Mean and standard deviation along each axis, with caps."""
+    (x, y), (wide, high) = middle.tolist(), (value * per_unit for value in sigma)
+    across = f"M{x - wide:.1f} {y:.1f}H{x + wide:.1f}M{x - wide:.1f} {y - 4:.1f}v8M{x + wide:.1f} {y - 4:.1f}v8"
+    down = f"M{x:.1f} {y - high:.1f}V{y + high:.1f}M{x - 4:.1f} {y - high:.1f}h8M{x - 4:.1f} {y + high:.1f}h8"
+    return element("path", class_="cross", d=across + down)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from somareg.errors import guarded
+from somareg.errors import UnsupportedError, guarded
 from somareg.report.html import page_environment, verdict_parts
-from somareg.report.pictures import data_uri, encode_png
+from somareg.report.pictures import jpeg_uri, reduced
 from somareg.report.record import build_record
 from somareg.types import Result
 
+INSTALL = "pip install 'somareg[plot]'"
 PICTURES_BYTES = 260_000
 """All pictures of a fragment together, as text; the words around them take a few thousand more."""
 WIDEST = 420  # pixels of the longer side of a picture
 _SMALLEST = 24
+_QUALITY = 88  # of a JPEG
 _REASONS = 4
 
 
@@ -29,9 +28,22 @@ def show(result: Result, what: str, panels: Sequence[str] = ()) -> Any:
     """A result for the eye: "html" for `Result._repr_html_`, "figure" with these panels for `Result.plot`."""
     if what == "html":
         return fragment(result)
-    from somareg.report.plot import plot  # brings matplotlib
+    need_matplotlib()
+    from somareg.report.plot import plot
 
     return plot(result, panels)
+
+
+def need_matplotlib() -> None:
+    """Make sure that matplotlib can be imported.
+
+    Raises:
+        UnsupportedError: it is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UnsupportedError(f"a figure needs {error.name}, which is not installed; {INSTALL}") from error
 
 
 def fragment(result: Result) -> str:
@@ -59,7 +71,7 @@ def fragment(result: Result) -> str:
 
 
 def small_pictures(pictures: Sequence[NDArray[np.uint8]], limit: int = PICTURES_BYTES) -> list[str]:
-    """Pictures of one size, (h, w) or (h, w, 3), as data URIs of PNGs that are smaller until they fit.
+    """Pictures of one size, (h, w) or (h, w, 3), as data URIs of JPEGs that are smaller until they fit.
 
     Args:
         pictures: the first one is used twice.
@@ -67,21 +79,8 @@ def small_pictures(pictures: Sequence[NDArray[np.uint8]], limit: int = PICTURES_
     """
     longest = min(WIDEST, max(pictures[0].shape[:2]))
     while True:
-        uris = [data_uri(_small_png(picture, longest), "png") for picture in pictures]
+        uris = [jpeg_uri(reduced(picture, longest), _QUALITY) for picture in pictures]
         total = len(uris[0]) + sum(map(len, uris))
         if total <= limit or longest <= _SMALLEST:
             return uris
         longest = max(_SMALLEST, min(longest - 1, int(0.97 * longest * (limit / total) ** 0.5)))
-
-
-def _small_png(picture: NDArray[np.uint8], longest: int) -> bytes:
-    """Colours are reduced to 256: a third of the bytes."""
-    rows, columns = picture.shape[:2]
-    share = min(1.0, longest / max(rows, columns))
-    size = max(1, round(columns * share)), max(1, round(rows * share))
-    small = picture if share == 1 else np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    if small.ndim == 2:
-        return encode_png(small)
-    stream = io.BytesIO()
-    Image.fromarray(small).quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(stream, "PNG")
-    return stream.getvalue()

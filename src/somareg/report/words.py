@@ -10,6 +10,9 @@ from somareg.report.record import Report
 from somareg.types import Decision
 from somareg.types.words import metres, pixels
 
+IMAGE_NAMES = {"reference": "Reference", "before": "Moving, before", "after": "Moving, aligned"}
+"""What can be compared, and what people call it."""
+
 
 @dataclass(frozen=True, slots=True)
 class VerdictWords:

@@ -20,6 +20,7 @@ from somareg.types.kinds import (
     Geotransform,
     Modality,
     Progress,
+    Reports,
     SarScale,
 )
 from somareg.types.later import Deferred, Later
@@ -61,6 +62,7 @@ __all__ = [
     "Quality",
     "Raster",
     "Reading",
+    "Reports",
     "Result",
     "SarScale",
     "StacOrigin",

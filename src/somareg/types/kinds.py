@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Modality = Literal["sar", "optical", "multispectral", "nir", "infrared", "depth", "dem", "map", "other"]
 SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
 Decision = Literal["go", "review", "no-go"]
+Reports = Literal["all", "problems", "none"]
+"""Whose report.html is written: of every pair, of those whose verdict is not *go*, or of none."""
 ControlMethod = Literal["polynomial", "tps"]
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of work done, 0-1."""

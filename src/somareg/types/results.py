@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from somareg.types.brief import brief, count, error, name_of
 from somareg.types.estimates import Displacement, Estimate, Reading, TiePoints, Transform
 from somareg.types.images import Header, Raster
-from somareg.types.kinds import Progress
+from somareg.types.kinds import Progress, Reports
 from somareg.types.later import Deferred
 from somareg.types.places import Closeup
 from somareg.types.quality import Quality
@@ -129,6 +129,7 @@ class Result:
         overwrite: bool = False,
         force: bool = False,
         stac: bool = False,
+        reports: Reports = "all",
         progress: Progress | None = None,
     ) -> Path:
         """Write all outputs into `folder`, whole or not at all.
@@ -138,19 +139,21 @@ class Result:
             overwrite: replace somareg's own outputs in an existing folder (other files are left alone).
             force: write `aligned.tif` even when the verdict is no-go.
             stac: describe the outputs in a STAC Item, `item.json` (extra `stac`).
+            reports: "problems" leaves `report.html` out where the verdict is *go*, "none" always.
             progress: called with a stage's name and the share of work done.
 
         Returns:
             The folder.
 
         Raises:
+            ConfigError: `reports` is none of the three.
             OutputError: the folder exists and is not empty, is read-only, or the disk is full.
             UnsupportedError: `stac` and pystac is not installed; nothing is written.
         """
         if self.saver is None:
             raise RuntimeError("this Result was built without a saver; use somareg.register")
         told = {} if progress is None else {"progress": progress}
-        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac, **told)
+        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac, reports=reports, **told)
 
     def to_xarray(self, what: Literal["aligned", "displacement"] = "aligned", *, force: bool = False) -> Any:
         """An output as `xarray.DataArray` on the reference grid, with CRS and nodata value for rioxarray.
@@ -178,6 +181,7 @@ class Result:
 
         Raises:
             ConfigError: an unknown panel.
+            UnsupportedError: matplotlib is not installed (extra `plot`).
         """
         if self.shower is None:
             raise RuntimeError("this Result was built without a shower; use somareg.register")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.geometry import AffineTransform
+from somareg.report.palette import colours, ramp
 from somareg.report.words import nice
 from somareg.types import BoolArray, FloatArray, Transform
 from somareg.view.images import SceneImage
@@ -32,7 +33,7 @@ class Layer(ABC):
     Attributes:
         title, caption: what it shows and how to read it.
         unit: of the values.
-        palette: a colour map of matplotlib, the same as in the report's figure.
+        palette: see `report.palette`, the same as in the report.
         is_first: whether it is shown when the page opens.
     """
 
@@ -59,14 +60,13 @@ class Layer(ABC):
 
     def legend(self) -> dict[str, Any]:
         """What the page says about it."""
-        ramp = ["#{:02x}{:02x}{:02x}".format(*colours(self.palette)[i]) for i in range(0, 256, 51)]
         top = nice_top(self.top, self.unit)
         return {
             "title": self.title,
             "caption": self.caption,
             "low": "0",
             "high": top,
-            "colours": ramp,
+            "colours": ramp(self.palette, 6),
             "first": self.is_first,
         }
 
@@ -226,14 +226,6 @@ def inside(area: Area, pyramid: Pyramid) -> BoolArray:
     """(h, w) True where a pixel of the area lies in the image."""
     x, y = area.points[0, :, 0], area.points[:, 0, 1]
     return np.asarray((y < pyramid.height - 0.5)[:, None] & (x < pyramid.width - 0.5)[None, :])
-
-
-@lru_cache(maxsize=4)
-def colours(name: str) -> NDArray[np.uint8]:
-    """(256, 3) colours of a colour map of matplotlib."""
-    from matplotlib import colormaps
-
-    return np.asarray(colormaps[name](np.arange(256), bytes=True)[:, :3], dtype=np.uint8)
 
 
 def nice_top(value: float, unit: str) -> str:

@@ -6,13 +6,13 @@ from importlib.resources import files
 from typing import Any
 
 from somareg.report.html import asset, page_environment, verdict_parts
+from somareg.report.words import IMAGE_NAMES
 from somareg.view.pyramid import TILE_PX
-from somareg.view.scene import IMAGE_NAMES, Scene
+from somareg.view.scene import Scene
 
 _OWN = {
     "view.css": "text/css",
     "view.js": "text/javascript",
-    "compare.js": "text/javascript",
     "marks.js": "text/javascript",
     "ol/ol.css": "text/css",
     "ol/ol.js": "text/javascript",
@@ -20,6 +20,9 @@ _OWN = {
     "ol/THIRD-PARTY.txt": "text/plain",
 }
 """Every file that can be fetched besides those made for a request, with its type: no path leads to any other."""
+
+_SHARED = {"base.css": "text/css", "compare.css": "text/css", "compare.js": "text/javascript"}
+"""The same of the files that the report is made of, too."""
 
 
 def render_page(scene: Scene) -> str:
@@ -63,7 +66,7 @@ def page_asset(name: str) -> tuple[bytes, str]:
     Raises:
         KeyError: it is none of them.
     """
-    if name == "base.css":
-        return asset("base.css").encode(), "text/css"
+    if name in _SHARED:
+        return asset(name).encode(), _SHARED[name]
     kind = _OWN[name]
     return files("somareg.view").joinpath("assets", *name.split("/")).read_bytes(), kind

@@ -20,6 +20,7 @@ from somareg.io.georef import georeference
 from somareg.io.memory import cache_mb
 from somareg.io.source import open_source
 from somareg.report.previews import limits_of, picture_of
+from somareg.report.words import IMAGE_NAMES
 from somareg.types import BoolArray, FloatArray, Modality, Transform
 from somareg.view.arrows import Arrows
 from somareg.view.folder import Folder
@@ -32,8 +33,6 @@ log = logging.getLogger("somareg.view")
 
 LIMITS_PX = 1024
 """Longer side of the picture that black and white points are taken from, as in the report."""
-
-IMAGE_NAMES = {"reference": "Reference", "before": "Moving, before", "after": "Moving, aligned"}
 
 
 class Scene:

@@ -246,8 +246,12 @@ def save_diagnosis(diagnosis: Diagnosis, folder: str | Path) -> list[Path]:
 
     Raises:
         OutputError: the folder or a file cannot be written.
+        UnsupportedError: matplotlib is not installed (extra `plot`).
     """
-    from somareg.lab.evaluate.diagnose_figures import diagnosis_figures  # numbers alone need no matplotlib
+    from somareg.report.show import need_matplotlib  # numbers alone need none
+
+    need_matplotlib()
+    from somareg.lab.evaluate.diagnose_figures import diagnosis_figures
 
     text = json.dumps(diagnosis.to_json(), indent=1, allow_nan=False) + "\n"
     contents = {"diagnosis.json": text.encode()}

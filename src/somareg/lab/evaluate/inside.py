@@ -16,6 +16,7 @@ from somareg.lab.evaluate.protocol import Split, affine_levels
 from somareg.lab.evaluate.run import Progress
 from somareg.lab.evaluate.sample import SampleList
 from somareg.matching.network import Soma
+from somareg.report.show import need_matplotlib
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,9 @@ def diagnose_methods(
         ConfigError: unknown set or level, or a level whose truth no matrix tells (N, whole).
         ReadError, InputError: the data folder does not hold what the lists name, or the lists hold nothing.
         OutputError: `out_dir` cannot be written.
+        UnsupportedError: matplotlib is not installed (extra `plot`).
     """
+    need_matplotlib()  # a look inside takes long, and figures come last
     levels = affine_levels(levels)
     if lists is None:
         every = [made for name in sets for made in set_lists(data_dir, name, split)]

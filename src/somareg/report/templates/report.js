@@ -1,279 +1,189 @@
-(() => {
-  "use strict";
-  const $ = (id) => document.getElementById(id);
-  const stage = $("stage");
-  const context = stage.getContext("2d");
-  if (!context) return;
-  document.documentElement.classList.add("js");
+// The comparison of the report: three embedded pictures on one canvas. `Compare` and what goes with it stand above.
 
-  const NAMES = { reference: "Reference", before: "Before", after: "After" };
-  const MODES = ["swipe", "checker", "blink", "mix"];
-  // Per view: name of the slider, its start, and what its 0-100 means.
-  const DIALS = { swipe: ["Divider", 50], checker: ["Tile size", 35], blink: ["Interval", 30], mix: ["Opacity", 50] };
-  const MAX_ZOOM = 32;
-  const metres = Number(stage.dataset.metres) || 0;
-  const images = Object.fromEntries(Object.keys(NAMES).map((key) => [key, $("picture-" + key)]));
+const stage = $("stage"), canvas = $("canvas"), context = canvas.getContext("2d");
+document.documentElement.classList.toggle("js", Boolean(context));
 
-  const dials = Object.fromEntries(MODES.map((mode) => [mode, DIALS[mode][1]]));
-  const state = { mode: "swipe", pair: ["reference", "after"], zoom: 1, x: 0.5, y: 0.5, second: false, playing: true };
-  let width = 1, height = 1, frame = 0, timer = 0, swapped = false;
+const MAX_ZOOM = 32; // screen pixels per pixel of a picture
+const MAGNIFIED = 3; // screen pixels per pixel from which pixels stay squares: smoothing would hide a step
+const pictures = [...document.querySelectorAll("img.picture")];
+const images = Object.fromEntries(pictures.map((image) => [image.dataset.name, image]));
+const labels = Object.fromEntries(pictures.map((image) => [image.dataset.name, image.alt]));
+const facts = Object.fromEntries(["metres", "width", "left", "top"].map((name) => [name, Number(canvas.dataset[name]) || 0]));
 
-  // Geometry: (x, y) is the picture's point, 0-1, at the middle of the canvas; zoom 1 shows the whole picture.
-  const size = () => ({ w: images.reference.naturalWidth || 1, h: images.reference.naturalHeight || 1 });
-  // Reference pixels per pixel of the embedded picture.
-  const step = () => Number(stage.dataset.width) / size().w;
-  const left = Number(stage.dataset.left), top = Number(stage.dataset.top);
-  const fitScale = () => Math.min(width / size().w, height / size().h);
-  const scale = () => fitScale() * state.zoom;
-  const origin = () => ({ x: width / 2 - state.x * size().w * scale(), y: height / 2 - state.y * size().h * scale() });
-  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-  const dial = () => dials[state.mode] / 100;
-  const divider = () => dials.swipe / 100 * width;
+// Geometry: (x, y) is the picture's point, 0-1, at the middle of the canvas; zoom 1 shows the whole picture.
+const view = { zoom: 1, x: 0.5, y: 0.5 };
+let width = 1, height = 1, frame = 0;
 
-  function keepInside() {
-    state.zoom = clamp(state.zoom, 1, MAX_ZOOM / Math.min(fitScale(), 1));
-    const half = { x: width / (2 * size().w * scale()), y: height / (2 * size().h * scale()) };
-    for (const axis of ["x", "y"]) state[axis] = half[axis] >= 0.5 ? 0.5 : clamp(state[axis], half[axis], 1 - half[axis]);
+const size = () => ({ w: images.reference.naturalWidth || 1, h: images.reference.naturalHeight || 1 });
+// Reference pixels per pixel of the embedded picture.
+const step = () => facts.width / size().w;
+const fitScale = () => Math.min(width / size().w, height / size().h);
+const scale = () => fitScale() * view.zoom;
+const origin = () => ({ x: width / 2 - view.x * size().w * scale(), y: height / 2 - view.y * size().h * scale() });
+
+// From the whole picture, or one pixel on one of the screen where that is smaller, to where pixels are large squares.
+function zoomed(zoom) {
+  const lowest = Math.min(1, step() / fitScale() / (window.devicePixelRatio || 1));
+  return clamp(zoom, lowest, MAX_ZOOM / Math.min(fitScale(), 1));
+}
+
+function keepInside() {
+  view.zoom = zoomed(view.zoom);
+  const half = { x: width / (2 * size().w * scale()), y: height / (2 * size().h * scale()) };
+  for (const axis of ["x", "y"]) view[axis] = half[axis] >= 0.5 ? 0.5 : clamp(view[axis], half[axis], 1 - half[axis]);
+}
+
+function paint(compare, name) {
+  const at = origin(), parts = compare.parts(name, width, height);
+  context.save();
+  if (parts !== null) {
+    context.beginPath();
+    for (const part of parts) context.rect(...part);
+    context.clip();
   }
+  context.globalAlpha = compare.opacity(name);
+  context.drawImage(images[name], at.x, at.y, size().w * scale(), size().h * scale());
+  context.restore();
+}
 
-  function paint(key) {
-    const at = origin();
-    context.drawImage(images[key], at.x, at.y, size().w * scale(), size().h * scale());
-  }
+function draw() {
+  frame = 0;
+  const ratio = window.devicePixelRatio || 1;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  context.imageSmoothingEnabled = scale() * ratio < MAGNIFIED;
+  context.imageSmoothingQuality = "high";
+  for (const name of new Set(compare.pair)) paint(compare, name);
+  $("zoom").textContent = Math.round(100 * scale() * ratio / step()) + " %";
+  canvas.classList.toggle("zoomed", view.zoom > 1.001);
+  showScale(step() / scale(), facts.metres);
+}
 
-  function clipped(addPath, key, alpha = 1) {
-    context.save();
-    if (addPath) { context.beginPath(); addPath(); context.clip(); }
-    context.globalAlpha = alpha;
-    paint(key);
-    context.restore();
-  }
+function redraw() { if (!frame) frame = requestAnimationFrame(draw); }
 
-  const painters = {
-    swipe(first, second) {
-      paint(first);
-      const x = divider();
-      clipped(() => context.rect(x, 0, width - x, height), second);
-      context.fillStyle = "rgb(0 0 0 / 55%)";
-      context.fillRect(x - 2.5, 0, 5, height);
-      context.fillStyle = "#fff";
-      context.fillRect(x - 1, 0, 2, height);
-      context.beginPath();
-      context.arc(x, height / 2, 15, 0, 7);
-      context.fill();
-      context.strokeStyle = "#1c2127";
-      context.lineWidth = 2;
-      context.beginPath();
-      for (const side of [-1, 1]) {
-        context.moveTo(x + side * 4, height / 2 - 4.5);
-        context.lineTo(x + side * 8.5, height / 2);
-        context.lineTo(x + side * 4, height / 2 + 4.5);
-      }
-      context.stroke();
-    },
-    checker(first, second) {
-      paint(first);
-      const tile = 16 + dial() * 184;
-      clipped(() => {
-        for (let row = 0; row * tile < height; row++) {
-          for (let column = row % 2; column * tile < width; column += 2) context.rect(column * tile, row * tile, tile, tile);
-        }
-      }, second);
-    },
-    blink(first, second) { paint(state.second ? second : first); },
-    mix(first, second) { paint(first); clipped(null, second, dial()); },
-  };
+// As large as the window has room for beside the words, so that the picture is seen without scrolling.
+function resize() {
+  const ratio = window.devicePixelRatio || 1, whole = document.fullscreenElement;
+  const above = stage.getBoundingClientRect().top + window.scrollY;
+  const room = whole ? window.innerHeight - 80 : Math.max(window.innerHeight - Math.min(above, 220) - 28, 300);
+  width = Math.max(stage.clientWidth, 1);
+  height = clamp(width * size().h / size().w, Math.min(200, room), room);
+  stage.style.height = height + "px";
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  keepInside();
+  redraw();
+}
 
-  function draw() {
-    frame = 0;
-    const ratio = window.devicePixelRatio || 1;
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, height);
-    // Magnified pixels stay squares: smoothing would hide how far a line is off.
-    context.imageSmoothingEnabled = scale() * ratio < 3;
-    context.imageSmoothingQuality = "high";
-    const [first, second] = shownPair();
-    painters[state.mode](first, second);
-    drawTags(first, second);
-    $("zoom").textContent = Math.round(100 * scale() * ratio) + " %";
-    stage.classList.toggle("zoomed", state.zoom > 1.001);
-    stage.dataset.view = [state.mode, first, second, state.zoom.toFixed(2)].join(" ");
-  }
+function zoomAt(factor, px = width / 2, py = height / 2) {
+  const at = origin(), old = scale();
+  const u = (px - at.x) / old, v = (py - at.y) / old;
+  view.zoom = zoomed(view.zoom * factor);
+  view.x = (u + (width / 2 - px) / scale()) / size().w;
+  view.y = (v + (height / 2 - py) / scale()) / size().h;
+  keepInside();
+  redraw();
+}
 
-  function shownPair() { return swapped ? [state.pair[1], state.pair[0]] : state.pair; }
+function pan(dx, dy) {
+  view.x -= dx / (size().w * scale());
+  view.y -= dy / (size().h * scale());
+  keepInside();
+  redraw();
+}
 
-  function drawTags(first, second) {
-    const one = state.mode === "blink";
-    $("tag-left").textContent = one ? NAMES[state.second ? second : first] : NAMES[first];
-    $("tag-right").textContent = one ? "" : NAMES[second];
-    const unit = (metres || 1) * step() / scale();
-    const goal = unit * 110;
-    const power = 10 ** Math.floor(Math.log10(goal));
-    const length = [5, 2, 1].find((factor) => factor * power <= goal) * power;
-    $("scale-text").textContent = metres ? (length >= 1000 ? length / 1000 + " km" : +length.toPrecision(3) + " m") : +length.toPrecision(3) + " px";
-    $("scale-line").style.width = length / unit + "px";
-  }
+// A place of the reference in the middle, with `span` reference pixels on a third of the width.
+function look(x, y, span) {
+  view.x = (x - facts.left + 0.5) / step() / size().w;
+  view.y = (y - facts.top + 0.5) / step() / size().h;
+  view.zoom = width / 3 / (span / step()) / fitScale();
+  keepInside();
+  redraw();
+}
 
-  function redraw() { if (!frame) frame = requestAnimationFrame(draw); }
+function fit() {
+  Object.assign(view, { zoom: 1, x: 0.5, y: 0.5 });
+  keepInside();
+  redraw();
+}
 
-  function resize() {
-    const ratio = window.devicePixelRatio || 1;
-    const tall = document.fullscreenElement ? window.innerHeight - 170 : Math.min(window.innerHeight * 0.85, 860);
-    width = Math.max(stage.parentElement.clientWidth, 1);
-    height = Math.max(Math.min(width * size().h / size().w, tall), 220);
-    stage.style.height = height + "px";
-    stage.width = Math.round(width * ratio);
-    stage.height = Math.round(height * ratio);
-    keepInside();
-    redraw();
-  }
+// Pointers: one drags the picture, two pinch.
+const pointers = new Map();
+const place = (event) => {
+  const box = canvas.getBoundingClientRect();
+  return { x: event.clientX - box.left, y: event.clientY - box.top };
+};
 
-  function zoomAt(factor, px = width / 2, py = height / 2) {
-    const at = origin(), old = scale();
-    const u = (px - at.x) / old, v = (py - at.y) / old;
-    state.zoom *= factor;
-    state.zoom = clamp(state.zoom, 1, MAX_ZOOM / Math.min(fitScale(), 1));
-    state.x = (u + (width / 2 - px) / scale()) / size().w;
-    state.y = (v + (height / 2 - py) / scale()) / size().h;
-    keepInside();
-    redraw();
-  }
+function move(event) {
+  const at = place(event), old = pointers.get(event.pointerId);
+  showPlace(at);
+  if (!old) return;
+  if (pointers.size === 2) {
+    const other = [...pointers.entries()].find(([id]) => id !== event.pointerId)[1];
+    const before = Math.hypot(old.x - other.x, old.y - other.y), now = Math.hypot(at.x - other.x, at.y - other.y);
+    if (before > 0) zoomAt(now / before, (at.x + other.x) / 2, (at.y + other.y) / 2);
+  } else pan(at.x - old.x, at.y - old.y);
+  pointers.set(event.pointerId, at);
+}
 
-  function pan(dx, dy) {
-    state.x -= dx / (size().w * scale());
-    state.y -= dy / (size().h * scale());
-    keepInside();
-    redraw();
-  }
+function showPlace(at) {
+  const from = origin();
+  const x = (at.x - from.x) / scale(), y = (at.y - from.y) / scale();
+  const inside = x >= 0 && y >= 0 && x < size().w && y < size().h;
+  $("where").textContent = inside ? `x ${Math.round(facts.left + x * step() - 0.5)}, y ${Math.round(facts.top + y * step() - 0.5)}` : "";
+}
 
-  // A place of the reference in the middle, with `span` reference pixels on a third of the width.
-  function look(x, y, span) {
-    state.x = (x - left + 0.5) / step() / size().w;
-    state.y = (y - top + 0.5) / step() / size().h;
-    state.zoom = width / 3 / (span / step()) / fitScale();
-    keepInside();
-    redraw();
-  }
-
-  function setDial(value) {
-    dials[state.mode] = clamp(Math.round(value), 0, 100);
-    $("dial").value = dials[state.mode];
-    schedule();
-    redraw();
-  }
-
-  function setMode(mode) {
-    state.mode = mode;
-    document.querySelector(`input[name="mode"][value="${mode}"]`).checked = true;
-    $("dial-name").textContent = DIALS[mode][0];
-    $("play").hidden = mode !== "blink";
-    // Who asked the system for less motion starts the blinking by hand.
-    if (mode === "blink") state.playing = !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    setDial(dials[mode]);
-  }
-
-  // Slower than three flashes a second at every position of the slider.
-  function schedule() {
-    clearInterval(timer);
-    $("play").textContent = state.playing ? "Pause" : "Play";
-    if (state.mode === "blink" && state.playing) timer = setInterval(flip, 400 + dial() * 1600);
-  }
-
-  function flip() { state.second = !state.second; redraw(); }
-
-  function space() {
-    if (state.mode === "blink") { state.playing = !state.playing; schedule(); } else { swapped = !swapped; redraw(); }
-  }
-
-  function fit() { Object.assign(state, { zoom: 1, x: 0.5, y: 0.5 }); keepInside(); redraw(); }
-
-  // Pointers: one drags the divider or the picture, two pinch.
-  const pointers = new Map();
-  let onDivider = false;
-  const place = (event) => {
-    const box = stage.getBoundingClientRect();
-    return { x: event.clientX - box.left, y: event.clientY - box.top };
-  };
-  const nearDivider = (at) => state.mode === "swipe" && Math.abs(at.x - divider()) < 22;
-
-  stage.addEventListener("pointerdown", (event) => {
-    const at = place(event);
-    onDivider = pointers.size === 0 && nearDivider(at);
-    pointers.set(event.pointerId, at);
-    stage.setPointerCapture(event.pointerId);
-    stage.classList.toggle("grabbing", !onDivider);
+function listen(compare) {
+  canvas.addEventListener("pointerdown", (event) => {
+    pointers.set(event.pointerId, place(event));
+    canvas.setPointerCapture(event.pointerId);
+    canvas.classList.add("grabbing");
   });
-  stage.addEventListener("pointermove", (event) => {
-    const at = place(event), old = pointers.get(event.pointerId);
-    showPlace(at);
-    if (!old) { stage.classList.toggle("on-divider", nearDivider(at)); return; }
-    if (pointers.size === 2) {
-      const other = [...pointers.entries()].find(([id]) => id !== event.pointerId)[1];
-      const before = Math.hypot(old.x - other.x, old.y - other.y), now = Math.hypot(at.x - other.x, at.y - other.y);
-      if (before > 0) zoomAt(now / before, (at.x + other.x) / 2, (at.y + other.y) / 2);
-    } else if (onDivider) setDial(100 * at.x / width);
-    else pan(at.x - old.x, at.y - old.y);
-    pointers.set(event.pointerId, at);
-  });
+  canvas.addEventListener("pointermove", move);
   for (const name of ["pointerup", "pointercancel"]) {
-    stage.addEventListener(name, (event) => {
+    canvas.addEventListener(name, (event) => {
       pointers.delete(event.pointerId);
-      stage.classList.remove("grabbing");
+      canvas.classList.remove("grabbing");
     });
   }
-  stage.addEventListener("pointerleave", () => { $("where").textContent = ""; });
-  stage.addEventListener("dblclick", (event) => { const at = place(event); zoomAt(2, at.x, at.y); });
+  canvas.addEventListener("pointerleave", () => { $("where").textContent = ""; });
+  canvas.addEventListener("dblclick", (event) => { const at = place(event); zoomAt(2, at.x, at.y); });
   // The wheel zooms once the picture has been clicked (or with Ctrl), so that scrolling past it still scrolls the page.
-  stage.addEventListener("wheel", (event) => {
-    if (document.activeElement !== stage && !event.ctrlKey && !document.fullscreenElement) return;
+  canvas.addEventListener("wheel", (event) => {
+    if (document.activeElement !== canvas && !event.ctrlKey && !document.fullscreenElement) return;
     event.preventDefault();
     const at = place(event);
     zoomAt(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0018)), at.x, at.y);
   }, { passive: false });
-
-  function showPlace(at) {
-    const from = origin();
-    const x = (at.x - from.x) / scale(), y = (at.y - from.y) / scale();
-    const inside = x >= 0 && y >= 0 && x < size().w && y < size().h;
-    $("where").textContent = inside ? `x ${Math.round(left + x * step() - 0.5)}, y ${Math.round(top + y * step() - 0.5)}` : "";
-  }
-
   const keys = {
+    ...compare.keys,
     ArrowLeft: () => pan(60, 0), ArrowRight: () => pan(-60, 0), ArrowUp: () => pan(0, 60), ArrowDown: () => pan(0, -60),
-    "+": () => zoomAt(1.25), "=": () => zoomAt(1.25), "-": () => zoomAt(0.8), 0: fit, " ": space,
-    "[": () => setDial(dials[state.mode] - 2), "]": () => setDial(dials[state.mode] + 2),
-    1: () => setMode("swipe"), 2: () => setMode("checker"), 3: () => setMode("blink"), 4: () => setMode("mix"),
-    Escape: () => stage.blur(),
+    "+": () => zoomAt(1.25), "=": () => zoomAt(1.25), "-": () => zoomAt(0.8), 0: fit, Escape: () => canvas.blur(),
   };
-  stage.addEventListener("keydown", (event) => {
+  canvas.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
     event.preventDefault();
     keys[event.key]();
   });
-
   for (const link of document.querySelectorAll("a.closeup")) {
     link.addEventListener("click", () => look(Number(link.dataset.x), Number(link.dataset.y), Number(link.dataset.span)));
   }
-  $("dial").addEventListener("input", (event) => setDial(Number(event.target.value)));
   $("zoom-in").addEventListener("click", () => zoomAt(1.5));
   $("zoom-out").addEventListener("click", () => zoomAt(1 / 1.5));
+  $("actual").addEventListener("click", () => zoomAt(step() / scale() / (window.devicePixelRatio || 1)));
   $("fit").addEventListener("click", fit);
-  $("play").addEventListener("click", space);
-  if (document.fullscreenEnabled) {
-    $("full").addEventListener("click", () => {
-      if (document.fullscreenElement) document.exitFullscreen(); else $("viewer").requestFullscreen();
-    });
-  } else $("full").hidden = true;
-  for (const input of document.querySelectorAll('input[name="mode"]')) input.addEventListener("change", () => setMode(input.value));
-  for (const input of document.querySelectorAll('input[name="pair"]')) {
-    input.addEventListener("change", () => { state.pair = input.value.split(","); swapped = false; redraw(); });
-  }
+  $("full").hidden = !document.fullscreenEnabled;
+  $("full").addEventListener("click", () => {
+    if (document.fullscreenElement) document.exitFullscreen(); else $("viewer").requestFullscreen();
+  });
   window.addEventListener("resize", resize);
   document.addEventListener("fullscreenchange", resize);
   window.addEventListener("beforeprint", () => { for (const one of document.querySelectorAll("details")) one.open = true; });
+}
 
-  // A browser may restore old form values after a reload; the page starts from its own.
-  document.querySelector('input[name="pair"][value="reference,after"]').checked = true;
-  setMode("swipe");
-  Promise.all(Object.values(images).map((image) => image.decode())).then(resize).finally(() => { stage.dataset.ready = "yes"; });
-})();
+let compare = null; // without a canvas the pictures stand side by side
+if (context) {
+  compare = new Compare(labels, redraw);
+  listen(compare);
+  Promise.all(pictures.map((image) => image.decode())).then(resize).finally(() => { stage.dataset.ready = "yes"; });
+}

@@ -1,9 +1,10 @@
-import { Compare, MODES } from "./compare.js";
+import { Compare, showScale } from "./compare.js";
 import { ArrowLayer, PointLayer } from "./marks.js";
 
 const $ = (id) => document.getElementById(id);
 const MAX_MAGNIFICATION = 32;
 const NEUTRAL = { colours: ["#2a9d8f"] };
+const MAGNIFIED = 2; // screen pixels per image pixel from which pixels stay squares: smoothing would hide a step
 
 // One answer is worth one sentence to the reader, not a silent empty map.
 function trouble(error) {
@@ -41,16 +42,45 @@ function fit(map, scene) {
   map.getView().fit([0, -scene.height, scene.width, 0], { size: map.getSize(), padding: [8, 8, 8, 8] });
 }
 
-// Words under the map: zoom, scale bar, place of the pointer.
+// Words on the map: zoom and scale bar.
 function drawScale(map, scene) {
   const resolution = map.getView().getResolution();
   $("zoom").textContent = Math.round(100 / resolution) + " %";
-  const unit = (scene.metres || 1) * resolution, goal = unit * 120;
-  const power = 10 ** Math.floor(Math.log10(goal));
-  const length = [5, 2, 1].find((factor) => factor * power <= goal) * power;
-  const words = scene.metres ? (length >= 1000 ? length / 1000 + " km" : +length.toPrecision(3) + " m") : +length.toPrecision(3) + " px";
-  $("scale-text").textContent = words;
-  $("scale-line").style.width = length / unit + "px";
+  showScale(resolution, scene.metres);
+}
+
+// The comparison of the layers of the images: one above the other, each clipped to its part.
+function makeCompare(map, layers, labels) {
+  const compare = new Compare(labels, (chosen) => {
+    for (const [name, layer] of Object.entries(layers)) {
+      layer.setZIndex(name === chosen.pair[1] ? 1 : 0);
+      // In blink both stay visible, so that neither has to load when its turn comes.
+      layer.setVisible(chosen.pair.includes(name));
+      layer.setOpacity(chosen.opacity(name));
+    }
+    map.render();
+  });
+  for (const [name, layer] of Object.entries(layers)) {
+    layer.on("prerender", (event) => clip(compare, map, name, event));
+    layer.on("postrender", (event) => event.context.restore());
+  }
+  return compare;
+}
+
+function clip(compare, map, name, event) {
+  const context = event.context;
+  context.save();
+  const scale = event.frameState.pixelRatio / event.frameState.viewState.resolution;
+  context.imageSmoothingEnabled = scale < MAGNIFIED;
+  const parts = compare.parts(name, ...map.getSize());
+  if (parts === null) return;
+  context.beginPath();
+  for (const [x, y, width, height] of parts) {
+    const [left, top] = ol.render.getRenderPixel(event, [x, y]);
+    const [right, bottom] = ol.render.getRenderPixel(event, [x + width, y + height]);
+    context.rect(left, top, right - left, bottom - top);
+  }
+  context.clip();
 }
 
 function showPlace(scene, coordinate) {
@@ -189,9 +219,7 @@ function makeKeys(map, scene, compare) {
   $("actual").addEventListener("click", () => view.animate({ resolution: 1, duration: 120 }));
   $("fit").addEventListener("click", () => fit(map, scene));
   const keys = {
-    "[": () => compare.turn(-2), "]": () => compare.turn(2), " ": () => compare.space(), 0: () => fit(map, scene),
-    a: () => press("show-arrows"), p: () => press("show-points"),
-    ...Object.fromEntries(MODES.map((mode, i) => [i + 1, () => compare.setMode(mode)])),
+    ...compare.keys, 0: () => fit(map, scene), a: () => press("show-arrows"), p: () => press("show-points"),
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
@@ -216,7 +244,7 @@ async function start() {
   makeArrows(map);
   makePoints(map, scene);
   makePlaces(map);
-  const compare = new Compare(map, images, scene.images);
+  const compare = makeCompare(map, images, scene.images);
   makeKeys(map, scene, compare);
   map.getView().on("change:resolution", () => drawScale(map, scene));
   map.on("pointermove", (event) => showPlace(scene, event.coordinate));
