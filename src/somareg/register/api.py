@@ -9,7 +9,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from somareg.config import RegisterConfig, RegisterOptions, make_config
+from somareg.config import RegisterConfig, make_config
+from somareg.config.arguments import RegisterOptions
 from somareg.errors import guarded
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.io.masks import check_mask_values, classes_of_array

@@ -1,17 +1,28 @@
-"""Names of kinds: modalities, scales, decisions, arrays."""
+"""Names of kinds of arrays, and the words of `somareg.choices` beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Modality = Literal["sar", "optical", "multispectral", "nir", "infrared", "depth", "dem", "map", "other"]
-SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
-Decision = Literal["go", "review", "no-go"]
-ControlMethod = Literal["polynomial", "tps"]
+from somareg.choices import ControlMethod, Decision, Modality, SarScale
+
+__all__ = [
+    "HEIGHTS",
+    "IDENTITY",
+    "BoolArray",
+    "ControlMethod",
+    "Decision",
+    "FloatArray",
+    "Geotransform",
+    "Modality",
+    "Progress",
+    "SarScale",
+]
+
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of work done, 0-1."""
 
