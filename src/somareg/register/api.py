@@ -30,6 +30,7 @@ from somareg.register.whole import match_whole
 from somareg.register.workspace import open_workspace
 from somareg.report.stac import need_pystac
 from somareg.runtime.clock import Clock
+from somareg.runtime.threads import few_threads
 from somareg.tiepoints.use import check_use, name_of, take_points
 from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progress, Result, TiePoints
 
@@ -208,7 +209,7 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
     chosen = choose_model(cfg, device)
     clock = Clock()
     tell("reading", 0.0)
-    with open_images(*located, cfg, asked.masks) as images:
+    with few_threads(), open_images(*located, cfg, asked.masks) as images:
         check_demands(cfg, images.reference.grid)
         given = None
         if tie_points is not None:
