@@ -1,4 +1,4 @@
-"""Write `RegisterOptions` in `somareg/config/options.py` from the fields of `RegisterConfig`: `make options`.
+"""Write `RegisterOptions` in `somareg/config/arguments.py` from the fields of `RegisterConfig`: `make options`.
 
 Editors and type checkers read code and run none, so the keyword arguments of `register` must stand there as text. A
 test fails while they are not what this writes.
@@ -10,14 +10,15 @@ import ast
 import re
 from pathlib import Path
 
-CONFIG = Path(__file__).resolve().parents[1] / "src" / "somareg" / "config" / "options.py"
+CONFIG = Path(__file__).resolve().parents[1] / "src" / "somareg" / "config"
+OPTIONS, ARGUMENTS = CONFIG / "options.py", CONFIG / "arguments.py"
 BLOCK = re.compile(r"(# --- written by `make options` ---\n).*?(# --- end of what `make options` writes ---\n)", re.S)
 
 
-def written(source: str) -> str:
-    """The source of `somareg.config.options` with `RegisterOptions` as its `RegisterConfig` says."""
+def written(arguments: str, options: str) -> str:
+    """The source of `somareg.config.arguments` with `RegisterOptions` as `RegisterConfig` in `options` says."""
     model = next(
-        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "RegisterConfig"
+        node for node in ast.parse(options).body if isinstance(node, ast.ClassDef) and node.name == "RegisterConfig"
     )
     lines = [
         "class RegisterOptions(TypedDict, total=False):",
@@ -26,7 +27,7 @@ def written(source: str) -> str:
     ]
     fields = [node for node in model.body if isinstance(node, ast.AnnAssign)]
     lines += [f"    {ast.unparse(field.target)}: {_accepted(field)}" for field in fields]
-    return BLOCK.sub(lambda found: "\n\n".join([found[1], "\n".join(lines) + "\n", found[2]]), source)
+    return BLOCK.sub(lambda found: "\n\n".join([found[1], "\n".join(lines) + "\n", found[2]]), arguments)
 
 
 def _accepted(field: ast.AnnAssign) -> str:
@@ -37,4 +38,5 @@ def _accepted(field: ast.AnnAssign) -> str:
 
 
 if __name__ == "__main__":
-    CONFIG.write_text(written(CONFIG.read_text(encoding="utf-8")), encoding="utf-8")
+    made = written(ARGUMENTS.read_text(encoding="utf-8"), OPTIONS.read_text(encoding="utf-8"))
+    ARGUMENTS.write_text(made, encoding="utf-8")

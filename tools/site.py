@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -75,11 +73,10 @@ def rewrite_links(markdown: str, site_path: str) -> str:
 
 def commands_list() -> str:
     """The command line as Markdown, read from the program itself."""
-    from somareg.cli.main import EPILOG, app
+    from somareg.cli.main import COMMANDS, EPILOG
 
-    root = typer.main.get_command(app)
     lines = [EPILOG, ""]
-    for name, command in _walk(root, "somareg"):
+    for name, command in _walk({name: entry.load(name) for name, entry in COMMANDS.items()}, "somareg"):
         lines += [f"## {name}", "", (command.help or "").strip(), "", f"```text\n{_usage(name, command)}\n```", ""]
         lines += ["| option | meaning | default |", "|---|---|---|"]
         lines += [_row(parameter) for parameter in command.params if parameter.name != "help"]
@@ -90,7 +87,8 @@ def commands_list() -> str:
 def options_table() -> str:
     """The fields of `RegisterConfig`, group by group."""
     from somareg.cli.flags import bounds, shown, values
-    from somareg.config import RegisterConfig, RegisterOptions
+    from somareg.config import RegisterConfig
+    from somareg.config.arguments import RegisterOptions
 
     lines = ["| option | flag | values | default | meaning |", "|---|---|---|---|---|"]
     for name, option in RegisterConfig.model_fields.items():
@@ -103,16 +101,15 @@ def options_table() -> str:
     return "\n".join(lines)
 
 
-def _walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    children: dict[str, click.Command] = getattr(command, "commands", {})
-    for child, inner in children.items():
-        if getattr(inner, "commands", None):
-            yield from _walk(inner, f"{name} {child}")
+def _walk(commands: Mapping[str, Any], within: str) -> Iterator[tuple[str, Any]]:
+    for name, command in commands.items():
+        if inner := getattr(command, "commands", None):
+            yield from _walk(inner, f"{within} {name}")
         else:
-            yield f"{name} {child}", inner
+            yield f"{within} {name}", command
 
 
-def _usage(name: str, command: click.Command) -> str:
+def _usage(name: str, command: Any) -> str:
     words = [str(p.metavar or (p.name or "").upper()) for p in command.params if p.param_type_name == "argument"]
     return " ".join([name, *words, "[OPTIONS]"])
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 import torch
 
-from somareg.runtime.threads import SMALL_PX, Helper, few_threads, helper, one_by_one
+from somareg.runtime.threads import SMALL_PX, Helper, few_threads, helper, one_by_one, set_threads
 
+T = TypeVar("T")
 CPU = torch.device("cpu")
 
 
@@ -121,9 +125,67 @@ def test_without_a_second_core_work_is_done_when_it_is_asked_for(alone: tuple[to
     assert Helper(None).over(str, []) == []
 
 
+def elsewhere(work: Callable[[], T]) -> T:
+    """The work in a thread that is made for it."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()
+
+
 def test_small_images_take_one_thread_per_operation_and_leave_the_cores() -> None:
+    torch.set_num_threads(5)
     with few_threads(SMALL_PX) as cores:
-        assert (torch.get_num_threads(), cores) == (1, 2)
+        assert (torch.get_num_threads(), cores) == (1, 5)
     with few_threads(SMALL_PX + 1) as cores:
-        assert (torch.get_num_threads(), cores) == (2, 2)
+        assert (torch.get_num_threads(), cores) == (5, 5)
+    assert torch.get_num_threads() == 5
+
+
+@pytest.mark.parametrize("inner", [SMALL_PX, SMALL_PX + 1])
+def test_two_cores_are_for_the_caller_and_its_helper_whatever_the_size(inner: int) -> None:
+    with few_threads() as cores:
+        assert (torch.get_num_threads(), cores) == (1, 2)
+        with few_threads(inner) as known, helper(CPU, 1) as beside:
+            assert (torch.get_num_threads(), known) == (1, 2)
+            assert beside.submit(torch.get_num_threads)() == 1
+            assert beside.submit(threading.get_ident)() != threading.get_ident()
+        assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
+
+
+def test_threads_are_those_of_the_caller_alone() -> None:
+    assert elsewhere(torch.get_num_threads) == 2
+    with few_threads(), helper(CPU, 2) as beside:
+        assert torch.get_num_threads() == 1 == beside.submit(torch.get_num_threads)()
+        assert elsewhere(torch.get_num_threads) == 2
+    set_threads(3)
+    assert (torch.get_num_threads(), elsewhere(torch.get_num_threads)) == (3, 2)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_calls_that_overlap_leave_every_number_as_it_was(failing: bool) -> None:
+    """The second begins while the first is at work and ends after it; that number is not the usual one."""
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    after: dict[str, int] = {}
+
+    def call(name: str, begin: threading.Event, begun: threading.Event, end: threading.Event) -> None:
+        begin.wait(5)
+        with contextlib.suppress(KeyError), few_threads() as cores, helper(CPU, cores):
+            after[f"{name}, cores"] = cores
+            begun.set()
+            end.wait(5)
+            if failing:
+                raise KeyError
+        after[name] = torch.get_num_threads()
+        first_is_out.set()
+
+    now = threading.Event()
+    now.set()
+    with ThreadPoolExecutor(2) as executor:
+        done = [
+            executor.submit(call, "first", now, first_is_in, second_is_in),
+            executor.submit(call, "second", first_is_in, second_is_in, first_is_out),
+        ]
+        for each in done:
+            each.result()
+    assert after == dict.fromkeys(("first", "second", "first, cores", "second, cores"), 2)
+    assert elsewhere(torch.get_num_threads) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import threading
@@ -71,6 +72,30 @@ def kept_memory(x: int) -> str | None:
 def test_workers_keep_memory_that_was_freed(dask: Dask) -> None:
     outcomes = dict(dask.run(kept_memory, range(4)))
     assert {o.result() for o in outcomes.values()} == {str(memory.KEEP_BYTES)}
+
+
+def watched(x: int) -> tuple[bool, str]:
+    import dask
+
+    return dask.config.get("distributed.worker.profile.enabled"), dask.config.get("distributed.admin.tick.interval")
+
+
+def test_nobody_looks_at_workers_while_they_compute(dask: Dask) -> None:
+    outcomes = dict(dask.run(watched, range(4)))
+    assert {o.result() for o in outcomes.values()} == {(False, "1s")}
+
+
+def test_the_environment_and_settings_of_the_caller_stay() -> None:
+    """Dask writes into the environment of this process what workers are to find in theirs."""
+    from dask import config
+
+    environment, settings = dict(os.environ), copy.deepcopy(config.config)
+    with pytest.raises(KeyError), cluster.local_cluster(1) as runner:
+        assert os.environ["MALLOC_TRIM_THRESHOLD_"] == str(memory.KEEP_BYTES)
+        assert dict(runner.run(kept_memory, [1]))[0].result() == str(memory.KEEP_BYTES)
+        raise KeyError
+    assert dict(os.environ) == environment
+    assert config.config == settings
 
 
 def test_jobs_are_drawn_as_there_is_room(dask: Dask) -> None:

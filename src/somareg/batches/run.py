@@ -13,7 +13,8 @@ from somareg.batches.manifest import FILE_NAME, Entry, Manifest, key_of, read_ma
 from somareg.batches.pairs import BatchPair, Pairs, find_pairs, unmatched
 from somareg.batches.summary import CSV_NAME, JSON_NAME, BatchResult
 from somareg.batches.work import PairDone, PairJob, do_pair, shipped_weights
-from somareg.config import RegisterOptions, make_config
+from somareg.config import make_config
+from somareg.config.arguments import RegisterOptions
 from somareg.errors import SomaregError, guarded
 from somareg.io.atomic import check_writable, output_folder
 from somareg.io.folders import keep_inputs, make_folder, without_inputs

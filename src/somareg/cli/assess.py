@@ -11,6 +11,7 @@ from somareg.cli.failures import DECISION_CODES
 from somareg.cli.flags import said, takes_options
 from somareg.cli.session import session
 from somareg.config import RegisterConfig
+from somareg.runtime.startup import quick_imports
 
 if TYPE_CHECKING:
     from somareg.types import Assessment
@@ -28,7 +29,8 @@ def assess(
 ) -> None:
     """Judge how well MOVING lies on REFERENCE as they stand; nothing is written."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        from somareg.register import api
+        with quick_imports():
+            from somareg.register import api
 
         with ui.working():
             assessment = api.assess(moving, reference, progress=ui.progress, **said(asked))

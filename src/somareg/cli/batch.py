@@ -11,6 +11,7 @@ from somareg.cli.failures import DECISION_CODES, ERROR
 from somareg.cli.flags import said, takes_options
 from somareg.cli.session import session
 from somareg.config import RegisterConfig
+from somareg.runtime.startup import quick_imports
 
 if TYPE_CHECKING:
     from somareg.batches.summary import BatchResult
@@ -56,7 +57,8 @@ def batch(
     shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
     shared["reports"] = reports
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
-        from somareg.batches import run
+        with quick_imports():
+            from somareg.batches import run
 
         if dry_run:
             entries = run.planned(pairs, out, **shared, **options)

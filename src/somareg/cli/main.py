@@ -8,42 +8,81 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from somareg.cli.assess import assess
-from somareg.cli.batch import batch
-from somareg.cli.demo import demo
-from somareg.cli.doctor import doctor
-from somareg.cli.eval import evaluate
-from somareg.cli.export import export
-from somareg.cli.export_shift import export_shift
 from somareg.cli.failures import report_failure
-from somareg.cli.register import register
-from somareg.cli.tie_points import tie_points
-from somareg.cli.train import train
-from somareg.cli.view import view
-from somareg.cli.warp import warp
+from somareg.cli.help import SETTINGS, Commands, Entry
 from somareg.runtime.version import __version__
 
 EPILOG = "Exit codes: 0 go, 3 review, 4 no-go, 2 wrong usage, 1 error, 130 interrupted."
 
+COMMANDS = {
+    "register": Entry(
+        "somareg.cli.register:register",
+        "Align MOVING to REFERENCE and write the aligned image, the displacement, a report and a verdict.",
+        EPILOG,
+    ),
+    "warp": Entry(
+        "somareg.cli.warp:warp",
+        "Apply an estimate to other rasters of the same ground: other bands, other pixel sizes, masks, other dates.",
+    ),
+    "assess": Entry(
+        "somareg.cli.assess:assess",
+        "Judge how well MOVING lies on REFERENCE as they stand; nothing is written.",
+        EPILOG,
+    ),
+    "batch": Entry(
+        "somareg.cli.batch:batch",
+        "Align many pairs; the same command again goes on where an earlier one ended, however that was.",
+        EPILOG,
+    ),
+    "demo": Entry(
+        "somareg.cli.demo:demo",
+        "Register a real Sentinel-1 / Sentinel-2 pair that lies some pixels apart; works offline.",
+        EPILOG,
+    ),
+    "view": Entry(
+        "somareg.cli.view:view",
+        "Show a result on a local page: compare the images, error map, arrows, tie points, verdict; Ctrl-C ends it.",
+    ),
+    "eval": Entry(
+        "somareg.cli.eval:evaluate",
+        "Run methods over pairs with known truth and print one table.",
+    ),
+    "train": Entry(
+        "somareg.cli.train:train",
+        "Train the network; the same command with --resume goes on where it was stopped or killed.",
+    ),
+    "export": Entry(
+        "somareg.cli.export:export",
+        "Write the network of a checkpoint as safetensors, with a card that says what it is, or its encoder as ONNX.",
+    ),
+    "export-shift": Entry(
+        "somareg.cli.export_shift:export_shift",
+        "Write x and y shift in reference pixels as two float32 bands, as SpaceNet 9 exchanges alignments.",
+    ),
+    "tie-points": Entry(
+        "somareg.cli.tie_points:tie_points",
+        "Tie points of other programs.",
+    ),
+    "doctor": Entry(
+        "somareg.cli.doctor:doctor",
+        "Check versions, device, memory and formats, and register the demo pair as a self-test.",
+    ),
+}
+
+
+class _Somareg(Commands):
+    entries = COMMANDS
+
+
 app = typer.Typer(
     name="somareg",
+    cls=_Somareg,
     help="Align a SAR image and an optical image of the same ground, pixel by pixel, and know when it failed.",
     epilog=EPILOG,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=dict(SETTINGS),
 )
-app.command("register", epilog=EPILOG)(register)
-app.command("warp")(warp)
-app.command("assess", epilog=EPILOG)(assess)
-app.command("batch", epilog=EPILOG)(batch)
-app.command("demo", epilog=EPILOG)(demo)
-app.command("view")(view)
-app.command("eval")(evaluate)
-app.command("train")(train)
-app.command("export")(export)
-app.command("export-shift")(export_shift)
-app.add_typer(tie_points, name="tie-points")
-app.command("doctor")(doctor)
 
 
 def _show_version(wanted: bool) -> None:

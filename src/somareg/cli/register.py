@@ -13,6 +13,7 @@ from somareg.cli.failures import DECISION_CODES, UsageError
 from somareg.cli.flags import said, takes_options
 from somareg.cli.session import Session, session
 from somareg.config import RegisterConfig
+from somareg.runtime.startup import quick_imports
 
 if TYPE_CHECKING:
     from somareg.types import Result
@@ -57,7 +58,8 @@ def register(
 
 def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any]) -> None:
     """Print what `register` would do."""
-    from somareg.register.api import plan
+    with quick_imports():
+        from somareg.register.api import plan
 
     steps = plan(moving, reference, **options)
     if ui.as_json:
@@ -70,7 +72,8 @@ def show_plan(ui: Session, moving: str, reference: str, options: dict[str, Any])
 
 def run(ui: Session, moving: str | Path, reference: str | Path, out: Path, arguments: dict[str, Any]) -> Result:
     """Register into a folder, then print the summary or the report's JSON."""
-    from somareg.register.api import register_into
+    with quick_imports():
+        from somareg.register.api import register_into
 
     with ui.working():
         result = register_into(moving, reference, out, progress=ui.progress, **arguments)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from somareg.cli import options as o
+from somareg.cli.help import Command, Group
 from somareg.cli.session import session
 
 _FORMATS = ".geojson .gpkg .csv .tsv .points .pts .tif .vrt"
@@ -15,15 +16,17 @@ Source = Annotated[str, typer.Argument(metavar="IN", help=f"tie points: {_FORMAT
 Target = Annotated[str, typer.Argument(metavar="OUT", help="file to write; its suffix says the format")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="leave out rows that cannot be read; each is named")]
 
-tie_points = typer.Typer(help="Tie points of other programs.", no_args_is_help=True)
+tie_points = typer.Typer(cls=Group, rich_markup_mode=None, add_completion=False)
 
 
-@tie_points.callback()
-def _group() -> None:
+@tie_points.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
     """Tie points of other programs."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
-@tie_points.command("convert")
+@tie_points.command("convert", cls=Command)
 def convert(
     source: Source,
     target: Target,

@@ -13,6 +13,7 @@ from somareg.cli.failures import ERROR, UsageError, one_line
 from somareg.cli.flags import takes_options
 from somareg.cli.session import Session, session
 from somareg.config import INPUT, GcpMethod, RegisterConfig
+from somareg.runtime.startup import quick_imports
 
 if TYPE_CHECKING:
     from somareg.batches.warps import Warped
@@ -113,7 +114,8 @@ def warp(
         if len(rasters) == 1 and not nearest and not _is_folder(out):
             _one(ui, rasters[0], known, Path(out), settings)
             return
-        from somareg.batches.warps import warp_many
+        with quick_imports():
+            from somareg.batches.warps import warp_many
 
         with ui.working():
             done = warp_many(
@@ -153,8 +155,10 @@ def _is_folder(out: str) -> bool:
 
 def _one(ui: Session, raster: str, known: Estimate | str, target: Path, settings: dict[str, Any]) -> None:
     from somareg.io.displacement import read_verdict
-    from somareg.register import api
     from somareg.types import Estimate
+
+    with quick_imports():
+        from somareg.register import api
 
     with ui.working():
         api.warp(raster, known, target, progress=ui.progress, **settings)

@@ -1,18 +1,17 @@
 """The options of `register`, each named, typed, bounded and described once.
 
 The command line's flags, the columns of a batch's table and the tables of the documentation are made from
-`RegisterConfig` while they run. `RegisterOptions`, which editors and type checkers read, is written from it by
-`make options`.
+`RegisterConfig` while they run. `RegisterOptions` in `somareg.config.arguments`, which editors and type checkers read,
+is written from it by `make options`. Nothing here imports NumPy: `somareg register --help` answers at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self
 
-from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ByteSize,
@@ -25,9 +24,9 @@ from pydantic import (
 )
 from pydantic import ValidatorFunctionWrapHandler as Check
 
+from somareg.choices import Modality, SarScale
 from somareg.config.settings import explained, shown
 from somareg.errors import ConfigError
-from somareg.types import Classes, Modality, SarScale, TiePoints
 
 Preset = Literal["fast", "base", "precise"]
 Search = Literal["local", "auto", "full"]
@@ -227,6 +226,8 @@ class RegisterConfig(BaseModel):
     @classmethod
     def _classes(cls, given: Any, info: ValidationInfo) -> str | None:
         """Classes of a mask, from a text, a number or a list."""
+        from somareg.types import Classes
+
         try:
             return None if given is None else str(Classes.parse(given))
         except (TypeError, ValueError) as error:
@@ -238,49 +239,6 @@ class RegisterConfig(BaseModel):
     @classmethod
     def _path(cls, given: Any) -> Any:
         return str(given) if isinstance(given, Path) else given
-
-
-# --- written by `make options` ---
-
-
-class RegisterOptions(TypedDict, total=False):
-    """The fields of `RegisterConfig` as keyword arguments; `docs/api.md` tells what they mean."""
-
-    moving_modality: Modality | None
-    reference_modality: Modality | None
-    moving_bands: str | Sequence[int] | None
-    reference_bands: str | Sequence[int] | None
-    moving_scale: SarScale
-    reference_scale: SarScale
-    moving_nodata: float | None
-    reference_nodata: float | None
-    moving_mask: str | Path | NDArray[Any] | None
-    moving_mask_values: str | Sequence[int] | None
-    reference_mask: str | Path | NDArray[Any] | None
-    reference_mask_values: str | Sequence[int] | None
-    assume_crs: str | None
-    gcp_method: GcpMethod
-    preset: Preset
-    search: Search
-    search_radius_px: float | None
-    search_radius_m: float | None
-    model: str | Path
-    tie_points: str | Path | TiePoints | None
-    tie_points_use: TiePointsUse
-    local: bool
-    max_error: float | None
-    max_error_m: float | None
-    min_probability: float | None
-    resampling: Resampling
-    extent: Extent
-    scene: Scene
-    device: str
-    seed: int
-    max_pixels: int
-    max_memory: ByteSize | int | str | None
-
-
-# --- end of what `make options` writes ---
 
 
 def make_config(options: Mapping[str, Any]) -> RegisterConfig:

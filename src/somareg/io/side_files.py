@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from somareg.errors import ReadError
+from somareg.runtime.quiet import without
 
 # By suffix: the driver, and how such a file begins; the latter rules out that another driver takes it for its own.
 _KINDS = {
@@ -49,10 +49,8 @@ def check_side_files(path: Path, name: str) -> None:
                 continue  # GDAL passes it over, too: LaTeX and others have files of that name
             if not start.startswith(starts):
                 raise ReadError(f"{name} has a side file {side} that is no {_WORDS[driver]}; {_WAY_OUT}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with DatasetReader(str(side), driver=[driver]) as dataset:
-                    check_overviews(dataset, f"{name}: side file {side}")
+            with without(NotGeoreferencedWarning), DatasetReader(str(side), driver=[driver]) as dataset:
+                check_overviews(dataset, f"{name}: side file {side}")
         except ReadError:
             raise
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:

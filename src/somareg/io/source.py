@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from somareg.io.pixels import GDAL_ERRORS, Block, RasterSource, gdal_cause
 from somareg.io.placing import grid_of
 from somareg.io.side_files import check_overviews, check_side_files
 from somareg.io.validity import Validity, flagged_alpha
+from somareg.runtime.quiet import without
 
 __all__ = ["ALLOWED_DRIVERS", "Block", "RasterSource", "gdal_cause", "open_source"]
 
@@ -88,8 +88,7 @@ def _open(place: Named, name: str) -> tuple[Any, tuple[str, ...]]:
     check_side_files(place.file, name)
 
     def opener(text: str, drivers: Sequence[str]) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with without(NotGeoreferencedWarning):
             try:
                 # The class behind rasterio.open, which alone takes a list of drivers.
                 dataset = DatasetReader(text, driver=list(drivers))

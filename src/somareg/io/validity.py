@@ -6,7 +6,6 @@ flagged alpha decides, as in `gdalwarp`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NodataShadowWarning
 from rasterio.windows import Window
 
+from somareg.runtime.quiet import without
 from somareg.types import BoolArray
 
 _LOOK_PX = 256  # side of the window in which an alpha band is looked at
@@ -146,8 +146,7 @@ class Validity:
         return np.asarray(self.dataset.read(self.alphas[-1], window=window, **_sized(size)) > 0)
 
     def _mask(self, band: int, window: Window | None, size: tuple[int, int] | None) -> BoolArray:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NodataShadowWarning)  # `note` tells it
+        with without(NodataShadowWarning):  # `note` tells it
             return np.asarray(self.dataset.read_masks(band, window=window, **_sized(size)) > 0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from somareg.io.crs import parse_crs
 from somareg.io.folders import check_free_space
 from somareg.io.ground_control import gdal_points
 from somareg.io.source import Block, gdal_cause
+from somareg.runtime.quiet import without
 from somareg.types import IDENTITY, BoolArray, Grid
 
 __all__ = [
@@ -222,8 +222,7 @@ def storable_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def _created(path: Path, profile: Mapping[str, Any]) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with without(NotGeoreferencedWarning):
         return rasterio.open(path, "w", **profile)
 
 
@@ -287,8 +286,7 @@ def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
 
 def _check_complete(path: Path, spec: GeotiffSpec) -> None:
     """Read the last block back: a full disk may only have been noticed by GDAL, not raised."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with without(NotGeoreferencedWarning):
         dataset = rasterio.open(path, driver="GTiff")
     with dataset:
         if (dataset.width, dataset.height) != (spec.grid.width, spec.grid.height):

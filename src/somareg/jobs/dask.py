@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,9 +26,15 @@ V = TypeVar("V")
 
 # One thread each: workers that share their cores gain nothing from more, and figures do not depend on the machine.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-# A worker that pauses at a memory limit stays paused where caches hold the memory; one that may not pause is restarted.
-_MEMORY = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
-
+_SETTINGS = {
+    # A worker that pauses at a memory limit stays paused where caches hold the memory; one that may not is restarted.
+    **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
+    # Dask looks every 10 ms at what a worker computes and every 20 ms at whether it still answers. Nobody reads that
+    # here, and it takes a tenth of the time of a job from the thread that computes.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
 
 # Dask has its workers give freed memory back at once, so that every tensor costs page faults again: two workers were
 # slower than one. What `runtime.memory.keep` sets for commands must be in the environment before a worker starts.
@@ -160,11 +167,12 @@ def local_cluster(workers: int) -> Iterator[Dask]:
     distributed = need_distributed()
     import dask
 
-    with dask.config.set(_MEMORY):
+    with dask.config.set(_SETTINGS):
         settings = copy.deepcopy(dask.config.config)  # so that a restarted worker gets them, too
     kept = {**dask.config.get(_ENVIRON, {}), **memory.environment()}
     with (
-        dask.config.set({_ENVIRON: kept}),  # read here, when a worker's keeper is made
+        _environment_kept(),
+        dask.config.set({**_SETTINGS, _ENVIRON: kept}),  # read here, when a worker's keeper is made
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -178,6 +186,18 @@ def local_cluster(workers: int) -> Iterator[Dask]:
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield Dask(client, sharing=workers)
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """The environment of this process as it was: Dask puts into it what its workers are to find in theirs."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager

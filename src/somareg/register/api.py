@@ -9,7 +9,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from somareg.config import RegisterConfig, RegisterOptions, make_config
+from somareg.config import RegisterConfig, make_config
+from somareg.config.arguments import RegisterOptions
 from somareg.errors import guarded
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.io.masks import check_mask_values, classes_of_array
@@ -30,6 +31,7 @@ from somareg.register.workspace import open_workspace
 from somareg.report.names import check_reports
 from somareg.report.stac import need_pystac
 from somareg.runtime.clock import Clock
+from somareg.runtime.threads import few_threads
 from somareg.tiepoints.use import check_use, name_of, take_points
 from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progress, Reports, Result, TiePoints
 
@@ -212,7 +214,7 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
     chosen = choose_model(cfg, device)
     clock = Clock()
     tell("reading", 0.0)
-    with open_images(*located, cfg, asked.masks) as images:
+    with few_threads(), open_images(*located, cfg, asked.masks) as images:
         check_demands(cfg, images.reference.grid)
         given = None
         if tie_points is not None:

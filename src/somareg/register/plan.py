@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Unpack
 
-from somareg.config import RegisterOptions, make_config
+from somareg.config import make_config
+from somareg.config.arguments import RegisterOptions
 from somareg.errors import guarded
 from somareg.io.inputs import OpenImage, locate, told_modalities
 from somareg.register.choose import check_demands, choose_device, choose_model

@@ -70,7 +70,6 @@ def match_whole(
         given = given.moved((-here[0], -here[1]), (-ground.there[0], -ground.there[1]))
         starts = (*starts, given.start(prepared))
     clock.lap("prepare")
-    torch.manual_seed(cfg.seed)
     pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
     chosen = chosen.on(prepared.reference_mask.shape, prepared.moving_mask.shape)
     settings = engine_settings(cfg, reference.grid, ground.radius_px)

@@ -2,15 +2,21 @@
 
 The many small steps of a search leave a second core idle; a helper thread uses it. Import this module before torch,
 which reads only once how its threads are to wait.
+
+Numbers of threads are those of the calling thread: other threads of the program, those to come and other calls
+at work at the same time keep theirs.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -22,7 +28,11 @@ B = TypeVar("B")
 T = TypeVar("T")
 
 SMALL_PX = 300  # longer side up to which one thread per operation is fastest
+PAIR = 2  # cores that the caller and its helper fill with one thread each
 SPINS = "1000"
+
+_cores: ContextVar[int] = ContextVar("somareg_cores", default=0)
+_setting = threading.Lock()
 
 
 class Submit(Protocol):
@@ -90,34 +100,36 @@ class Helper:
 
 @contextmanager
 def helper(device: torch.device, cores: int) -> Iterator[Helper]:
-    """Share the cores between the caller and one helper; on leaving, the helper has finished and the caller has all
-    cores again.
+    """Share the cores between the caller and one helper; on leaving, the helper has finished and the caller has the
+    threads that it had.
 
     Args:
         device: where the work is done; on a GPU nothing is shared.
-        cores: number that may be used.
+        cores: number that may be used; inside `few_threads` all those that it found.
     """
     import torch
 
     threads = torch.get_num_threads()
+    cores = max(cores, _cores.get())
     if cores < 2 or device.type != "cpu":
         yield Helper(None)
         return
     own, others = min(threads, cores - cores // 2), min(threads, cores // 2)
-    torch.set_num_threads(own)
+    set_threads(own)
     try:
-        with ThreadPoolExecutor(1, "somareg", torch.set_num_threads, (others,)) as executor:
+        with ThreadPoolExecutor(1, "somareg", set_threads, (others,)) as executor:
             yield Helper(executor)
     finally:
-        torch.set_num_threads(threads)
+        set_threads(threads)
 
 
 @contextmanager
-def few_threads(longest: int) -> Iterator[int]:
-    """One thread per operation while small images are worked on; afterwards the number is what it was.
+def few_threads(longest: float = math.inf) -> Iterator[int]:
+    """One thread per operation while small images are worked on, and on two cores whatever the size; afterwards the
+    number is what it was.
 
-    More threads gain nothing on small images, and on a busy computer they take many times longer, because they spin
-    while they wait for each other.
+    On two cores the helper keeps the second one busy. More threads gain nothing on small images, and on a busy
+    computer they take many times longer, because they spin while they wait for each other.
 
     Args:
         longest: longer side of the reference, pixels.
@@ -128,12 +140,31 @@ def few_threads(longest: int) -> Iterator[int]:
     import torch
 
     before = torch.get_num_threads()
-    if longest <= SMALL_PX:
-        torch.set_num_threads(1)
+    cores = max(before, _cores.get())
+    token = _cores.set(cores)
+    if longest <= SMALL_PX or cores <= PAIR:
+        set_threads(1)
     try:
-        yield before
+        yield cores
     finally:
-        torch.set_num_threads(before)
+        set_threads(before)
+        _cores.reset(token)
+
+
+def set_threads(count: int) -> None:
+    """Threads per operation of the calling thread.
+
+    `torch.set_num_threads` sets them for this thread and for all threads that are yet to use torch. What the latter get
+    is put back by a thread that is made for that.
+    """
+    import torch
+
+    if count == torch.get_num_threads():
+        return
+    with _setting, ThreadPoolExecutor(1, "somareg-threads") as other:
+        default = other.submit(torch.get_num_threads).result()
+        torch.set_num_threads(count)
+        other.submit(torch.set_num_threads, default).result()
 
 
 def wait_politely() -> None:

@@ -1,19 +1,29 @@
-"""Names of kinds: modalities, scales, decisions, arrays."""
+"""Names of kinds of arrays, and the words of `somareg.choices` beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Modality = Literal["sar", "optical", "multispectral", "nir", "infrared", "depth", "dem", "map", "other"]
-SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
-Decision = Literal["go", "review", "no-go"]
-Reports = Literal["all", "problems", "none"]
-"""Whose report.html is written: of every pair, of those whose verdict is not *go*, or of none."""
-ControlMethod = Literal["polynomial", "tps"]
+from somareg.choices import ControlMethod, Decision, Modality, Reports, SarScale
+
+__all__ = [
+    "HEIGHTS",
+    "IDENTITY",
+    "BoolArray",
+    "ControlMethod",
+    "Decision",
+    "FloatArray",
+    "Geotransform",
+    "Modality",
+    "Progress",
+    "Reports",
+    "SarScale",
+]
+
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of work done, 0-1."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
@@ -34,6 +35,7 @@ DEFAULT_WEIGHTS = "compact"  # file beside this one that "auto" takes; which ver
 NO_WEIGHTS = ("auto", "orientation")  # names that `register` takes besides those of weights
 
 _PICKLED = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
+_BUILDING = threading.Lock()
 _FP16_MAX = torch.finfo(torch.float16).max
 
 
@@ -204,7 +206,8 @@ def load_network(path: str | Path, device: str | torch.device = "cpu", *, max_by
 def _network(path: Path, digest: str, card_text: str, device: str, max_bytes: int) -> Soma:
     """`digest` and `card_text` are read by the cache only: what they name is another network."""
     state, card = load_weights(path, max_bytes=max_bytes)
-    network = build_network(card.network, str(path))
+    with _BUILDING, torch.random.fork_rng(devices=[]):  # first weights are drawn: the caller's random numbers go on
+        network = build_network(card.network, str(path))
     check_state(network.state_dict(), state, str(path))
     network.load_state_dict(state, strict=True)
     return network.requires_grad_(False).eval().to(torch.device(device))

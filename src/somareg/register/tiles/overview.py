@@ -183,7 +183,6 @@ def match_overviews(
     engine, device = chosen
     picked = engine.on(small.reference_mask.shape, small.moving_mask.shape)
     settings = replace(engine_settings(cfg, here.grid, radius), flow=None)
-    torch.manual_seed(cfg.seed)
     pair = pair_tensors(small, device, (cfg.reference_modality, cfg.moving_modality))
     found = align(pair, starts, settings, progress, picked.network)
     affine, expected = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from somareg.io.atomic import atomic_path
 from somareg.io.crs import parse_crs
 from somareg.io.ground_control import gdal_arrays, gdal_points
 from somareg.io.source import gdal_cause, open_source
+from somareg.runtime.quiet import without
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs
 from somareg.tiepoints.formats.rows import MAX_POINTS, number, optional_number, read_rows, text_of
 from somareg.types import FloatArray
@@ -175,8 +175,7 @@ def _copied(moving: Path, path: Path, overwrite: bool, **creation: str) -> Itera
     """
     with atomic_path(path, overwrite=overwrite) as temporary:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with without(NotGeoreferencedWarning):
                 with open_source(moving, role="moving") as source:
                     rasterio.shutil.copy(source.dataset, temporary, **creation)
                 yield temporary
