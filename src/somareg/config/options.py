@@ -145,6 +145,15 @@ class RegisterConfig(BaseModel):
         "seed", "seed: one more start of the search; replace: match nothing, use them alone", SEARCH
     )
     local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
+    accuracy: float = option(
+        0.5,
+        "scenes: error to which the local displacement is to be known everywhere, reference pixels; tiles are added "
+        "until it is",
+        SEARCH,
+        "PX",
+        gt=0,
+        allow_inf_nan=False,
+    )
     max_error: float | None = option(
         3.0,
         "largest expected RMS error of a go, reference pixels; above it the verdict is review at best",
@@ -268,6 +277,7 @@ class RegisterOptions(TypedDict, total=False):
     tie_points: str | Path | TiePoints | None
     tie_points_use: TiePointsUse
     local: bool
+    accuracy: float
     max_error: float | None
     max_error_m: float | None
     min_probability: float | None
