@@ -32,6 +32,7 @@ from somareg.register.tiles.votes import count_votes, support_of_tiles
 from somareg.register.workspace import Workspace
 from somareg.runtime import memory
 from somareg.runtime.clock import Clock
+from somareg.runtime.threads import one_thread
 from somareg.runtime.version import __version__
 from somareg.tiepoints.use import Given
 from somareg.types import Progress, Raster
@@ -58,6 +59,7 @@ class Tiling:
     workspace: Workspace = field(default_factory=Workspace)
 
 
+@one_thread()
 def match_tiled(
     images: Images,
     ground: Ground,
