@@ -56,8 +56,9 @@ result = somareg.register_scene(sys.argv[1], sys.argv[2], sys.argv[3], model=sys
 used = resource.getrusage(resource.RUSAGE_SELF)
 peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps({
-    "seconds": time.perf_counter() - start, "cpu_seconds": used.ru_utime + used.ru_stime, "peak_bytes": peak, "stages_s": dict(result.timings),
-    "tiles": len(result.tiles), "notes": result.notes, "tie_points": len(result.tie_points), "verdict": result.verdict.decision,
+    "seconds": time.perf_counter() - start, "cpu_seconds": used.ru_utime + used.ru_stime,
+    "peak_bytes": peak, "stages_s": dict(result.timings), "notes": result.notes,
+    "tiles": len(result.tiles), "tie_points": len(result.tie_points), "verdict": result.verdict.decision,
     "probability": result.verdict.probability, "predicted_rmse_px": result.predicted_rmse_px,
     "model": result.settings["model_used"],
 }))

@@ -20,6 +20,14 @@ from rasterio.windows import Window
 
 from somareg.errors import OutputError
 from somareg.io.atomic import atomic_path, check_writable, output_folder, write_text
+from somareg.io.cog import (
+    TILE,
+    cog_options,
+    deflate_level,
+    overview_factors,
+    overview_resampling,
+    passing_compression,
+)
 from somareg.io.crs import parse_crs
 from somareg.io.folders import check_free_space
 from somareg.io.ground_control import gdal_points
@@ -40,7 +48,6 @@ __all__ = [
     "write_text",
 ]
 
-_TILE = 512
 _GDAL_CACHE_MB = 128
 
 
@@ -72,6 +79,11 @@ class GeotiffSpec:
     band_tags: Sequence[Mapping[str, str]] = ()
     colormap: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
     averaged_overviews: bool = False
+
+    @property
+    def mixes(self) -> bool:
+        """Whether overviews mix pixel values."""
+        return self.averaged_overviews and not self.colormap
 
 
 class GeotiffWriter:
@@ -112,11 +124,13 @@ def write_geotiff_blocks(
         tiled = whole.with_name(whole.name.replace(".part", "0.part")) if cog else whole
         try:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_GDAL_CACHE_MB):
-                with _created(tiled, _profile(spec, fast=cog)) as dataset:
+                with _created(tiled, _profile(spec, passing=cog)) as dataset:
                     _write_metadata(dataset, spec)
                     yield GeotiffWriter(dataset, spec)
+                    if cog and (factors := overview_factors(spec.grid.shape)):
+                        dataset.build_overviews(factors, overview_resampling(mixing=spec.mixes))
                 if cog:
-                    rasterio.shutil.copy(tiled, whole, driver="COG", **_cog_options(spec))
+                    rasterio.shutil.copy(tiled, whole, driver="COG", **cog_options(spec.dtype, mixing=spec.mixes))
                 _check_complete(whole, spec)
         except (RasterioError, CPLE_BaseError) as error:
             reason = gdal_cause(error)
@@ -192,7 +206,7 @@ def write_geotiff(
         averaged_overviews=averaged_overviews,
     )
     with write_geotiff_blocks(path, spec, cog=cog, overwrite=overwrite) as writer:
-        rows = max(1, (1 << 24) // max(1, grid.width)) // _TILE * _TILE or _TILE
+        rows = max(1, (1 << 24) // max(1, grid.width)) // TILE * TILE or TILE
         for top in range(0, grid.height, rows):
             block = Block(0, top, grid.width, min(rows, grid.height - top))
             part = slice(top, top + block.height)
@@ -226,7 +240,8 @@ def _created(path: Path, profile: Mapping[str, Any]) -> Any:
         return rasterio.open(path, "w", **profile)
 
 
-def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
+def _profile(spec: GeotiffSpec, *, passing: bool) -> dict[str, Any]:
+    """Of the file that is written; `passing` when another is made from it."""
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "width": spec.grid.width,
@@ -235,10 +250,9 @@ def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
         "dtype": spec.dtype.name,
         "nodata": spec.nodata,
         "tiled": True,
-        "blockxsize": _TILE,
-        "blockysize": _TILE,
-        "compress": "deflate",
-        "zlevel": 1 if fast else 6,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        **(passing_compression() if passing else {"compress": "deflate", "zlevel": deflate_level(spec.dtype)}),
         "predictor": {"f": 3, "c": 1}.get(spec.dtype.kind, 2),
         "BIGTIFF": "IF_SAFER",
     }
@@ -249,17 +263,6 @@ def _profile(spec: GeotiffSpec, *, fast: bool) -> dict[str, Any]:
     elif spec.grid.transform != IDENTITY:
         profile["transform"] = rasterio.Affine(*spec.grid.transform)
     return profile
-
-
-def _cog_options(spec: GeotiffSpec) -> dict[str, Any]:
-    mixing = spec.averaged_overviews and not spec.colormap
-    return {
-        "COMPRESS": "DEFLATE",
-        "PREDICTOR": "NO" if spec.dtype.kind == "c" else "YES",
-        "BLOCKSIZE": _TILE,
-        "BIGTIFF": "IF_SAFER",
-        "OVERVIEW_RESAMPLING": "AVERAGE" if mixing else "NEAREST",
-    }
 
 
 def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
