@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import platform
 import shutil
@@ -52,9 +53,11 @@ import json, resource, sys, time
 start = time.perf_counter()
 import somareg
 result = somareg.register_scene(sys.argv[1], sys.argv[2], sys.argv[3], model=sys.argv[4])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+used = resource.getrusage(resource.RUSAGE_SELF)
+peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps({
-    "seconds": time.perf_counter() - start, "peak_bytes": peak, "stages_s": dict(result.timings),
+    "seconds": time.perf_counter() - start, "cpu_seconds": used.ru_utime + used.ru_stime,
+    "peak_bytes": peak, "stages_s": dict(result.timings), "notes": result.notes,
     "tiles": len(result.tiles), "tie_points": len(result.tie_points), "verdict": result.verdict.decision,
     "probability": result.verdict.probability, "predicted_rmse_px": result.predicted_rmse_px,
     "model": result.settings["model_used"],
@@ -242,11 +245,12 @@ def run(side: int, mosaic: Mosaic, folder: Path, model: str) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| side | time | per Mpx | peak memory | tiles | RMSE | everywhere | CE90 | predicted | verdict |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| side | time | CPU | per Mpx | peak memory | tiles | RMSE | everywhere | CE90 | predicted | verdict |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r['side_px']} px | {r['seconds']:.0f} s | {r['seconds'] / (r['side_px'] ** 2 / 1e6):.2f} s "
+        f"| {r['side_px']} px | {r['seconds']:.0f} s | {r.get('cpu_seconds', math.nan):.0f} s "
+        f"| {r.get('cpu_seconds', math.nan) / (r['side_px'] ** 2 / 1e6):.2f} s "
         f"| {r['peak_bytes'] / 2**20:.0f} MiB | {r['tiles']} | {r['rmse_px']:.2f} px "
         f"| {r['rmse_everywhere_px']:.2f} px | {r['ce90_px']:.2f} px | {r['predicted_rmse_px']:.2f} px "
         f"| {r['verdict']} |"

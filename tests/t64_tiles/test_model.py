@@ -20,8 +20,10 @@ from somareg.register.tiles.field import (
     prior_precision,
     solve,
 )
+from somareg.register.tiles.holdout import deal
 from somareg.register.tiles.layout import Layout, SceneCfg, lay_tiles
-from somareg.register.tiles.model import SceneModel, collect, field_on_nodes, fit_scene
+from somareg.register.tiles.model import SceneModel, field_on_nodes, fit_scene
+from somareg.register.tiles.ties import collect
 from somareg.register.tiles.tile import TileResult
 from somareg.register.tiles.votes import count_votes
 
@@ -55,12 +57,25 @@ def test_a_huge_scene_has_no_more_tiles_than_asked() -> None:
     assert 900 < len(layout.blocks) <= 1024
 
 
-def test_neighbours_have_different_colours() -> None:
+def test_two_hands_are_dealt_like_a_chessboard() -> None:
     layout = lay_tiles(SHAPE, SceneCfg(), 1024)
-    for index in range(len(layout.blocks) - layout.columns):
-        assert layout.colour(index) != layout.colour(index + layout.columns)
-        if index % layout.columns:
-            assert layout.colour(index) != layout.colour(index - 1)
+    for tiles, step in ((range(len(layout.blocks)), 1), (layout.first, 2)):
+        hands = deal(layout, tuple(tiles), 2)
+        places = {divmod(index, layout.columns): hand for index, hand in hands.items()}
+        for (row, column), hand in places.items():
+            for beside in ((row + step, column), (row, column + step)):
+                assert places.get(beside) != hand
+
+
+def test_no_tile_is_held_out_with_one_beside_it() -> None:
+    layout = lay_tiles((6000, 4200), SceneCfg(), 1024)
+    hands = deal(layout, range(len(layout.blocks)), 4)
+    assert np.bincount(list(hands.values())).min() > len(hands) / 5
+    for index, hand in hands.items():
+        row, column = divmod(index, layout.columns)
+        for r, c in ((row + 1, column), (row, column + 1)):
+            if r < layout.rows and c < layout.columns:
+                assert hands[r * layout.columns + c] != hand
 
 
 def lattice() -> Lattice:

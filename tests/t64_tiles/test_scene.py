@@ -25,11 +25,11 @@ from somareg.matching.describe import OrientationFeatures
 from somareg.matching.engine import EngineCfg
 from somareg.matching.evidence import forward_backward
 from somareg.matching.matcher import Matcher
-from somareg.register import choose, tiled
+from somareg.register import choose
 from somareg.register.choose import Chosen
 from somareg.register.images import open_images
 from somareg.register.locate import known_ground
-from somareg.register.tiles import overview, tile
+from somareg.register.tiles import overview, rounds, tile
 from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.overview import GlobalMatch
 from somareg.register.tiles.patch import read_patches
@@ -144,7 +144,7 @@ def test_failing_tile_is_recorded(small: Pair, tmp_path: Path, monkeypatch: pyte
             raise MemoryError("no room for tile 4")
         return match_tile(job)
 
-    monkeypatch.setattr(tiled, "match_tile", fails)
+    monkeypatch.setattr(rounds, "match_tile", fails)
     found = run(small.moving, small.reference, tmp_path / "out")
     assert [tile.status for tile in found.tiles].count("failed") == 1
     assert found.tiles[4].reason == "MemoryError: no room for tile 4"

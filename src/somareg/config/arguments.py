@@ -41,6 +41,7 @@ class RegisterOptions(TypedDict, total=False):
     tie_points: str | Path | TiePoints | None
     tie_points_use: TiePointsUse
     local: bool
+    accuracy: float
     max_error: float | None
     max_error_m: float | None
     min_probability: float | None

@@ -144,6 +144,15 @@ class RegisterConfig(BaseModel):
         "seed", "seed: one more start of the search; replace: match nothing, use them alone", SEARCH
     )
     local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
+    accuracy: float = option(
+        0.5,
+        "scenes: error to which the local displacement is to be known everywhere, reference pixels; tiles are added "
+        "until it is",
+        SEARCH,
+        "PX",
+        gt=0,
+        allow_inf_nan=False,
+    )
     max_error: float | None = option(
         3.0,
         "largest expected RMS error of a go, reference pixels; above it the verdict is review at best",

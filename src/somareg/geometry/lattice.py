@@ -101,11 +101,13 @@ def on_lattice(
     return transform
 
 
-def source_window(xy: FloatArray, shape: tuple[int, int], margin: int) -> tuple[int, int, int, int] | None:
+def source_window(
+    xy: FloatArray | tuple[FloatArray, FloatArray], shape: tuple[int, int], margin: int
+) -> tuple[int, int, int, int] | None:
     """The part of an image that samples at `xy` need.
 
     Args:
-        xy: (N, 2) pixel-centre coordinates; not finite means nowhere.
+        xy: (N, 2) pixel-centre coordinates, or arrays x and y of one shape; not finite means nowhere.
         shape: (height, width) of the image.
         margin: pixels around the points that the kernel reaches.
 
@@ -113,11 +115,14 @@ def source_window(xy: FloatArray, shape: tuple[int, int], margin: int) -> tuple[
         (x, y, width, height) inside the image, or None when no point is near it.
     """
     height, width = shape
-    x, y = xy.T
-    near = (x > -margin) & (x < width - 1 + margin) & (y > -margin) & (y < height - 1 + margin)
-    if not near.any():
-        return None
-    left, top = (max(0, int(np.floor(v[near].min())) - margin) for v in (x, y))
-    right = min(width, int(np.ceil(x[near].max())) + margin + 1)
-    bottom = min(height, int(np.ceil(y[near].max())) + margin + 1)
+    x, y = xy if isinstance(xy, tuple) else xy.T
+    ends = [float(end) for axis in (x, y) for end in (axis.min(initial=np.inf), axis.max(initial=-np.inf))]
+    if not (ends[0] > -margin and ends[1] < width - 1 + margin and ends[2] > -margin and ends[3] < height - 1 + margin):
+        near = (x > -margin) & (x < width - 1 + margin) & (y > -margin) & (y < height - 1 + margin)
+        if not near.any():
+            return None
+        ends = [float(end) for axis in (x[near], y[near]) for end in (axis.min(), axis.max())]
+    left, top = (max(0, int(np.floor(end)) - margin) for end in (ends[0], ends[2]))
+    right = min(width, int(np.ceil(ends[1])) + margin + 1)
+    bottom = min(height, int(np.ceil(ends[3])) + margin + 1)
     return left, top, max(1, right - left), max(1, bottom - top)

@@ -18,6 +18,7 @@ ANTIALIAS_ABOVE = 1.3
 
 _CHUNK = 1 << 15  # points at a time: the temporaries of a chunk stay in the processor's cache
 _SNAP = float(1 << 20)  # coordinates are rounded to a millionth of a pixel, so an identity map stays an identity
+_ABSURD = 1e9
 _FAR = -16.0  # stands for any coordinate that is not finite or far outside
 _SINGLE = (np.uint8, np.int8, np.uint16, np.int16, np.float16, np.float32)
 
@@ -60,10 +61,10 @@ def resample(
     if data.dtype == bool:
         kernel = "nearest"
     shape, count = x.shape, data.shape[0]
-    out = np.full((count, x.size), fill, dtype)
+    out = np.empty((count, x.size), dtype)
     per_band = mask is not None and mask.ndim == 3
-    out_mask = np.zeros((count if per_band else 1, x.size), bool)
-    x, y = _tame(x), _tame(y)
+    out_mask = np.empty((count if per_band else 1, x.size), bool)
+    x, y = np.ravel(x), np.ravel(y)
     offsets = _sub_samples(footprint, kernel)
     if len(offsets) == 1 and _are_whole(x) and _are_whole(y):
         kernel = "nearest"
@@ -76,9 +77,9 @@ def resample(
         sampler = _Sampler(data[bands], group_mask, kernel)
         for start in range(0, x.size, _CHUNK):
             part = slice(start, start + _CHUNK)
-            values, valid = _averaged(sampler, x[part], y[part], offsets)
-            _store(out[bands, part], values, valid)
-            out_mask[mask_index, part] = valid
+            values, valid = _averaged(sampler, _tame(x[part]), _tame(y[part]), offsets)
+            _store(out[bands, part], values, valid, fill)
+            out_mask[mask_index, part] = True if valid is None else valid
     result_mask = out_mask.reshape(-1, *shape)
     return out.reshape(count, *shape), result_mask if per_band else result_mask[0]
 
@@ -101,17 +102,22 @@ def _check(data: NDArray[Any], mask: BoolArray | None, x: FloatArray, y: FloatAr
 
 
 def _tame(values: FloatArray) -> FloatArray:
-    """Flat float64 coordinates, snapped; anything not finite or absurd becomes a point outside."""
-    flat = np.array(values, np.float64).ravel()
-    flat[~(np.abs(flat) < 1e9)] = _FAR
-    flat *= _SNAP
-    np.rint(flat, out=flat)
-    flat /= _SNAP
-    return flat
+    """Float64 coordinates, snapped; anything not finite or absurd becomes a point outside."""
+    tame = np.multiply(values, _SNAP, dtype=np.float64)
+    np.rint(tame, out=tame)
+    tame /= _SNAP
+    if not (tame.min(initial=0.0) > -_ABSURD and tame.max(initial=0.0) < _ABSURD):  # also where one is no number
+        tame[~(np.abs(tame) < _ABSURD)] = _FAR
+    return tame
 
 
 def _are_whole(values: FloatArray) -> bool:
-    return all(np.array_equal(part, np.rint(part)) for part in (values[:64], values))
+    """Whether all are whole numbers once they are snapped; a few of them mostly tell."""
+    for start in (0, *range(64, len(values), _CHUNK)):
+        part = _tame(values[start : start + (_CHUNK if start else 64)])
+        if not np.array_equal(part, np.rint(part)):
+            return False
+    return True
 
 
 def _sub_samples(footprint: Sequence[float], kernel: Kernel) -> list[tuple[float, float]]:
@@ -125,39 +131,40 @@ def _sub_samples(footprint: Sequence[float], kernel: Kernel) -> list[tuple[float
 
 def _averaged(
     sampler: _Sampler, x: FloatArray, y: FloatArray, offsets: list[tuple[float, float]]
-) -> tuple[NDArray[Any], BoolArray]:
-    """Mean of the valid sub-samples, valid where at least half of them are."""
+) -> tuple[NDArray[Any], BoolArray | None]:
+    """Mean of the valid sub-samples, valid where at least half of them are; None where all are."""
     if len(offsets) == 1:
         return sampler(x, y)
     total = np.zeros((sampler.count, x.size), sampler.work)
     weight = np.zeros(x.size, np.int32)
     for ox, oy in offsets:
         values, valid = sampler(x + ox, y + oy)
-        total += np.where(valid, values, 0)
-        weight += valid
+        total += values if valid is None else np.where(valid, values, 0)
+        weight += 1 if valid is None else valid
     return total / np.maximum(weight, 1).astype(sampler.real), 2 * weight >= len(offsets)
 
 
-def _store(out: NDArray[Any], values: NDArray[Any], valid: BoolArray) -> None:
-    """Write valid values with the rounding and clipping that the output dtype needs."""
+def _store(out: NDArray[Any], values: NDArray[Any], valid: BoolArray | None, fill: complex) -> None:
+    """Write valid values with the rounding and clipping that the output dtype needs, and the others' fill."""
     if out.dtype.kind in "iu" and values.dtype.kind == "f":
         info = np.iinfo(out.dtype)
         top = float(info.max) if info.bits <= 32 else float(np.nextafter(float(info.max), 0))
-        values = np.clip(np.rint(values), float(info.min), top)
+        np.rint(values, out=values)
+        np.clip(values, float(info.min), top, out=values)
     with np.errstate(invalid="ignore", over="ignore"):
-        np.copyto(out, values.astype(out.dtype, copy=False), where=valid)
+        out[...] = values
+    if valid is not None and not valid.all():
+        np.copyto(out, np.asarray(fill).astype(out.dtype), where=~valid)
 
 
 @dataclass
 class _Taps:
-    """Base pixel, fractions and validity of a chunk of points."""
+    """Base pixel and fractions of a chunk of points, and which of them the whole kernel does not fit."""
 
     base: NDArray[np.intp]
     fx: FloatArray
     fy: FloatArray
-    rest: NDArray[np.intp]  # valid points whose kernel does not fit
-    x: FloatArray
-    y: FloatArray
+    fits: BoolArray | None  # None where all do
 
 
 class _Sampler:
@@ -165,27 +172,32 @@ class _Sampler:
 
     def __init__(self, data: NDArray[Any], mask: BoolArray | None, kernel: Kernel) -> None:
         self.count, self.height, self.width = data.shape
-        self.bands = [np.ascontiguousarray(band).ravel() for band in data]
         self.kernel = kernel
         self.mask = None if mask is None or mask.all() else np.ascontiguousarray(mask, bool).ravel()
         single = data.dtype.type in _SINGLE or data.dtype == np.complex64
         self.real = np.dtype(np.float32 if single else np.float64)
         self.work = np.result_type(self.real, np.complex64) if data.dtype.kind == "c" else self.real
+        kept = data.dtype if kernel == "nearest" else self.work  # made once, not for every tap
+        self.bands = [np.ascontiguousarray(band, kept).ravel() for band in data]
         self.before, self.after = (1, 2) if kernel == "cubic" else (0, 1)
         self.whole = None if self.mask is None or kernel == "nearest" else self._whole_neighbourhoods()
 
-    def __call__(self, x: FloatArray, y: FloatArray) -> tuple[NDArray[Any], BoolArray]:
-        """Values (C, N) and validity (N,)."""
-        nearest, valid = self._nearest(x, y)
+    def __call__(self, x: FloatArray, y: FloatArray) -> tuple[NDArray[Any], BoolArray | None]:
+        """Values (C, N) and validity (N,); None where all are valid."""
         if self.kernel == "nearest":
+            nearest, valid = self._nearest(x, y)
             return np.stack([band.take(nearest) for band in self.bands]), valid
-        taps = self._taps(x, y, valid)
+        taps = self._taps(x, y)
         values = np.empty((self.count, x.size), self.work)
         with np.errstate(invalid="ignore", over="ignore"):
-            if taps.rest.size < x.size and min(self.height, self.width) > self.after:
+            if taps.fits is None or taps.fits.any():
                 self._complete(taps, values)
-        if taps.rest.size:
-            values[:, taps.rest] = self._incomplete(taps)
+            if taps.fits is None:
+                return values, None
+            _, valid = self._nearest(x, y)
+            rest = np.flatnonzero(valid & ~taps.fits)
+            if rest.size:
+                values[:, rest] = self._incomplete(x[rest], y[rest])
         return values, valid
 
     def _nearest(self, x: FloatArray, y: FloatArray) -> tuple[NDArray[np.intp], BoolArray]:
@@ -212,38 +224,57 @@ class _Sampler:
             whole = narrowed
         return whole.ravel()
 
-    def _taps(self, x: FloatArray, y: FloatArray, valid: BoolArray) -> _Taps:
-        floor_x, floor_y = np.floor(x), np.floor(y)
-        fx, fy = (x - floor_x).astype(self.real), (y - floor_y).astype(self.real)
-        column, row = floor_x.astype(np.intp), floor_y.astype(np.intp)
+    def _taps(self, x: FloatArray, y: FloatArray) -> _Taps:
         last_x, last_y = self.width - 1 - self.after, self.height - 1 - self.after
+        column, fx = self._split(x)
+        row, fy = self._split(y)
+        inside = (
+            min(column.min(initial=last_x), row.min(initial=last_y)) >= self.before
+            and column.max(initial=0) <= last_x
+            and row.max(initial=0) <= last_y
+        )
+        base = row * self.width + column
+        if inside and self.whole is None:
+            return _Taps(base, fx, fy, None)
         fits = (column >= self.before) & (column <= last_x) & (row >= self.before) & (row <= last_y)
-        base = np.where(fits, row * self.width + column, self.before * (self.width + 1))
+        if not inside:
+            base = np.where(fits, base, self.before * (self.width + 1))
         if self.whole is not None:
             fits &= self.whole.take(base)
-        return _Taps(base, fx, fy, np.flatnonzero(valid & ~fits), x, y)
+        return _Taps(base, fx, fy, None if fits.all() else fits)
+
+    def _split(self, values: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
+        """The pixel before each coordinate and the fraction beyond it."""
+        floor = np.floor(values)
+        return floor.astype(np.intp), (values - floor).astype(self.real)
 
     def _complete(self, taps: _Taps, values: NDArray[Any]) -> None:
         """The separable kernel on all its pixels; points where it does not fit get a value that is replaced later."""
         weights = _keys if self.kernel == "cubic" else _tent
         along_x, along_y = weights(taps.fx), weights(taps.fy)
         corner = taps.base - self.before * (self.width + 1)
-        for band, out in zip(self.bands, values, strict=True):
-            for j, weight_y in enumerate(along_y):
-                line = corner + j * self.width
-                row = band.take(line) * along_x[0]
-                for i in range(1, len(along_x)):
-                    row += band.take(line + i) * along_x[i]
-                if j == 0:
-                    np.multiply(row, weight_y, out=out)
+        picked, row = np.empty(corner.shape, self.work), np.empty_like(values)
+        for j, weight_y in enumerate(along_y):
+            for i, weight_x in enumerate(along_x):
+                for band, sums in zip(self.bands, row, strict=True):
+                    # A shifted view takes the same indices; "clip" because no index can be outside, and it is fastest.
+                    np.take(band[j * self.width + i :], corner, out=picked if i else sums, mode="clip")
+                    if i:
+                        picked *= weight_x
+                        sums += picked
+                    else:
+                        sums *= weight_x
+            for sums, out in zip(row, values, strict=True):
+                if j:
+                    sums *= weight_y
+                    out += sums
                 else:
-                    out += row * weight_y
+                    np.multiply(sums, weight_y, out=out)
 
-    def _incomplete(self, taps: _Taps) -> NDArray[Any]:
+    def _incomplete(self, x: FloatArray, y: FloatArray) -> NDArray[Any]:
         """Bilinear on the valid ones of the four pixels, weights renormalised."""
-        x, y = taps.x[taps.rest], taps.y[taps.rest]
-        column, row = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
-        fx, fy = taps.fx[taps.rest], taps.fy[taps.rest]
+        column, fx = self._split(x)
+        row, fy = self._split(y)
         total = np.zeros((self.count, x.size), self.work)
         norm = np.zeros(x.size, self.real)
         for dy, weight_y in enumerate((1 - fy, fy)):
@@ -267,4 +298,7 @@ def _tent(fraction: FloatArray) -> tuple[FloatArray, ...]:
 def _keys(t: FloatArray) -> tuple[FloatArray, ...]:
     """Weights at -1, 0, 1, 2 of the cubic convolution kernel with a = -0.5 (Keys 1981), exact on quadratics."""
     s = 1 - t
-    return -0.5 * t * s * s, 1 + t * t * (1.5 * t - 2.5), 1 + s * s * (1.5 * s - 2.5), -0.5 * s * t * t
+    u = -0.5 * t * s
+    first, last = u * s, u * t
+    # The weights sum to 1 and their first moment is t: that gives the two in the middle.
+    return first, s + last - 2 * first, t + first - 2 * last, last

@@ -19,6 +19,14 @@ from rasterio.windows import Window
 
 from somareg.errors import OutputError
 from somareg.io.atomic import atomic_path, check_writable, output_folder, write_text
+from somareg.io.cog import (
+    TILE,
+    cog_options,
+    deflate_level,
+    overview_factors,
+    overview_resampling,
+    passing_compression,
+)
 from somareg.io.crs import parse_crs
 from somareg.io.folders import check_free_space
 from somareg.io.ground_control import gdal_points
@@ -40,7 +48,6 @@ __all__ = [
     "write_text",
 ]
 
-_TILE = 512
 _GDAL_CACHE_MB = 128
 _PLAIN_BYTES = 64 << 20  # up to which packing what is read once more costs more than it saves
 
@@ -73,6 +80,11 @@ class GeotiffSpec:
     band_tags: Sequence[Mapping[str, str]] = ()
     colormap: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
     averaged_overviews: bool = False
+
+    @property
+    def mixes(self) -> bool:
+        """Whether overviews mix pixel values."""
+        return self.averaged_overviews and not self.colormap
 
 
 class GeotiffWriter:
@@ -116,8 +128,10 @@ def write_geotiff_blocks(
                 with _created(tiled, _profile(spec, size, is_final=not cog)) as dataset:
                     _write_metadata(dataset, spec)
                     yield GeotiffWriter(dataset, spec)
+                    if cog and (factors := overview_factors(spec.grid.shape)):
+                        dataset.build_overviews(factors, overview_resampling(mixing=spec.mixes))
                 if cog:
-                    rasterio.shutil.copy(tiled, whole, driver="COG", **_cog_options(spec))
+                    rasterio.shutil.copy(tiled, whole, driver="COG", **cog_options(spec.dtype, mixing=spec.mixes))
                 _check_complete(whole, spec)
         except (RasterioError, CPLE_BaseError) as error:
             reason = gdal_cause(error)
@@ -193,7 +207,7 @@ def write_geotiff(
         averaged_overviews=averaged_overviews,
     )
     with write_geotiff_blocks(path, spec, cog=cog, overwrite=overwrite) as writer:
-        rows = max(1, (1 << 24) // max(1, grid.width)) // _TILE * _TILE or _TILE
+        rows = max(1, (1 << 24) // max(1, grid.width)) // TILE * TILE or TILE
         for top in range(0, grid.height, rows):
             block = Block(0, top, grid.width, min(rows, grid.height - top))
             part = slice(top, top + block.height)
@@ -236,13 +250,13 @@ def _profile(spec: GeotiffSpec, size: int, *, is_final: bool) -> dict[str, Any]:
         "dtype": spec.dtype.name,
         "nodata": spec.nodata,
         "tiled": True,
-        "blockxsize": _TILE,
-        "blockysize": _TILE,
+        "blockxsize": TILE,
+        "blockysize": TILE,
         "BIGTIFF": "IF_SAFER",
     }
     if is_final or size > _PLAIN_BYTES:
-        predictor = {"f": 3, "c": 1}.get(spec.dtype.kind, 2)
-        profile |= {"compress": "deflate", "zlevel": 6 if is_final else 1, "predictor": predictor}
+        packing = {"compress": "deflate", "zlevel": deflate_level(spec.dtype)} if is_final else passing_compression()
+        profile |= {**packing, "predictor": {"f": 3, "c": 1}.get(spec.dtype.kind, 2)}
     if spec.grid.crs is not None:
         profile["crs"] = parse_crs(spec.grid.crs, "the CRS to write")
     if spec.grid.control is not None:
@@ -250,17 +264,6 @@ def _profile(spec: GeotiffSpec, size: int, *, is_final: bool) -> dict[str, Any]:
     elif spec.grid.transform != IDENTITY:
         profile["transform"] = rasterio.Affine(*spec.grid.transform)
     return profile
-
-
-def _cog_options(spec: GeotiffSpec) -> dict[str, Any]:
-    mixing = spec.averaged_overviews and not spec.colormap
-    return {
-        "COMPRESS": "DEFLATE",
-        "PREDICTOR": "NO" if spec.dtype.kind == "c" else "YES",
-        "BLOCKSIZE": _TILE,
-        "BIGTIFF": "IF_SAFER",
-        "OVERVIEW_RESAMPLING": "AVERAGE" if mixing else "NEAREST",
-    }
 
 
 def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:

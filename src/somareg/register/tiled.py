@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +10,11 @@ import numpy as np
 import torch
 
 from somareg.config import RegisterConfig, to_mapping
-from somareg.errors import EstimationError, UnsupportedError
+from somareg.errors import UnsupportedError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.geometry.field import LatticeValues
 from somareg.io.masks import mask_file
 from somareg.io.raster import file_sha256
-from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
 from somareg.matching.posterior import FLOOR_PX2
 from somareg.quality import load_calibration
@@ -22,22 +22,24 @@ from somareg.register.choose import Chosen
 from somareg.register.findings import Findings, Matches
 from somareg.register.ground import Ground
 from somareg.register.images import Images
-from somareg.register.tiles.job import TileJob, TileSettings, tile_settings
-from somareg.register.tiles.journal import Journal
+from somareg.register.tiles.job import tile_settings
 from somareg.register.tiles.layout import Layout, SceneCfg, lay_tiles
-from somareg.register.tiles.model import SceneModel, Ties, collect, field_on_nodes, fit_scene
+from somareg.register.tiles.model import SceneModel, field_on_nodes
 from somareg.register.tiles.overview import GlobalMatch, Overview, factors, match_overviews, read_overview
-from somareg.register.tiles.tile import TileResult, match_tile
+from somareg.register.tiles.rounds import Aim, Rounds, match_in_rounds
+from somareg.register.tiles.ties import Ties
 from somareg.register.tiles.votes import count_votes, support_of_tiles
 from somareg.register.workspace import Workspace
 from somareg.runtime import memory
 from somareg.runtime.clock import Clock
+from somareg.runtime.threads import one_thread
 from somareg.runtime.version import __version__
 from somareg.tiepoints.use import Given
 from somareg.types import Progress, Raster
 
 INLIER_PX = 4.0
-_FREE = {"device", "resampling", "local", "max_pixels", "max_memory", "extent"}  # that may change before a run goes on
+# Options that may change before a run goes on: finished tiles do not depend on them.
+_FREE = {"accuracy", "device", "extent", "local", "max_memory", "max_pixels", "resampling"}
 LOOK, TILES, MODEL = 0.03, 0.1, 0.98  # share of the work done when each begins
 
 
@@ -57,6 +59,7 @@ class Tiling:
     workspace: Workspace = field(default_factory=Workspace)
 
 
+@one_thread()
 def match_tiled(
     images: Images,
     ground: Ground,
@@ -93,28 +96,30 @@ def match_tiled(
     here = ground.reference[:2]
     given = given.moved((-here[0], -here[1]), (-ground.there[0], -ground.there[1])) if given else None
     sizes, chosen = tiling.sizes, engine[0]
+    calibration = load_calibration(chosen.engine)
     layout = lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset])
     binding = {**_binding(images, cfg, sizes, chosen), "points": given and given.affine.matrix.tolist()}
     with tiling.workspace.journal("-found" * ground.is_looked_for, binding, _expected_bytes(images)) as journal:
         overviews = _look(images, ground, cfg, sizes, tell)
         if "global" not in journal.facts:
-            told = _within(tell, LOOK, TILES)
-            journal.note("global", match_overviews(overviews, ground, cfg, engine, given, told).as_json())
+            matching = _within(tell, LOOK, TILES)
+            journal.note("global", match_overviews(overviews, ground, cfg, engine, given, matching).as_json())
         with journal.believed():
             start = GlobalMatch.from_json(journal.facts["global"])
         clock.lap("overview")
         memory.release()
         settings = tile_settings(images, ground, overviews, start, cfg, sizes, engine)
+        aim = Aim(ground.shape, cfg.local, cfg.accuracy, calibration, start.failure)
+        told = _counted(_within(tell, TILES, MODEL))
         with open_runner(tiling.workers, tiling.dask) as runner:
-            tiles = _match_tiles(layout, settings, journal, runner, tell)
+            rounds = match_in_rounds(layout, settings, journal, runner, aim, told)
     clock.lap("tiles")
     memory.release()
     tell("model", MODEL)
-    ties, model, failure = _fit(start, tiles, layout, ground, cfg)
+    tiles, model = rounds.tiles, rounds.model
+    affine, local, coverage, spread = _maps(start, model, ground, sizes.step_px)
     clock.lap("model")
     memory.release()
-    calibration = load_calibration(chosen.engine)
-    affine, local, coverage, spread = _maps(start, model, ground, sizes.step_px)
     reference, moving = overviews
     findings = Findings(
         affine=affine,
@@ -122,9 +127,14 @@ def match_tiled(
         field=local,
         coverage=coverage,
         spread=spread,
-        matches=_matches(ties, start),
+        matches=_matches(rounds.ties, start),
         support=support_of_tiles(
-            tiles, count_votes(tiles, model, calibration), model, calibration, failure, ground.doubts
+            tiles,
+            count_votes(tiles, model, calibration, rounds.nearer),
+            model,
+            calibration,
+            rounds.failure,
+            ground.doubts,
         ),
         reference=reference.view,
         moving=moving.view,
@@ -136,7 +146,7 @@ def match_tiled(
             *ground.notes,
             *reference.notes,
             *moving.notes,
-            *_notes(tiles, layout),
+            *_notes(rounds, layout, cfg),
             *chosen.notes,
             *start.notes,
             *(given.told(cfg) if given else ()),
@@ -159,48 +169,6 @@ def _look(
         read_overview(images.reference, ground.reference, factor, "reference", cfg),
         read_overview(images.moving, ground.moving, away, "moving", cfg),
     )
-
-
-def _match_tiles(
-    layout: Layout, settings: TileSettings, journal: Journal, runner: Runner, tell: Progress
-) -> list[TileResult]:
-    """All tiles, those that the journal does not hold done by the runner; a failed one is recorded and tried again
-    when the run is resumed.
-    """
-    with journal.believed():
-        if any(index >= len(layout.blocks) for index in journal.tiles):
-            raise ValueError("tiles that this pair does not have")
-    kept = {index: tile for index, tile in journal.tiles.items() if tile.status != "failed"}
-    todo = [TileJob(i, block, settings) for i, block in enumerate(layout.blocks) if i not in kept]
-    tell(f"tile {len(kept)}/{len(layout.blocks)}", TILES)
-    for number, outcome in runner.run(match_tile, todo):
-        tile = _tile_of(todo[number], outcome)
-        kept[tile.index] = tile
-        journal.keep(tile)
-        share = len(kept) / len(layout.blocks)
-        tell(f"tile {len(kept)}/{len(layout.blocks)}", TILES + (MODEL - TILES) * share)
-    return [kept[index] for index in sorted(kept)]
-
-
-def _tile_of(job: TileJob, outcome: Outcome[TileResult]) -> TileResult:
-    if outcome.value is not None:
-        return outcome.value
-    failure = outcome.failure
-    reason = "no answer" if failure is None else f"{failure.kind}: {failure.message}"
-    return TileResult(job.index, "failed", reason)
-
-
-def _fit(
-    start: GlobalMatch, tiles: list[TileResult], layout: Layout, ground: Ground, cfg: RegisterConfig
-) -> tuple[Ties, SceneModel | None, str]:
-    """Tie points of all tiles, their model, and why there is none."""
-    ties = collect(tiles)
-    if start.failure:
-        return ties, None, start.failure
-    try:
-        return ties, fit_scene(ties, layout, ground.shape, local=cfg.local), ""
-    except EstimationError as error:
-        return ties, None, str(error)
 
 
 def _maps(
@@ -228,11 +196,19 @@ def _matches(ties: Ties, start: GlobalMatch) -> Matches:
     )
 
 
-def _notes(tiles: list[TileResult], layout: Layout) -> list[str]:
+def _notes(rounds: Rounds, layout: Layout, cfg: RegisterConfig) -> list[str]:
+    tiles, every = rounds.tiles, len(layout.blocks)
     states = [tile.status for tile in tiles]
-    text = f"matched as a scene: {len(states)} tiles of {layout.blocks[0].width} px, {layout.spacing:.0f} px apart"
+    known = f"{len(tiles)} of {every}" if len(tiles) < every else f"{every}"
+    text = f"matched as a scene: {known} tiles of {layout.blocks[0].width} px, {layout.spacing:.0f} px apart"
     counts = {state: states.count(state) for state in ("empty", "failed") if state in states}
     notes = [text + "".join(f", {count} {state}" for state, count in counts.items())]
+    first, more = rounds.counts[0], sum(rounds.counts[1:])
+    if more:
+        notes.append(
+            f"{first} tiles were matched first, {more} more where they did not tell the displacement to "
+            f"{cfg.accuracy:g} px (accuracy)"
+        )
     notes.append("the predicted error is measured on tiles that the model had not seen")
     failed = next((tile for tile in tiles if tile.status == "failed"), None)
     if failed:
@@ -262,3 +238,8 @@ def _expected_bytes(images: Images) -> int:
 def _within(tell: Progress, start: float, end: float) -> Progress:
     """Progress of a part as progress of the whole."""
     return lambda stage, share: tell(stage, start + (end - start) * share)
+
+
+def _counted(tell: Progress) -> Callable[[int, int, float], None]:
+    """Progress of tiles as progress in words."""
+    return lambda done, asked, share: tell(f"tile {done}/{asked}", share)

@@ -167,6 +167,23 @@ def set_threads(count: int) -> None:
         other.submit(torch.set_num_threads, default).result()
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread per operation, whatever the machine; afterwards the number is what it was.
+
+    The operations on a tile are so small that threads mostly wait for each other, and the features of two would be in
+    memory at once. Figures do not depend on the number of cores then: more threads add in another order.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def wait_politely() -> None:
     """Let OpenMP's threads sleep soon while they wait for each other; call it before torch is imported.
 

@@ -176,8 +176,8 @@ def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) 
     data = np.full(shape, subject.fill, subject.dtype)
     data[list(subject.alphas)] = 0
     mask = np.zeros(shape, bool)
-    xy = plan.coordinates(block)
-    window = source_window(xy, subject.grid.shape, margin=3 + int(max(plan.footprint)))
+    x, y = plan.coordinates(block)
+    window = source_window((x, y), subject.grid.shape, margin=3 + int(max(plan.footprint)))
     if window is None:
         return data, mask
     most = min(_MAX_WINDOW_VALUES, allowed() // (4 * (subject.dtype.itemsize + _ON_THE_WAY)))
@@ -188,12 +188,13 @@ def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) 
             data[part], mask[part] = _warp_block(subject, plan, piece, kernel)
         return data, mask
     pixels, valid = subject.read(Block(*window))
-    points = (xy - window[:2]).reshape(block.height, block.width, 2)
+    x -= window[0]
+    y -= window[1]
     shared = bool((valid == valid[:1]).all())
     data, sampled = resample(
         pixels,
         valid[0] if shared else valid,
-        points,
+        (x, y),
         kernel=kernel,
         footprint=plan.footprint,
         out_dtype=subject.dtype,

@@ -11,7 +11,8 @@ import numpy as np
 
 from somareg.errors import InputError, NoOverlapError
 from somareg.geometry import AffineTransform, compose
-from somareg.geometry.lattice import jacobian_between, on_lattice, pixel_centres
+from somareg.geometry.lattice import jacobian_between
+from somareg.geometry.pixels import at_pixels
 from somareg.geometry.proportions import same_proportions, scaling
 from somareg.geometry.resample import footprint_of
 from somareg.io.georef import check_overlap, georeference
@@ -41,15 +42,9 @@ class WarpPlan:
     to_raster: Transform
     footprint: tuple[float, float]
 
-    def coordinates(self, block: Block) -> FloatArray:
-        """(h * w, 2) raster pixel-centre coordinates of a block of the output, row by row."""
-        xy = pixel_centres(*block)
-        if self.to_raster.is_affine:
-            return compose(self.to_raster, self.correction, self.to_reference)(xy)
-        on_reference = compose(self.correction, self.to_reference)(xy)
-        left, top = on_reference.min(axis=0)
-        right, bottom = on_reference.max(axis=0)
-        return on_lattice(self.to_raster, (left, top, right, bottom))(on_reference)
+    def coordinates(self, block: Block) -> tuple[FloatArray, FloatArray]:
+        """Raster pixel-centre coordinates x and y of a block of the output, each (h, w)."""
+        return at_pixels(compose(self.to_raster, self.correction, self.to_reference), *block)
 
 
 def make_plan(estimate: Estimate, raster: Grid, name: str, resolution: Resolution = "reference") -> WarpPlan:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from somareg.register.tiles.factor import Factor
 from somareg.types import FloatArray
 
 MAX_NODES = 44  # along the longer side: 2000 coefficients are solved exactly in about a second
@@ -63,6 +64,11 @@ class Lattice:
     @property
     def size(self) -> int:
         return self.columns * self.rows
+
+    @property
+    def band(self) -> int:
+        """How far apart in their order coefficients are that one point depends on."""
+        return 3 * self.columns + 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +141,14 @@ def prior_precision(lattice: Lattice, range_px: float) -> Tensor:
         chain = one + one.mT
         return chain - torch.diag(chain.sum(1))
 
-    laplacian = torch.kron(path(lattice.rows), torch.eye(lattice.columns, dtype=torch.float64))
-    laplacian += torch.kron(torch.eye(lattice.rows, dtype=torch.float64), path(lattice.columns))
-    laplacian.diagonal().add_(kappa2)
-    return tau2 * laplacian @ laplacian
+    # (kappa^2 + L)^2 with L = y + x, a Kronecker sum: multiplying that out needs no product of large matrices.
+    x, y = path(lattice.columns), path(lattice.rows)
+    along_x = x @ x + 2 * kappa2 * x + kappa2**2 * torch.eye(lattice.columns, dtype=torch.float64)
+    along_y = y @ y + 2 * kappa2 * y
+    precision = torch.kron(torch.eye(lattice.rows, dtype=torch.float64), along_x)
+    precision += torch.kron(along_y, torch.eye(lattice.columns, dtype=torch.float64))
+    precision += 2 * torch.kron(y, x)
+    return tau2 * precision
 
 
 def prior_log_det(lattice: Lattice, range_px: float) -> float:
@@ -194,13 +204,12 @@ def solve(lattice: Lattice, sums: Sums, prior: Prior, base: Tensor | None = None
         nothing = np.zeros((2, lattice.rows, lattice.columns))
         return Field(lattice, nothing, prior, noise), -count * math.log(noise)
     base = prior_precision(lattice, prior.range_px) if base is None else base
-    factor = torch.linalg.cholesky(sums.normal + base / prior.ratio)
-    mean = torch.cholesky_solve(sums.right, factor)
+    factor = Factor(sums.normal + base / prior.ratio, lattice.band)
+    mean = factor.solve(sums.right)
     noise = max((sums.squares - float((sums.right * mean).sum())) / (2 * count), 1e-9)
-    log_det = 2 * float(factor.diagonal().log().sum())
     log_prior = prior_log_det(lattice, prior.range_px) - lattice.size * math.log(prior.ratio)
     coefficients = mean.mT.reshape(2, lattice.rows, lattice.columns).numpy()
-    return Field(lattice, coefficients, prior, noise), -count * math.log(noise) - log_det + log_prior
+    return Field(lattice, coefficients, prior, noise), -count * math.log(noise) - factor.log_det + log_prior
 
 
 def choose_prior(
@@ -239,22 +248,24 @@ def coverage_at(
         noise: variance of a tie point of weight 1, px^2; of a field of another variance, divided by that.
         x, y: pixels of a grid; the variance is exact on the lattice and bilinear between.
     """
-    prior = prior_precision(lattice, range_px)
     nodes_x, nodes_y = (lattice.step * np.arange(n - 2) for n in (lattice.columns, lattice.rows))
     grid_x, grid_y = np.meshgrid(nodes_x, nodes_y)
-    index, weight = lattice.design(np.stack([grid_x.ravel(), grid_y.ravel()], axis=-1))
-
-    def variance(precision: Tensor) -> NDArray[np.float64]:
-        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision)).numpy()
-        picked = covariance[index[:, :, None], index[:, None, :]]
-        return np.asarray(np.einsum("ni,nij,nj->n", weight, picked, weight)).reshape(grid_x.shape)
-
-    # The lattice smooths a rough prior and its free boundary widens it, so it is compared with itself.
-    left = variance(sums.normal / max(noise, 1e-6) + prior) / variance(prior)
-    known = np.clip(1.0 - left, 0.0, 1.0)
-    across = np.stack([np.interp(x, nodes_x, row) for row in known])
+    known = known_at(lattice, sums, range_px, noise, np.stack([grid_x.ravel(), grid_y.ravel()], axis=-1))
+    across = np.stack([np.interp(x, nodes_x, row) for row in known.reshape(grid_x.shape)])
     result: NDArray[np.float64] = np.stack([np.interp(y, nodes_y, column) for column in across.T], axis=-1)
     return result
+
+
+def known_at(lattice: Lattice, sums: Sums, range_px: float, noise: float, points: FloatArray) -> NDArray[np.float64]:
+    """(N,) the same as `coverage_at` at points (N, 2), exact everywhere."""
+    prior = prior_precision(lattice, range_px)
+    index, weight = lattice.design(points)
+    design = torch.zeros(lattice.size, len(points), dtype=torch.float64)
+    design.scatter_add_(0, torch.from_numpy(index).mT, torch.from_numpy(weight).mT)
+    # The lattice smooths a rough prior and its free boundary widens it, so it is compared with itself.
+    before = Factor(prior, lattice.band).variance(design)
+    left = Factor(sums.normal / max(noise, 1e-6) + prior, lattice.band).variance(design) / before
+    return np.clip(1.0 - left.numpy(), 0.0, 1.0)
 
 
 def _dense(lattice: Lattice, positions: FloatArray, count: int) -> NDArray[np.float64]:

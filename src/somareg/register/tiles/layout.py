@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from somareg.io.source import Block
 
 PRESET_TILES: Mapping[str, int] = {"fast": 256, "base": 1024, "precise": 4096}
+
+MIN_FIRST = 16
+"""Tiles of a first round at least; a scene that has fewer in every second row and column is matched in one round."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,27 @@ class Layout:
     columns: int
     spacing: float
 
-    def colour(self, index: int) -> int:
-        """0 or 1, like the squares of a chessboard: neighbours along x and y differ."""
-        return sum(divmod(index, self.columns)) % 2
+    @cached_property
+    def first(self) -> tuple[int, ...]:
+        """Tiles that tell most of the whole: of every second row and column, the outermost among them, so that nothing
+        is extrapolated; all tiles where those would be too few to vouch for each other.
+        """
+        rows, columns = _every_second(self.rows), _every_second(self.columns)
+        if len(rows) * len(columns) < MIN_FIRST:
+            return tuple(range(len(self.blocks)))
+        return tuple(row * self.columns + column for row in rows for column in columns)
+
+    def beside(self, index: int) -> tuple[int, ...]:
+        """The tiles around a tile, up to eight."""
+        row, column = divmod(index, self.columns)
+        rows = range(max(0, row - 1), min(self.rows, row + 2))
+        columns = range(max(0, column - 1), min(self.columns, column + 2))
+        return tuple(other for r in rows for c in columns if (other := r * self.columns + c) != index)
+
+    def middle(self, index: int) -> tuple[float, float]:
+        """(x, y) of a tile's centre, reference pixels."""
+        block = self.blocks[index]
+        return block.x + (block.width - 1) / 2, block.y + (block.height - 1) / 2
 
 
 def lay_tiles(shape: tuple[int, int], cfg: SceneCfg, limit: int) -> Layout:
@@ -78,3 +100,9 @@ def _count(length: int, side: int, stride: float) -> int:
 
 def _starts(length: int, side: int, count: int) -> list[int]:
     return [0] if count == 1 else [round(i * (length - side) / (count - 1)) for i in range(count)]
+
+
+def _every_second(count: int) -> list[int]:
+    """About every second of `count` numbers, the first and the last among them, no two more than 2 apart."""
+    steps = count // 2
+    return [round(i * (count - 1) / steps) for i in range(steps + 1)] if steps else [0]

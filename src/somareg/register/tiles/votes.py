@@ -34,6 +34,7 @@ class Votes:
         agreeing: of those, the ones that a model of other tiles meets within 2 px.
         probability: that the error is below 2 px, 0-1.
         held_out_px: RMS by which sure tiles differ from the model of others; inf when it cannot be told.
+        predicted_px: of that what is left of it where no tile was matched; see `somareg.register.tiles.rounds.nearer`.
     """
 
     tiles: int
@@ -41,15 +42,19 @@ class Votes:
     agreeing: int
     probability: float
     held_out_px: float
+    predicted_px: float
 
 
-def count_votes(tiles: Sequence[TileResult], model: SceneModel | None, calibration: Calibration) -> Votes:
+def count_votes(
+    tiles: Sequence[TileResult], model: SceneModel | None, calibration: Calibration, nearer: float = 1.0
+) -> Votes:
     """Let the tiles vote.
 
     Args:
         tiles: of the scene.
         model: of the scene, None when there is none.
         calibration: of the engine, for what "sure" means.
+        nearer: error to expect where no tile was matched, by that on tiles that were held out.
     """
     seen = [t for t in tiles if t.status != "empty"]
     sure = {t.index: t.figures["probability"] for t in seen if t.figures.get("probability", 0.0) >= calibration.review}
@@ -61,7 +66,7 @@ def count_votes(tiles: Sequence[TileResult], model: SceneModel | None, calibrati
     probability = right / (len(sure) + UNPROVEN)
     inside = np.minimum(np.array(list(errors.values())), 10.0)
     held_out = float(np.sqrt((inside**2).mean())) if errors else math.inf
-    return Votes(len(seen), len(sure), len(agreeing), probability, held_out)
+    return Votes(len(seen), len(sure), len(agreeing), probability, held_out, held_out * nearer)
 
 
 def support_of_tiles(
@@ -97,7 +102,7 @@ def support_of_tiles(
         told.append(f"Tiles and models fitted without them differ by {votes.held_out_px:.2f} px RMS.")
     return Support(
         probability=votes.probability,
-        predicted_px=votes.held_out_px,
+        predicted_px=votes.predicted_px,
         ce90_per_rmse=calibration.ce90_per_rmse,
         coverage=coverage,
         zscore=zscore,

@@ -1,0 +1,142 @@
+"""How a model fares on tiles that it has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.errors import EstimationError
+from somareg.geometry import AffineTransform
+from somareg.register.tiles.field import Field, Lattice, Prior, Sums, known_at, solve
+from somareg.register.tiles.layout import Layout
+from somareg.register.tiles.ties import INDEPENDENT, Ties, fade, fit_affine, moved, residuals, sums_of, weighted_median
+from somareg.types import BoolArray, FloatArray
+
+FOLDS = 4  # a tile is held out with a quarter of the tiles: its neighbours stay
+WORST_PX = 10.0  # a tile that is further off counts as far off, not more
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Tiles against models that were fitted without them.
+
+    Attributes:
+        off: tile index -> (dx, dy) by which its tie points differ from the model, pixels; empty where there are too
+            few tiles.
+        foreseen: tile index -> RMS error that the model expects of itself in the middle of the tile, pixels; 0 without
+            a field.
+        rms_px: of all, each tile weighted by its probability; inf without.
+    """
+
+    off: dict[int, tuple[float, float]]
+    foreseen: dict[int, float]
+    rms_px: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The model of some of the tiles."""
+
+    affine: AffineTransform
+    field: Field | None
+    sums: Sums | None
+
+
+def deal(layout: Layout, tiles: Sequence[int], hands: int) -> dict[int, int]:
+    """Deal tiles to hands so that those of one hand lie apart: index -> hand.
+
+    One after the other goes to the hand whose nearest tile is farthest, of several to the one that has fewest. All
+    tiles in two hands are the squares of a chessboard.
+    """
+    rows, columns = np.indices((layout.rows, layout.columns))
+    away = np.full((hands, layout.rows, layout.columns), np.inf)
+    counts, result = [0] * hands, {}
+    for index in sorted(tiles):
+        row, column = divmod(index, layout.columns)
+        hand = min(range(hands), key=list(zip(-away[:, row, column], counts, range(hands), strict=True)).__getitem__)
+        np.minimum(away[hand], np.hypot(rows - row, columns - column), out=away[hand])
+        counts[hand] += 1
+        result[index] = hand
+    return result
+
+
+def hold_out(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> HeldOut:
+    """Fit a model without each of `FOLDS` parts of the tiles, and try it on that part."""
+    used = np.unique(ties.tile[ties.weight > 0])
+    hands = deal(layout, used.tolist(), FOLDS)
+    dealt = _dealt(ties, hands)
+    off: dict[int, tuple[float, float]] = {}
+    foreseen: dict[int, float] = {}
+    for hand in range(FOLDS):
+        mine = [index for index in used.tolist() if hands[index] == hand]
+        part = _fit(ties, lattice, prior, (dealt != hand) & (ties.weight > 0))
+        if part is None:
+            return HeldOut({}, {}, math.inf)
+        if not mine:
+            continue
+        expected = _expected(part, np.stack([layout.middle(index) for index in mine]))
+        for index, error in zip(mine, expected.tolist(), strict=True):
+            own = ties.tile == index
+            apart = residuals(ties, part.affine, part.field, own)
+            dx, dy = (weighted_median(axis, ties.weight[own]) for axis in apart.T)
+            off[index], foreseen[index] = (dx, dy), error
+    errors = np.minimum(np.hypot(*np.array([off[index] for index in used.tolist()]).T), WORST_PX)
+    return HeldOut(off, foreseen, float(np.sqrt(np.average(errors**2, weights=_trust(ties, used.tolist())))))
+
+
+def split_half(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> float:
+    """RMS over the tiles by which the models of two halves of them disagree, pixels; inf where there are too few."""
+    used = np.unique(ties.tile[ties.weight > 0]).tolist()
+    dealt = _dealt(ties, deal(layout, used, 2))
+    parts = [_fit(ties, lattice, prior, (dealt == half) & (ties.weight > 0)) for half in (0, 1)]
+    middles = np.array([ties.points[ties.tile == index].mean(0) for index in used])
+    places = [moved(middles, part.affine, part.field) for part in parts if part is not None]
+    if len(places) < 2:
+        return math.inf
+    return float(np.sqrt(np.average(((places[0] - places[1]) ** 2).sum(1), weights=_trust(ties, used))))
+
+
+def _dealt(ties: Ties, hands: dict[int, int]) -> NDArray[np.intp]:
+    """The hand (N,) of each tie point's tile; -1 of those that are not dealt."""
+    return np.array([hands.get(int(tile), -1) for tile in ties.tile], dtype=np.intp)
+
+
+def _trust(ties: Ties, tiles: Sequence[int]) -> list[float]:
+    """Probability of each tile."""
+    own = [ties.tile == index for index in tiles]
+    return [float(ties.weight[one].mean() / ties.precision[one].mean()) for one in own]
+
+
+def _fit(ties: Ties, lattice: Lattice, prior: Prior, chosen: BoolArray) -> _Part | None:
+    """The model of some tie points; None where they determine none."""
+    try:
+        affine = fit_affine(ties, chosen)
+    except EstimationError:
+        return None
+    field, sums, robust = None, None, fade(residuals(ties, affine), ties.weight) * chosen
+    for _ in range(2 if prior.ratio else 0):
+        sums = sums_of(ties, affine, lattice, robust)
+        field, _ = solve(lattice, sums, prior)
+        robust = fade(residuals(ties, affine, field), ties.weight) * chosen
+    return _Part(affine, field, sums)
+
+
+def _expected(part: _Part, points: FloatArray) -> FloatArray:
+    """RMS error (N,) that a model expects of itself, length of both axes, pixels."""
+    if part.field is None or part.sums is None:
+        return np.zeros(len(points))
+    return spread_at(part.field, part.sums, points) * math.sqrt(2.0)
+
+
+def spread_at(field: Field, sums: Sums, points: FloatArray) -> FloatArray:
+    """Standard deviation (N,) per axis of a field at points (N, 2), pixels; 0 where its prior has none."""
+    variance = field.prior.ratio * field.noise
+    if variance <= 0:
+        return np.zeros(len(points))
+    known = known_at(field.lattice, sums, field.prior.range_px, field.noise / INDEPENDENT / variance, points)
+    spread: FloatArray = np.sqrt(variance * (1.0 - known))
+    return spread
