@@ -2,10 +2,11 @@
 
     python benchmarks/throughput.py [--model compact] [--device auto] [--sizes 160 256 512] [--seconds 10] [--json FILE]
 
-Three ways are timed on synthetic SAR-optical pairs whose truth is known, each for `--seconds`, after one round that is
-not counted: `register`, arrays in and a result out, as the Python call does it; the engine alone (search, affine, local
-flow, evidence); and `Soma.forward` in batches, the network alone, which is what training and validation run. A machine
-without rasterio has no `register`; its row says so. `right` is the share of the pairs that end within 3 px.
+Four ways are timed on synthetic SAR-optical pairs whose truth is known, each for `--seconds`, after one round that is
+not counted: `register`, arrays in and a result out, as the Python call does it; `register_many`, whose pairs share
+calls of the network; the engine alone (search, affine, local flow, evidence); and `Soma.forward` in batches, the
+network alone, which is what training and validation run. A machine without rasterio has no `register`; its row says so.
+`right` is the share of the pairs that end within 3 px.
 """
 
 from __future__ import annotations
@@ -85,6 +86,18 @@ def registering(pairs: Pairs, device: torch.device, model: str) -> Round:
     return work
 
 
+def many(pairs: Pairs, device: torch.device, model: str) -> Round:
+    import somareg
+
+    images = list(zip(pairs.moving.numpy(), pairs.reference.numpy(), strict=True))
+
+    def work() -> list[float]:
+        results = somareg.register_many(images, together=DIFFERENT, model=model, device=str(device))
+        return [pairs.error(result.transform) for result in results]
+
+    return work
+
+
 def engine(pairs: Pairs, network: Soma) -> Round:
     settings, turns = preset("base"), _turns()
 
@@ -138,12 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     network = load_network(resolve(asked.model), device)
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{hardware}, torch {torch.__version__}, {asked.model}")
-    print(f"{'px':>5}  {'way':<22} {'pairs/s':>9} {'CPU s/pair':>11} {'right':>6}", flush=True)
+    print(f"{'px':>5}  {'way':<24} {'pairs/s':>9} {'CPU s/pair':>11} {'right':>6}", flush=True)
     rows = []
     for side in asked.sizes:
         pairs = Pairs(side, device)
         ways: list[tuple[str, Callable[[], Round]]] = [
             ("register", lambda p=pairs: registering(p, device, asked.model)),  # type: ignore[misc]
+            (f"register_many, {DIFFERENT} at once", lambda p=pairs: many(p, device, asked.model)),  # type: ignore[misc]
             ("engine", lambda p=pairs: engine(p, network)),  # type: ignore[misc]
         ]
         ways += [
@@ -154,11 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 row = measure(make(), asked.seconds)
             except ModuleNotFoundError as error:
-                print(f"{side:>5}  {way:<22} not measured: {error}", flush=True)
+                print(f"{side:>5}  {way:<24} not measured: {error}", flush=True)
                 continue
             rows.append({"px": side, "way": way, **{key: round(value, 4) for key, value in row.items()}})
             figures = f"{row['pairs_per_second']:>9.2f} {row['cpu_seconds']:>11.3f} {row['right']:>6.0%}"
-            print(f"{side:>5}  {way:<22} {figures}", flush=True)
+            print(f"{side:>5}  {way:<24} {figures}", flush=True)
     if asked.json:
         record = {"hardware": hardware, "torch": torch.__version__, "model": asked.model, "rows": rows}
         asked.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

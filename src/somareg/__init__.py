@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from somareg.batches.run import batch
     from somareg.batches.warps import warp_many
     from somareg.register.api import SceneResult, assess, load_model, register, register_into, register_scene, warp
+    from somareg.register.many import register_many
     from somareg.tiepoints.estimate import estimate_from_points
     from somareg.tiepoints.formats import read_tie_points, write_tie_points
     from somareg.types import Assessment, Result, TiePoints
@@ -30,6 +31,7 @@ __all__ = [
     "read_tie_points",
     "register",
     "register_into",
+    "register_many",
     "register_scene",
     "warp",
     "warp_many",
@@ -41,6 +43,7 @@ _HOME = dict.fromkeys(
     "somareg.register.api",
 )
 _HOME |= {
+    "register_many": "somareg.register.many",
     "batch": "somareg.batches.run",
     "estimate_from_points": "somareg.tiepoints.estimate",
     "warp_many": "somareg.batches.warps",

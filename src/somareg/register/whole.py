@@ -11,6 +11,7 @@ from somareg.geometry.field import LatticeValues
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import FLOOR_PX2
+from somareg.matching.together import at_the_table
 from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
@@ -127,12 +128,12 @@ def _align(
     The rival begins where the first one arrived as well, so agreement costs little. Where both are about as probable
     the smaller predicted error decides.
     """
-    found = align(pair, starts, settings, tell, chosen.network, cores)
+    found = align(pair, starts, settings, tell, at_the_table(chosen.network), cores)
     if chosen.rival is None:
         return chosen, found
     rival = chosen.rival
     begun = starts if found.failure else (found.affine, *starts)
-    other = align(pair, begun, settings, lambda stage, share: None, rival.network, cores)
+    other = align(pair, begun, settings, lambda stage, share: None, at_the_table(rival.network), cores)
     judged = []
     for engine, alignment in ((chosen, found), (rival, other)):
         calibration = load_calibration(engine.engine)
