@@ -2,8 +2,7 @@
 
     python tools/pictures.py
 
-Needs Chromium (or CHROMIUM=/path/to/it) and pillow, which the extra `test` brings. Run it when the report's look
-changes.
+Needs Chromium (or CHROMIUM=/path/to/it) and pillow, which the extra `test` brings. Run it when the report changes.
 """
 
 from __future__ import annotations

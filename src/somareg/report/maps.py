@@ -7,7 +7,7 @@ import math
 import numpy as np
 from markupsafe import Markup
 
-from somareg.report.axes import Axes, draw_axes, map_axes, text
+from somareg.report.axes import WIDTH, Axes, draw_axes, map_axes, text
 from somareg.report.key import box, colour_bar, dot, signs
 from somareg.report.palette import coloured, ramp
 from somareg.report.pictures import grey_backdrop, png_uri
@@ -31,7 +31,9 @@ def map_drawing(result: Result, alt: str, parts: Markup, key: Markup) -> Markup:
 
 def drawing(axes: Axes, alt: str, *parts: Markup) -> Markup:
     """The whole: what is drawn, in this order, with words for who cannot see it."""
-    return element("svg", *parts, class_="plot", viewBox=f"0 0 480 {number(axes.height)}", role="img", aria_label=alt)
+    return element(
+        "svg", *parts, class_="plot", viewBox=f"0 0 {number(WIDTH)} {number(axes.height)}", role="img", aria_label=alt
+    )
 
 
 def axes_of(result: Result) -> Axes:

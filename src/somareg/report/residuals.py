@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from somareg.report.axes import draw_axes, plot_axes, text
+from somareg.report.axes import WIDTH, draw_axes, plot_axes, text
 from somareg.report.key import box, dot, line, signs
 from somareg.report.maps import drawing, inside
 from somareg.report.record import residual_vectors
@@ -92,7 +92,7 @@ def scatter(result: Result, data: Residuals, alt: str) -> Markup:
     quality, reach = result.quality, data.reach
     axes = plot_axes((-reach, reach), (reach, -reach), pixel_m_of(result))
     x, y = axes.x.at(0.0), axes.y.at(0.0)
-    parts = [element("path", class_="zero", d=f"M0 {number(y)}H480M{number(x)} 0V480")]
+    parts = [element("path", class_="zero", d=f"M0 {number(y)}H{WIDTH:g}M{number(x)} 0V{WIDTH:g}")]
     for chosen, kind in ((~data.kept, "mark out"), (data.kept, "mark")):
         places = axes.place(np.clip(data.vectors[chosen], -3 * reach, 3 * reach))
         drawn = "".join(f'<circle cx="{number(h)}" cy="{number(v)}" r="3"/>' for h, v in places.tolist())

@@ -85,7 +85,7 @@ def scale_top(values: FloatArray) -> float:
 def error_digits(cells: Sequence[Cell]) -> int:
     """Decimals that tell the errors of cells apart."""
     most = max((cell.error_px for cell in cells), default=0.0)
-    return 2 if most < 0.995 else 1 if most < 9.95 else 0
+    return 2 if most < 9.995 else 1 if most < 99.95 else 0
 
 
 def cells_at(result: Result, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> tuple[NDArray[np.intp], ...]:
