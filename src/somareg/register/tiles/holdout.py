@@ -27,8 +27,8 @@ class HeldOut:
     Attributes:
         off: tile index -> (dx, dy) by which its tie points differ from the model, pixels; empty where there are too
             few tiles.
-        uneven: tile index -> RMS of the same over the quarters of the tile: what bends within a tile does not show in its
-            middle.
+        uneven: tile index -> RMS of the same over the quarters of the tile, for what bends within a tile does not show
+            in its middle.
         foreseen: tile index -> RMS error that the model expects of itself in the middle of the tile, pixels; 0 without
             a field.
         rms_px: of all, each tile weighted by its probability; inf without.
