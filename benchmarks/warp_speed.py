@@ -35,10 +35,10 @@ def picture(side: int, bands: int, dtype: str) -> Any:
     rng = np.random.default_rng(0)
     small = rng.normal(size=(side // 8, side // 8)).astype(np.float32)
     large = cv2.resize(cv2.GaussianBlur(small, (0, 0), 2), (side, side), interpolation=cv2.INTER_CUBIC)
-    large = 120 + 200 * large + rng.normal(0, 4, (side, side)).astype(np.float32)
-    top = 250 if dtype == "uint8" else 60_000
-    image = np.clip(large * (1 if dtype == "uint8" else 100), 1, top)
-    return np.repeat((image if dtype == "float32" else np.rint(image)).astype(dtype)[None], bands, axis=0)
+    grain = rng.normal(0, 4, (bands, side, side)).astype(np.float32)  # each band has its own
+    scale, top = (1, 250) if dtype == "uint8" else (100, 60_000)
+    image = np.clip(scale * (120 + 200 * large + grain), 1, top)
+    return (image if dtype == "float32" else np.rint(image)).astype(dtype)
 
 
 def estimate_of(side: int, *, bent: bool) -> Estimate:

@@ -76,10 +76,10 @@ def test_malformed_step(tmp_path: Path) -> None:
             read_estimate(path)
 
 
-def sparse(path: Path, side: int) -> Path:
+def sparse(path: Path, side: int, height: int = 300) -> Path:
     """A file of one band that takes no room."""
     with rasterio.open(
-        path, "w", driver="GTiff", width=side, height=300, count=1, dtype="uint8", tiled=True, SPARSE_OK="TRUE"
+        path, "w", driver="GTiff", width=side, height=height, count=1, dtype="uint8", tiled=True, SPARSE_OK="TRUE"
     ):
         return path
 
@@ -99,7 +99,9 @@ def test_dry_run_tells_the_tiles(tmp_path: Path) -> None:
     large = str(sparse(tmp_path / "l.tif", 6000))
     shown = CliRunner().invoke(app, ["register", large, large, "--dry-run", "--json", "--model", "orientation"])
     assert shown.exit_code == 0, shown.output
-    assert '"tiles": "14 of 512 px' in shown.output
+    assert '"tiles": "14 of 512 px' in shown.output  # too few to leave any out
+    square = sparse(tmp_path / "s.tif", 6000, 6000)
+    assert plan(square, square, model="orientation")["scene"]["tiles"] == "64 to 196 of 512 px, 422 px apart"
 
 
 def test_small_pairs_import_nothing_of_it(tmp_path: Path, small: Pair) -> None:

@@ -39,10 +39,12 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
             factor, _ = factors(ground, sizes.factor(ground.shape))
             layout = lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset])
             height, width = (side // factor for side in ground.shape)
+            first, every = len(layout.first), len(layout.blocks)
+            count = f"{every}" if first == every else f"{first} to {every}"
             work: dict[str, Any] = {
                 "scene": {
                     "overview": f"{width} x {height} px (1/{factor} of the reference)",
-                    "tiles": f"{len(layout.blocks)} of {sizes.tile_px} px, {layout.spacing:.0f} px apart",
+                    "tiles": f"{count} of {sizes.tile_px} px, {layout.spacing:.0f} px apart",
                     "displacement_every_px": sizes.step_px,
                 },
             }

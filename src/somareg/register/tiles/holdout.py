@@ -27,12 +27,15 @@ class HeldOut:
     Attributes:
         off: tile index -> (dx, dy) by which its tie points differ from the model, pixels; empty where there are too
             few tiles.
+        uneven: tile index -> RMS of the same over the quarters of the tile, for what bends within a tile does not show
+            in its middle.
         foreseen: tile index -> RMS error that the model expects of itself in the middle of the tile, pixels; 0 without
             a field.
         rms_px: of all, each tile weighted by its probability; inf without.
     """
 
     off: dict[int, tuple[float, float]]
+    uneven: dict[int, float]
     foreseen: dict[int, float]
     rms_px: float
 
@@ -70,22 +73,35 @@ def hold_out(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> Held
     hands = deal(layout, used.tolist(), FOLDS)
     dealt = _dealt(ties, hands)
     off: dict[int, tuple[float, float]] = {}
+    uneven: dict[int, float] = {}
     foreseen: dict[int, float] = {}
     for hand in range(FOLDS):
         mine = [index for index in used.tolist() if hands[index] == hand]
         part = _fit(ties, lattice, prior, (dealt != hand) & (ties.weight > 0))
         if part is None:
-            return HeldOut({}, {}, math.inf)
+            return HeldOut({}, {}, {}, math.inf)
         if not mine:
             continue
         expected = _expected(part, np.stack([layout.middle(index) for index in mine]))
         for index, error in zip(mine, expected.tolist(), strict=True):
             own = ties.tile == index
             apart = residuals(ties, part.affine, part.field, own)
-            dx, dy = (weighted_median(axis, ties.weight[own]) for axis in apart.T)
-            off[index], foreseen[index] = (dx, dy), error
+            off[index], foreseen[index] = _middle(apart, ties.weight[own]), error
+            uneven[index] = _over_quarters(ties.points[own] - layout.middle(index), apart, ties.weight[own])
     errors = np.minimum(np.hypot(*np.array([off[index] for index in used.tolist()]).T), WORST_PX)
-    return HeldOut(off, foreseen, float(np.sqrt(np.average(errors**2, weights=_trust(ties, used.tolist())))))
+    return HeldOut(off, uneven, foreseen, float(np.sqrt(np.average(errors**2, weights=_trust(ties, used.tolist())))))
+
+
+def _middle(apart: FloatArray, weight: FloatArray) -> tuple[float, float]:
+    dx, dy = (weighted_median(axis, weight) for axis in apart.T)
+    return dx, dy
+
+
+def _over_quarters(points: FloatArray, apart: FloatArray, weight: FloatArray) -> float:
+    """RMS over the quarters of a tile of the middle difference in each; points (N, 2) count from the tile's centre."""
+    quarter = 2 * (points[:, 1] > 0) + (points[:, 0] > 0)
+    lengths = [math.hypot(*_middle(apart[quarter == i], weight[quarter == i])) for i in np.unique(quarter)]
+    return float(np.sqrt(np.mean(np.square(lengths))))
 
 
 def split_half(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> float:

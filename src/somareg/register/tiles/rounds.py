@@ -198,9 +198,9 @@ def _spread(layout: Layout, places: Sequence[int], likely: Likely) -> NDArray[np
 
 
 def _excess(tile: TileResult, held: HeldOut) -> float:
-    """How far a tile lies from a model that has not seen it, beyond its own standard error, pixels."""
-    own = 2.0 / max(float(tile.precision.sum()), 1e-6)
-    return math.sqrt(max(0.0, float(np.square(held.off[tile.index]).sum()) - own))
+    """How far a tile lies from a model that has not seen it, beyond the standard error of its quarters, pixels."""
+    own = 2.0 / max(float(tile.precision.sum()) / 4, 1e-6)
+    return math.sqrt(max(0.0, held.uneven[tile.index] ** 2 - own))
 
 
 def _tile_of(job: TileJob, outcome: Outcome[TileResult]) -> TileResult:
