@@ -42,7 +42,7 @@ from somareg.matching.search import SearchCfg
 from somareg.matching.start import find_start, no_hints, reduction
 from somareg.matching.vote import Guess
 from somareg.matching.windows import WindowCfg
-from somareg.runtime.threads import helper
+from somareg.runtime.threads import SMALL_PX, helper
 from somareg.types import Progress
 
 RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
@@ -53,7 +53,7 @@ COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse m
 LEARNED_NEAR = (
     StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=ShapeCfg(gain=0.5)),
     StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=2.0)),
-    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=5.0, shape=ShapeCfg(gain=3.3)),
+    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=3.3)),
 )
 
 
@@ -79,6 +79,16 @@ class EngineCfg:
     flow: FlowCfg | None = field(default_factory=FlowCfg)
     windows: int = 140
     reuse_px: float = 6.0
+
+    def learned_on(self, shape: tuple[int, int]) -> tuple[StepCfg, ...]:
+        """The steps with a network on images of (height, width).
+
+        Features that were described some pixels off serve a last step as well on images of 512 px, where they are dear.
+        On images of 160 px describing them anew is worth 0.02 px.
+        """
+        if max(shape) <= SMALL_PX:
+            return self.learned_near
+        return (*self.learned_near[:-1], replace(self.learned_near[-1], reuse_px=self.reuse_px))
 
     @property
     def strides(self) -> frozenset[int]:
@@ -138,7 +148,7 @@ def align(
     device, cores = pair.reference.device, cores or torch.get_num_threads()
     channels = OrientationFeatures(cfg.features)
     features: Describe = channels if network is None else LearnedFeatures(network, cfg.strides)
-    near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_near, cfg.reuse_px)
+    near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_on(pair.shape), cfg.reuse_px)
     try:
         progress("close look", 0.05)
         with helper(device, cores) as beside:

@@ -25,7 +25,7 @@ from somareg.matching.windows import (
 from somareg.runtime.threads import Submit, at_once
 from somareg.types import Transform
 
-ROOM_PX = 16  # features that are kept reach at least so far beyond the reference, so that wider margins find them too
+ROOM_PX = 32  # features that are kept reach at least so far beyond the reference, so that wider margins find them too
 
 
 @dataclass(frozen=True, eq=False)
