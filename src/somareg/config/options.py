@@ -107,7 +107,11 @@ class RegisterConfig(BaseModel):
         "images placed by ground control points: auto, polynomial (as gdalwarp -order 2) or tps (as gdalwarp -tps)",
         INPUT,
     )
-    preset: Preset = option("base", "speed against accuracy", SEARCH)
+    preset: Preset = option(
+        "base",
+        "resolution matched: fast halves it from 400 px on, base keeps it up to 2048 px, precise up to 4096",
+        SEARCH,
+    )
     search: Search = option(
         "auto",
         "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift, then as "

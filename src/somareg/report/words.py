@@ -42,8 +42,8 @@ _ADVICE: dict[Decision, tuple[str, str]] = {
 _REVIEW_STEPS = (
     "Swipe over sharp lines (roads, shores, field edges) in the centre and in all four corners.",
     "Read the checks that are not good below; low coverage means that some parts are extrapolated.",
-    "If lines still step at the divider, run again with --preset precise, or with --search full if the images may be "
-    "rotated or scaled against each other.",
+    "If lines still step at the divider, run again with tie points (--tie-points), or with --search full if the images "
+    "may be rotated or scaled against each other.",
 )
 _NO_GO_STEPS = (
     "Check that both images show the same ground, and that their georeferences are right.",
