@@ -23,6 +23,10 @@ COPY src src
 RUN /opt/somareg/bin/pip wheel --no-deps --wheel-dir dist . \
     && /opt/somareg/bin/pip install --constraint constraints.txt dist/*.whl \
     && /opt/somareg/bin/pip check
+# What PyTorch brings for building and testing, 0.2 GB. It looks for torch_shm_manager when it is imported.
+RUN cd /opt/somareg/lib/python3.*/site-packages/torch \
+    && rm -rf test include \
+    && find bin -type f ! -name torch_shm_manager -delete
 
 FROM python:3.11-slim-bookworm
 # GDAL inside rasterio's wheel is linked against the system's expat, which the slim image lacks.
