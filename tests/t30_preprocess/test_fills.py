@@ -8,7 +8,7 @@ import pytest
 from somareg.geometry import AffineTransform
 from somareg.io import from_array
 from somareg.lab.evaluate.verdict.situations import SITUATIONS
-from somareg.preprocess.fills import find_fills, without_fills
+from somareg.preprocess.fills import _met, find_fills, without_fills
 from tests.synthetic import make_pair
 
 SIDE = 224
@@ -179,3 +179,16 @@ def test_an_image_of_one_value_stays_for_the_verdict_and_a_part_of_one_does_not(
     part = without_fills(*images, HERE, KINDS, is_part=True)
     if role != "reference" and not declares:  # a fill is known in SAR alone by its size
         assert not part[0].mask.any()
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40)])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (12.4, -7.6), (1000.0, 0.0)])
+def test_where_images_meet_is_the_same_by_lines_and_by_points(
+    shape: tuple[int, int], shift: tuple[float, float]
+) -> None:
+    straight = AffineTransform.from_parameters(scale=1.3, shift=shift)
+    by_points = _met(lambda points: straight(points), shape, (50, 70))  # type: ignore[arg-type]
+    by_lines = _met(straight, shape, (50, 70))
+    np.testing.assert_array_equal(by_lines[0], by_points[0])
+    for lines, points in zip(by_lines[1], by_points[1], strict=True):
+        np.testing.assert_array_equal(lines, points)

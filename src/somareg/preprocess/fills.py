@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from somareg.geometry import AffineTransform
 from somareg.preprocess.regions import Regions, blurred_regions_of, is_solid, outline_of, regions_of, straight_share
 from somareg.preprocess.rulings import without_rulings
 from somareg.types import BoolArray, FloatArray, Modality, Raster, Transform
@@ -123,11 +124,22 @@ def _met(
     to_other: Transform, shape: tuple[int, ...], other: tuple[int, ...]
 ) -> tuple[BoolArray, tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Which pixels (H, W) of a shape fall on another image of shape `other`, and on which of its rows and columns."""
-    rows, columns = np.indices(shape[:2], dtype=float)
-    target = to_other(np.stack([columns.ravel(), rows.ravel()], axis=-1))
-    x, y = np.rint(np.nan_to_num(target, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.intp).T
+    height, width = shape[:2]
+    if isinstance(to_other, AffineTransform) and not (to_other.matrix[0, 1] or to_other.matrix[1, 0]):
+        # Columns stay columns and rows stay rows: one line of each tells all.
+        line = np.arange(max(height, width), dtype=float)
+        x, y = _nearest(to_other(np.stack([line, line], axis=-1)))
+        x, y = np.broadcast_arrays(x[None, :width], y[:height, None])
+    else:
+        rows, columns = np.indices((height, width), dtype=float)
+        x, y = _nearest(to_other(np.stack([columns.ravel(), rows.ravel()], axis=-1))).reshape(2, height, width)
     inside = np.asarray((x >= 0) & (x < other[1]) & (y >= 0) & (y < other[0]))
-    return inside.reshape(shape[:2]), (y[inside], x[inside])
+    return inside, (y[inside], x[inside])
+
+
+def _nearest(points: FloatArray) -> NDArray[np.intp]:
+    """(2, N) columns and rows of points (N, 2); -1 of what leads nowhere."""
+    return np.rint(np.nan_to_num(points, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.intp).T
 
 
 def _with_rim(mask: BoolArray) -> BoolArray:
