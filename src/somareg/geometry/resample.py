@@ -149,8 +149,9 @@ def _store(out: NDArray[Any], values: NDArray[Any], valid: BoolArray | None, fil
     if out.dtype.kind in "iu" and values.dtype.kind == "f":
         info = np.iinfo(out.dtype)
         top = float(info.max) if info.bits <= 32 else float(np.nextafter(float(info.max), 0))
-        np.rint(values, out=values)
-        np.clip(values, float(info.min), top, out=values)
+        with np.errstate(invalid="ignore"):  # NaN where nothing is valid, which is filled below
+            np.rint(values, out=values)
+            np.clip(values, float(info.min), top, out=values)
     with np.errstate(invalid="ignore", over="ignore"):
         out[...] = values
     if valid is not None and not valid.all():

@@ -9,7 +9,7 @@ from typing import Literal, Unpack, overload
 
 from somareg.config import make_config
 from somareg.config.arguments import RegisterOptions
-from somareg.errors import ConfigError, SomaregError
+from somareg.errors import ConfigError, SomaregError, guarded
 from somareg.io.inputs import Image
 from somareg.register.api import register
 from somareg.runtime.threads import set_threads
@@ -30,6 +30,7 @@ def register_many(
 ) -> Iterator[Result | SomaregError]: ...
 
 
+@guarded
 def register_many(
     pairs: Pairs,
     *,

@@ -97,6 +97,11 @@ class Result:
     converter: Callable[..., Any] | None = field(default=None, repr=False)
     shower: Callable[..., Any] | None = field(default=None, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: displacement and pictures, not the pixels that they are made of."""
+        _ = self.displacement, self.previews
+        return self.__dict__
+
     def __repr__(self) -> str:
         ties, told = self.tie_points, error(self.verdict.predicted_rmse_px, self.verdict.predicted_rmse_m)
         return brief(
