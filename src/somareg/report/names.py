@@ -9,9 +9,14 @@ from somareg.errors import ConfigError
 from somareg.types import Decision, Reports
 
 ALIGNED = "aligned.tif"
+DISPLACEMENT = "displacement.tif"
+POINTS = "tie_points.geojson"
+PLAIN_POINTS = "gcps.points"
+PROJECT = "aligned.qgz"
+STYLE = "displacement.qml"
 ITEM_NAME = "item.json"
 PAGE = "report.html"
-OUTPUTS = (ALIGNED, "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", PAGE)
+OUTPUTS = (ALIGNED, DISPLACEMENT, POINTS, PLAIN_POINTS, PROJECT, STYLE, "report.json", PAGE)
 OWNED = (*OUTPUTS, ITEM_NAME)
 """All that somareg may write into an output folder; a later run replaces it."""
 
