@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from somareg.cli.sample import sample_pair
 from somareg.register import api
 from somareg.types import Result
+from tests.t82_qgis.plugin_files import ROOT
 
 HERE = Path(__file__).parent
 _PYTHONS = ("/usr/bin/python3", "python3")
@@ -41,6 +43,18 @@ def qgis_python(qgis_home: Path) -> str:
             if done.returncode == 0:
                 return found
     pytest.skip("no Python with QGIS here (Debian: python3-qgis; elsewhere name one in SOMAREG_QGIS_PYTHON)")
+
+
+@pytest.fixture(scope="session")
+def somareg_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of the code under test."""
+    file = tmp_path_factory.mktemp("bin") / "somareg"
+    file.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT / 'src')!r})\n"
+        "from somareg.cli.main import main\nmain()\n"
+    )
+    file.chmod(0o755)
+    return file
 
 
 Look = Callable[..., dict[str, Any]]

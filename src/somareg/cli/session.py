@@ -75,7 +75,7 @@ class Session:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Show the progress bar on stderr while the work runs (only on a terminal, and where no other was asked for)."""
+        """Show the progress bar on stderr while the work runs: on a terminal, unless something else was asked for."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         hidden = self.quiet or self._shows != "bar" or not self.err.is_terminal
