@@ -65,7 +65,7 @@ def test_the_metadata() -> None:
     told = parser["general"]
     assert told["version"] == __version__
     assert told["qgisMinimumVersion"] == "3.22" and told.getboolean("hasProcessingProvider")
-    for name in ("name", "description", "about", "author", "email"):
+    for name in ("name", "description", "about", "author"):
         assert told[name]
     assert (PLUGIN / told["icon"]).is_file()
 
