@@ -203,5 +203,6 @@ def test_progress_for_programs(cli: Cli, fake_api: FakeApi, tmp_path: Path, comm
     done = cli(*arguments, "--json", "--progress", "json")
     assert [json.loads(line) for line in done.err.splitlines()] == [{"stage": "matching", "share": 0.5}]
     assert json.loads(done.out)["verdict"]["decision"] == "go"
+    arguments += ["--overwrite"] if command == "register" else []
     quiet = cli(*arguments, "--json", "--progress", "none")
     assert quiet.err == "" and quiet.out
