@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 DATA   := data
 RUN    := runs/rehearsal
 
-.PHONY: help demo test lint fuzz options smoke docs rehearsal tiles weights gpu-pack clean
+.PHONY: help demo test lint fuzz options qgis smoke docs rehearsal tiles weights gpu-pack clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint   the same without the tests"
 	@echo "make fuzz MINUTES=60   spoil files of every format that is read; what breaks something is kept in runs/fuzz"
 	@echo "make options  write RegisterOptions, the keyword arguments of register, after RegisterConfig was changed"
+	@echo "make qgis   pack the QGIS plugin into build/somareg-qgis.zip"
 	@echo "make smoke  build the wheel, install it into a clean environment, use it there"
 	@echo "make docs   build the documentation site into build/site"
 	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
@@ -41,8 +42,13 @@ fuzz: MINUTES = 10
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.t90_security.fuzz --minutes $(MINUTES) --out runs/fuzz
 
-options:
+options: $(VENV)/.demo
 	$(PYTHON) tools/options.py
+	$(BIN)/python tools/qgis_plugin.py options
+
+# What QGIS installs by Plugins > Install from ZIP: docs/qgis.md.
+qgis:
+	@$(PYTHON) tools/qgis_plugin.py zip
 
 # Does the wheel work where nothing but the wheel is? Takes some minutes: PyTorch is installed once more.
 smoke:

@@ -24,6 +24,7 @@ def versions(root: Path) -> dict[str, str]:
         "src/somareg/runtime/version.py": r'^__version__ = "(.+)"$',
         "CITATION.cff": r"^version: (\S+)$",
         "recipe/meta.yaml": r'set version = "(.+?)"',
+        "qgis/somareg/metadata.txt": r"^version=(\S+)$",
     }
     told = {"pyproject.toml": tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["version"]}
     for name, pattern in places.items():

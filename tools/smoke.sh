@@ -56,7 +56,7 @@ assert "site-packages" in somareg.__file__, somareg.__file__
 report = json.loads(Path("demo/report.json").read_text())
 assert report["verdict"]["decision"] == "go", report["verdict"]
 assert report["settings"]["model_used"] == "compact", report["settings"]
-for name in ("aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "report.html"):
+for name in ("aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "aligned.qgz", "displacement.qml", "report.html"):
     assert Path("demo", name).stat().st_size > 1000, name
 PYTHON
 

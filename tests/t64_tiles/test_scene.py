@@ -75,6 +75,8 @@ def test_files(pair: Pair, result: SceneResult) -> None:
         "displacement.tif",
         "tie_points.geojson",
         "gcps.points",
+        "aligned.qgz",
+        "displacement.qml",
         "report.json",
         "report.html",
     }

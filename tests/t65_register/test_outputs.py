@@ -1,4 +1,4 @@
-"""`Result.save` and `warp`: six files or none, and what is written can be applied again."""
+"""`Result.save` and `warp`: all files or none, and what is written can be applied again."""
 
 from __future__ import annotations
 
@@ -23,14 +23,23 @@ from somareg.types import Result
 from tests.synthetic import pixel_points
 from tests.t65_register.conftest import REFERENCE, SIDE, Files, register, write
 
-NAMES = {"aligned.tif", "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", "report.html"}
+NAMES = {
+    "aligned.tif",
+    "displacement.tif",
+    "tie_points.geojson",
+    "gcps.points",
+    "aligned.qgz",
+    "displacement.qml",
+    "report.json",
+    "report.html",
+}
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_all_six_files(saved: Path, file_result: Result) -> None:
+def test_all_files(saved: Path, file_result: Result) -> None:
     assert file_result.verdict.decision == "go"
     assert names(saved) == NAMES
     assert names(saved.parent) == {"out"}  # no temporary name is left

@@ -194,3 +194,15 @@ def test_verbose_adds_the_traceback(cli: Cli, fake_api: FakeApi) -> None:
     assert "Traceback (most recent call last)" in done.err
     assert done.err.splitlines()[-1] == "error: a.tif: no such file"
     assert "run with -v" not in done.err
+
+
+@pytest.mark.parametrize("command", ["register", "assess"])
+def test_progress_for_programs(cli: Cli, fake_api: FakeApi, tmp_path: Path, command: str) -> None:
+    """A line per step on stderr, which the one document on stdout does not know of."""
+    arguments = [command, "a.tif", "b.tif", *(["-o", tmp_path / "out"] if command == "register" else [])]
+    done = cli(*arguments, "--json", "--progress", "json")
+    assert [json.loads(line) for line in done.err.splitlines()] == [{"stage": "matching", "share": 0.5}]
+    assert json.loads(done.out)["verdict"]["decision"] == "go"
+    arguments += ["--overwrite"] if command == "register" else []
+    quiet = cli(*arguments, "--json", "--progress", "none")
+    assert quiet.err == "" and quiet.out

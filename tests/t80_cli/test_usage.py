@@ -19,6 +19,7 @@ WRONG = [
     (["register", "a", "b", "-o", "c", "--search-radius", "-3"], "search_radius_px"),
     (["register", "a", "b", "-o", "c", "--seed", "x"], "--seed"),
     (["register", "a", "b", "-o", "c", "-v", "-q"], "use -v or -q, not both"),
+    (["register", "a", "b", "-o", "c", "--progress", "jsn"], "unknown --progress 'jsn'. Did you mean 'json'?"),
     (["register", "a", "b"], "missing option '-o'"),
     (["register", "a"], "missing argument 'REFERENCE'"),
     (["assess", "a", "b", "--preset", "presice"], "unknown preset 'presice'. Did you mean 'precise'?"),

@@ -121,7 +121,7 @@ def release() -> ModuleType:
 
 def test_all_files_name_one_version(release: ModuleType) -> None:
     told = release.versions(ROOT)
-    assert len(told) == 4 and len(set(told.values())) == 1, told
+    assert len(told) == 5 and len(set(told.values())) == 1, told
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_release_that_fits_together(release: ModuleType, ready: Path) -> None:
     assert release.faults(ready) == []
 
 
-@pytest.mark.parametrize("name", ["src/somareg/runtime/version.py", "CITATION.cff", "recipe/meta.yaml"])
+@pytest.mark.parametrize("name", ["src/somareg/runtime/version.py", "CITATION.cff", "recipe/meta.yaml", "qgis/somareg/metadata.txt"])
 def test_versions_that_differ_are_named(release: ModuleType, ready: Path, name: str) -> None:
     version = release.versions(ready)["pyproject.toml"]
     path = ready / name

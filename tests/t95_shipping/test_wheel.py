@@ -52,6 +52,8 @@ def test_the_wheel_is_the_package_and_nothing_else(wheel: Path) -> None:
         "report/templates/report.html.j2",
         "report/templates/report.css",
         "report/templates/report.js",
+        "report/templates/qgis/aligned.qgs.j2",
+        "report/templates/qgis/styles.j2",
         "lab/evaluate/lists/sih-test.json",
         "py.typed",
     ],

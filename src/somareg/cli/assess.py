@@ -23,12 +23,13 @@ def assess(
     reference: o.Reference,
     *,
     asked: RegisterConfig,
+    progress: o.Progress = "bar",
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Judge how well MOVING lies on REFERENCE as they stand; nothing is written."""
-    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+    with session(as_json=as_json, verbose=verbose, quiet=quiet, progress=progress) as ui:
         with quick_imports():
             from somareg.register import api
 

@@ -48,6 +48,7 @@ def batch(
     stac: o.Stac = False,
     reports: Reports = "problems",
     dry_run: o.DryRun = False,
+    progress: o.Progress = "bar",
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
@@ -56,7 +57,7 @@ def batch(
     options = said(asked)
     shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
     shared["reports"] = reports
-    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+    with session(as_json=as_json, verbose=verbose, quiet=quiet, progress=progress) as ui:
         with quick_imports():
             from somareg.batches import run
 

@@ -32,6 +32,17 @@ Resume = Annotated[bool, _option("--resume", "scenes: go on from the finished ti
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log every step; tracebacks", rich_help_panel=RUNNING)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only", rich_help_panel=RUNNING)]
 
+Progress = Annotated[
+    str,
+    _option(
+        "--progress",
+        'bar (on a terminal), none, or json: for programs, a line such as {"stage": "matching", "share": 0.5} on '
+        "stderr at each step",
+        RUNNING,
+        "NAME",
+    ),
+]
+
 Json = Annotated[bool, _option("--json", "print one JSON document on stdout, nothing else", OUTPUT)]
 Overwrite = Annotated[bool, _option("--overwrite", "replace earlier outputs of somareg", OUTPUT)]
 Force = Annotated[bool, _option("--force", "write aligned.tif even on no-go", OUTPUT)]

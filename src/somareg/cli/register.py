@@ -35,6 +35,7 @@ def register(
     workers: o.Workers = None,
     dask: o.Dask = None,
     dry_run: o.DryRun = False,
+    progress: o.Progress = "bar",
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
@@ -45,7 +46,7 @@ def register(
         raise UsageError("missing option '-o': say where the outputs go, for example -o aligned")
     if asked.scene == "never" and resume:
         raise UsageError("--resume goes on with a scene; leave out --scene never")
-    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+    with session(as_json=as_json, verbose=verbose, quiet=quiet, progress=progress) as ui:
         if dry_run:
             show_plan(ui, moving, reference, options)
             return

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from somareg.cli.failures import UsageError, report_failure
+from somareg.cli.options import check_choice
 from somareg.runtime import memory
 from somareg.runtime.threads import wait_politely
 
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+PROGRESS = ("bar", "json", "none")
+
+
 class Session:
     """The terminal side of one command.
 
     Results go to stdout (rich text, or one JSON document with `--json`); progress, logs and errors go to stderr.
     """
 
-    def __init__(self, *, as_json: bool, verbose: bool, quiet: bool) -> None:
+    def __init__(self, *, as_json: bool, verbose: bool, quiet: bool, progress: str = "bar") -> None:
         from rich.console import Console
 
         self.as_json = as_json
@@ -36,6 +40,8 @@ class Session:
         self.quiet = quiet
         self.out: Console = Console(highlight=False)
         self.err: Console = Console(stderr=True, highlight=False)
+        self._shows = progress
+        self._told: tuple[str, float] = ("", -1.0)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -46,7 +52,12 @@ class Session:
 
     def progress(self, stage: str, fraction: float) -> None:
         """Show that `stage` is done to `fraction` (0-1); the callback that the Python API takes."""
-        if self._bar is not None and self._task is not None:
+        if self._shows == "json":
+            step = stage, round(min(max(fraction, 0.0), 1.0), 3)
+            if step != self._told:
+                self._told = step
+                print(json.dumps({"stage": step[0], "share": step[1]}), file=sys.stderr, flush=True)
+        elif self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=stage, completed=fraction)
 
     def emit(self, document: Mapping[str, Any]) -> None:
@@ -64,10 +75,10 @@ class Session:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Show the progress bar on stderr while the work runs (only on a terminal)."""
+        """Show the progress bar on stderr while the work runs: on a terminal, unless something else was asked for."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        hidden = self.quiet or not self.err.is_terminal
+        hidden = self.quiet or self._shows != "bar" or not self.err.is_terminal
         done, left = TimeElapsedColumn(), TimeRemainingColumn()
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TextColumn("left"), left)
         # Tiles of a scene may take minutes each, so the speed is averaged over the last ten minutes.
@@ -80,11 +91,12 @@ class Session:
 
 
 @contextmanager
-def session(*, as_json: bool, verbose: bool, quiet: bool) -> Iterator[Session]:
+def session(*, as_json: bool, verbose: bool, quiet: bool, progress: str = "bar") -> Iterator[Session]:
     """Run the body of a command: logging on, and any failure turned into one line and an exit code."""
     if verbose and quiet:
         raise UsageError("use -v or -q, not both")
-    ui = Session(as_json=as_json, verbose=verbose, quiet=quiet)
+    check_choice("--progress", progress, PROGRESS)
+    ui = Session(as_json=as_json, verbose=verbose, quiet=quiet, progress=progress)
     memory.keep()
     wait_politely()
     try:

@@ -26,6 +26,8 @@ FILES = {
     "displacement.tif": "dx, dy in reference pixels, certainty, expected error",
     "tie_points.geojson": "the matched points",
     "gcps.points": "the same for the QGIS Georeferencer",
+    "aligned.qgz": "all of it as a QGIS project",
+    "displacement.qml": "the style of displacement.tif for QGIS",
     "report.json": "every figure, setting and checksum",
     "report.html": "before/after pictures and the verdict",
     "item.json": "a STAC Item that describes these files",

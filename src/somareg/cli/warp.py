@@ -97,12 +97,13 @@ def warp(
     dask: o.Dask = None,
     overwrite: o.Overwrite = False,
     force: o.ForceWarp = False,
+    progress: o.Progress = "bar",
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Apply an estimate to other rasters of the same ground: other bands, other pixel sizes, masks, other dates."""
-    with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+    with session(as_json=as_json, verbose=verbose, quiet=quiet, progress=progress) as ui:
         o.check_choice("--resolution", resolution, ("reference", "native"))
         rasters, source = _split(inputs, estimate, nearest or [])
         known = _estimate(source, reference, moving, asked.gcp_method)

@@ -18,7 +18,7 @@ from somareg.io.folders import check_free_space, keep_inputs
 from somareg.io.lock import FolderLock
 from somareg.io.paths import check_folder_name
 from somareg.io.verdicts import verdict_attributes, without_verdict
-from somareg.report import ALIGNED, OWNED, check_reports, has_page, write_report
+from somareg.report import ALIGNED, OWNED, check_reports, has_page, write_project, write_report
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
 from somareg.types import Header, Progress, Raster, Reading, Reports, Result, StacOrigin, TiePoints
@@ -134,6 +134,7 @@ def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: 
     )
     few = thin_out(result.tie_points, QGIS_POINTS)
     outputs["gcps.points"] = write_tie_points(place / "gcps.points", few, reference=grid, moving=moving.grid)
+    outputs |= write_project(result, place, folder)
     tell("writing report", 0.95)
     page = replace(result, tie_points=thin_out(result.tie_points, PAGE_POINTS))
     write_report(result, place, outputs, final=folder, page=page, with_page=with_page)

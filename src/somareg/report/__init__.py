@@ -8,6 +8,7 @@ from pathlib import Path
 from somareg.errors import OutputError
 from somareg.report.html import render_report
 from somareg.report.names import ALIGNED, OUTPUTS, OWNED, PAGE, check_reports, has_page
+from somareg.report.qgis import write_project
 from somareg.report.record import Report, build_record, load_report
 from somareg.types import Result
 
@@ -22,6 +23,7 @@ __all__ = [
     "has_page",
     "load_report",
     "render_report",
+    "write_project",
     "write_report",
 ]
 

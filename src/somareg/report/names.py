@@ -9,11 +9,18 @@ from somareg.errors import ConfigError
 from somareg.types import Decision, Reports
 
 ALIGNED = "aligned.tif"
+DISPLACEMENT = "displacement.tif"
+POINTS = "tie_points.geojson"
+PLAIN_POINTS = "gcps.points"
+PROJECT = "aligned.qgz"
+STYLE = "displacement.qml"
 ITEM_NAME = "item.json"
 PAGE = "report.html"
-OUTPUTS = (ALIGNED, "displacement.tif", "tie_points.geojson", "gcps.points", "report.json", PAGE)
-OWNED = (*OUTPUTS, ITEM_NAME)
-"""All that somareg may write into an output folder; a later run replaces it."""
+OUTPUTS = (ALIGNED, DISPLACEMENT, POINTS, PLAIN_POINTS, PROJECT, STYLE, "report.json", PAGE)
+STATISTICS = tuple(f"{name}.aux.xml" for name in (ALIGNED, DISPLACEMENT))
+"""What GDAL and QGIS write beside an image that they open: statistics, which are wrong of a later one."""
+OWNED = (*OUTPUTS, ITEM_NAME, *STATISTICS)
+"""All that somareg may write into an output folder, and what belongs to it; a later run replaces it."""
 
 
 def has_page(reports: Reports, decision: Decision) -> bool:

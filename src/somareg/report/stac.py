@@ -41,6 +41,13 @@ _ASSETS: Mapping[str, tuple[str, str, str, list[str]]] = {
     ),
     "tie_points.geojson": ("tie_points", "the matched points", "application/geo+json", ["tie-points"]),
     "gcps.points": ("gcps", "the matched points for the QGIS Georeferencer", "text/csv", ["tie-points"]),
+    "aligned.qgz": ("qgis_project", "all of it as a QGIS project", "application/x-qgis-project", ["overview"]),
+    "displacement.qml": (
+        "displacement_style",
+        "the style of the displacement for QGIS",
+        "application/xml",
+        ["metadata"],
+    ),
     "report.json": ("report", "every figure, setting and checksum", "application/json", ["metadata"]),
     "report.html": ("report_html", "before/after pictures and the verdict", "text/html", ["overview"]),
 }

@@ -128,7 +128,12 @@ def write_tie_points(
     images = known_images(reference, moving)
     keep_inputs((file,), _files_of(images))
     if estimate is not None:
-        images = replace(images, moving_reading=reading_record(estimate), correction=estimate.correction)
+        images = replace(
+            images,
+            moving_reading=reading_record(estimate),
+            correction=estimate.correction,
+            both_placed=estimate.reference.is_georeferenced and estimate.moving.is_georeferenced,
+        )
     write(file, from_tie_points(points), images, overwrite=overwrite)
     return file
 

@@ -10,14 +10,14 @@ import numpy as np
 
 from somareg.errors import InputError
 from somareg.io.atomic import write_text
-from somareg.io.crs import LONLAT, parse_crs
+from somareg.io.crs import LONLAT, near_turn, parse_crs
 from somareg.io.lonlat import has_lonlat, to_lonlat
 from somareg.io.metric import ground_metric
 from somareg.io.text import parse_json
 from somareg.tiepoints.formats.point_pairs import Images, PointPairs, to_tie_points
 from somareg.tiepoints.formats.records import COLUMNS, Geometry, Record, RecordTable, read_records, record_of
 from somareg.tiepoints.formats.rows import number, text_of
-from somareg.types import FloatArray, TiePoints
+from somareg.types import FloatArray, Grid, TiePoints
 
 _READING = "somareg_moving_reading"
 _PIXELS = "pixel centres of the reference image, x right, y down; not longitude and latitude"
@@ -45,12 +45,15 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
     places = to_lonlat(grid, points.reference_xy) if grid is not None and georeferenced else points.reference_xy
     digits = 9 if georeferenced else 4
     metres = _metres(points, images)
+    before = _places_before(points, grid, places) if grid is not None and georeferenced and images.both_placed else {}
     features = [
         {
             "type": "Feature",
             "id": index,
             "geometry": _point(place, digits),
-            "properties": record_of(points, index, _number) | {k: _number(v[index]) for k, v in metres.items()},
+            "properties": record_of(points, index, _number)
+            | {k: _number(v[index]) for k, v in metres.items()}
+            | {k: _number(v[index], digits) for k, v in before.items()},
         }
         for index, place in enumerate(places)
     ]
@@ -136,6 +139,16 @@ def _metres(points: TiePoints, images: Images) -> dict[str, FloatArray]:
     }
 
 
-def _number(value: Any) -> float | None:
+def _places_before(points: TiePoints, grid: Grid, places: FloatArray) -> dict[str, FloatArray]:
+    """Columns of where the moving image's own georeference puts the points, name -> (N,), degrees: arrows lead there.
+
+    Longitudes are counted from the point's own, so that an arrow across 180 degrees stays short.
+    """
+    there = to_lonlat(grid, points.reference_xy + points.displacement)
+    away = near_turn(there[:, 0] - places[:, 0], 0.0, 360.0)
+    return {"mov_lon": places[:, 0] + away, "mov_lat": there[:, 1]}
+
+
+def _number(value: Any, digits: int = 4) -> float | None:
     """A JSON number, null when it is not finite."""
-    return round(float(value), 4) if np.isfinite(value) else None
+    return round(float(value), digits) if np.isfinite(value) else None

@@ -37,6 +37,7 @@ class Images:
         reference_file, moving_file: None where the grid came without a file.
         moving_reading: how the moving image was read, JSON-ready, for formats that have room for it; {} for nothing.
         correction: what the points were fitted by; None where that is not known.
+        both_placed: both are known to have a georeference, so that a displacement leads from place to place on a map.
     """
 
     reference: Grid | None = None
@@ -45,6 +46,7 @@ class Images:
     moving_file: Path | None = None
     moving_reading: Mapping[str, Any] = field(default_factory=dict)
     correction: Transform | None = None
+    both_placed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,110 @@
+"""The tie points as a layer of QGIS: arrows of the displacement, coloured by residual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from somareg.io.crs import LONLAT
+from somareg.io.lonlat import has_lonlat
+from somareg.report.names import PLAIN_POINTS, POINTS
+from somareg.report.palette import colours
+from somareg.report.samples import ARROWS_ACROSS, NOTHING_PX
+from somareg.report.words import nice
+from somareg.types import Result
+
+Key = Literal["points", "displacement", "error", "aligned", "moving", "reference"]
+"""Of a layer, the same in every project."""
+
+CLASSES_PX = (0.25, 0.5, 1.0, 2.0)
+"""Residuals at which the colour of an arrow changes: the same in every project, so that they can be compared."""
+
+_RAMP, _FIRST = "viridis", 40  # its darkest colours are lost on a SAR image
+
+
+@dataclass(frozen=True, eq=False)
+class PointLayer:
+    """The tie points.
+
+    Attributes:
+        key: of the layer.
+        title: as it is called in QGIS.
+        crs: of the coordinates, None without one.
+        checked: whether it is seen when the project opens.
+        source, provider: as QGIS names the file and what reads it.
+        kept, residual: expressions of QGIS: whether a point is an inlier, and its residual in pixels.
+        arrow: expressions of QGIS for x and y of where the moving image showed the point; None where that is not
+            known.
+        factor: how many times longer than they are arrows are drawn.
+        classes: label, lower and upper bound (px) and colour of each class of residuals.
+    """
+
+    key: Key
+    title: str
+    crs: str | None
+    source: str
+    provider: str
+    kept: str
+    residual: str
+    arrow: tuple[str, str] | None
+    factor: float
+    classes: tuple[tuple[str, float, float | None, str], ...]
+    checked: bool = True
+    kind: str = "points"
+
+
+def point_layer(result: Result, *, is_moving_placed: bool) -> PointLayer | str:
+    """The layer of the tie points, or a sentence that says why there is none.
+
+    Args:
+        result: from `register`.
+        is_moving_placed: whether the moving image as it came lies on the map of the outputs.
+    """
+    grid, moving = result.reference.grid, result.moving.grid
+    if not len(result.tie_points):
+        return "There are no tie points."
+    on_earth = has_lonlat(grid)
+    if not on_earth and not grid.is_georeferenced and grid.has_geotransform:
+        return "The tie points are not shown: the reference has a geotransform, and the moving image has none to match."
+    own: dict[str, Any]
+    if on_earth:
+        arrow = ('"mov_lon"', '"mov_lat"') if moving.is_georeferenced else None
+        own = {"crs": LONLAT, "source": f"./{POINTS}", "provider": "ogr", "kept": '"inlier"'}
+        own |= {"residual": '"residual_px"', "arrow": arrow}
+    else:
+        skipped = 1 if grid.crs else 0  # the line that names the CRS
+        query = f"type=csv&skipLines={skipped}&xField=mapX&yField=mapY&spatialIndex=no&subsetIndex=no&watchFile=no"
+        arrow = ('"sourceX"', '"sourceY"') if is_moving_placed and moving.crs == grid.crs else None
+        own = {"crs": grid.crs, "source": f"file:./{PLAIN_POINTS}?{query}", "provider": "delimitedtext"}
+        own |= {"kept": '"enable" = 1', "residual": '"residual"', "arrow": arrow}
+    factor = arrow_factor(result)
+    drawn = "to scale" if factor == 1 else f"{factor:g} times longer"
+    title = "Tie points, by residual" if own["arrow"] is None else f"Tie points, by residual; arrows {drawn}"
+    return PointLayer(key="points", title=title, factor=factor, classes=_classes(), **own)
+
+
+def arrow_factor(result: Result) -> float:
+    """How many times longer arrows are best drawn, a round number, as in the report but of the tie points."""
+    ties, grid = result.tie_points, result.reference.grid
+    lengths = np.hypot(*ties.displacement[ties.inlier].T)
+    long = float(np.percentile(lengths, 95)) if len(lengths) else 0.0
+    if not long > NOTHING_PX:
+        return 1.0
+    return max(1.0, nice(1.1 * max(grid.width, grid.height) / ARROWS_ACROSS / long))
+
+
+def _classes() -> tuple[tuple[str, float, float | None, str], ...]:
+    bounds = (0.0, *CLASSES_PX)
+    shades = colours(_RAMP)[np.linspace(_FIRST, 255, len(bounds)).astype(int)].tolist()
+    ends: tuple[float | None, ...] = (*CLASSES_PX, None)
+    return tuple(
+        (
+            f"{low:g} to {high:g} px" if high is not None else f"above {low:g} px",
+            low,
+            high,
+            "#{:02x}{:02x}{:02x}".format(*shade),
+        )
+        for low, high, shade in zip(bounds, ends, shades, strict=True)
+    )
