@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
-from somareg.batches.audit.levels import level, level_sigma
+from somareg.batches.audit.levels import CAP, level, level_sigma
 from somareg.batches.audit.names import Facts
 from somareg.batches.audit.steps import LEAST, Course, Step, course_of, jumps
 from somareg.batches.offsets import Offset
@@ -76,7 +77,15 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class SeriesRecord:
-    """A series in the unit of the audit: measured scenes, their level with its sigma per axis, and their scatter."""
+    """A series in the unit of the audit.
+
+    Attributes:
+        name: of it, `ALL` for that of all scenes.
+        scenes: measured.
+        level: of the scenes since its last step (x, y); in a chain, what each date moves by.
+        sigma: of the level, per axis.
+        scatter: sigma per axis of the scenes around the levels, outliers left out.
+    """
 
     name: str
     scenes: int
@@ -176,18 +185,21 @@ def _changes(before: list[SceneRecord], after: list[SceneRecord]) -> list[str]:
     return found
 
 
-def series_records(scenes: Sequence[SceneRecord], unit: Unit, course: Course) -> list[SeriesRecord]:
-    """Level and scatter of all scenes, and of each series where there are several."""
-    names = sorted({scene.series for scene in scenes if scene.offset and scene.series})
-    records = []
-    for name in (ALL, *(names if len(names) > 1 else ())):
-        own = [scene.offset for scene in scenes if scene.offset and name in (ALL, scene.series)]
-        if own:
-            values, variance = _weighed(own, unit, course.scatter)
-            x, y = level(values, variance).tolist()
-            spread = math.sqrt(float(((values - (x, y)) ** 2).sum()) / max(1, 2 * len(values) - 2))
-            records.append(SeriesRecord(name, len(own), (x, y), level_sigma(values, variance), spread))
-    return records
+def series_record(
+    name: str, scenes: Sequence[SceneRecord], steps: Sequence[Step], unit: Unit, scatter: float
+) -> SeriesRecord:
+    """Level since the last step, and scatter around the levels, of measured scenes in their order."""
+    values, variance = _weighed([scene.offset for scene in scenes if scene.offset], unit, scatter)
+    ends = [0, *(step.index for step in steps), len(values)]
+    squared, last = np.zeros(len(values)), slice(0, 0)
+    for a, b in pairwise(ends):
+        last = slice(a, b)
+        squared[last] = ((values[last] - level(values[last], variance[last])) ** 2).sum(axis=1)
+    kept = squared / variance < CAP
+    free = max(1, 2 * int(kept.sum()) - 2 * (len(steps) + 1))
+    x, y = level(values[last], variance[last]).tolist()
+    spread = math.sqrt(float(squared[kept].sum()) / free)
+    return SeriesRecord(name, len(values), (x, y), level_sigma(values[last], variance[last]), spread)
 
 
 def differences(scenes: Sequence[SceneRecord], unit: Unit, course: Course) -> list[DifferenceRecord]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,17 +12,19 @@ from somareg.batches.audit.findings import (
     ALL,
     Mode,
     SceneRecord,
+    SeriesRecord,
+    Unit,
     course_in,
     differences,
     finding_of,
     series_name,
-    series_records,
+    series_record,
     step_records,
     unit_of,
 )
 from somareg.batches.audit.result import OWNED, AuditResult
 from somareg.batches.audit.scenes import Scene, Scenes, find_scenes
-from somareg.batches.audit.steps import LEAST
+from somareg.batches.audit.steps import LEAST, Course
 from somareg.batches.finish import begin, files_of, finish, job_of
 from somareg.batches.manifest import FILE_NAME, Entry, Manifest
 from somareg.batches.pairs import BatchPair, find_pairs, unmatched
@@ -122,7 +124,7 @@ def judged(
     unit = unit_of([scene.offset for scene in scenes])
     chosen, course = course_in(scenes, unit, mode)
     records, steps, told = list(scenes), step_records(scenes, chosen, course, ALL), list(notes)
-    courses = [(chosen, course)]
+    courses = {ALL: (chosen, course)}
     names = sorted({scene.series for scene in scenes if scene.series})
     for name in names if len(names) > 1 and mode != "consecutive" else ():
         places = [i for i, scene in enumerate(scenes) if scene.series == name]
@@ -130,9 +132,9 @@ def judged(
         if len(inner) < 2 * LEAST:
             continue
         mine = [places[i] for i in inner]
-        courses.append((mine, own))
+        courses[name] = mine, own
         steps += step_records(scenes, mine, own, name)
-    for places, each in courses:  # a series goes over all scenes
+    for places, each in courses.values():  # a series goes over all scenes
         for place, z, is_outlier in zip(places, each.z.tolist(), each.outliers.tolist(), strict=True):
             records[place] = replace(records[place], z=z, is_outlier=is_outlier)
     missing = sum(scene.facts.date is None for scene in scenes)
@@ -150,11 +152,29 @@ def judged(
         unit=unit,
         tolerance_px=tolerance_px,
         scenes=tuple(records),
-        series=tuple(series_records(scenes, unit, course)),
+        series=tuple(_series(scenes, courses, unit, mode)),
         steps=tuple(steps),
         differences=tuple(differences(scenes, unit, course)) if mode == "reference" else (),
         notes=tuple(told),
     )
+
+
+def _series(
+    scenes: Sequence[SceneRecord], courses: Mapping[str, tuple[list[int], Course]], unit: Unit, mode: Mode
+) -> Iterator[SeriesRecord]:
+    """All scenes, and each series of several that has a measured scene."""
+    names = sorted({scene.series for scene in scenes if scene.offset and scene.series})
+    scatter = courses[ALL][1].scatter
+    for name in (ALL, *(names if len(names) > 1 else ())):
+        if name in courses:
+            own, course = courses[name]
+            steps, scatter_here = course.steps, course.scatter
+        else:
+            own = [i for i, scene in enumerate(scenes) if scene.offset and scene.series == name]
+            steps, scatter_here = (), scatter
+        if own:
+            told = steps if mode == "reference" else ()
+            yield series_record(name, [scenes[i] for i in own], told, unit, scatter_here)
 
 
 def _scenes(
