@@ -20,7 +20,17 @@ NAMES = tuple(
     f"S2A_MSIL1C_{day}T103000_N{'0214' if day < '2022' else '0400'}_R094_T32TQM_{day}T120000.tif" for day in _DAYS
 )
 """Nine dates of one orbit; with the sixth the processing baseline changes."""
-OFFSETS = ((0.3, 0.1), (0.2, -0.1), (7.3, -5.0), (0.1, 0.2), (0.3, 0.0), (2.3, 0.1), (2.2, 0.2), (2.4, -0.1), (2.2, 0.1))
+OFFSETS = (
+    (0.3, 0.1),
+    (0.2, -0.1),
+    (7.3, -5.0),
+    (0.1, 0.2),
+    (0.3, 0.0),
+    (2.3, 0.1),
+    (2.2, 0.2),
+    (2.4, -0.1),
+    (2.2, 0.1),
+)
 """The third date lies by itself, and from the sixth on all lie 2 px to the right."""
 
 
