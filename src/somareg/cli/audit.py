@@ -16,6 +16,9 @@ from somareg.runtime.startup import quick_imports
 if TYPE_CHECKING:
     from somareg.batches.audit.result import AuditResult
 
+TOLERANCE_PX = 2.0
+"""As in `somareg.batches.audit.run`, which is not imported for a help text."""
+
 Scenes = Annotated[
     str,
     typer.Argument(
@@ -53,7 +56,7 @@ def audit(
     consecutive: Consecutive = False,
     glob: Glob = None,
     asset: Asset = None,
-    tolerance: Tolerance = 2.0,
+    tolerance: Tolerance = TOLERANCE_PX,
     out: Out,
     workers: o.Workers = None,
     dask: o.Dask = None,
@@ -95,9 +98,7 @@ def audit(
 
 
 def exit_code(result: AuditResult) -> int:
-    """0 where all lies as it should, 3 where there is something to look at, 4 where nothing could be measured, and 1
-    where a scene failed or was not done.
-    """
+    """0 where all is fine, 3 for something to look at, 4 where nothing could be measured, 1 where a scene failed."""
     counts = result.counts
     if counts.get("failed") or counts.get("pending"):
         return ERROR

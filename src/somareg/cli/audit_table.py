@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from somareg.cli.failures import one_line
+from somareg.types.brief import count
 from somareg.types.words import pixels
 
 if TYPE_CHECKING:
@@ -41,9 +42,13 @@ def print_audit(console: Console, result: AuditResult) -> None:
     for note in result.notes:
         console.print(Text(one_line(note), style="dim"), soft_wrap=True)
     counts = [f"{number} {name}" for name, number in result.counts.items()]
-    steps = f"{len(result.steps)} step{'' if len(result.steps) == 1 else 's'}"
-    outliers = f"{len(result.outliers)} outlier{'' if len(result.outliers) == 1 else 's'}"
-    console.print(Text(f"{len(scenes)} measured against others: {', '.join([*counts, steps, outliers])}", style="bold"))
+    steps, outliers = count(len(result.steps), "step"), count(len(result.outliers), "outlier")
+    console.print(
+        Text(
+            f"{count(len(scenes), 'pair' if result.mode == 'pairs' else 'scene')}: {', '.join([*counts, steps, outliers])}",
+            style="bold",
+        )
+    )
     page = one_line(str((result.folder / "audit.html").resolve()))
     console.print(Text(f"the course of all in {page}; figures in audit.csv beside it"), soft_wrap=True)
 
