@@ -43,12 +43,8 @@ def print_audit(console: Console, result: AuditResult) -> None:
         console.print(Text(one_line(note), style="dim"), soft_wrap=True)
     counts = [f"{number} {name}" for name, number in result.counts.items()]
     steps, outliers = count(len(result.steps), "step"), count(len(result.outliers), "outlier")
-    console.print(
-        Text(
-            f"{count(len(scenes), 'pair' if result.mode == 'pairs' else 'scene')}: {', '.join([*counts, steps, outliers])}",
-            style="bold",
-        )
-    )
+    number = count(len(scenes), "pair" if result.mode == "pairs" else "scene")
+    console.print(Text(f"{number}: {', '.join([*counts, steps, outliers])}", style="bold"))
     page = one_line(str((result.folder / "audit.html").resolve()))
     console.print(Text(f"the course of all in {page}; figures in audit.csv beside it"), soft_wrap=True)
 
