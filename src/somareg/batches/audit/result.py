@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,7 @@ from somareg.batches.audit.findings import (
     Unit,
 )
 from somareg.batches.audit.steps import FALSE_ALARM
-from somareg.io.atomic import output_folder
 from somareg.io.lock import FolderLock
-from somareg.io.refusals import output_errors
 from somareg.report.plain import plain
 from somareg.runtime.version import __version__
 from somareg.types.brief import brief, count
@@ -88,6 +83,7 @@ class AuditResult:
     differences: tuple[DifferenceRecord, ...] = ()
     notes: tuple[str, ...] = ()
     redone: tuple[str, ...] = ()
+    saver: Callable[..., Path] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         findings = ", ".join(f"{number} {name}" for name, number in self.counts.items())
@@ -141,22 +137,9 @@ class AuditResult:
         Raises:
             OutputError: it cannot be written.
         """
-        from somareg.batches.audit.page import render_page
-
-        table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        texts = {
-            CSV_NAME: table.getvalue(),
-            JSON_NAME: json.dumps(plain(self.document()), ensure_ascii=False, indent=2, allow_nan=False) + "\n",
-            PAGE_NAME: render_page(self),
-        }
-        final = self.folder if folder is None else Path(folder)
-        with output_folder(final, overwrite=True, owned=OWNED, lock=lock) as place, output_errors(final):
-            for name, text in texts.items():
-                (place / name).write_text(text, encoding="utf-8", newline="\n")
-        return final
+        if self.saver is None:
+            raise RuntimeError("this AuditResult was built without a saver; use somareg.audit")
+        return self.saver(self, self.folder if folder is None else Path(folder), lock=lock)
 
 
 def _value(scene: SceneRecord, column: str) -> Any:

@@ -23,6 +23,7 @@ from somareg.batches.audit.findings import (
     unit_of,
 )
 from somareg.batches.audit.result import OWNED, AuditResult
+from somareg.batches.audit.save import save
 from somareg.batches.audit.scenes import Scene, Scenes, find_scenes
 from somareg.batches.audit.steps import LEAST, Course
 from somareg.batches.finish import begin, files_of, finish, job_of
@@ -156,6 +157,7 @@ def judged(
         steps=tuple(steps),
         differences=tuple(differences(scenes, unit, course)) if mode == "reference" else (),
         notes=tuple(told),
+        saver=save,
     )
 
 
