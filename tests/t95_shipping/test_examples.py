@@ -29,6 +29,7 @@ README_SKIPPED = {
     "make smoke": "installs PyTorch once more: minutes",
     "make docs": "builds a virtual environment; test_site.py builds the site",
     "somareg view aligned": "serves until Ctrl-C; see t78_view",
+    "somareg audit scenes --reference good.tif -o audit": "needs an archive; see t80_cli/test_audit.py",
     "pip install .": "`make smoke` installs the wheel into a clean environment",
     "pip install '.[train]'": "the test environment has the extra",
     "make rehearsal DATA=pairs": "trains for five minutes",

@@ -87,20 +87,21 @@ def read_table(path: str | Path) -> list[BatchPair]:
     return [_pair(cells, file.parent, where) for where, cells in read_rows(file, ("moving", "reference"), _COLUMNS)]
 
 
-def read_rows(file: Path, needed: Sequence[str], own: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+def read_rows(
+    file: Path, needed: Sequence[str], own: Sequence[str], what: str = "table of pairs"
+) -> list[tuple[str, dict[str, str]]]:
     """The rows of a CSV file that are not empty: where each stands, and its cells by column.
 
     Args:
         file: comma, semicolon or tab.
         needed: columns that must be there.
         own: columns beside the options of `register`.
+        what: it is, for messages.
 
     Raises:
         ReadError, InputError, ConfigError: see `read_table`.
     """
-    rows = csv.reader(
-        io.StringIO(text := read_text(file, "table of pairs", MAX_TABLE_MIB), newline=""), delimiter=_delimiter(text)
-    )
+    rows = csv.reader(io.StringIO(text := read_text(file, what, MAX_TABLE_MIB), newline=""), delimiter=_delimiter(text))
     try:
         header = [cell.strip() for cell in next(rows, [])]
         _check_header(header, file, needed, own)

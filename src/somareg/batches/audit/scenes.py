@@ -82,7 +82,7 @@ def _found(scenes: Scenes, glob: str | None, asset: str | None) -> Iterator[Scen
         yield from (_of_file(file) for file in _files(Path(scenes), glob))
     elif Path(scenes).suffix.casefold() not in (".json", ".geojson"):
         _refuse(glob=glob, asset=asset)
-        yield from _rows(Path(scenes), read_rows(Path(scenes), ("moving",), COLUMNS))
+        yield from _rows(Path(scenes), read_rows(Path(scenes), ("moving",), COLUMNS, "table of scenes"))
     else:
         _refuse(glob=glob)
         table = _json_table(Path(scenes))
