@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from somareg.runtime.version import __version__
 
 if TYPE_CHECKING:
+    from somareg.batches.audit.run import audit
     from somareg.batches.run import batch
     from somareg.batches.warps import warp_many
     from somareg.register.api import SceneResult, assess, load_model, register, register_into, register_scene, warp
@@ -25,6 +26,7 @@ __all__ = [
     "TiePoints",
     "__version__",
     "assess",
+    "audit",
     "batch",
     "estimate_from_points",
     "load_model",
@@ -44,6 +46,7 @@ _HOME = dict.fromkeys(
 )
 _HOME |= {
     "register_many": "somareg.register.many",
+    "audit": "somareg.batches.audit.run",
     "batch": "somareg.batches.run",
     "estimate_from_points": "somareg.tiepoints.estimate",
     "warp_many": "somareg.batches.warps",

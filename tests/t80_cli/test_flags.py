@@ -17,7 +17,7 @@ from tests.t80_cli.conftest import Cli, FakeApi
 
 NAMES = list(RegisterConfig.model_fields)
 COMMANDS: dict[str, Any] = {name: entry.load(name) for name, entry in ENTRIES.items()}
-WHOLE = ("register", "assess", "batch")
+WHOLE = ("register", "assess", "batch", "audit")
 PART = {
     "demo": ("preset", "model", "device"),
     "warp": ("gcp_method", "resampling", "max_memory"),

@@ -15,7 +15,9 @@ import rasterio.shutil
 from rasterio.control import GroundControlPoint
 
 import somareg
+from somareg.batches.audit.scenes import find_scenes
 from somareg.batches.run import planned
+from somareg.errors import SomaregError
 from somareg.geometry import AffineTransform
 from somareg.io.displacement import read_estimate, write_displacement
 from somareg.io.raster import read_raster
@@ -176,6 +178,37 @@ def batch(folder: Path) -> None:
     (folder / "out" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def archive(folder: Path) -> None:
+    (folder / "scenes.csv").write_text("moving,date,platform,orbit\na_20210104.tif,2021-01-04,S2A,094\nb.tif,,,\n")
+    (folder / "scenes.json").write_text(json.dumps([{"moving": "a.tif", "date": "2021-01-04", "moving_bands": [1]}]))
+    told = {"datetime": "2021-01-04T10:30:00Z", "platform": "s2a", "sat:relative_orbit": 94}
+    asset = {"href": "a.tif", "type": "image/tiff"}
+    one = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "a",
+        "properties": told,
+        "assets": {"b": asset},
+        "links": [],
+    }
+    (folder / "one.json").write_text(json.dumps(one))
+    (folder / "all.json").write_text(json.dumps({"type": "FeatureCollection", "features": [one, one]}))
+    links = [{"rel": "item", "href": "./one.json"}, {"rel": "child", "href": "all.json"}]
+    (folder / "catalog.json").write_text(json.dumps({"type": "Catalog", "links": links}))
+
+
+def listed(folder: Path) -> None:
+    """Every list by itself: what is wrong with one must not hide another."""
+    wrong: list[SomaregError] = []
+    for name in ("scenes.csv", "scenes.json", "catalog.json"):
+        try:
+            find_scenes(folder / name)
+        except SomaregError as error:
+            wrong.append(error)
+    if wrong:
+        raise wrong[0]
+
+
 def journal(folder: Path) -> None:
     (folder / "run" / "work").mkdir(parents=True)
     with Journal(folder / "run" / "work" / "journal", {"moving": "a"}) as kept:
@@ -238,6 +271,7 @@ SUBJECTS: dict[str, Subject] = {
         ("pairs.csv", "out/manifest.jsonl"),
         lambda folder: planned(folder / "pairs.csv", folder / "out"),
     ),
+    "archive": Subject(archive, ("scenes.csv", "scenes.json", "catalog.json", "one.json", "all.json"), listed),
     "journal": Subject(
         journal,
         ("run/work/journal",),

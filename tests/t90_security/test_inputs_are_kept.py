@@ -109,6 +109,29 @@ def test_a_batch_keeps_its_table(cli: Cli, pair: Pair, tmp_path: Path, name: str
     refused(tmp_path, cli, "batch", tmp_path / name, "-o", tmp_path, "--overwrite", mentions="table of pairs")
 
 
+@pytest.mark.parametrize("name", ["manifest.jsonl", "audit.csv", "audit.json"])
+def test_an_audit_keeps_its_list(cli: Cli, pair: Pair, tmp_path: Path, name: str) -> None:
+    rows = [{"moving": str(pair[0]), "reference": str(pair[1])}]
+    table = f"moving,reference\n{pair[0]},{pair[1]}\n"
+    (tmp_path / name).write_text(json.dumps(rows) if name.endswith(".json") else table)
+    refused(tmp_path, cli, "audit", tmp_path / name, "-o", tmp_path, "--overwrite", mentions="list of scenes")
+
+
+def test_an_audit_keeps_its_images_and_what_is_called_like_a_scene(cli: Cli, pair: Pair, tmp_path: Path) -> None:
+    """It writes nothing for a scene, and so has nothing to take away for one that fails."""
+    out = tmp_path / "out"
+    (out / "p").mkdir(parents=True)
+    moving = shutil.copy(pair[0], out / "p" / "aligned.tif")
+    (out / "p" / "report.json").write_text("mine")
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"name,moving,reference\np,{moving},{tmp_path / 'gone.tif'}\n")
+    before = contents(tmp_path)
+    done = cli("audit", table, "-o", out, "--overwrite", "--preset", "fast")
+    assert done.code == 1
+    after = contents(tmp_path)
+    assert {name: after[name] for name in before} == before
+
+
 def test_warp_keeps_raster_estimate_and_item(cli: Cli, pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "out"
     somareg.register(*pair, **FAST).save(out, force=True)

@@ -30,6 +30,7 @@ README_SKIPPED = {
     "make docs": "builds a virtual environment; test_site.py builds the site",
     "somareg view aligned": "serves until Ctrl-C; see t78_view",
     "uv pip install --torch-backend cpu .": "fetches PyTorch from its own index",
+    "somareg audit scenes --reference good.tif -o audit": "needs an archive; see t80_cli/test_audit.py",
     "pip install .": "`make smoke` installs the wheel into a clean environment",
     "pip install '.[train]'": "the test environment has the extra",
     "make rehearsal DATA=pairs": "trains for five minutes",

@@ -8,10 +8,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, TypeAdapter
 
+from somareg.batches.offsets import Offset
 from somareg.errors import InputError, OutputError, ReadError
 from somareg.io.atomic import write_text
 from somareg.io.raster import file_sha256
@@ -26,6 +27,8 @@ MAX_MIB = 256
 FORMAT = 1
 
 Status = Literal["pending", "running", "done", "failed"]
+Kind = Literal["batch", "audit"]
+"""What a manifest is of."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Entry:
         seconds: the pair took.
         error_kind, error: of a pair that failed.
         files: marks of all that went in.
+        measured: how a pair lies that was only measured; None on no-go, and for a pair that was registered.
     """
 
     name: str
@@ -92,18 +96,24 @@ class Entry:
     error_kind: str | None = None
     error: str | None = None
     files: tuple[FileMark, ...] = ()
+    measured: Offset | None = None
 
     @property
     def state(self) -> Literal["go", "review", "no-go", "failed", "pending"]:
         """The verdict; "failed", or "pending" where there is none."""
         return self.verdict or ("failed" if self.status == "failed" else "pending")
 
-    def still_holds(self, folder: Path, reports: Reports) -> bool:
-        """Done, its outputs are there, with the page if `reports` ask for it, and its inputs are what they were."""
+    def still_holds(self, folder: str | None, reports: Reports) -> bool:
+        """Done, its outputs are there, with the page if `reports` ask for it, and its inputs are what they were.
+
+        Args:
+            folder: of its outputs; None where there are none.
+            reports: see `batch`.
+        """
         names = ["report.json", "displacement.tif"]
         if self.verdict is not None and has_page(reports, self.verdict):
             names.append(PAGE)
-        outputs = (folder / self.name / name for name in names)
+        outputs = [] if folder is None else [Path(folder) / name for name in names]
         return self.status == "done" and all(path.is_file() for path in outputs) and all(f.holds() for f in self.files)
 
 
@@ -121,10 +131,12 @@ class Manifest:
     Attributes:
         folder: of the batch.
         entries: by name.
+        kind: of the run.
     """
 
     folder: Path
     entries: dict[str, Entry] = field(default_factory=dict)
+    kind: Kind = "batch"
 
     def update(self, name: str, **changes: Any) -> Entry:
         """Change an entry and append it to the file that `write` made; it is on disk when this returns."""
@@ -138,7 +150,7 @@ class Manifest:
 
     def write(self) -> None:
         """The whole file beside itself, then renamed: a reader sees the old one or the new one."""
-        lines = ({"somareg_batch": FORMAT}, *map(asdict, self.entries.values()))
+        lines = ({f"somareg_{self.kind}": FORMAT}, *map(asdict, self.entries.values()))
         write_text(self.folder / FILE_NAME, "".join(map(_line, lines)), overwrite=True)
 
 
@@ -146,13 +158,13 @@ def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_manifest(folder: Path, *, overwrite: bool = False) -> dict[str, Entry]:
+def read_manifest(folder: Path, kind: Kind = "batch", *, overwrite: bool = False) -> dict[str, Entry]:
     """The entries of an earlier run; none in a new folder or with `overwrite`.
 
     What a kill left half-written at the end is dropped.
 
     Raises:
-        OutputError: the folder holds other things and no manifest, and not `overwrite`.
+        OutputError: the folder holds other things and no manifest, or that of another kind, and not `overwrite`.
         InputError: the manifest is damaged or newer.
     """
     file = folder / FILE_NAME
@@ -160,7 +172,7 @@ def read_manifest(folder: Path, *, overwrite: bool = False) -> dict[str, Entry]:
         return {}
     if not file.is_file():
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise OutputError(f"output folder {folder} is not empty and holds no batch; give another, or --overwrite")
+            raise OutputError(f"output folder {folder} is not empty and holds no {kind}; give another, or --overwrite")
         return {}
     try:
         lines = read_bytes(file, "manifest", MAX_MIB).split(b"\n")[:-1]
@@ -170,10 +182,13 @@ def read_manifest(folder: Path, *, overwrite: bool = False) -> dict[str, Entry]:
         raise InputError(f"{file} cannot be read ({error.strerror or error}); start anew with --overwrite") from error
     try:
         header, *rows = map(parse_json, lines)
-        if header["somareg_batch"] > FORMAT:
+        other = next(each for each in get_args(Kind) if each != kind)
+        if isinstance(header, dict) and f"somareg_{other}" in header:
+            raise OutputError(f"output folder {folder} holds a run of somareg {other}; give another, or --overwrite")
+        if header[f"somareg_{kind}"] > FORMAT:
             raise InputError(f"{file} was written by a newer somareg; update, or start anew with --overwrite")
         entries = _ENTRIES.validate_python(rows)
-    except InputError:
+    except (InputError, OutputError):
         raise
     except (ValueError, TypeError, KeyError) as error:  # a ValidationError is a ValueError
         reason = " ".join(str(error).split())[:120]

@@ -84,13 +84,32 @@ def read_table(path: str | Path) -> list[BatchPair]:
         ConfigError: an unknown column or a bad value; file and line are named.
     """
     file = Path(path)
-    rows = csv.reader(
-        io.StringIO(text := read_text(file, "table of pairs", MAX_TABLE_MIB), newline=""), delimiter=_delimiter(text)
-    )
+    return [_pair(cells, file.parent, where) for where, cells in read_rows(file, ("moving", "reference"), _COLUMNS)]
+
+
+def read_rows(
+    file: Path, needed: Sequence[str], own: Sequence[str], what: str = "table of pairs"
+) -> list[tuple[str, dict[str, str]]]:
+    """The rows of a CSV file that are not empty: where each stands, and its cells by column.
+
+    Args:
+        file: comma, semicolon or tab.
+        needed: columns that must be there.
+        own: columns beside the options of `register`.
+        what: it is, for messages.
+
+    Raises:
+        ReadError, InputError, ConfigError: see `read_table`.
+    """
+    rows = csv.reader(io.StringIO(text := read_text(file, what, MAX_TABLE_MIB), newline=""), delimiter=_delimiter(text))
     try:
         header = [cell.strip() for cell in next(rows, [])]
-        _check_header(header, file)
-        return [_pair(header, row, file, rows.line_num) for row in rows if any(cell.strip() for cell in row)]
+        _check_header(header, file, needed, own)
+        return [
+            (where := f"{file}, line {rows.line_num}", _cells(header, row, where))
+            for row in rows
+            if any(cell.strip() for cell in row)
+        ]
     except csv.Error as error:
         raise InputError(f"{file}, line {rows.line_num}: {error}") from error
 
@@ -100,10 +119,11 @@ def _delimiter(text: str) -> str:
     return max(",;\t", key=first.count)
 
 
-def _check_header(header: list[str], file: Path) -> None:
-    if not {"moving", "reference"} <= set(header):
-        raise InputError(f"{file} needs the columns moving and reference; its first line is '{','.join(header)[:200]}'")
-    known = (*_COLUMNS, *RegisterConfig.model_fields)
+def _check_header(header: list[str], file: Path, needed: Sequence[str], own: Sequence[str]) -> None:
+    if not set(needed) <= set(header):
+        columns = f"column{'s' if len(needed) > 1 else ''} {' and '.join(needed)}"
+        raise InputError(f"{file} needs the {columns}; its first line is '{','.join(header)[:200]}'")
+    known = (*own, *RegisterConfig.model_fields)
     for column in header:
         if column not in known:
             raise ConfigError(f"{file}: unknown column '{column}'.{did_you_mean(column, known)}")
@@ -111,25 +131,44 @@ def _check_header(header: list[str], file: Path) -> None:
             raise InputError(f"{file} has the column '{column}' twice")
 
 
-def _pair(header: list[str], row: list[str], file: Path, line: int) -> BatchPair:
-    where = f"{file}, line {line}"
+def _cells(header: list[str], row: list[str], where: str) -> dict[str, str]:
     if len(row) != len(header):
         raise InputError(f"{where} has {len(row)} cells, the first line has {len(header)}")
-    cells = {column: cell.strip() for column, cell in zip(header, row, strict=True)}
-    for role in ("moving", "reference"):
-        if not cells[role]:
-            raise InputError(f"{where} names no {role} image")
-    options: dict[str, Any] = {name: cell for name, cell in cells.items() if cell and name not in _COLUMNS}
+    return {column: cell.strip() for column, cell in zip(header, row, strict=True)}
+
+
+def _pair(cells: Mapping[str, str], folder: Path, where: str) -> BatchPair:
+    moving, reference = (image_in(cells, role, folder, where) for role in ("moving", "reference"))
+    return BatchPair(cells.get("name", ""), moving, reference, options_in(cells, _COLUMNS, folder, where))
+
+
+def image_in(cells: Mapping[str, str], role: str, folder: Path, where: str) -> str:
+    """The image that a row names, relative ones from `folder`.
+
+    Raises:
+        InputError: it names none.
+    """
+    if not cells.get(role):
+        raise InputError(f"{where} names no {role} image")
+    return whole_path(cells[role], folder)
+
+
+def options_in(cells: Mapping[str, str], own: Sequence[str], folder: Path, where: str) -> dict[str, Any]:
+    """The options of `register` in a row; files that they name start at `folder`.
+
+    Raises:
+        ConfigError: a bad value.
+    """
+    options: dict[str, Any] = {name: cell for name, cell in cells.items() if cell and name not in own}
     for column in ("tie_points", "model", "moving_mask", "reference_mask"):
         text = str(options.get(column, ""))
         if column != "model" or text.lower().endswith(".safetensors"):
-            options |= {column: whole_path(text, file.parent)} if text else {}
+            options |= {column: whole_path(text, folder)} if text else {}
     try:
         make_config(options)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    moving, reference = (whole_path(cells[role], file.parent) for role in ("moving", "reference"))
-    return BatchPair(cells.get("name", ""), moving, reference, options)
+    return options
 
 
 def _given(moving: str | Path, reference: str | Path) -> BatchPair:
@@ -137,10 +176,10 @@ def _given(moving: str | Path, reference: str | Path) -> BatchPair:
 
 
 def _match_folders(moving: Path, reference: Path) -> list[BatchPair]:
-    movings = _images(moving)
+    movings = images_in(moving)
     if not reference.is_dir():
         return [BatchPair("", image, whole_path(reference)) for image in movings.values()]
-    references = _images(reference)
+    references = images_in(reference)
     both = [stem for stem in movings if stem in references]
     if not both:
         raise InputError(
@@ -152,12 +191,17 @@ def _match_folders(moving: Path, reference: Path) -> list[BatchPair]:
 
 def unmatched(moving: str | Path, reference: str | Path) -> list[str]:
     """Images of two folders that the other one has no partner for."""
-    first, second = _images(Path(moving)), _images(Path(reference))
+    first, second = images_in(Path(moving)), images_in(Path(reference))
     return [first[k] for k in first if k not in second] + [second[k] for k in second if k not in first]
 
 
-def _images(folder: Path) -> dict[str, str]:
-    """Stem in lower case -> absolute path, sorted by name."""
+def images_in(folder: Path) -> dict[str, str]:
+    """The images of a folder: stem in lower case -> absolute path, sorted by name.
+
+    Raises:
+        ReadError: the folder cannot be read.
+        InputError: two images have one stem.
+    """
     found: dict[str, str] = {}
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from somareg.batches.manifest import FileMark
+from somareg.batches.offsets import Offset, offset_of
 from somareg.config import SCENE_PX, RegisterConfig, make_config
 from somareg.errors import SomaregError
 from somareg.io.inputs import Located, file_of, locate, open_image, read_image, told_modalities
@@ -32,14 +33,15 @@ class PairJob:
 
     Attributes:
         moving, reference: paths that the worker can read, or STAC references.
-        folder: where `Result.save` writes, on a disk that worker and caller share.
+        folder: where `Result.save` writes, on a disk that worker and caller share; None for a pair that is only
+            measured.
         options: of `register`.
         force, stac, reports: of `Result.save`.
     """
 
     moving: str
     reference: str
-    folder: str
+    folder: str | None
     options: Mapping[str, Any]
     force: bool = False
     stac: bool = False
@@ -57,31 +59,30 @@ class PairDone:
     misregistration_px: float
     files: tuple[FileMark, ...]
     headline: str
+    measured: Offset | None = None
 
 
 def do_pair(job: PairJob) -> PairDone:
-    """Register and save one pair; a reference that the process has just decoded is not decoded again.
+    """Register one pair and save it, or only measure it; a reference that was just decoded is not decoded again.
 
     Of a large one the ground of the pair is read from its file.
     """
     moving, reference = locate(job.moving, "moving"), locate(job.reference, "reference")
     options = {**job.options, **told_modalities(moving, reference, job.options)}
     cfg = make_config(options)
-    with limited(cfg.max_memory), open_image(reference, "reference", None, cfg, again=True) as image:
-        facts = image.facts
-        whole = float(np.prod(image.grid.shape)) * facts.count * (facts.dtype.itemsize + 1)
-        is_large = max(image.grid.shape) > SCENE_PX or whole > _KEPT * allowed()
+    with limited(cfg.max_memory), open_image(reference, "reference", None, cfg, again=True) as opened:
+        facts = opened.facts
+        whole = float(np.prod(opened.grid.shape)) * facts.count * (facts.dtype.itemsize + 1)
+        is_large = max(opened.grid.shape) > SCENE_PX or whole > _KEPT * allowed()
     before = named(_path(moving), "moving").file.stat()  # what changes while it is read is found changed later
-    result = api.register_into(
-        job.moving,
-        job.reference if is_large else REFERENCES.get(reference, cfg),
-        job.folder,
-        overwrite=True,
-        force=job.force,
-        stac=job.stac,
-        reports=job.reports,
-        **options,
-    )
+    image = job.reference if is_large else REFERENCES.get(reference, cfg)
+    measured = None
+    if job.folder is None:
+        assessment = api.assess(job.moving, image, **options)
+        result, measured = assessment.result, offset_of(assessment)
+    else:
+        saving: dict[str, Any] = {"force": job.force, "stac": job.stac, "reports": job.reports}
+        result = api.register_into(job.moving, image, job.folder, overwrite=True, **saving, **options)
     verdict = result.verdict
     return PairDone(
         verdict=verdict.decision,
@@ -94,6 +95,7 @@ def do_pair(job: PairJob) -> PairDone:
             FileMark(str(_file(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),
             *_others(job, reference, result),
         ),
+        measured=measured,
     )
 
 

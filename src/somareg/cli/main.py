@@ -34,6 +34,11 @@ COMMANDS = {
         "Align many pairs; the same command again goes on where an earlier one ended, however that was.",
         EPILOG,
     ),
+    "audit": Entry(
+        "somareg.cli.audit:audit",
+        "Find drift, steps and outliers in an archive of scenes, or the pairs of a data set that are off.",
+        "Exit codes: 0 all as it should be, 3 something to look at, 4 nothing could be measured, 1 a scene failed.",
+    ),
     "demo": Entry(
         "somareg.cli.demo:demo",
         "Register a real Sentinel-1 / Sentinel-2 pair that lies some pixels apart; works offline.",

@@ -99,17 +99,29 @@ def _from_file(path: str, wanted: str | None, role: str) -> StacAsset:
         raise ReadError(f"{file} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ReadError(f"{file} is not JSON ({error}); give a raster, or an Item's JSON file") from error
-    return _asset(item, wanted or None, file.parent, str(file), str(file))
+    return asset_of(item, wanted or None, file.parent, str(file), str(file))
 
 
 def _from_object(item: Any, key: str | None) -> StacAsset:
     href = item.get_self_href() or ""
     file = _local_path(href) if href else None
     content = item.to_dict(include_self_link=True, transform_hrefs=False)
-    return _asset(content, key, file and file.parent, href, f"pystac.Item {item.id}")
+    return asset_of(content, key, file and file.parent, href, f"pystac.Item {item.id}")
 
 
-def _asset(item: Any, wanted: str | None, folder: Path | None, href: str, name: str) -> StacAsset:
+def asset_of(item: Any, wanted: str | None, folder: Path | None, href: str, name: str) -> StacAsset:
+    """The asset of an Item's content that is meant.
+
+    Args:
+        item: its JSON.
+        wanted: see `find_asset`.
+        folder: where relative hrefs start, None where that is not known.
+        href: the Item's address where it names none itself.
+        name: of the Item, for messages.
+
+    Raises:
+        InputError, UnsupportedError: see `find_asset`.
+    """
     if not isinstance(item, dict) or item.get("type") != "Feature" or not isinstance(item.get("stac_version"), str):
         kind = item.get("type") if isinstance(item, dict) else None
         says = f" but a STAC {kind}" if kind in ("Collection", "Catalog", "FeatureCollection") else ""
@@ -191,14 +203,22 @@ def _locate(href: Any, folder: Path | None, name: str) -> Path:
     if not isinstance(href, str) or not href:
         raise InputError(f"{name} has no href; give the raster itself")
     path = _local_path(href)
-    if path is None:
+    if path is not None and not path.is_absolute() and folder is None:
+        raise InputError(f"{name} has the relative href {href} but the Item has no local self link to start from")
+    found = local_file(href, folder or Path())
+    if found is None:
         raise UnsupportedError(
             f"{name} lies at {href}, and nothing is fetched from a network; download it and give its path"
         )
-    if not path.is_absolute():
-        if folder is None:
-            raise InputError(f"{name} has the relative href {href} but the Item has no local self link to start from")
-        path = folder / path
+    return found
+
+
+def local_file(href: str, folder: Path) -> Path | None:
+    """The file behind an href on this machine, relative ones from `folder`; None where it leads elsewhere."""
+    path = _local_path(href)
+    if path is None:
+        return None
+    path = folder / path  # an absolute one stays
     decoded = Path(unquote(str(path)))
     return decoded if not path.exists() and decoded.exists() else path
 

@@ -97,24 +97,34 @@ def plot_axes(x: Pair, y: Pair, edges_m: Pair | None) -> Axes:
     return Axes(Scale(*x, _LEFT, _LEFT + room), Scale(*y, above + room, above), edges_m)
 
 
+def wide_axes(x: Pair, y: Pair, height: float) -> Axes:
+    """Axes of a plot as wide as the drawing and so high; `y` runs from the lower end to the upper one."""
+    above, room = _room(None)
+    return Axes(Scale(*x, _LEFT, _LEFT + room), Scale(*y, above + height, above))
+
+
 def _room(edges_m: Pair | None) -> Pair:
     """Upper margin, and width between the margins."""
     more = 0.0 if edges_m is None else _METRES
     return _TOP + 0.6 * more, WIDTH - _LEFT - _RIGHT - more
 
 
-def draw_axes(axes: Axes, x_words: str, y_words: str, *, up_m: bool = True) -> Markup:
+def draw_axes(
+    axes: Axes, x_words: str, y_words: str, *, up_m: bool = True, x_ticks: list[tuple[float, str]] | None = None
+) -> Markup:
     """Frame, ticks and words.
 
     Args:
         axes: to be drawn.
         x_words, y_words: what they show, with the unit.
         up_m: whether the values of `y` are lengths, too.
+        x_ticks: places in the drawing with their words, where the values of `x` are no plain numbers.
     """
     x, y = axes.x, axes.y
     left, right, top, bottom = x.start, x.end, min(y.start, y.end), max(y.start, y.end)
     parts = [element("rect", class_="frame", x=left, y=top, width=right - left, height=bottom - top)]
-    parts += [_below(at, bottom, words) for at, words in ticks_with_words(x, _APART[0])]
+    below = ticks_with_words(x, _APART[0]) if x_ticks is None else x_ticks
+    parts += [_below(at, bottom, words) for at, words in below]
     parts += [_beside(left, at, words, -1) for at, words in ticks_with_words(y, _APART[1])]
     if axes.edges_m is not None:
         parts += [_above(at, top, words) for at, words in ground_ticks(x, axes.edges_m[0], axes.zero, _APART[0])]
