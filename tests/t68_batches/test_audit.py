@@ -371,6 +371,16 @@ def test_hostile_names_are_text_on_the_page() -> None:
     assert page.count("&lt;script&gt;") >= 8
 
 
+def test_names_of_bytes_that_are_no_characters_are_written(tmp_path: Path) -> None:
+    scenes = [
+        replace(record(i, offset(*v)), name=f"odd\udcff{i}", moving=f"/in/\udcff{i}") for i, v in enumerate(noise(6))
+    ]
+    result = judged(tmp_path / "out", "reference", scenes, 2.0)
+    result.save()
+    assert sorted(path.name for path in (tmp_path / "out").glob("audit.*")) == sorted(FILES)
+    assert "odd\\udcff3" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["reference", "consecutive", "pairs"])
 def test_few_scenes_make_a_page(count: int, mode: Any) -> None:

@@ -13,6 +13,7 @@ from somareg.batches.audit.findings import ALL, SceneRecord, Unit
 from somareg.batches.audit.plot import drawings, series_colours
 from somareg.batches.audit.result import CSV_NAME, JSON_NAME, AuditResult
 from somareg.report.html import asset, content_policy, page_environment
+from somareg.report.plain import text
 from somareg.runtime.version import __version__
 from somareg.types.brief import name_of
 from somareg.types.words import metres, percent, pixels
@@ -55,7 +56,7 @@ def render_page(result: AuditResult) -> str:
             files=(CSV_NAME, JSON_NAME),
         )
     )
-    return page
+    return text(page)
 
 
 def summary(result: AuditResult) -> str:
