@@ -138,7 +138,9 @@ def test_a_release_that_fits_together(release: ModuleType, ready: Path) -> None:
     assert release.faults(ready) == []
 
 
-@pytest.mark.parametrize("name", ["src/somareg/runtime/version.py", "CITATION.cff", "recipe/meta.yaml", "qgis/somareg/metadata.txt"])
+@pytest.mark.parametrize(
+    "name", ["src/somareg/runtime/version.py", "CITATION.cff", "recipe/meta.yaml", "qgis/somareg/metadata.txt"]
+)
 def test_versions_that_differ_are_named(release: ModuleType, ready: Path, name: str) -> None:
     version = release.versions(ready)["pyproject.toml"]
     path = ready / name
