@@ -51,13 +51,12 @@ def overview_resampling(*, mixing: bool) -> Resampling:
 
 
 def cog_options(dtype: np.dtype[Any], *, mixing: bool) -> dict[str, Any]:
-    """Creation options of GDAL's COG driver."""
+    """Creation options of GDAL's COG driver; on one thread, for a process that is forked would wait for GDAL's threads."""
     return {
         "COMPRESS": "DEFLATE",
         "LEVEL": deflate_level(dtype),
         "PREDICTOR": "NO" if dtype.kind == "c" else "YES",
         "BLOCKSIZE": TILE,
         "BIGTIFF": "IF_SAFER",
-        "NUM_THREADS": "ALL_CPUS",
         "OVERVIEW_RESAMPLING": overview_resampling(mixing=mixing).name.upper(),
     }
