@@ -51,7 +51,10 @@ def overview_resampling(*, mixing: bool) -> Resampling:
 
 
 def cog_options(dtype: np.dtype[Any], *, mixing: bool) -> dict[str, Any]:
-    """Creation options of GDAL's COG driver; on one thread, for a process that is forked would wait for GDAL's threads."""
+    """Creation options of GDAL's COG driver.
+
+    It works on one thread: a process that is forked later would wait for GDAL's other threads for ever.
+    """
     return {
         "COMPRESS": "DEFLATE",
         "LEVEL": deflate_level(dtype),
