@@ -121,5 +121,5 @@ def test_help_fits_and_tells_bounds_and_defaults(cli: Cli, monkeypatch: pytest.M
     lines = text.splitlines()
     assert max(map(len, lines)) <= 100
     words = " ".join(text.split())
-    for told in ("--gcp-method", "(above 0)", "(0 to 4294967295)", "[default: base]", "fast, base or precise"):
+    for told in ("--gcp-method", "(above 0)", "(0 to 4294967295)", "[default: base]", "precise up to 4096"):
         assert told in words
