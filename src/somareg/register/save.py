@@ -18,7 +18,8 @@ from somareg.io.folders import check_free_space, keep_inputs
 from somareg.io.lock import FolderLock
 from somareg.io.paths import check_folder_name
 from somareg.io.verdicts import verdict_attributes, without_verdict
-from somareg.report import ALIGNED, OWNED, check_reports, has_page, write_project, write_report
+from somareg.report import ALIGNED, OWNED, check_reports, has_page, write_report
+from somareg.report.qgis import write_project
 from somareg.report.stac import need_pystac, write_stac_item
 from somareg.tiepoints.formats import write_tie_points
 from somareg.types import Header, Progress, Raster, Reading, Reports, Result, StacOrigin, TiePoints

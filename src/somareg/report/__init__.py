@@ -8,7 +8,6 @@ from pathlib import Path
 from somareg.errors import OutputError
 from somareg.report.html import render_report
 from somareg.report.names import ALIGNED, OUTPUTS, OWNED, PAGE, check_reports, has_page
-from somareg.report.qgis import write_project
 from somareg.report.record import Report, build_record, load_report
 from somareg.types import Result
 
@@ -23,7 +22,6 @@ __all__ = [
     "has_page",
     "load_report",
     "render_report",
-    "write_project",
     "write_report",
 ]
 
