@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,11 @@ def saved(result: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def layers(document: Mapping[str, Any]) -> dict[str, Any]:
     """The layers that QGIS could open."""
     return {key: layer for key, layer in document["layers"].items() if layer["valid"]}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Children can be interrupted, also where these tests run in the background, whose children ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

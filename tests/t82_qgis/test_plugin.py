@@ -6,12 +6,10 @@ import ast
 import configparser
 import json
 import os
-import signal
 import stat
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -240,16 +238,7 @@ def test_cancel_ends_it_and_its_workers(tmp_path: Path, deaf: bool) -> None:
     assert (tmp_path / "out.part").exists() is deaf
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Children can be interrupted, also where these tests run in the background, whose children ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @posix
-@pytest.mark.usefixtures("interruptible")
 def test_a_run_that_is_cancelled_leaves_nothing(tmp_path: Path, pair: tuple[Path, Path], somareg_command: Path) -> None:
     """The real command, interrupted while it registers."""
     out = tmp_path / "out"

@@ -28,6 +28,7 @@ README_SKIPPED = {
     "make test": "is what runs this test",
     "make smoke": "installs PyTorch once more: minutes",
     "make docs": "builds a virtual environment; test_site.py builds the site",
+    "make qgis": "see t82_qgis, which builds the zip",
     "somareg view aligned": "serves until Ctrl-C; see t78_view",
     "uv pip install --torch-backend cpu .": "fetches PyTorch from its own index",
     "somareg audit scenes --reference good.tif -o audit": "needs an archive; see t80_cli/test_audit.py",
