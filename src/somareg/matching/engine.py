@@ -46,8 +46,7 @@ from somareg.runtime.threads import SMALL_PX, helper
 from somareg.types import Progress
 
 RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
-LEAST_PX = 64  # shorter side of an image that is read anew, and with a network, whose windows say more
-SECOND_PX = 128
+LEAST_PX, LEAST_TRAINED_PX = 64, 128  # shorter side that a second reading keeps, without and with a network
 COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
 LEARNED_NEAR = (
@@ -196,10 +195,11 @@ def doubts_of(judge: Matcher, affine: AffineTransform, expected: Guess, cfg: Eng
         affine: reference pixels -> moving pixels.
         expected: before the search.
         cfg: settings.
-        is_trained: whether a network made the affine: then the channels read the images anew, else smaller images do.
+        is_trained: whether a network made the affine: the channels are another reading by themselves then, and only
+            images of at least 256 px are halved for it.
     """
     shape = judge.pair.shape
-    least = SECOND_PX if is_trained else LEAST_PX
+    least = LEAST_TRAINED_PX if is_trained else LEAST_PX
     factor = max(1, min(2, min(shape) // least))
     steps = cfg.near[1:2] or cfg.near
     second = second_reading(judge.reduced(factor), rescale(affine, 1, factor), steps, cfg.windows)

@@ -40,13 +40,10 @@ def regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
         data: (C, H, W) of any dtype.
         mask: (H, W) valid pixels.
     """
-    keys = _keys(data)
-    resting = _resting(keys, mask)
+    keys, common = _common(data, mask)
     labels = np.zeros(mask.shape, np.int32)
     values: list[str] = []
-    found, counts = np.unique(keys[resting], return_counts=True)
-    order = np.argsort(-counts)[:VALUES]
-    for key, count in zip(found[order], counts[order], strict=True):
+    for key, count in common[:VALUES]:
         if count < max(LEAST_PX, LEAST_SHARE * mask.size):
             break
         row, column = np.argwhere(keys == key)[0]
@@ -61,13 +58,11 @@ def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
         data: (C, H, W) of any dtype.
         mask: (H, W) valid pixels.
     """
-    keys = _keys(data)
-    resting = _resting(keys, mask)
+    keys, common = _common(data, mask)
     labels = np.zeros(mask.shape, np.int32)
     values: list[str] = []
-    found, counts = np.unique(keys[resting], return_counts=True)
     amount = np.abs(data) if np.iscomplexobj(data) else data
-    for key in found[np.argsort(-counts)[:BLURRED_VALUES]]:
+    for key, _ in common[:BLURRED_VALUES]:
         row, column = np.argwhere(keys == key)[0]
         exact = mask & (keys == key)
         if exact.sum() < BLURRED_SHARE * mask.size or exact.all():
@@ -148,6 +143,14 @@ def is_solid(own: NDArray[np.uint8]) -> bool:
     opened = cv2.morphologyEx(own, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     rim = max(1, int(outline_of(own > 0).sum()))
     return bool((closed.sum() - own.sum()) + (own.sum() - opened.sum()) < 0.3 * rim)
+
+
+def _common(data: NDArray[Any], mask: BoolArray) -> tuple[NDArray[np.uint64], list[tuple[np.uint64, int]]]:
+    """`_keys` of an image, and those that rest somewhere with their counts of resting pixels, most common first."""
+    keys = _keys(data)
+    values, counts = np.unique(keys[_resting(keys, mask)], return_counts=True)
+    order = np.argsort(-counts)
+    return keys, list(zip(values[order], counts[order].tolist(), strict=True))
 
 
 def _keys(data: NDArray[Any]) -> NDArray[np.uint64]:
