@@ -15,7 +15,7 @@ import torch
 from somareg.errors import EstimationError
 from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
-from somareg.geometry import AffineTransform, compose
+from somareg.geometry import AffineTransform, FieldTransform, compose
 from somareg.matching.affine import departure, to_transform
 from somareg.matching.approach import ApproachCfg, begin
 from somareg.matching.coarse import fit_magsac
@@ -176,13 +176,21 @@ def align(
     with helper(device, cores) as beside:
         judged = beside.submit(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
         doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=network is not None))
-        flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
+
+        def with_field(field: FieldTransform) -> tuple[Evidence, WindowMatches | None]:
+            return gather(judge, compose(affine, field), before())
+
+        def is_seen(field: FieldTransform) -> bool:
+            """Whether the judge, which did not make the field, sees it."""
+            return with_field(field)[0].is_beyond(judged().evidence)
+
+        flow = estimate_flow(matcher, affine, cfg.flow, is_seen) if cfg.flow else None
     found = replace(judged(), flow=flow, support=begun.support, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
-    evidence, ties = gather(judge, compose(affine, flow.field), before())
-    if not evidence.is_beyond(found.evidence):  # the judge, which did not make the field, does not see it
+    evidence, ties = with_field(flow.field)
+    if not evidence.is_beyond(found.evidence):
         return replace(found, flow=flow.without_field())
     return replace(found, evidence=evidence, ties=ties)
 
