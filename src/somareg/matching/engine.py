@@ -22,6 +22,7 @@ from somareg.matching.coarse import fit_magsac
 from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
 from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
 from somareg.matching.evidence import (
+    BEGINS,
     NO_EVIDENCE,
     Evidence,
     back_again,
@@ -181,8 +182,8 @@ def align(
             return gather(judge, compose(affine, field), before())
 
         def is_seen(field: FieldTransform) -> bool:
-            """Whether the judge, which did not make the field, sees it."""
-            return with_field(field)[0].is_beyond(judged().evidence)
+            """Whether the judge, which did not make the field, begins to see it."""
+            return with_field(field)[0].is_beyond(judged().evidence, BEGINS)
 
         flow = estimate_flow(matcher, affine, cfg.flow, is_seen) if cfg.flow else None
     found = replace(judged(), flow=flow, support=begun.support, likelihood=refined.support)
