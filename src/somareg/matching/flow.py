@@ -39,7 +39,7 @@ class FlowCfg:
         none: probability that there is no field, before the windows are looked at.
         least: posterior probability of a field below which there is none.
         share: candidates of less posterior probability are left out of the mean.
-        node_px: distance of the field's nodes, pixels: a fifth of the shortest field (more on images wider than 96 nodes).
+        node_px: distance of the field's nodes, a fifth of the shortest field, pixels; at most 96 nodes a side.
         limit: windows per step at most (about).
         first_limit: the same for the first step, which decides whether there is a field at all.
         selection: windows used to weigh the candidates (about).
