@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 
 from somareg.errors import ConfigError
-from somareg.features.encoder import EncoderCfg
-from somareg.features.fge import FgeCfg
 from somareg.features.orientation import OrientationCfg
-from somareg.features.pyramid import PyramidCfg
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.train.losses import sample_cells
 from somareg.lab.train.objective import (
@@ -26,10 +23,13 @@ from somareg.lab.train.objective import (
     objective,
 )
 from somareg.matching.affine import apply_affine_batch, compose_batch
-from somareg.matching.affine_flow import StageCfg, default_stages
-from somareg.matching.coarse import CoarseCfg, cell_centres
-from somareg.matching.glam import GlamCfg, GlamOutput
-from somareg.matching.network import NetworkCfg, Soma
+from somareg.soma.encoder import EncoderCfg
+from somareg.soma.fge import FgeCfg
+from somareg.soma.glam.affine_flow import StageCfg, default_stages
+from somareg.soma.glam.coarse import CoarseCfg, cell_centres
+from somareg.soma.glam.matcher import GlamCfg, GlamOutput
+from somareg.soma.network import NetworkCfg, Soma
+from somareg.soma.pyramid import PyramidCfg
 from tests.t40_matching.textures import Size, affine, ground, pixels, reference_view, standard, view
 
 SIZE = (96, 96)

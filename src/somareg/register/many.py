@@ -74,7 +74,7 @@ def _results(
 
 def _group(group: list[tuple[Image, Image]], options: RegisterOptions) -> list[Result | SomaregError]:
     """The outcome of each pair of a group."""
-    from somareg.matching.together import Rendezvous, seated
+    from somareg.soma.together import Rendezvous, seated
 
     rendezvous = Rendezvous(len(group))
 
