@@ -14,8 +14,8 @@ import torch
 
 from somareg.errors import ConfigError
 from somareg.lab.data.stacks import ProtocolSamples
+from somareg.lab.evaluate.ablation_compare import Comparison, compare, standard_error
 from somareg.lab.evaluate.ablation_config import ANOTHER_SEED, FULL, PUBLISHED, ROWS, AblateCfg, overlaid, row_config
-from somareg.lab.evaluate.ablation_page import Comparison, compare, standard_error
 from somareg.lab.evaluate.ablation_rows import Judge
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.train.config import load_config

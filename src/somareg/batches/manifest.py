@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,10 +13,8 @@ from pydantic import ConfigDict, TypeAdapter
 
 from somareg.batches.offsets import Offset
 from somareg.errors import InputError, OutputError, ReadError
-from somareg.io.atomic import write_text
 from somareg.io.raster import file_sha256
-from somareg.io.refusals import output_errors
-from somareg.io.text import parse_json, read_bytes
+from somareg.io.records import append_record, read_records, write_records
 from somareg.report.names import PAGE, has_page
 from somareg.report.plain import plain
 from somareg.types import Decision, Reports
@@ -141,21 +138,13 @@ class Manifest:
     def update(self, name: str, **changes: Any) -> Entry:
         """Change an entry and append it to the file that `write` made; it is on disk when this returns."""
         self.entries[name] = entry = replace(self.entries[name], **changes)
-        file = self.folder / FILE_NAME
-        with output_errors(file), file.open("ab") as stream:
-            stream.write(_line(asdict(entry)).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_record(self.folder / FILE_NAME, plain(asdict(entry)))
         return entry
 
     def write(self) -> None:
-        """The whole file beside itself, then renamed: a reader sees the old one or the new one."""
-        lines = ({f"somareg_{self.kind}": FORMAT}, *map(asdict, self.entries.values()))
-        write_text(self.folder / FILE_NAME, "".join(map(_line, lines)), overwrite=True)
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n"
+        """Write the whole file anew, each entry once."""
+        entries = (plain(asdict(entry)) for entry in self.entries.values())
+        write_records(self.folder / FILE_NAME, ({f"somareg_{self.kind}": FORMAT}, *entries))
 
 
 def read_manifest(folder: Path, kind: Kind = "batch", *, overwrite: bool = False) -> dict[str, Entry]:
@@ -175,18 +164,20 @@ def read_manifest(folder: Path, kind: Kind = "batch", *, overwrite: bool = False
             raise OutputError(f"output folder {folder} is not empty and holds no {kind}; give another, or --overwrite")
         return {}
     try:
-        lines = read_bytes(file, "manifest", MAX_MIB).split(b"\n")[:-1]
+        records = read_records(file, "manifest", MAX_MIB)
     except ReadError as error:
         raise InputError(f"{error}; start anew with --overwrite") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror or error}); start anew with --overwrite") from error
     try:
-        header, *rows = map(parse_json, lines)
+        header, *rows = records.values
         other = next(each for each in get_args(Kind) if each != kind)
         if isinstance(header, dict) and f"somareg_{other}" in header:
             raise OutputError(f"output folder {folder} holds a run of somareg {other}; give another, or --overwrite")
         if header[f"somareg_{kind}"] > FORMAT:
             raise InputError(f"{file} was written by a newer somareg; update, or start anew with --overwrite")
+        if not records.is_whole:
+            raise ValueError(f"line {len(records.values) + 1}")
         entries = _ENTRIES.validate_python(rows)
     except (InputError, OutputError):
         raise

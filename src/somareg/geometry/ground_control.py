@@ -4,6 +4,15 @@ A raster in radar geometry (Sentinel-1 GRD) has no geotransform, only points who
 curves through them: a least-squares polynomial of first or second order and a thin-plate spline. Here the curve is
 evaluated once on a lattice, as an affine map plus a displacement in pixels, so that both directions are cheap and
 undo each other.
+
+Why not `rasterio.transform.GCPTransformer` (1.4.4)? On nine sets of 3 to 2000 points of a swath of 2500 x 1600 px:
+
+* Its polynomials are these to 2e-3 px, but it fits each direction by itself: there and back misses by 0.1 to 0.3 px,
+  here by 2e-8 px. It refuses six points on a grid of 3 x 2, which here take first order.
+* Its spline is fitted from the map to the pixels and inverted point by point. It differs from the one here by 0.03 px
+  on the 210 points of a Sentinel-1 swath and by up to 8 px between four points; neither is nearer to the truth. It
+  takes four times as long with 2000 points (2.5 s against 0.6 s of CPU for 5000 places).
+* Left-out errors, which choose the curve, need the linear system itself, and then the curve costs three lines.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import rasterio.io
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
+
+from somareg.io.gdal_errors import RASTERIO_ERRORS
 
 TILE = 512
 
@@ -32,7 +33,7 @@ def passing_compression() -> Mapping[str, Any]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with memory.open(compress="zstd", **profile):
                 return {"compress": "zstd", "zstd_level": 1}
-    except (RasterioError, CPLE_BaseError):
+    except RASTERIO_ERRORS:
         return {"compress": "deflate", "zlevel": 1}
 
 

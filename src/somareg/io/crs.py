@@ -9,13 +9,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.env import Env
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError
 from rasterio.warp import transform as reproject_points
 
 from somareg.errors import GeoreferenceError
+from somareg.io.gdal_errors import RASTERIO_ERRORS
 from somareg.types import FloatArray
 
 LONLAT = "EPSG:4326"
@@ -158,7 +158,7 @@ def reproject(points: FloatArray, source: str, target: str) -> FloatArray:
         calls += 1
         try:
             x, y = reproject_points(*crs, *points[piece].T)
-        except (CPLE_BaseError, RasterioError) as error:
+        except RASTERIO_ERRORS as error:
             if calls == 1 and isinstance(error, CRSError):
                 raise GeoreferenceError(f"the CRSs of the two images cannot be joined: {error}") from error
             if piece.size > 1:

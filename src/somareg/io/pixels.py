@@ -8,18 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from somareg.errors import ReadError
+from somareg.io.gdal_errors import GDAL_ERRORS, gdal_cause
 from somareg.io.memory import block_bytes
 from somareg.io.validity import Validity
 from somareg.types import BoolArray, Grid
-
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
-"""What comes out of rasterio where a file is damaged: also texts that are no UTF-8, and GDAL's errors as they are."""
 
 
 class Block(NamedTuple):
@@ -123,10 +119,3 @@ class RasterSource:
     @property
     def _is_unmixable(self) -> bool:
         return self.palette is not None or bool(self.colormap) or self.dtype.kind == "c"
-
-
-def gdal_cause(error: BaseException) -> str:
-    """GDAL's own words, which rasterio keeps in the chain of causes."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,11 +12,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from somareg.errors import ReadError
+from somareg.io.gdal_errors import GDAL_ERRORS
 from somareg.runtime.quiet import without
 
 # By suffix: the driver, and how such a file begins; the latter rules out that another driver takes it for its own.
@@ -53,7 +53,7 @@ def check_side_files(path: Path, name: str) -> None:
                 check_overviews(dataset, f"{name}: side file {side}")
         except ReadError:
             raise
-        except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
+        except GDAL_ERRORS as error:
             raise ReadError(f"{name} has a side file {side} that cannot be read ({error}); {_WAY_OUT}") from error
 
 

@@ -18,9 +18,10 @@ from rasterio.io import DatasetReader
 from somareg.config import GcpMethod
 from somareg.errors import ReadError, SomaregError
 from somareg.io.containers import open_container, open_page
+from somareg.io.gdal_errors import GDAL_ERRORS, gdal_cause
 from somareg.io.memory import check_block
 from somareg.io.paths import Named, named
-from somareg.io.pixels import GDAL_ERRORS, Block, RasterSource, gdal_cause
+from somareg.io.pixels import Block, RasterSource
 from somareg.io.placing import grid_of
 from somareg.io.side_files import check_overviews, check_side_files
 from somareg.io.validity import Validity, flagged_alpha

@@ -1,7 +1,9 @@
 """STAC Items as inputs: which asset is meant, where it lies, and what the Item says about it.
 
-Items are read as JSON, so pystac is not needed; its objects are taken as well. Nothing is fetched from a network, and
-the georeference is the file's: `proj:` fields are only compared with it.
+Items are read as JSON, so pystac (an extra, for writing Items) is not needed; its objects are taken as well. It would
+replace about ten lines: it does not answer which asset is meant, where it lies and what its fields tell, and an Item
+with a value of the wrong type raises one of six kinds of exception there. Nothing is fetched from a network, and the
+georeference is the file's: `proj:` fields are only compared with it.
 """
 
 from __future__ import annotations

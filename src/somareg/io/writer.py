@@ -12,9 +12,8 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from somareg.errors import OutputError
@@ -29,8 +28,9 @@ from somareg.io.cog import (
 )
 from somareg.io.crs import parse_crs
 from somareg.io.folders import check_free_space
+from somareg.io.gdal_errors import RASTERIO_ERRORS, gdal_cause
 from somareg.io.ground_control import gdal_points
-from somareg.io.source import Block, gdal_cause
+from somareg.io.source import Block
 from somareg.runtime.quiet import without
 from somareg.types import IDENTITY, BoolArray, Grid
 
@@ -133,7 +133,7 @@ def write_geotiff_blocks(
                 if cog:
                     rasterio.shutil.copy(tiled, whole, driver="COG", **cog_options(spec.dtype, mixing=spec.mixes))
                 _check_complete(whole, spec)
-        except (RasterioError, CPLE_BaseError) as error:
+        except RASTERIO_ERRORS as error:
             reason = gdal_cause(error)
             raise OutputError(
                 f"writing {final} failed (disk full or damaged?): {reason}; make room and retry"

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from somareg.errors import NoOverlapError
 from somareg.geometry.lattice import jacobian_between, on_lattice, pixel_centres, source_window
-from somareg.geometry.resample import Kernel, footprint_of, resample
+from somareg.geometry.resample import footprint_of, resample
+from somareg.geometry.sampler import Kernel
 from somareg.preprocess.bands import check_bands
 from somareg.types import BoolArray, Grid, Raster, Transform
 

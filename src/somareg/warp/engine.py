@@ -13,7 +13,8 @@ import rasterio
 from numpy.typing import NDArray
 
 from somareg.geometry.lattice import source_window
-from somareg.geometry.resample import Kernel, resample
+from somareg.geometry.resample import resample
+from somareg.geometry.sampler import Kernel
 from somareg.io.folders import keep_inputs
 from somareg.io.memory import check_fits
 from somareg.io.source import Block

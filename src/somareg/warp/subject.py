@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.errors import ConfigError
-from somareg.geometry.resample import Kernel
+from somareg.geometry.sampler import Kernel
 from somareg.io.source import Block
 from somareg.io.verdicts import without_verdict
 from somareg.io.writer import GeotiffSpec, storable_dtype

@@ -16,15 +16,15 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
 from somareg.errors import InputError, OutputError
 from somareg.io.atomic import atomic_path
 from somareg.io.crs import parse_crs
+from somareg.io.gdal_errors import RASTERIO_ERRORS, gdal_cause
 from somareg.io.ground_control import gdal_arrays, gdal_points
-from somareg.io.source import gdal_cause, open_source
+from somareg.io.source import open_source
 from somareg.runtime.quiet import without
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs
 from somareg.tiepoints.formats.rows import MAX_POINTS, number, optional_number, read_rows, text_of
@@ -179,5 +179,5 @@ def _copied(moving: Path, path: Path, overwrite: bool, **creation: str) -> Itera
                 with open_source(moving, role="moving") as source:
                     rasterio.shutil.copy(source.dataset, temporary, **creation)
                 yield temporary
-        except (RasterioError, CPLE_BaseError) as error:
+        except RASTERIO_ERRORS as error:
             raise OutputError(f"writing {path} failed: {gdal_cause(error)}; make room and retry") from error

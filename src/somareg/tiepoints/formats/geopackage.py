@@ -1,7 +1,9 @@
 """GeoPackage (OGC 12-128r18): one line per pair, from the place the moving image claims to the true one.
 
-A GeoPackage is an SQLite file with five or six prescribed tables and geometries in well-known binary, which Python's
-own `sqlite3` writes and reads; no vector library is needed.
+A GeoPackage is an SQLite file with four prescribed tables and geometries in well-known binary, which Python's own
+`sqlite3` writes and reads. `pyogrio` (0.13) would save about half of this module, the schema and the headers, while its
+geometries stay well-known binary that has to be decoded. For that it brings 103 MB with a second GDAL beside rasterio's
+and takes 36 ms to import, `sqlite3` 4 ms.
 """
 
 from __future__ import annotations
