@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 DATA   := data
 RUN    := runs/rehearsal
 
-.PHONY: help demo test lint fuzz options qgis smoke docs rehearsal tiles weights gpu-pack clean
+.PHONY: help demo test lint fuzz options lock qgis smoke docs reference rehearsal tiles weights gpu-pack clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
@@ -16,8 +16,9 @@ help:
 	@echo "make lint   the same without the tests"
 	@echo "make fuzz MINUTES=60   spoil files of every format that is read; what breaks something is kept in runs/fuzz"
 	@echo "make options  write RegisterOptions, the keyword arguments of register, after RegisterConfig was changed"
+	@echo "make lock   write requirements.lock: the dependencies that users need, at the versions of constraints.txt, with hashes"
 	@echo "make qgis   pack the QGIS plugin into build/somareg-qgis.zip"
-	@echo "make smoke  build the wheel, install it into a clean environment, use it there"
+	@echo "make smoke  build sdist and wheel, install the wheel into a clean environment, use it there"
 	@echo "make docs   build the documentation site into build/site"
 	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
 	@echo "make weights DATA=DIR     train the weights that ship again, 80 minutes on one core, into runs/compact"
@@ -46,11 +47,18 @@ options: $(VENV)/.demo
 	$(PYTHON) tools/options.py
 	$(BIN)/python tools/qgis_plugin.py options
 
+# The versions of constraints.txt with the hashes of their files, for every system: CONTRIBUTING.md. One dependency of the
+# documentation needs Python 3.11.5, hence the last digit.
+lock: $(VENV)/.demo
+	$(PIP) uv
+	$(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --universal --python-version 3.11.5 \
+		--generate-hashes --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
 # What QGIS installs by Plugins > Install from ZIP: docs/qgis.md.
 qgis:
 	@$(PYTHON) tools/qgis_plugin.py zip
 
-# Does the wheel work where nothing but the wheel is? Takes some minutes: PyTorch is installed once more.
+# Does the package work where nothing but the package is? Takes some minutes: PyTorch is installed once more.
 smoke:
 	PYTHON=$(PYTHON) tools/smoke.sh
 
