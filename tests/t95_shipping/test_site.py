@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import re
@@ -15,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import somareg
+from tests.t95_shipping.pages import tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,15 +41,6 @@ class Loads(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
-
-
-def tool(name: str) -> ModuleType:
-    """A program of tools/, imported."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
