@@ -110,6 +110,18 @@ def test_the_first_screen_of_the_readme() -> None:
     assert len(text) < 8000
 
 
+def test_the_figures_of_the_first_screen_are_those_of_the_results() -> None:
+    blocks_of("README.md")  # skips where there are no pages
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("* **Error.**")[2].partition("\n* ")[0]
+    first, _, second = text.partition("Mutual information:")
+    ours, theirs = re.findall(r"(\d+) %", first), re.findall(r"\d+", second)
+    for method, told in (("ours", ours), ("mattes_mi", theirs)):
+        results = json.loads((ROOT / "benchmarks" / "results" / f"{method}.json").read_text(encoding="utf-8"))
+        cells = {(cell["set"], cell["level"]): cell["summary"] for cell in results["cells"]}
+        measured = [cells[name, "H"]["cmr"]["2"] for name in ("sih", "ombria", "sen12")]
+        assert [int(figure) for figure in told] == [int(100 * share + 1e-9) for share in measured], method
+
+
 def test_the_picture_of_the_readme(workshop: tuple[Path, Shell]) -> None:
     """It is small, moves, and shows what an alignment of the pair gives now."""
     picture = ROOT / "docs" / "images" / "swipe.gif"
