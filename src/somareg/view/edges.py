@@ -19,6 +19,7 @@ MARGIN_PX = 14
 """Around a tile: as far as smoothing and thinning look."""
 BEGINS, FULL = 0.70, 0.88
 """Shares of all pixels that change less than an edge that is just seen, and than one in full colour."""
+_EQUAL = 1e-4
 SAMPLES = 3  # windows along each side of the image that the two are measured in, at each level
 SAMPLE_PX = 192
 
@@ -148,4 +149,5 @@ def thinned(dx: NDArray[np.float32], dy: NDArray[np.float32]) -> NDArray[np.floa
     y, x = np.ogrid[1 : height + 1, 1 : width + 1]
     ahead = padded[y + steps[..., 0], x + steps[..., 1]]
     behind = padded[y - steps[..., 0], x - steps[..., 1]]
-    return np.where((size > behind) & (size >= ahead), size, 0)
+    # Of two that are as large but for rounding, always the one further left or up: no line jumps between them.
+    return np.where((size > (1 + _EQUAL) * behind) & (size >= (1 - _EQUAL) * ahead), size, 0)
