@@ -149,5 +149,5 @@ def thinned(dx: NDArray[np.float32], dy: NDArray[np.float32]) -> NDArray[np.floa
     y, x = np.ogrid[1 : height + 1, 1 : width + 1]
     ahead = padded[y + steps[..., 0], x + steps[..., 1]]
     behind = padded[y - steps[..., 0], x - steps[..., 1]]
-    # Of two that are as large but for rounding, always the one further left or up: no line jumps between them.
+    # Of two that are as large but for rounding, always the same one: no line jumps between them.
     return np.where((size > (1 + _EQUAL) * behind) & (size >= (1 - _EQUAL) * ahead), size, 0)
