@@ -53,20 +53,20 @@ def entries_of(
     for pair in pairs:
         job = jobs[pair.name]
         key = _key(job, weights)
-        known = earlier.get(pair.name)
-        keep = known is not None and known.key == key and known.still_holds(job.folder, job.reports)
-        entries[pair.name] = known if known and keep else Entry(pair.name, pair.moving, pair.reference, key)
+        entry = earlier.get(pair.name)
+        keep = entry is not None and entry.key == key and entry.still_holds(job.folder, job.reports)
+        entries[pair.name] = entry if entry and keep else Entry(pair.name, pair.moving, pair.reference, key)
     return entries
 
 
 def _key(job: PairJob, weights: str | None) -> str:
     """What the pair is done with; what STAC Items tell counts only for modalities that nobody said."""
     cfg = make_config(job.options)
-    said = [role for role in ("moving_modality", "reference_modality") if role in job.options]
+    named_roles = [role for role in ("moving_modality", "reference_modality") if role in job.options]
     return key_of(
         {
             "settings": cfg.model_dump(mode="json", exclude={"max_memory"}),
-            "said": said,
+            "said": named_roles,
             "weights": weights if cfg.model in ("auto", DEFAULT_WEIGHTS) else None,
             "images": (job.moving, job.reference),
             "outputs": (job.force, job.stac),
@@ -83,9 +83,9 @@ def begin(
         OutputError, InputError: see `read_manifest`.
     """
     earlier = read_manifest(manifest.folder, manifest.kind, overwrite=overwrite)
-    gone = [name for name in earlier if name not in jobs]
-    if gone:
-        log.warning("%d pairs of an earlier run are not in the list any more; what is there stays: %s", len(gone), gone)
+    lost = [name for name in earlier if name not in jobs]
+    if lost:
+        log.warning("%d pairs of an earlier run are not in the list any more; what is there stays: %s", len(lost), lost)
     manifest.entries = entries_of(pairs, jobs, earlier)
     manifest.write()
     return manifest

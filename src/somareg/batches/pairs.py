@@ -58,18 +58,18 @@ def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[BatchP
     if not isinstance(pairs, str | Path):
         if reference is not None:
             raise ConfigError("a list of pairs holds the references itself; leave `reference` out")
-        found = [p if isinstance(p, BatchPair) else _given(*p) for p in pairs]
+        result = [p if isinstance(p, BatchPair) else _given(*p) for p in pairs]
     elif Path(pairs).is_dir():
         if reference is None:
             raise ConfigError(f"{pairs} is a folder; name the references, too: a folder, or one image")
-        found = _match_folders(Path(pairs), Path(reference))
+        result = _match_folders(Path(pairs), Path(reference))
     else:
         if reference is not None:
             raise ConfigError(f"{pairs} is no folder: a table holds the references itself, give nothing beside it")
-        found = read_table(pairs)
-    if not found:
+        result = read_table(pairs)
+    if not result:
         raise InputError(f"{pairs if isinstance(pairs, str | Path) else 'the list'} holds no pair")
-    return _named(found)
+    return _named(result)
 
 
 def read_table(path: str | Path) -> list[BatchPair]:
@@ -202,7 +202,7 @@ def images_in(folder: Path) -> dict[str, str]:
         ReadError: the folder cannot be read.
         InputError: two images have one stem.
     """
-    found: dict[str, str] = {}
+    images: dict[str, str] = {}
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
@@ -210,16 +210,16 @@ def images_in(folder: Path) -> dict[str, str]:
     for entry in entries:
         if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file():
             stem = entry.stem.casefold()
-            if stem in found:
-                raise InputError(f"{folder} holds {Path(found[stem]).name} and {entry.name}; which one is meant?")
-            found[stem] = whole_path(entry)
-    return found
+            if stem in images:
+                raise InputError(f"{folder} holds {Path(images[stem]).name} and {entry.name}; which one is meant?")
+            images[stem] = whole_path(entry)
+    return images
 
 
 def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
     """Every pair with a name that is a folder's and no other pair's, whatever the file system thinks of case."""
     pairs = list(pairs)
-    taken: set[str] = set()
+    names: set[str] = set()
     for pair in pairs:
         if not pair.name:
             continue
@@ -229,10 +229,10 @@ def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
             raise InputError(
                 f"the pair's name {pair.name!r} is a file's, and its outputs are a folder; leave the end out"
             )
-        if pair.name.casefold() in taken:
+        if pair.name.casefold() in names:
             raise InputError(f"two pairs are called '{pair.name}'; give each its own name")
-        taken.add(pair.name.casefold())
-    return [pair if pair.name else replace(pair, name=unused_name(_folder_name(pair.moving), taken)) for pair in pairs]
+        names.add(pair.name.casefold())
+    return [pair if pair.name else replace(pair, name=unused_name(_folder_name(pair.moving), names)) for pair in pairs]
 
 
 def _folder_name(image: str) -> str:

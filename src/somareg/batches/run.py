@@ -79,9 +79,9 @@ def batch(
         from somareg.report.stac import need_pystac
 
         need_pystac()
-    found = find_pairs(pairs, reference)
+    listed_pairs = find_pairs(pairs, reference)
     folder = Path(out)
-    jobs = {pair.name: job_of(pair, folder, options, force=force, stac=stac, reports=reports) for pair in found}
+    jobs = {pair.name: job_of(pair, folder, options, force=force, stac=stac, reports=reports) for pair in listed_pairs}
     tell = progress or (lambda stage, share: None)
     lonely = _unmatched(pairs, reference)
     check_folder_name(folder)
@@ -89,7 +89,7 @@ def batch(
     make_folder(folder)
     with folder_lock(folder) as lock:
         check_writable(folder, overwrite=True, lock=lock)
-        manifest = begin(found, jobs, Manifest(folder), overwrite=overwrite)
+        manifest = begin(listed_pairs, jobs, Manifest(folder), overwrite=overwrite)
         todo = finish(manifest, jobs, do_pair, (workers, dask), tell, continue_on_error=continue_on_error)
         result = BatchResult(folder, tuple(manifest.entries.values()), tuple(todo), tuple(lonely))
         result.save()
@@ -111,9 +111,9 @@ def planned(
     """What `batch` would find done ("done") and do ("pending"), without doing it; args as there."""
     check_use(make_config(options))
     check_reports(reports)
-    found, folder = find_pairs(pairs, reference), Path(out)
-    jobs = {pair.name: job_of(pair, folder, options, force=force, stac=stac, reports=reports) for pair in found}
-    return list(entries_of(found, jobs, read_manifest(folder, overwrite=overwrite)).values())
+    listed_pairs, folder = find_pairs(pairs, reference), Path(out)
+    jobs = {pair.name: job_of(pair, folder, options, force=force, stac=stac, reports=reports) for pair in listed_pairs}
+    return list(entries_of(listed_pairs, jobs, read_manifest(folder, overwrite=overwrite)).values())
 
 
 def _spare_inputs(folder: Path, pairs: Pairs, jobs: Iterable[PairJob]) -> None:

@@ -61,8 +61,8 @@ class BatchResult:
     @property
     def counts(self) -> dict[str, int]:
         """Pairs by verdict, and "failed" and "pending" (not done) where there are such."""
-        found = Counter[str](entry.state for entry in self.entries)
-        return {name: found[name] for name in (*_BAD, "pending") if found[name]}
+        states = Counter[str](entry.state for entry in self.entries)
+        return {name: states[name] for name in (*_BAD, "pending") if states[name]}
 
     @property
     def worst(self) -> Worst:

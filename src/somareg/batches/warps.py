@@ -122,8 +122,8 @@ def warp_many(
     if reading.mask is not None and reading.mask != NO_MASK:
         reading = replace(reading, mask=whole_path(reading.mask))
     most = make_config({"max_memory": max_memory}).max_memory
-    known = _known(estimate)
-    judged = known if isinstance(known, Estimate) else _read(known)
+    loaded = _known(estimate)
+    judged = loaded if isinstance(loaded, Estimate) else _read(loaded)
     check_verdict(judged, force=force)
     outputs = output_paths([raster for raster, _ in subjects], Path(folder))
     files = {raster: _file_of(raster) for raster, _ in subjects}
@@ -131,14 +131,14 @@ def warp_many(
     own = [without_inputs([out], [files[raster]]) for (raster, _), out in zip(subjects, outputs, strict=True)]
     inputs = {f"input {raster}": file for raster, file in files.items()}
     keep_inputs(
-        itertools.chain(*own), {**inputs, "mask": reading.mask, "estimate": known if isinstance(known, str) else None}
+        itertools.chain(*own), {**inputs, "mask": reading.mask, "estimate": loaded if isinstance(loaded, str) else None}
     )
     _check(outputs, Path(folder), overwrite)
     classes = Reading(gcp_method=reading.gcp_method)
     readings = [reading if index < images else classes for index in range(len(subjects))]
     jobs = [
-        WarpJob(raster, known, str(out), kernel, resolution, overwrite, said, most)
-        for (raster, kernel), out, said in zip(subjects, outputs, readings, strict=True)
+        WarpJob(raster, loaded, str(out), kernel, resolution, overwrite, how, most)
+        for (raster, kernel), out, how in zip(subjects, outputs, readings, strict=True)
     ]
     done: dict[int, Warped] = {}
     with open_runner(None if workers is None else min(workers, len(jobs)), dask) as runner:
@@ -179,8 +179,8 @@ def _file_of(raster: str) -> str | Path:
 
 def output_paths(rasters: Sequence[str], folder: Path) -> list[Path]:
     """A GeoTIFF in the folder per raster, called as the raster; namesakes are numbered."""
-    taken: set[str] = set()
-    return [(folder / f"{unused_name(file_stem(raster), taken)}.tif").absolute() for raster in rasters]
+    names: set[str] = set()
+    return [(folder / f"{unused_name(file_stem(raster), names)}.tif").absolute() for raster in rasters]
 
 
 def _known(estimate: Result | Estimate | str | Path) -> Estimate | str:

@@ -76,10 +76,10 @@ def do_pair(job: PairJob) -> PairDone:
         is_large = max(opened.grid.shape) > SCENE_PX or whole > _KEPT * allowed()
     before = named(_path(moving), "moving").file.stat()  # what changes while it is read is found changed later
     image = job.reference if is_large else REFERENCES.get(reference, cfg)
-    measured = None
+    offset = None
     if job.folder is None:
         assessment = api.assess(job.moving, image, **options)
-        result, measured = assessment.result, offset_of(assessment)
+        result, offset = assessment.result, offset_of(assessment)
     else:
         saving: dict[str, Any] = {"force": job.force, "stac": job.stac, "reports": job.reports}
         result = api.register_into(job.moving, image, job.folder, overwrite=True, **saving, **options)
@@ -95,7 +95,7 @@ def do_pair(job: PairJob) -> PairDone:
             FileMark(str(_file(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),
             *_others(job, reference, result),
         ),
-        measured=measured,
+        measured=offset,
     )
 
 
@@ -169,9 +169,9 @@ class ReferenceCache:
             stat = _file(image).stat()
         except (OSError, SomaregError):
             return None  # reading tells what is wrong
-        told = (repr(image), cfg.reference_modality) if isinstance(image, StacAsset) else ()
+        modality = (repr(image), cfg.reference_modality) if isinstance(image, StacAsset) else ()
         settings = cfg.reference_nodata, cfg.reference_bands, cfg.max_pixels, cfg.gcp_method
-        return str(_path(image)), stat.st_size, stat.st_mtime_ns, *settings, *told
+        return str(_path(image)), stat.st_size, stat.st_mtime_ns, *settings, *modality
 
 
 def _bytes(raster: Raster) -> int:

@@ -35,16 +35,16 @@ def choose_bands(
         return tuple(range(1, count + 1))
     if modality != "multispectral":
         return _named(descriptions, _BLUE, _GREEN, _RED, _NIR) or tuple(range(1, MAX_BANDS + 1))
-    if (named := _named(descriptions, _GREEN, _RED, _NIR, _SWIR)) is None:
+    if (channels := _named(descriptions, _GREEN, _RED, _NIR, _SWIR)) is None:
         return tuple(int((i + 0.5) * count / MAX_BANDS) + 1 for i in range(MAX_BANDS))
-    return named
+    return channels
 
 
-def _named(descriptions: tuple[str, ...], *wanted: tuple[str, ...]) -> tuple[int, ...] | None:
+def _named(descriptions: tuple[str, ...], *groups: tuple[str, ...]) -> tuple[int, ...] | None:
     """The bands of these names, in the image's order; None unless there is one for each."""
     names = [text.strip().upper().replace("B0", "B") for text in descriptions]
-    found = [next((names.index(name) + 1 for name in spellings if name in names), 0) for spellings in wanted]
-    return tuple(sorted(found)) if all(found) else None
+    numbers = [next((names.index(name) + 1 for name in spellings if name in names), 0) for spellings in groups]
+    return tuple(sorted(numbers)) if all(numbers) else None
 
 
 def check_bands(bands: tuple[int, ...], count: int, name: str) -> None:

@@ -231,9 +231,9 @@ def _agreeing(labels: NDArray[np.int32], edges: BoolArray, inside: BoolArray, si
 
     def share(dx: int, dy: int) -> FloatArray:
         y, x = rows + dy, columns + dx
-        met = (y >= 0) & (y < edges.shape[0]) & (x >= 0) & (x < edges.shape[1])
-        met[met] = edges[y[met], x[met]]
-        return np.asarray(np.bincount(own, met, minlength=size) / np.maximum(length, 1))
+        inside = (y >= 0) & (y < edges.shape[0]) & (x >= 0) & (x < edges.shape[1])
+        inside[inside] = edges[y[inside], x[inside]]
+        return np.asarray(np.bincount(own, inside, minlength=size) / np.maximum(length, 1))
 
     around = [(round(AWAY_PX * math.cos(a)), round(AWAY_PX * math.sin(a))) for a in np.arange(8) * math.pi / 4 + 0.5]
     chance = np.median([share(dx, dy) for dx, dy in around], axis=0)
@@ -247,22 +247,22 @@ def _drawn(regions: Regions, modality: Modality, is_exact: bool) -> BoolArray:
     Roofs and clouds that saturate have straight edges too, and dark rivers are blurred ones: a fill reaches round a
     corner of the frame, a blurred one round two.
     """
-    drawn = np.zeros(len(regions.values) + 1, bool)
+    is_drawn = np.zeros(len(regions.values) + 1, bool)
     labels = regions.labels
-    areas = np.bincount(labels.ravel(), minlength=len(drawn))
-    sides = [np.isin(np.arange(len(drawn)), line) for line in (labels[0], labels[-1], labels[:, 0], labels[:, -1])]
+    areas = np.bincount(labels.ravel(), minlength=len(is_drawn))
+    sides = [np.isin(np.arange(len(is_drawn)), line) for line in (labels[0], labels[-1], labels[:, 0], labels[:, -1])]
     touched = np.sum(sides, axis=0)
-    corners = np.sum([np.arange(len(drawn)) == labels[y, x] for y in (0, -1) for x in (0, -1)], axis=0)
-    for label in range(1, len(drawn)):
+    corners = np.sum([np.arange(len(is_drawn)) == labels[y, x] for y in (0, -1) for x in (0, -1)], axis=0)
+    for label in range(1, len(is_drawn)):
         if areas[label] < FILL_SHARE * labels.size:
             continue
         own = (labels == label).astype(np.uint8)
         reaches = touched[label] >= 2 if is_exact else corners[label] >= 2
         if reaches and straight_share(own, 1.0 if is_exact else 2.5) >= STRAIGHT_SHARE:
-            drawn[label] = True
+            is_drawn[label] = True
         elif is_exact and modality == "sar" and areas[label] >= LARGE_SHARE * labels.size:
-            drawn[label] = is_solid(own)
-    return drawn
+            is_drawn[label] = is_solid(own)
+    return is_drawn
 
 
 def _fills(regions: Regions, chosen: BoolArray, mask: BoolArray) -> Fills:

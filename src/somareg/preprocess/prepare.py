@@ -46,15 +46,15 @@ class Prepared:
     moving_pixels: AffineTransform
     notes: tuple[str, ...]
 
-    def affine_of(self, found: AffineTransform) -> AffineTransform:
+    def affine_of(self, affine: AffineTransform) -> AffineTransform:
         """An affine found between working images, between original pixels."""
-        return self.moving_pixels.after(found).after(self.reference_pixels.inverse)
+        return self.moving_pixels.after(affine).after(self.reference_pixels.inverse)
 
-    def field_of(self, found: FieldTransform) -> FieldTransform:
+    def field_of(self, field: FieldTransform) -> FieldTransform:
         """A field found on the working reference, on original reference pixels."""
-        origin = self.reference_pixels(np.array([found.origin]))[0]
-        step = found.step[0] * self.factor, found.step[1] * self.factor
-        return FieldTransform(found.array * self.factor, (float(origin[0]), float(origin[1])), step)
+        origin = self.reference_pixels(np.array([field.origin]))[0]
+        step = field.step[0] * self.factor, field.step[1] * self.factor
+        return FieldTransform(field.array * self.factor, (float(origin[0]), float(origin[1])), step)
 
 
 def prepare(
@@ -107,10 +107,10 @@ def prepare(
     for mask, raster in ((reference_mask, reference), (moving_mask, moving)):
         if mask.sum() * factor**2 < MIN_VALID:
             raise NoDataError(f"{raster.name} has fewer than {MIN_VALID} valid pixels to match; check its nodata value")
-    given = cfg.reference_modality, cfg.reference_scale
-    reference_image = _normalised(reference, reference_bands, given, (reference_data, reference_mask), notes)
-    given = cfg.moving_modality, cfg.moving_scale
-    moving_image = _normalised(moving, moving_bands, given, (moving_data, moving_mask), notes)
+    settings = cfg.reference_modality, cfg.reference_scale
+    reference_image = _normalised(reference, reference_bands, settings, (reference_data, reference_mask), notes)
+    settings = cfg.moving_modality, cfg.moving_scale
+    moving_image = _normalised(moving, moving_bands, settings, (moving_data, moving_mask), notes)
     return Prepared(
         reference_image, reference_mask, moving_image, moving_mask, starts, factor, up, moving_pixels, tuple(notes)
     )
@@ -139,13 +139,13 @@ def _scale(raster: Raster, bands: tuple[int, ...], modality: Modality, wanted: S
 def _normalised(
     raster: Raster,
     bands: tuple[int, ...],
-    given: tuple[Modality, SarScale],
+    settings: tuple[Modality, SarScale],
     working: tuple[NDArray[np.float32], BoolArray],
     notes: list[str],
 ) -> NDArray[np.float32]:
     """The working image of a raster's bands, normalised; a note says how SAR values were taken."""
-    scale, reason = _scale(raster, bands, *given)
-    image, note = normalise(*working, given[0], scale, reason)
+    scale, reason = _scale(raster, bands, *settings)
+    image, note = normalise(*working, settings[0], scale, reason)
     if note:
         notes.append(note)
     return image

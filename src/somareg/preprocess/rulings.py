@@ -91,13 +91,13 @@ def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tupl
         one, two = (
             (np.moveaxis(image, axis, 0), np.moveaxis(mask, axis, 0)) for image, mask in zip(images, masks, strict=True)
         )
-        found = _ruled(*one)
-        if not found.any():
+        lines = _ruled(*one)
+        if not lines.any():
             continue
-        found &= _grown(_ruled(*two), 1)  # a line is seen at its own rows, a seam between two: a row of tolerance
+        lines &= _grown(_ruled(*two), 1)  # a line is seen at its own rows, a seam between two: a row of tolerance
         length = shape[axis]
         rows = np.zeros(length, bool)
-        for row in np.flatnonzero(found):
+        for row in np.flatnonzero(lines):
             rows[max(0, row - RIM_PX) : row + RIM_PX + 1] = True
             if row < FRAME_SHARE * length:
                 rows[:row] = True

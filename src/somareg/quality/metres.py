@@ -32,12 +32,12 @@ def metres_of(
         field: the local displacement.
         residuals: places (M, 2) of the inliers and how far (M, 2) they lie from the transform.
     """
-    places, moved = steps
+    places, displacements = steps
     metric = ground_metric(reference, places)
     if metric is None:
         return None
     local = quality.local_rms_px * _stretch(reference, area, field, metric)
-    lengths = metric.lengths(moved)
+    lengths = metric.lengths(displacements)
     errors = _lengths(reference, *residuals)
     isotropic, edges = metric.per_pixel, metric.pixel_m
     worst = worst_cell(quality.cells)

@@ -106,19 +106,19 @@ def worst_place(cells: Sequence[Cell], reference: Grid) -> str:
     if worst.error_m is not None and math.isfinite(worst.error_m):
         size += f" ({_metres(worst.error_m)})"
     words = _COMPASS if is_north_up(reference) else _SCREEN
-    seen = [cell for cell in cells if cell.is_seen]
-    alike = [cell for cell in seen if cell.error_px >= ALIKE * worst.error_px]
-    if len(alike) > len(seen) / 2 and len(seen) > 2:
-        told = f"All parts that were seen are off by about as much: {size}"
+    known_cells = [cell for cell in cells if cell.is_seen]
+    alike = [cell for cell in known_cells if cell.error_px >= ALIKE * worst.error_px]
+    if len(alike) > len(known_cells) / 2 and len(known_cells) > 2:
+        sentence = f"All parts that were seen are off by about as much: {size}"
     else:
-        told = f"At worst, {zone(worst.column, worst.row, words)} is off by about {size}"
+        sentence = f"At worst, {zone(worst.column, worst.row, words)} is off by about {size}"
     missing = [cell for cell in cells if not cell.is_seen]
     if not missing:
-        return f"{told}; all {len(cells)} cells were seen."
+        return f"{sentence}; all {len(cells)} cells were seen."
     verb = "was" if len(missing) == 1 else "were"
     zones = dict.fromkeys(zone(cell.column, cell.row, words) for cell in missing)
     where = f", in {' and '.join(zones)}," if len(zones) <= 2 else ""
-    return f"{told}; {len(missing)} of {len(cells)} cells{where} {verb} not seen."
+    return f"{sentence}; {len(missing)} of {len(cells)} cells{where} {verb} not seen."
 
 
 def place_words(x: float, y: float, area: tuple[float, float, float, float], reference: Grid) -> str:

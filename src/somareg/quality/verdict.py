@@ -53,30 +53,30 @@ def judge(support: Support, quality: Quality, calibration: Calibration, demands:
         return Verdict("no-go", (f"No transform could be estimated: {support.failure}.",), 0.0)
     probability = support.probability
     likely = f"The chance that the error is below 2 px is {chance(probability)}."
-    told = (*((support.agreement,) if support.agreement else ()), *support.told)
+    remarks = (*((support.agreement,) if support.agreement else ()), *support.told)
     if not probability >= calibration.review:
-        return Verdict("no-go", (*_doubts(support, quality), *told, likely), probability)
+        return Verdict("no-go", (*_doubts(support, quality), *remarks, likely), probability)
     short = _short_of(probability, calibration.go, demands.min_probability)
     against = (*short, *_too_far(quality, demands), *_doubts(support, quality))
     decision: Decision = "review" if against else "go"
     proven = quality.peak_zscore >= PROVEN_ZSCORE
     if decision == "go" and not proven:
-        told = support.told
-    known = () if short else (likely,)
+        remarks = support.told
+    chances = () if short else (likely,)
     # Weightiest first: what speaks for an estimate, or what speaks against it.
-    told = (*known, *told) if proven or decision == "go" else (*told, *known)
+    remarks = (*chances, *remarks) if proven or decision == "go" else (*remarks, *chances)
     ground = quality.metres.predicted_rmse_m if quality.metres else math.nan
     return Verdict(
-        decision, (*against, *told), probability, quality.predicted_rmse_px, ground, worst=quality.worst_place
+        decision, (*against, *remarks), probability, quality.predicted_rmse_px, ground, worst=quality.worst_place
     )
 
 
-def _short_of(probability: float, threshold: float, asked: float) -> tuple[str, ...]:
+def _short_of(probability: float, threshold: float, demand: float) -> tuple[str, ...]:
     """What a probability lacks for "go"."""
-    needed = max(threshold, asked)
+    needed = max(threshold, demand)
     if probability >= needed:
         return ()
-    by = " (min_probability)" if asked > threshold else ""
+    by = " (min_probability)" if demand > threshold else ""
     have, bar = _apart(100 * probability, 100 * needed, 0)
     return (f"The chance that the error is below 2 px is {have} %; a go needs {bar} %{by}.",)
 
@@ -110,9 +110,9 @@ def _doubts(support: Support, quality: Quality) -> tuple[str, ...]:
 
 def _apart(value: float, bound: float, digits: int) -> tuple[str, str]:
     """A value and a bound that differ, with so many digits or as many as show on which side the value lies."""
-    shown = f"{bound:.6g}"
+    bound_text = f"{bound:.6g}"
     for more in range(digits, 7):
         text = f"{value:.{more}f}"
-        if float(text) != float(shown) and (float(text) < float(shown)) == (value < bound):
-            return text, shown
+        if float(text) != float(bound_text) and (float(text) < float(bound_text)) == (value < bound):
+            return text, bound_text
     return repr(value), repr(bound)

@@ -127,12 +127,12 @@ def register_into(
     if stac:
         need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
-    asked = _asked(images, options)
+    task = _asked(images, options)
     tell = progress or _quiet
-    spare_inputs(Path(out), _files_of((moving, reference), images), asked.cfg.model_dump())
+    spare_inputs(Path(out), _files_of((moving, reference), images), task.cfg.model_dump())
     with open_workspace(Path(out), resume=resume, overwrite=overwrite) as workspace:
         tiling = Tiling(sizes or SceneCfg(), workers, dask, workspace)
-        result = _register(images, asked, tiling, lambda stage, share: tell(stage, OUTPUTS * share))
+        result = _register(images, task, tiling, lambda stage, share: tell(stage, OUTPUTS * share))
         save(
             result,
             Path(out),
@@ -154,10 +154,10 @@ def register_scene(moving: Image, reference: Image, out: str | Path, **arguments
     return register_into(moving, reference, out, **{**arguments, "scene": "always"})
 
 
-def _files_of(given: tuple[Image, Image], located: tuple[Located, Located]) -> dict[str, str | Path | None]:
+def _files_of(images: tuple[Image, Image], located: tuple[Located, Located]) -> dict[str, str | Path | None]:
     """Both images' files, and the STAC Items that were given for them."""
     files: dict[str, str | Path | None] = {}
-    for role, image, place in zip(("moving image", "reference image"), given, located, strict=True):
+    for role, image, place in zip(("moving image", "reference image"), images, located, strict=True):
         item = str(image).partition("#")[0] if isinstance(image, str | Path) else None
         files |= {role: file_of(place), f"STAC Item of the {role}": item}
     return files
@@ -193,8 +193,8 @@ def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Ask
         check_mask_values(mask, options.get(f"{name}_values"), f"{name}_values")
         if mask is not None and not isinstance(mask, str | Path):
             arrays[name] = mask
-    named = {**options, **told_modalities(*located, options), "tie_points": name_of(points)}
-    cfg = make_config({**named, **dict.fromkeys(arrays)})
+    settings = {**options, **told_modalities(*located, options), "tie_points": name_of(points)}
+    cfg = make_config({**settings, **dict.fromkeys(arrays)})
     masks = [
         classes_of_array(np.asarray(arrays[name]), getattr(cfg, f"{name}_values")) if name in arrays else None
         for name in ("moving_mask", "reference_mask")
@@ -206,21 +206,21 @@ def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Ask
     return _Asked(cfg.model_copy(update=update), points, (masks[0], masks[1]), record)
 
 
-def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, tell: Progress) -> Result:
+def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, tell: Progress) -> Result:
     """The story of every pair, whatever its size and wherever it comes from; see `register`."""
-    cfg, tie_points = asked.cfg, asked.tie_points
+    cfg, tie_points = task.cfg, task.tie_points
     check_use(cfg)
     device = choose_device(cfg.device)
-    chosen = choose_model(cfg, device)
+    model = choose_model(cfg, device)
     clock = Clock()
     tell("reading", 0.0)
-    with few_threads(), open_images(*located, cfg, asked.masks) as images:
+    with few_threads(), open_images(*located, cfg, task.masks) as images:
         check_demands(cfg, images.reference.grid)
-        given = None
+        seed = None
         if tie_points is not None:
-            given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
-        grounds = likely_grounds(images, cfg, given)
-        roads = [choose_road(images, ground, cfg, chosen, tiling.sizes) for ground in grounds]
+            seed = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
+        grounds = likely_grounds(images, cfg, seed)
+        roads = [choose_road(images, ground, cfg, model, tiling.sizes) for ground in grounds]
         check_road(images, grounds[0], cfg, roads[0])
         slips = doubts_about(images, grounds[0], cfg)
         grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
@@ -230,20 +230,20 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
             if left_out := not_tried(images, ground, cfg, road):
                 break
             if road.is_tiled:
-                found = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)
+                match = match_tiled(images, ground, cfg, (model, device), seed, tiling, clock, tell)
             else:
-                found = match_whole(images, ground, cfg, (chosen, device), given, clock, tell)
+                match = match_whole(images, ground, cfg, (model, device), seed, clock, tell)
             if road.note:
-                found = replace(found, notes=(*found.notes, road.note))
-            if findings is None or found.support.probability > findings.support.probability:
-                findings = found
+                match = replace(match, notes=(*match.notes, road.note))
+            if findings is None or match.support.probability > findings.support.probability:
+                findings = match
             if findings.is_likely:
                 break
         assert findings is not None  # there is one ground at least
         if left_out:
             findings = replace(findings, notes=(*findings.notes, left_out))
         tell("judging", 0.98)
-        settings = {**cfg.model_dump(mode="json"), **asked.record, "device_used": str(device), **findings.ran.settings}
+        settings = {**cfg.model_dump(mode="json"), **task.record, "device_used": str(device), **findings.ran.settings}
         if part := split(images.moving.facts.path or "")[1]:
             settings[MOVING_PART] = part
         if (tiling.workers or tiling.dask) and not findings.tiles:

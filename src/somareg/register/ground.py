@@ -104,15 +104,15 @@ def common_ground(
     if not reference.is_georeferenced:
         return Ground(whole, other, radius(max(reference.shape)) + more_px, georef, is_placed=False)
     # Between different CRSs the outline may lead around what lies inside: a pole.
-    claimed = georef.inverse(outline_of(other, inside=not georef.is_affine))
-    back = claimed[np.isfinite(claimed).all(axis=1)]
+    outline = georef.inverse(outline_of(other, inside=not georef.is_affine))
+    back = outline[np.isfinite(outline).all(axis=1)]
     if not len(back):
         raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
     low, high = back.min(axis=0), back.max(axis=0)
     size = np.minimum(high - low + 1, [reference.width, reference.height])
     around = radius(float(size.max()))
     here = _grown(low, high, min(around, rim_px) + more_px, whole)
-    _check_in_one_piece(georef.inverse, claimed, here, other, "moving image")
+    _check_in_one_piece(georef.inverse, outline, here, other, "moving image")
     away = _window(georef, here, around + more_px + ROOM_PX, moving)
     _check_in_one_piece(georef, georef(outline_of(here, inside=True)), away, here, "reference")
     shift = AffineTransform.from_parameters
@@ -147,31 +147,31 @@ def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Rad
     return Ground(here, away, reach, between, is_placed=False)
 
 
-def _check_in_one_piece(onto: Transform, claimed: FloatArray, found: Block, image: Block, name: str) -> None:
+def _check_in_one_piece(onto: Transform, outline: FloatArray, block: Block, image: Block, name: str) -> None:
     """Refuse a footprint that is torn by the edge of a map and mostly shows nothing of the image between its pieces.
 
     Args:
         onto: pixels of the image -> pixels of the other one.
-        claimed: (N * N, 2) where a lattice over the image leads; of an affine, which tears nothing, any other points.
-        found: the part of the other image from the first piece to the last.
+        outline: (N * N, 2) where a lattice over the image leads; of an affine, which tears nothing, any other points.
+        block: the part of the other image from the first piece to the last.
         image: what was looked for.
         name: of the image.
 
     Raises:
         GeoreferenceError: it is torn.
     """
-    if onto.is_affine or len(claimed) != _LINES**2:
+    if onto.is_affine or len(outline) != _LINES**2:
         return
-    places = claimed.reshape(_LINES, _LINES, 2)
+    places = outline.reshape(_LINES, _LINES, 2)
     steps = [np.abs(np.diff(places, axis=axis)).reshape(-1, 2) for axis in (0, 1)]
     longest = np.nanmax(np.concatenate(steps), axis=0, initial=0.0)
-    if (longest < _TORN * np.array(found[2:])).all():
+    if (longest < _TORN * np.array(block[2:])).all():
         return
-    back = onto.inverse(outline_of(found, inside=True)) - image[:2]
-    shown = ((back >= -0.5) & (back < np.array(image[2:]) - 0.5)).all(axis=1).mean()
-    if shown < _SHOWN:
+    back = onto.inverse(outline_of(block, inside=True)) - image[:2]
+    share = ((back >= -0.5) & (back < np.array(image[2:]) - 0.5)).all(axis=1).mean()
+    if share < _SHOWN:
         raise GeoreferenceError(
-            f"the {name} lies across the edge of the other image's map and would span {found.width} x {found.height} "
+            f"the {name} lies across the edge of the other image's map and would span {block.width} x {block.height} "
             "of its pixels, nearly all of which show something else; bring one image to a CRS without an edge there: "
             "gdalwarp -t_srs"
         )
@@ -221,6 +221,6 @@ def outline_of(block: Block, beyond: float = 0.0, *, inside: bool = False) -> Fl
         for first, length in ((block.x, block.width), (block.y, block.height))
     )
     columns, rows = np.meshgrid(x, y)
-    kept = np.ones(columns.shape, bool)
-    kept[1:-1, 1:-1] = inside
-    return np.stack([columns[kept], rows[kept]], axis=-1)
+    selection = np.ones(columns.shape, bool)
+    selection[1:-1, 1:-1] = inside
+    return np.stack([columns[selection], rows[selection]], axis=-1)

@@ -35,58 +35,58 @@ RIVAL = (
 )
 
 
-def known_ground(images: Images, cfg: RegisterConfig, given: Given | None = None) -> Ground:
+def known_ground(images: Images, cfg: RegisterConfig, seed: Given | None = None) -> Ground:
     """The common ground as far as it is known without a look at pixels."""
-    ground, notes = _known_ground(images, cfg, given), _about_radius(cfg, images)
+    ground, notes = _known_ground(images, cfg, seed), _about_radius(cfg, images)
     return replace(ground, notes=(*ground.notes, *notes)) if notes else ground
 
 
-def _known_ground(images: Images, cfg: RegisterConfig, given: Given | None) -> Ground:
+def _known_ground(images: Images, cfg: RegisterConfig, seed: Given | None) -> Ground:
     here, there = images.reference.grid, images.moving.grid
     radius = _radius(cfg, images)
-    if given and not images.is_placed and _is_part(here, there, radius):
-        return ground_at(given.affine, here, there, radius)
+    if seed and not images.is_placed and _is_part(here, there, radius):
+        return ground_at(seed.affine, here, there, radius)
     # Who names a radius expects images that are so far apart.
     rim = {} if cfg.search_radius_px is None and cfg.search_radius_m is None else {"rim_px": math.inf}
     ground = common_ground(here, there, images.georef, radius, **rim)
-    if given is None:
+    if seed is None:
         return ground
     corner = -ground.reference.x, -ground.reference.y
-    more = reach_px(given.moved(corner, corner).affine, ground.shape)
+    more = reach_px(seed.moved(corner, corner).affine, ground.shape)
     return common_ground(here, there, images.georef, radius, more, **rim)
 
 
-def likely_grounds(images: Images, cfg: RegisterConfig, given: Given | None) -> tuple[Ground, ...]:
+def likely_grounds(images: Images, cfg: RegisterConfig, seed: Given | None) -> tuple[Ground, ...]:
     """What the common ground may be, the likeliest first.
 
     Without georeferences and points, an image that is too small for the search to reach all of the other one is looked
     for in it. That both show the same ground at different pixel sizes is possible as well.
     """
-    known = known_ground(images, cfg, given)
+    claimed_ground = known_ground(images, cfg, seed)
     here, there = images.reference.grid, images.moving.grid
     radius = _radius(cfg, images)
-    if images.is_placed or given or cfg.search == "local" or not _is_part(here, there, radius):
-        return (known,)
-    found, start, cell = _look(images, cfg)
-    if found.height < HEIGHT:
-        return (known,)
+    if images.is_placed or seed or cfg.search == "local" or not _is_part(here, there, radius):
+        return (claimed_ground,)
+    place, start, cell = _look(images, cfg)
+    if place.height < HEIGHT:
+        return (claimed_ground,)
     ground = ground_at(start, here, there, radius, RIM_PX + 2 * cell)
     role = "moving image" if max(there.shape) < max(here.shape) else "reference"
     column, row = (start.inverse if role == "moving image" else start)(np.zeros((1, 2)))[0]
     note = f"the {role} was looked for in the other image and found from column {column:.0f}, row {row:.0f} on"
     doubts: tuple[str, ...] = ()
-    if found.height < found.rival * RIVAL:
+    if place.height < place.rival * RIVAL:
         doubts = (
             f"The {role} fits another place of the other image nearly as well; a georeference or tie points tell.",
         )
     notes = (note, *_about_radius(cfg, images))
-    return replace(ground, notes=notes, doubts=doubts, is_looked_for=True), known
+    return replace(ground, notes=notes, doubts=doubts, is_looked_for=True), claimed_ground
 
 
 def _radius(cfg: RegisterConfig, images: Images) -> Radius:
     """See `Radius`."""
-    asked, most = _asked(cfg, images), _useful_px(images)
-    return lambda longest: min(asked(longest), most)
+    radius, most = _asked(cfg, images), _useful_px(images)
+    return lambda longest: min(radius(longest), most)
 
 
 def _asked(cfg: RegisterConfig, images: Images) -> Radius:
@@ -119,11 +119,11 @@ def _useful_px(images: Images) -> float:
 
 def _about_radius(cfg: RegisterConfig, images: Images) -> tuple[str, ...]:
     """A note where a radius was asked for that is of no use."""
-    asked, most = _asked(cfg, images)(0.0), _useful_px(images)
-    if (cfg.search_radius_px is None and cfg.search_radius_m is None) or asked <= most:
+    reach, most = _asked(cfg, images)(0.0), _useful_px(images)
+    if (cfg.search_radius_px is None and cfg.search_radius_m is None) or reach <= most:
         return ()
     return (
-        f"searched {most:.0f} px far, not {asked:.0f} px as asked: further on the images would have next to nothing in "
+        f"searched {most:.0f} px far, not {reach:.0f} px as asked: further on the images would have next to nothing in "
         "common",
     )
 
@@ -150,10 +150,10 @@ def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform, 
         f"cut out the part of {large.facts.name} that shows the other image's ground",
     )
     both = [_reduced(image, role, factor, cfg) for image, role in zip((small, large), roles, strict=True)]
-    found = find_place(both[0], both[1], _turns(cfg, here.grid))
+    place = find_place(both[0], both[1], _turns(cfg, here.grid))
     up = AffineTransform.reduction(factor)
-    between = up.after(found.transform).after(up.inverse)
-    return found, between.inverse if swapped else between, float(CHANNELS.stride * factor)
+    between = up.after(place.transform).after(up.inverse)
+    return place, between.inverse if swapped else between, float(CHANNELS.stride * factor)
 
 
 def _reduced(image: OpenImage, role: str, factor: int, cfg: RegisterConfig) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,5 +171,5 @@ def _turns(cfg: RegisterConfig, reference: Grid) -> list[tuple[float, float]]:
     turns = [i * TURN_DEG for i in range(-count, count + 1) if abs(i * TURN_DEG) < 180.0 or i > 0]
     low, high = (math.ceil(abs(math.log(end)) / math.log(SCALE)) for end in search.scale)
     scales = [SCALE**i for i in range(1 - low, high)]
-    tried = [(turn, scale) for turn in turns for scale in scales]
-    return sorted(tried, key=lambda one: abs(one[0]) / TURN_DEG + abs(math.log(one[1])) / math.log(SCALE))
+    hypotheses = [(turn, scale) for turn in turns for scale in scales]
+    return sorted(hypotheses, key=lambda one: abs(one[0]) / TURN_DEG + abs(math.log(one[1])) / math.log(SCALE))

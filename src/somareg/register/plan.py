@@ -27,13 +27,13 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
     cfg = make_config({**options, **told_modalities(*located, options)})
     check_use(cfg)
     device = choose_device(cfg.device)
-    chosen = choose_model(cfg, device)
+    model = choose_model(cfg, device)
     with open_images(*located, cfg, again=True) as images:
         check_demands(cfg, images.reference.grid)
         ground = known_ground(images, cfg)
         size = f"{ground.reference.width} x {ground.reference.height} px of the reference"
         sizes = SceneCfg()
-        road = choose_road(images, ground, cfg, chosen, sizes)
+        road = choose_road(images, ground, cfg, model, sizes)
         limit = allowed()
         if road.is_tiled:
             factor, _ = factors(ground, sizes.factor(ground.shape))
@@ -51,9 +51,9 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
         else:
             factor = whole_factor(ground, cfg)
             here, there = working_sizes(ground, factor)
-            chosen = chosen.on(here, there)
+            model = model.on(here, there)
             work = {"working_size": f"{here[1]} x {here[0]} px (1/{factor} of the reference)"}
-        notes = [*chosen.notes, *([road.note] if road.note else [])]
+        notes = [*model.notes, *([road.note] if road.note else [])]
         if refused := not_tried(images, ground, cfg, road):
             notes.append(f"would be refused, {refused}")
         return {
@@ -66,7 +66,7 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
             **work,
             "memory_mb": round(road.count / 1e6),
             "max_memory_mb": round(limit / 1e6),
-            "model": chosen.name,
+            "model": model.name,
             **({"notes": notes} if notes else {}),
             "device": str(device),
             "outputs": list(OUTPUTS),

@@ -84,8 +84,8 @@ def build_result(
     # What nobody may ask for is made when somebody does; large images are not kept until then.
     start = compose(georef, findings.expected)
     displacement = Later(partial(displacement_of, findings, correction, errors, grid))
-    drawn = partial(_pictures, findings, measured, quality, errors, (start, transform), cfg)
-    previews = Later(partial(drawn, has_closeups=verdict.decision != "no-go"))
+    draw = partial(_pictures, findings, measured, quality, errors, (start, transform), cfg)
+    previews = Later(partial(draw, has_closeups=verdict.decision != "no-go"))
     is_large = findings.reference.nbytes + findings.moving.nbytes > _KEPT_BYTES
     clock.lap("judge")
     return Result(
@@ -120,7 +120,7 @@ def _transform(findings: Findings, georef: Transform) -> Transform:
 
 def _pictures(
     findings: Findings,
-    given: Measured,
+    measured: Measured,
     quality: Quality,
     errors: ErrorMap,
     maps: tuple[Transform, Transform],
@@ -131,7 +131,7 @@ def _pictures(
     """Pictures of what was looked at, and of the places where the estimate is expected to be off most.
 
     Args:
-        findings, given, quality, errors: of the pair.
+        findings, measured, quality, errors: of the pair.
         maps: reference pixels -> moving pixels without and with the estimate.
         cfg: modalities.
         has_closeups: whether those places are drawn: a no-go has none.
@@ -144,16 +144,16 @@ def _pictures(
     previews = make_previews(here.raster, there.raster, before, after, modalities, place)
     if not has_closeups:
         return previews
-    return replace(previews, closeups=_closeups(findings, given, quality, errors, maps[1], cfg))
+    return replace(previews, closeups=_closeups(findings, measured, quality, errors, maps[1], cfg))
 
 
 def _closeups(
-    findings: Findings, given: Measured, quality: Quality, errors: ErrorMap, after: Transform, cfg: RegisterConfig
+    findings: Findings, measured: Measured, quality: Quality, errors: ErrorMap, after: Transform, cfg: RegisterConfig
 ) -> tuple[Closeup, ...]:
     """Pictures of the places where the estimate is expected to be off most."""
     here, there = findings.reference, findings.moving
     apart = _APART * SIDE * here.factor
-    places = worst_places(quality.cells, given.tie_points, errors.at, given.area, given.reference, apart)
+    places = worst_places(quality.cells, measured.tie_points, errors.at, measured.area, measured.reference, apart)
     sight = Sight(
         reference=here.raster,
         moving=there.raster,
@@ -226,8 +226,8 @@ def _read_cut(reader: Callable[[], Raster], frame: Block) -> Raster:
 def _cut(whole: Raster, frame: Block) -> Raster:
     """A part of an image; it is no longer what it was made from."""
     rows, columns = slice(frame.y, frame.y + frame.height), slice(frame.x, frame.x + frame.width)
-    cut: dict[str, Any] = {"data": whole.data[:, rows, columns], "mask": whole.mask[rows, columns]}
+    fields: dict[str, Any] = {"data": whole.data[:, rows, columns], "mask": whole.mask[rows, columns]}
     for name in ("band_masks", "alpha"):
         values = getattr(whole, name)
-        cut[name] = None if values is None else values[:, rows, columns]
-    return replace(whole, grid=whole.grid.part(*frame), origin=None, **cut)
+        fields[name] = None if values is None else values[:, rows, columns]
+    return replace(whole, grid=whole.grid.part(*frame), origin=None, **fields)

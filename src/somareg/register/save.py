@@ -75,8 +75,8 @@ def spare_inputs(folder: Path, inputs: Mapping[str, str | Path | None], settings
     Raises:
         OutputError: an input would be replaced or removed.
     """
-    named = {f"file of {name}": value for name, value in settings.items() if isinstance(value, str)}
-    keep_inputs((folder / name for name in OWNED), {**inputs, **named})
+    files = {f"file of {name}": value for name, value in settings.items() if isinstance(value, str)}
+    keep_inputs((folder / name for name in OWNED), {**inputs, **files})
 
 
 @guarded

@@ -53,11 +53,11 @@ def doubts_about(images: Images, ground: Ground, cfg: RegisterConfig) -> tuple[s
     if _is_same(images.moving.facts, images.reference.facts) and cfg.moving_bands == cfg.reference_bands:
         doubts.append("Moving image and reference are the same file: this tells nothing about two images.")
         return tuple(doubts)
-    said = {"moving": cfg.moving_modality, "reference": cfg.reference_modality}
-    if set(said.values()) != {"sar", "optical"}:
+    modalities = {"moving": cfg.moving_modality, "reference": cfg.reference_modality}
+    if set(modalities.values()) != {"sar", "optical"}:
         return ()
     looks = {"moving": _look(images.moving, ground.moving), "reference": _look(images.reference, ground.reference)}
-    sar, optical = sorted(said, key=lambda role: said[role] != "sar")
+    sar, optical = sorted(modalities, key=lambda role: modalities[role] != "sar")
     first, second = looks[sar], looks[optical]
     if first is None or second is None:
         return ()

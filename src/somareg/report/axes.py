@@ -156,10 +156,10 @@ def ground_ticks(scale: Scale, edge_m: float, zero: float, apart: float) -> list
     ends = [(value - zero) * edge_m for value in (scale.low, scale.high)]
     unit, name = (1000.0, "km") if max(map(abs, ends)) >= 2000 else (1.0, "m")
     low, high = min(ends) / unit, max(ends) / unit
-    found = _labelled(ticks(low, high, _most(scale, apart)))
+    labels = _labelled(ticks(low, high, _most(scale, apart)))
     return [
-        (scale.at(value * unit / edge_m + zero), f"{words} {name}" if value == found[-1][0] else words)
-        for value, words in found
+        (scale.at(value * unit / edge_m + zero), f"{words} {name}" if value == labels[-1][0] else words)
+        for value, words in labels
     ]
 
 

@@ -95,13 +95,13 @@ def _picture(sight: Sight, moving: _Side, reference: _Side, place: Place) -> NDA
     points = np.stack([x, y], axis=-1) + middle
     there = sight.to_moving(points.reshape(-1, 2)).reshape(points.shape)
     footprint = footprint_of(jacobian_at(sight.to_moving, (float(middle[0]), float(middle[1]))))
-    shown = {"moving": moving.at(there, footprint), "reference": reference.at(points, (1.0, 1.0))}
+    images = {"moving": moving.at(there, footprint), "reference": reference.at(points, (1.0, 1.0))}
     # Speckle hides what lies beneath its edges, so SAR gives the edges; without SAR, the moving image.
     above = edges_from(*sight.modalities)
     below = "reference" if above == "moving" else "moving"
     kind = sight.modalities[above == "reference"]
-    lines = edges(*shown[above], _SMOOTH_PX.get(kind, _SMOOTH_OTHER_PX)) & shown[below][1]
-    base = shown[below][0]
+    lines = edges(*images[above], _SMOOTH_PX.get(kind, _SMOOTH_OTHER_PX)) & images[below][1]
+    base = images[below][0]
     picture = (_DIMMED * (np.repeat(base[..., None], 3, axis=2) if base.ndim == 2 else base)).astype(np.uint8)
     picture[lines] = EDGE
     inner = slice(_MARGIN, _MARGIN + SIDE)
@@ -128,5 +128,5 @@ def edges(picture: NDArray[np.uint8], mask: BoolArray, smooth_px: float) -> Bool
         return np.zeros(mask.shape, bool)
     unit = 1000.0 / strong  # whole numbers, fine enough
     whole = [np.clip(unit * slope, -30000, 30000).astype(np.int16) for slope in (dx, dy)]
-    found = cv2.Canny(whole[0], whole[1], unit * float(weak), 1000.0, L2gradient=True)
-    return np.asarray((found > 0) & inside)
+    lines = cv2.Canny(whole[0], whole[1], unit * float(weak), 1000.0, L2gradient=True)
+    return np.asarray((lines > 0) & inside)

@@ -57,12 +57,12 @@ def arrows_map(result: Result, alt: str) -> Markup | None:
     axes = axes_of(result)
     starts, vectors = axes.place(arrows.start), arrows.factor * axes.x.per_unit * arrows.vectors
     shapes = arrow_shapes(starts, vectors)
-    drawn = [
-        element("path", class_=kind, d=polygons(*shapes[chosen]))
-        for kind, chosen in (("arrow", arrows.seen), ("arrow unseen", ~arrows.seen))
-        if chosen.any()
+    marks = [
+        element("path", class_=kind, d=polygons(*shapes[mask]))
+        for kind, mask in (("arrow", arrows.seen), ("arrow unseen", ~arrows.seen))
+        if mask.any()
     ]
-    return map_drawing(result, alt, inside(axes, _backdrop(result, axes), *drawn), _arrow_key(axes, arrows, result))
+    return map_drawing(result, alt, inside(axes, _backdrop(result, axes), *marks), _arrow_key(axes, arrows, result))
 
 
 def arrow_shapes(starts: FloatArray, vectors: FloatArray) -> FloatArray:
@@ -83,18 +83,18 @@ def points_map(result: Result, alt: str) -> Markup | None:
     if not len(points):
         return None
     every = -(-len(points) // MAX_POINTS_DRAWN)
-    places, residual, kept = (
+    places, residual, inliers = (
         axes.place(points.reference_xy[::every]),
         points.residual_px[::every],
         points.inlier[::every],
     )
     radius = float(np.clip(52 / math.sqrt(len(places)), 1.8, 4.6))
-    seen = points.residual_px[points.inlier & np.isfinite(points.residual_px)]
-    top = max(float(np.percentile(seen, 98)), 0.2) if len(seen) else 1.0
+    residuals = points.residual_px[points.inlier & np.isfinite(points.residual_px)]
+    top = max(float(np.percentile(residuals, 98)), 0.2) if len(residuals) else 1.0
     shade = np.clip(np.nan_to_num(residual) / top * _SHADES, 0, _SHADES - 1).astype(int)
-    groups = [_circles(places[~kept], radius, "point out")]
+    groups = [_circles(places[~inliers], radius, "point out")]
     groups += [
-        _circles(places[kept & (shade == index)], radius, "point", fill=colour)
+        _circles(places[inliers & (shade == index)], radius, "point", fill=colour)
         for index, colour in enumerate(ramp("viridis", _SHADES))
     ]
     count = int(points.inlier.sum())
@@ -138,13 +138,13 @@ def error_map(result: Result, alt: str) -> Markup | None:
 def _numbers(result: Result, axes: Axes) -> Markup:
     """The error of each cell in its place, where there is room; a frame around the worst."""
     wide, high = ((scale.end - scale.start) / ACROSS for scale in (axes.x, axes.y))
-    seen = [cell for cell in result.quality.cells if cell.is_seen]
-    digits = error_digits(seen)
+    cells = [cell for cell in result.quality.cells if cell.is_seen]
+    digits = error_digits(cells)
     parts = []
-    for cell in seen if wide >= _CELL[0] and high >= _CELL[1] else ():
+    for cell in cells if wide >= _CELL[0] and high >= _CELL[1] else ():
         x, y = axes.x.start + (cell.column + 0.5) * wide, axes.y.start + (cell.row + 0.5) * high
         parts.append(text(x, y + 4, f"{cell.error_px:.{digits}f}", "middle", class_="halo"))
-    worst = max(seen, key=lambda cell: cell.error_px, default=None)
+    worst = max(cells, key=lambda cell: cell.error_px, default=None)
     if worst is not None and math.isfinite(worst.error_px):
         place = {"x": axes.x.start + worst.column * wide, "y": axes.y.start + worst.row * high}
         parts += [element("rect", class_=kind, **place, width=wide, height=high) for kind in ("worst under", "worst")]
@@ -167,8 +167,8 @@ def _circles(places: FloatArray, radius: float, kind: str, **more: object) -> Ma
     """Points (N, 2) of one look; nothing for none."""
     if not len(places):
         return Markup()
-    drawn = "".join(f'<circle cx="{number(x)}" cy="{number(y)}" r="{radius:.1f}"/>' for x, y in places.tolist())
-    return element("g", Markup(drawn), class_=kind, **more)  # noqa: S704, numbers alone
+    circles = "".join(f'<circle cx="{number(x)}" cy="{number(y)}" r="{radius:.1f}"/>' for x, y in places.tolist())
+    return element("g", Markup(circles), class_=kind, **more)  # noqa: S704, numbers alone
 
 
 def _raster(axes: Axes, uri: str, kind: str) -> Markup:

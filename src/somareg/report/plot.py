@@ -48,17 +48,17 @@ def plot(result: Result, panels: Sequence[str] = ()) -> Figure:
     Raises:
         ConfigError: an unknown panel.
     """
-    chosen = tuple(panels) or DEFAULT
-    for name in chosen:
+    names = tuple(panels) or DEFAULT
+    for name in names:
         if name not in _DRAW:
             raise ConfigError(f"unknown panel '{name}'.{did_you_mean(name, tuple(_DRAW))}")
     _, _, width, height = result.previews.area
     tall = float(np.clip(height / width, 1 / _TALLEST, _TALLEST))
-    size = _PANEL_IN * len(chosen), _PANEL_IN * tall + 1.0
+    size = _PANEL_IN * len(names), _PANEL_IN * tall + 1.0
     figure = Shown(figsize=size, dpi=DPI, facecolor=LIGHT.paper, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(chosen), squeeze=False)[0]
-    for name, own in zip(chosen, axes, strict=True):
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for name, own in zip(names, axes, strict=True):
         own.tick_params(colors=LIGHT.ink, labelsize=SMALL, color=LIGHT.muted, length=3)
         title = _DRAW[cast(Panel, name)](own, result)
         own.set_title(title, color=LIGHT.ink, fontsize=NORMAL)
@@ -114,11 +114,11 @@ def _arrows(axes: Axes, result: Result) -> str:
         "headaxislength": 3.8,
         "minlength": 0.5,
     }
-    drawn = axes.quiver(
+    quiver = axes.quiver(
         *arrows.start.T, *(arrows.factor * arrows.vectors).T, color=colours, angles="xy", scale_units="xy", scale=1,
         **shape,
     )  # fmt: skip
-    drawn.set_path_effects(_outlined(2.0))
+    quiver.set_path_effects(_outlined(2.0))
     return f"Displacement\na long arrow is {arrow_key(arrows.key_px, arrows.factor, pixel_m_of(result))}"
 
 
@@ -129,12 +129,12 @@ def _error(axes: Axes, result: Result) -> str:
     if not np.isfinite(values).any():
         message(axes, LIGHT, "Nothing was seen well enough to tell how far off it is")
         return "Expected error"
-    shown = axes.imshow(
+    picture = axes.imshow(
         np.ma.masked_invalid(values), cmap="plasma", vmin=0, vmax=scale_top(values), extent=extent_of(result),
         interpolation="nearest",
     )  # fmt: skip
     _numbers(axes, result)
-    bar = axes.figure.colorbar(shown, ax=axes, location="bottom", shrink=0.8, pad=0.02, format=_error_words(result))
+    bar = axes.figure.colorbar(picture, ax=axes, location="bottom", shrink=0.8, pad=0.02, format=_error_words(result))
     bar.ax.tick_params(colors=LIGHT.ink, labelsize=SMALL, color=LIGHT.muted, length=2)
     return "Expected error; striped where nothing was seen"
 
@@ -151,13 +151,13 @@ def _numbers(axes: Axes, result: Result) -> None:
     """The error of each cell in its place; a frame around the worst."""
     left, top, width, height = result.previews.area
     wide, high = width / ACROSS, height / ACROSS
-    seen = [cell for cell in result.quality.cells if cell.is_seen]
-    digits = error_digits(seen)
-    for cell in seen:
+    cells = [cell for cell in result.quality.cells if cell.is_seen]
+    digits = error_digits(cells)
+    for cell in cells:
         x, y = left - 0.5 + (cell.column + 0.5) * wide, top - 0.5 + (cell.row + 0.5) * high
         text = axes.text(x, y, f"{cell.error_px:.{digits}f}", ha="center", va="center", color="white", fontsize=SMALL)
         text.set_path_effects(_outlined(2.0))
-    worst = max(seen, key=lambda cell: cell.error_px, default=None)
+    worst = max(cells, key=lambda cell: cell.error_px, default=None)
     if worst is not None and math.isfinite(worst.error_px):
         corner = left - 0.5 + worst.column * wide, top - 0.5 + worst.row * high
         frame = Rectangle(corner, wide, high, fill=False, edgecolor="white", linewidth=1.6)

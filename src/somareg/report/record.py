@@ -108,10 +108,10 @@ class Report(Part):
     @property
     def headline(self) -> str:
         """Of the verdict; reports of earlier versions hold none."""
-        told, error = self.verdict, self.figures.predicted_rmse
-        chance, px, m = (math.nan if v is None else v for v in (told.probability, error.px, error.m))
+        verdict, error = self.verdict, self.figures.predicted_rmse
+        chance, px, m = (math.nan if v is None else v for v in (verdict.probability, error.px, error.m))
         worst = self.error_map.worst_place if self.error_map else ""
-        return told.headline or Verdict(told.decision, (), chance, px, m, worst).headline
+        return verdict.headline or Verdict(verdict.decision, (), chance, px, m, worst).headline
 
     def to_json(self) -> str:
         """Indented JSON text ending with a newline; what could not be measured is null, never NaN."""

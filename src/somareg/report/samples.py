@@ -78,8 +78,8 @@ def local_length(result: Result) -> FloatArray:
 
 def scale_top(values: FloatArray) -> float:
     """The end of a scale of colours: the largest of the values but for outliers."""
-    known = values[np.isfinite(values)]
-    return max(float(np.percentile(known, 99.5)), _LEAST_TOP_PX) if known.size else 1.0
+    finite = values[np.isfinite(values)]
+    return max(float(np.percentile(finite, 99.5)), _LEAST_TOP_PX) if finite.size else 1.0
 
 
 def error_digits(cells: Sequence[Cell]) -> int:

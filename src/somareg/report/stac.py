@@ -164,19 +164,19 @@ def _dates(
     from pystac.utils import str_to_datetime
 
     now = datetime.now(UTC).replace(microsecond=0)
-    made = {"created": now.isoformat().replace("+00:00", "Z")}
+    properties = {"created": now.isoformat().replace("+00:00", "Z")}
     if acquired is not None:
-        return acquired, {}, {**made, "somareg:datetime_basis": "acquisition of the moving image, as given"}
+        return acquired, {}, {**properties, "somareg:datetime_basis": "acquisition of the moving image, as given"}
     try:
-        told = {k: str_to_datetime(v) for k, v in getattr(moving.origin, "dates", {}).items()}
+        dates = {k: str_to_datetime(v) for k, v in getattr(moving.origin, "dates", {}).items()}
     except ValueError:
-        told = {}
-    span = {k: v for k, v in told.items() if k != "datetime"}
-    if "datetime" in told or len(span) == 2:
-        made["somareg:datetime_basis"] = "acquisition of the moving image, from its STAC Item"
-        return told.get("datetime"), span if len(span) == 2 else {}, made
-    made["somareg:datetime_basis"] = "time of processing; when the moving image was acquired is not known"
-    return now, {}, made
+        dates = {}
+    span = {k: v for k, v in dates.items() if k != "datetime"}
+    if "datetime" in dates or len(span) == 2:
+        properties["somareg:datetime_basis"] = "acquisition of the moving image, from its STAC Item"
+        return dates.get("datetime"), span if len(span) == 2 else {}, properties
+    properties["somareg:datetime_basis"] = "time of processing; when the moving image was acquired is not known"
+    return now, {}, properties
 
 
 def _figures(result: Result, *, aligned: bool) -> dict[str, Any]:

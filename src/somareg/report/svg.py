@@ -15,9 +15,9 @@ def element(name: str, *content: str, **attributes: object) -> Markup:
         *content: what stands in it.
         **attributes: floats are written to a tenth; a trailing underscore is left out, the others become hyphens.
     """
-    told = "".join(f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"' for key, value in attributes.items())
+    text = "".join(f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"' for key, value in attributes.items())
     inner = "".join(escape(part) for part in content)
-    return Markup(f"<{name}{told}>{inner}</{name}>" if inner else f"<{name}{told}/>")  # noqa: S704, all is escaped
+    return Markup(f"<{name}{text}>{inner}</{name}>" if inner else f"<{name}{text}/>")  # noqa: S704, all is escaped
 
 
 def joined(*parts: str) -> Markup:

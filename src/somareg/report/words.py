@@ -150,5 +150,5 @@ def on_ground(length_px: float, pixel_m: tuple[float, float] | None) -> str:
 def arrow_key(length_px: float, factor: float, pixel_m: tuple[float, float] | None) -> str:
     """What a sample arrow of `length_px` stands for, drawn `factor` times as long as it is; see `on_ground`."""
     ground = "" if pixel_m is None else f" = {on_ground(length_px, pixel_m)}"
-    drawn = "drawn to scale" if factor == 1 else f"drawn {factor:g} times {'longer' if factor > 1 else 'as long'}"
-    return f"{length_px:g} px{ground}, {drawn}"
+    scale = "drawn to scale" if factor == 1 else f"drawn {factor:g} times {'longer' if factor > 1 else 'as long'}"
+    return f"{length_px:g} px{ground}, {scale}"

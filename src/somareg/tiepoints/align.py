@@ -63,8 +63,8 @@ def align_given(
     agreement = float(support_at(windows, torch.zeros(len(windows.centres), 2)).mean()) if len(windows.centres) else 0.0
     backward = forward_backward(Matcher(pair.swapped(), features), fit.affine, pair.shape)
     halves = split_half(flow.matches, pair.shape, 0.4)
-    found = Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
-    return replace(found, support=agreement, likelihood=agreement, doubts=doubts)
+    alignment = Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
+    return replace(alignment, support=agreement, likelihood=agreement, doubts=doubts)
 
 
 def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tuple[int, int], follows: bool) -> Flow:

@@ -53,9 +53,9 @@ def estimate_from_points(
     here, there = images.reference, images.moving
     if here is None or there is None:
         raise InputError("tie points need both images that they join; give reference and moving")
-    given = take_points(tie_points, here, there, georeference(here, there, ("the reference", "the moving image")))
+    points = take_points(tie_points, here, there, georeference(here, there, ("the reference", "the moving image")))
     try:
-        fit, smooth = fit_smooth(given.points, given.fit)
+        fit, smooth = fit_smooth(points.points, points.fit)
     except EstimationError as error:
         raise InputError(f"{name_of(tie_points)}: {error}") from error
     if not local or smooth.variance == 0:

@@ -46,9 +46,9 @@ class GivenPoints:
     def weight(self) -> Tensor:
         """(N,) 1 / sigma^2; an unknown sigma counts as the median; no point outweighs ten of median sigma."""
         sigma = np.asarray(self.sigma_px, float)
-        known = np.isfinite(sigma) & (sigma > 0)
-        usual = float(np.median(sigma[known])) if known.any() else 1.0
-        return torch.from_numpy(1.0 / np.maximum(np.where(known, sigma, usual), usual / math.sqrt(10.0)) ** 2)
+        has_sigma = np.isfinite(sigma) & (sigma > 0)
+        usual = float(np.median(sigma[has_sigma])) if has_sigma.any() else 1.0
+        return torch.from_numpy(1.0 / np.maximum(np.where(has_sigma, sigma, usual), usual / math.sqrt(10.0)) ** 2)
 
     def beyond(self, affine: AffineTransform) -> tuple[Tensor, Tensor]:
         """Positions (N, 2) and what the points say beyond an affine, applied first: `target = affine(xy + beyond)`."""
@@ -159,14 +159,14 @@ def _likeliest(here: Tensor, values: Tensor, noise: Tensor) -> tuple[float, floa
     """Length, variance ratio and noise variance of largest marginal likelihood; ratio 0 unless clearly beaten."""
     spacing = spacing_px(here)
     best, kappa = profiled_likelihood(noise, values, 1e-6)
-    chosen = 3.0 * spacing, 0.0, kappa
+    winner = 3.0 * spacing, 0.0, kappa
     if len(here) < LEAST:
-        return chosen
+        return winner
     best += GAIN
     for length in (factor * spacing for factor in LENGTHS):
         correlation = kernel(here, here, length)
         for ratio in RATIOS:
             score, kappa = profiled_likelihood(ratio * correlation + noise, values, 1e-6)
             if score > best:
-                best, chosen = score, (length, ratio, kappa)
-    return chosen
+                best, winner = score, (length, ratio, kappa)
+    return winner

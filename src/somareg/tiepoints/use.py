@@ -94,13 +94,13 @@ def take_points(source: str | Path | TiePoints, reference: Grid, moving: Grid, g
             georeferences by more than the size of the image.
     """
     name = str(name_of(source))
-    given = source if isinstance(source, TiePoints) else read_tie_points(source, reference=reference, moving=moving)
-    target = georef.inverse(given.moving_xy)
-    usable = given.inlier & np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1)
-    chosen = given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable]
-    points = GivenPoints(*chosen)
+    ties = source if isinstance(source, TiePoints) else read_tie_points(source, reference=reference, moving=moving)
+    target = georef.inverse(ties.moving_xy)
+    usable = ties.inlier & np.isfinite(ties.reference_xy).all(1) & np.isfinite(target).all(1)
+    arguments = ties.reference_xy[usable], target[usable], ties.sigma_px[usable], ties.confidence[usable]
+    points = GivenPoints(*arguments)
     fit = _checked_fit(points, reference, name)
-    return Given(points, fit, _words(name, given, usable, fit))
+    return Given(points, fit, _words(name, ties, usable, fit))
 
 
 def _checked_fit(points: GivenPoints, reference: Grid, name: str) -> GivenFit:
@@ -125,9 +125,9 @@ def reach_px(affine: AffineTransform, shape: tuple[int, int]) -> float:
     return float(np.hypot(*(affine(corners) - corners).T).max())
 
 
-def _words(name: str, given: TiePoints, usable: BoolArray, fit: GivenFit) -> str:
-    text = f"{int(usable.sum())} of {len(given)} tie points taken from {name}"
-    switched_off = int((~given.inlier).sum())
+def _words(name: str, points: TiePoints, usable: BoolArray, fit: GivenFit) -> str:
+    text = f"{int(usable.sum())} of {len(points)} tie points taken from {name}"
+    switched_off = int((~points.inlier).sum())
     if switched_off:
         text += f" ({switched_off} are switched off)"
     agreeing = int((fit.factor > 0.25).sum())

@@ -152,20 +152,20 @@ def _placed_by(estimate: Estimate, reading: Reading) -> Estimate:
 
 def _in_memory(subject: Subject, data: NDArray[Any], mask: BoolArray, grid: Grid, tags: Mapping[str, str]) -> Raster:
     """The warped raster; alpha bands stand apart from the others."""
-    kept = subject.metadata
+    facts = subject.metadata
     own = subject.own
-    seen = mask[own]
-    joined: BoolArray = np.asarray(seen.all(axis=0))
-    per_band: dict[str, Any] = {name: tuple(kept[name][i] for i in own) if kept[name] else () for name in _PER_BAND}
+    valid = mask[own]
+    joined: BoolArray = np.asarray(valid.all(axis=0))
+    per_band: dict[str, Any] = {name: tuple(facts[name][i] for i in own) if facts[name] else () for name in _PER_BAND}
     return Raster(
         data=data[own],
         mask=joined,
         grid=grid,
         name=subject.name,
         nodata=subject.nodata,
-        tags={**without_verdict(kept["tags"]), **tags},
-        colorinterp=tuple(kept["colorinterp"]),
-        band_masks=None if bool((seen == joined).all()) else seen,
+        tags={**without_verdict(facts["tags"]), **tags},
+        colorinterp=tuple(facts["colorinterp"]),
+        band_masks=None if bool((valid == joined).all()) else valid,
         alpha=data[list(subject.alphas)] if subject.alphas else None,
         **per_band,
     )
@@ -247,8 +247,8 @@ def _blocks(area: Block, side: int) -> Iterator[Block]:
 
 
 def _processing_tags(subject: Subject, estimate: Estimate, kernel: Kernel, resolution: Resolution) -> dict[str, str]:
-    said = subject.reading.said()
-    read = {"SOMAREG_READING": json.dumps(said)} if said else {}
+    reading = subject.reading.said()
+    read = {"SOMAREG_READING": json.dumps(reading)} if reading else {}
     return {
         **read,
         **verdict_tags(estimate.verdict),

@@ -30,8 +30,8 @@ def one_nodata(source: RasterSource) -> float:
         candidates = list(dict.fromkeys([*(float(v) for v in declared if v is not None), *map(float, more)]))
         free = _unused(source, candidates)
         chosen = free[0] if free else candidates[0]
-    told = ", ".join("none" if value is None else f"{value:g}" for value in source.nodatas)
-    log.info("%s declares one nodata value for each band (%s); the output has %g for all", source.name, told, chosen)
+    values = ", ".join("none" if value is None else f"{value:g}" for value in source.nodatas)
+    log.info("%s declares one nodata value for each band (%s); the output has %g for all", source.name, values, chosen)
     return chosen
 
 
@@ -42,8 +42,8 @@ def _unused(source: RasterSource, candidates: list[float]) -> list[float]:
     left = candidates
     for top in range(0, height, rows):
         data, valid = source.read(Block(0, top, width, min(rows, height - top)))
-        seen = np.unique(data[valid])
-        left = [value for value in left if differs(seen, value).all()]
+        present = np.unique(data[valid])
+        left = [value for value in left if differs(present, value).all()]
         if not left:
             break
     return left

@@ -46,15 +46,15 @@ def in_memory(
     raise ConfigError("a mask in memory goes with an array; for a file or a Raster give the file of a mask")
 
 
-def is_same(image: object, known: Raster | Header) -> bool:
+def is_same(image: object, other: Raster | Header) -> bool:
     """Whether an image in memory is the one that was registered."""
-    if not isinstance(known, Raster):
+    if not isinstance(other, Raster):
         return False
     if not isinstance(image, np.ndarray):
-        return image is known or (image is known.origin and is_dataarray(image))
+        return image is other or (image is other.origin and is_dataarray(image))
     pixels = np.ma.getdata(image) if isinstance(image, np.ma.MaskedArray) else image
     pixels = pixels[None] if pixels.ndim == 2 else pixels
-    data = known.data
+    data = other.data
     return (pixels.shape, pixels.strides, pixels.dtype) == (
         data.shape,
         data.strides,

@@ -190,10 +190,10 @@ def _from_memory(raster: Raster, nodata: float | None) -> Subject:
             mask = mask & differs(data, nodata)
         if not alphas:
             return data, mask
-        seen = raster.mask[part]
-        shown = (seen * opaque(dtype)).astype(dtype)[None] if raster.alpha is None else raster.alpha[:, *part]
-        shown = np.broadcast_to(shown, (len(alphas), *seen.shape)).astype(dtype, copy=False)
-        both = np.concatenate([data, shown]), np.concatenate([mask, np.broadcast_to(seen, shown.shape)])
+        valid = raster.mask[part]
+        alpha = (valid * opaque(dtype)).astype(dtype)[None] if raster.alpha is None else raster.alpha[:, *part]
+        alpha = np.broadcast_to(alpha, (len(alphas), *valid.shape)).astype(dtype, copy=False)
+        both = np.concatenate([data, alpha]), np.concatenate([mask, np.broadcast_to(valid, alpha.shape)])
         return both[0][order], both[1][order]
 
     value = raster.nodata if nodata is None else nodata

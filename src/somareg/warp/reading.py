@@ -87,8 +87,8 @@ def make_reading(
     Raises:
         ConfigError: a bad value.
     """
-    given = {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values}
-    cfg = make_config({**{f"moving_{name}": value for name, value in given.items()}, "gcp_method": gcp_method})
+    options = {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values}
+    cfg = make_config({**{f"moving_{name}": value for name, value in options.items()}, "gcp_method": gcp_method})
     return replace(Reading.of_moving(cfg.model_dump()), mask_values=cfg.moving_mask_values)
 
 

@@ -133,8 +133,8 @@ def finding_of(verdict: Decision, offset: Offset | None, tolerance_px: float) ->
 
 def unit_of(offsets: Sequence[Offset | None]) -> Unit:
     """Metres where every offset has them, else pixels."""
-    known = [offset for offset in offsets if offset is not None]
-    return "m" if known and all(offset.dx_m is not None for offset in known) else "px"
+    measured = [offset for offset in offsets if offset is not None]
+    return "m" if measured and all(offset.dx_m is not None for offset in measured) else "px"
 
 
 def values_of(offsets: Sequence[Offset], unit: Unit) -> tuple[FloatArray, FloatArray]:
@@ -144,45 +144,45 @@ def values_of(offsets: Sequence[Offset], unit: Unit) -> tuple[FloatArray, FloatA
     return table[:, :2], np.maximum(table[:, 2], 1e-9)
 
 
-def series_name(facts: Facts, said: str) -> str:
+def series_name(facts: Facts, column: str) -> str:
     """What a table says, else platform and orbit; "" where neither is known."""
     orbit = f"R{facts.orbit}" if facts.orbit.isdigit() else facts.orbit
-    return said or " ".join(filter(None, (facts.platform, orbit)))
+    return column or " ".join(filter(None, (facts.platform, orbit)))
 
 
 def course_in(scenes: Sequence[SceneRecord], unit: Unit, mode: Mode) -> tuple[list[int], Course]:
     """Indices of the measured scenes that stand in time, or of all measured ones where none does, and their course."""
-    measured = [i for i, scene in enumerate(scenes) if scene.offset is not None]
-    dated = [i for i in measured if scenes[i].facts.date is not None]
+    places = [i for i, scene in enumerate(scenes) if scene.offset is not None]
+    dated = [i for i in places if scenes[i].facts.date is not None]
     in_time = mode != "pairs"
-    chosen = dated if dated and in_time else measured
-    values, sigma = values_of([offset for i in chosen if (offset := scenes[i].offset)], unit)
+    order = dated if dated and in_time else places
+    values, sigma = values_of([offset for i in order if (offset := scenes[i].offset)], unit)
     if mode == "consecutive":
-        return chosen, jumps(values, sigma)
-    return chosen, course_of(values, sigma, in_time=in_time)
+        return order, jumps(values, sigma)
+    return order, course_of(values, sigma, in_time=in_time)
 
 
-def step_records(scenes: Sequence[SceneRecord], chosen: list[int], course: Course, series: str) -> list[StepRecord]:
+def step_records(scenes: Sequence[SceneRecord], order: list[int], course: Course, series: str) -> list[StepRecord]:
     """The steps of a course with the scenes that they lie between, and what changed there."""
-    ends = [0, *(step.index for step in course.steps), len(chosen)]
+    ends = [0, *(step.index for step in course.steps), len(order)]
     records = []
     for number, step in enumerate(course.steps):
-        before = [scenes[i] for i in chosen[ends[number] : step.index]]
-        after = [scenes[i] for i in chosen[step.index : ends[number + 2]]]
-        first = scenes[chosen[step.index]]
-        last = scenes[chosen[step.index - 1]].name if step.index else first.reference
+        before = [scenes[i] for i in order[ends[number] : step.index]]
+        after = [scenes[i] for i in order[step.index : ends[number + 2]]]
+        first = scenes[order[step.index]]
+        last = scenes[order[step.index - 1]].name if step.index else first.reference
         records.append(StepRecord(series, last, first.name, step, tuple(_changes(before, after))))
     return records
 
 
 def _changes(before: list[SceneRecord], after: list[SceneRecord]) -> list[str]:
     """What most scenes have on one side and most do not on the other."""
-    found = []
+    changes = []
     for kind in _KINDS:
         usual = [Counter(getattr(scene.facts, kind) for scene in side).most_common(1) for side in (before, after)]
         if all(usual) and usual[0][0][0] != usual[1][0][0]:
-            found.append(f"{kind} {usual[0][0][0] or 'unknown'} to {usual[1][0][0] or 'unknown'}")
-    return found
+            changes.append(f"{kind} {usual[0][0][0] or 'unknown'} to {usual[1][0][0] or 'unknown'}")
+    return changes
 
 
 def series_record(

@@ -62,7 +62,7 @@ def level_sigma(values: FloatArray, variance: FloatArray) -> float:
     return math.sqrt(scale / float((1.0 / variance[near]).sum()))
 
 
-def spread_variance(squared: FloatArray, told: FloatArray, sigma: FloatArray) -> tuple[FloatArray, float]:
+def spread_variance(squared: FloatArray, claimed_variance: FloatArray, sigma: FloatArray) -> tuple[FloatArray, float]:
     """Variance per axis of each offset that explains how much they scatter, never below that of its own sigma.
 
     Scatter beyond the sigmas may be the same for all, or grow with them; the larger of both counts for each offset.
@@ -70,7 +70,7 @@ def spread_variance(squared: FloatArray, told: FloatArray, sigma: FloatArray) ->
     Args:
         squared: (M,) squared lengths of what is left of offsets once their level is taken out, or of `differences2`;
             medians decide, so that up to half of them may be wild.
-        told: (M,) variance per axis that the sigmas give each of them.
+        claimed_variance: (M,) variance per axis that the sigmas give each of them.
         sigma: (N,) of the offsets.
 
     Returns:
@@ -79,8 +79,8 @@ def spread_variance(squared: FloatArray, told: FloatArray, sigma: FloatArray) ->
     variance: FloatArray = sigma**2
     if not len(squared):
         return variance, 0.0
-    common = max(0.0, float(np.median(squared)) / _MEDIAN - float(np.median(told)))
-    factor = max(1.0, float(np.median(squared / told)) / _MEDIAN)
+    common = max(0.0, float(np.median(squared)) / _MEDIAN - float(np.median(claimed_variance)))
+    factor = max(1.0, float(np.median(squared / claimed_variance)) / _MEDIAN)
     return np.maximum(variance + common, factor * variance), common
 
 

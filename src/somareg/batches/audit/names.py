@@ -58,10 +58,10 @@ class Facts:
 def facts_of_path(path: str | Path) -> Facts:
     """What a file's name tells, and the folders above it where they are called like products."""
     file = Path(path)
-    told = _of_product(file.name).over(Facts(date=_date_in(file.name)))
+    facts = _of_product(file.name).over(Facts(date=_date_in(file.name)))
     for folder in list(file.parents)[:_FOLDERS]:
-        told = told.over(_of_product(folder.name))
-    return told
+        facts = facts.over(_of_product(folder.name))
+    return facts
 
 
 def parse_date(text: str, where: str) -> datetime:
@@ -71,13 +71,13 @@ def parse_date(text: str, where: str) -> datetime:
         InputError: it is none; `where` says of what.
     """
     try:
-        told = datetime.fromisoformat(text.strip())
+        date = datetime.fromisoformat(text.strip())
     except ValueError:
         raise InputError(
             f"{where}: {text.strip()[:40]!r} is no date; write it as 2024-05-06 or 2024-05-06T07:08:09Z"
         ) from None
     try:
-        return (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError:
         raise InputError(f"{where}: {text.strip()[:40]!r} is no date of a scene") from None
 
@@ -85,32 +85,32 @@ def parse_date(text: str, where: str) -> datetime:
 def _of_product(name: str) -> Facts:
     for pattern in _PRODUCTS:
         if match := pattern.search(name):
-            told = match.groupdict()
-            return Facts(_taken(told), (told.get("platform") or "").upper(), _orbit(told), _baseline(told))
+            fields = match.groupdict()
+            return Facts(_acquired(fields), (fields.get("platform") or "").upper(), _orbit(fields), _baseline(fields))
     return Facts()
 
 
-def _taken(told: dict[str, str | None]) -> datetime | None:
+def _acquired(fields: dict[str, str | None]) -> datetime | None:
     try:
-        if told.get("year"):
-            start = datetime(int(told["year"] or 0), 1, 1, tzinfo=UTC)
-            return start + timedelta(days=int(told["day_of_year"] or 1) - 1)
-        return datetime.strptime(f"{told['day']}{told.get('time') or '000000'}", "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        if fields.get("year"):
+            start = datetime(int(fields["year"] or 0), 1, 1, tzinfo=UTC)
+            return start + timedelta(days=int(fields["day_of_year"] or 1) - 1)
+        return datetime.strptime(f"{fields['day']}{fields.get('time') or '000000'}", "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError:  # eight digits that are no day
         return None
 
 
-def _orbit(told: dict[str, str | None]) -> str:
-    absolute, first = told.get("absolute"), _FIRST_ORBIT.get((told.get("platform") or "").upper())
+def _orbit(fields: dict[str, str | None]) -> str:
+    absolute, first = fields.get("absolute"), _FIRST_ORBIT.get((fields.get("platform") or "").upper())
     if absolute and first:
         return f"{(int(absolute) - first) % 175 + 1:03d}"
-    return told.get("orbit") or ""
+    return fields.get("orbit") or ""
 
 
-def _baseline(told: dict[str, str | None]) -> str:
-    if number := told.get("baseline"):
+def _baseline(fields: dict[str, str | None]) -> str:
+    if number := fields.get("baseline"):
         return f"{number[:2]}.{number[2:]}"
-    return f"C{told['collection']}" if told.get("collection") else ""
+    return f"C{fields['collection']}" if fields.get("collection") else ""
 
 
 def _date_in(name: str) -> datetime | None:

@@ -63,15 +63,15 @@ def summary(result: AuditResult) -> str:
     """The whole in a sentence or two."""
     thing = "pairs" if result.mode == "pairs" else "scenes"
     parts = [f"{number} {name}" for name, number in result.counts.items()]
-    told = f"{len(result.scenes)} {thing}: {', '.join(parts)}."
+    line = f"{len(result.scenes)} {thing}: {', '.join(parts)}."
     steps = [one for one in result.steps if one.series == ALL]
     if steps:
         largest = max(steps, key=lambda one: one.step.size)
         many = "One step" if len(steps) == 1 else f"{len(steps)} steps, the largest"
-        told += f" {many} of {_length(largest.step.size, result.unit)} at {name_of(largest.first)}."
+        line += f" {many} of {_length(largest.step.size, result.unit)} at {name_of(largest.first)}."
     if result.outliers:
-        told += f" {len(result.outliers)} outlier{'s' if len(result.outliers) > 1 else ''}."
-    return told
+        line += f" {len(result.outliers)} outlier{'s' if len(result.outliers) > 1 else ''}."
+    return line
 
 
 def _ranked(result: AuditResult) -> Sequence[SceneRecord]:

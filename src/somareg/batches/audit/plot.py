@@ -33,15 +33,15 @@ _SIDES: dict[Side, str] = {"dx": "to the right", "dy": "down"}
 
 def drawings(result: AuditResult) -> list[Markup]:
     """Offset to the right and down of every measured scene, over time; none where nothing was measured."""
-    seen = [scene for scene in result.scenes if scene.offset is not None]
-    if not seen:
+    measured = [scene for scene in result.scenes if scene.offset is not None]
+    if not measured:
         return []
-    dated = [scene for scene in seen if scene.facts.date is not None]
+    dated = [scene for scene in measured if scene.facts.date is not None]
     in_time = result.mode != "pairs" and bool(dated)
-    drawn = dated if in_time else seen
-    every = -(-len(drawn) // MOST_DRAWN)
-    drawn = [scene for index, scene in enumerate(drawn) if index % every == 0 or scene.is_outlier]
-    return [_drawing(result, drawn, side, in_time=in_time) for side in _SIDES]
+    scenes = dated if in_time else measured
+    every = -(-len(scenes) // MOST_DRAWN)
+    scenes = [scene for index, scene in enumerate(scenes) if index % every == 0 or scene.is_outlier]
+    return [_drawing(result, scenes, side, in_time=in_time) for side in _SIDES]
 
 
 def series_colours(result: AuditResult) -> dict[str, int]:
@@ -59,14 +59,14 @@ def _drawing(result: AuditResult, scenes: Sequence[SceneRecord], side: Side, *, 
     low, high = _range(y, sigma, out)
     margin = 0.03 * max(float(np.ptp(x)), 1.0)
     axes = wide_axes((float(x.min()) - margin, float(x.max()) + margin), (low, high), _HEIGHT)
-    held = axes.place(np.column_stack([x, np.clip(y, low, high)]))
+    places = axes.place(np.column_stack([x, np.clip(y, low, high)]))
     parts = [element("path", class_="zero", d=f"M0 {number(axes.y.at(0.0))}h480")] if low < 0 < high else []
     parts += _steps(result, scenes, side, axes, x)
     for name, colour in colours.items():
         own = np.array([scene.series == name for scene in scenes])
         if own.any():
-            parts.append(_points(held[own], (sigma * abs(axes.y.per_unit))[own], f"s{colour}"))
-    rings = [element("circle", cx=h, cy=v, r=7.0) for h, v in held[out].tolist()]
+            parts.append(_points(places[own], (sigma * abs(axes.y.per_unit))[own], f"s{colour}"))
+    rings = [element("circle", cx=h, cy=v, r=7.0) for h, v in places[out].tolist()]
     parts.append(element("g", *rings, class_="ring"))
     words = "date" if in_time else "number in the list"
     ticks = _date_ticks(axes.x) if in_time else None
@@ -111,10 +111,10 @@ def _key(result: AuditResult, axes: Axes, colours: dict[str, int]) -> Markup:
         kinds.append((line("step"), "step"))
     if result.outliers:
         kinds.append((element("circle", class_="ring", cx=0.0, cy=0.0, r=6.0), "outlier"))
-    named = [(dot(f"offset s{colour}"), _short(name)) for name, colour in colours.items() if name and colour < COLOURS]
+    series = [(dot(f"offset s{colour}"), _short(name)) for name, colour in colours.items() if name and colour < COLOURS]
     if len(colours) > COLOURS:
-        named = [*named[: COLOURS - 3], (dot(f"offset s{COLOURS}"), "others")]
-    columns = [kinds, named[:3], named[3:6]]
+        series = [*series[: COLOURS - 3], (dot(f"offset s{COLOURS}"), "others")]
+    columns = [kinds, series[:3], series[3:6]]
     return signs(axes, columns, (0.0, 0.25, 0.63))
 
 
@@ -128,8 +128,8 @@ def _place(scene: SceneRecord, index: int, in_time: bool) -> float:
 
 def _range(values: np.ndarray, sigma: np.ndarray, out: np.ndarray) -> tuple[float, float]:
     """What the axis shows: all values with their sigmas, but no outlier so far off that the others are one line."""
-    kept = ~out if (~out).any() else np.ones_like(out)
-    low, high = float((values - sigma)[kept].min()), float((values + sigma)[kept].max())
+    inside = ~out if (~out).any() else np.ones_like(out)
+    low, high = float((values - sigma)[inside].min()), float((values + sigma)[inside].max())
     reach = _FAR * (high - low)
     near = values[(values > low - reach) & (values < high + reach)]
     low, high = min(low, float(near.min(initial=low))), max(high, float(near.max(initial=high)))

@@ -94,8 +94,8 @@ class AuditResult:
     @property
     def counts(self) -> dict[str, int]:
         """Scenes by finding, the worst first; those that there are none of are left out."""
-        found = Counter[str](scene.finding for scene in self.scenes)
-        return {name: found[name] for name in _ORDER if found[name]}
+        findings = Counter[str](scene.finding for scene in self.scenes)
+        return {name: findings[name] for name in _ORDER if findings[name]}
 
     @property
     def outliers(self) -> tuple[str, ...]:

@@ -92,8 +92,8 @@ def audit(
     check_use(make_config(options))
     if not tolerance_px >= 0:
         raise ConfigError(f"tolerance_px is {tolerance_px}; give 0 or more pixels")
-    mode, found, notes = _scenes(scenes, reference, consecutive, glob, asset)
-    pairs = find_pairs([_pair(scene, options) for scene in found])
+    mode, archive, notes = _scenes(scenes, reference, consecutive, glob, asset)
+    pairs = find_pairs([_pair(scene, options) for scene in archive])
     folder = Path(out)
     jobs = {pair.name: job_of(pair, None, options) for pair in pairs}
     check_folder_name(folder)
@@ -108,7 +108,7 @@ def audit(
         tell = progress or (lambda stage, share: None)
         redone = finish(manifest, jobs, do_pair, (workers, dask), tell, continue_on_error=continue_on_error)
         entries = [manifest.entries[pair.name] for pair in pairs]
-        records = [_record(scene, entry, tolerance_px) for scene, entry in zip(found, entries, strict=True)]
+        records = [_record(scene, entry, tolerance_px) for scene, entry in zip(archive, entries, strict=True)]
         result = replace(judged(folder, mode, records, tolerance_px, notes), redone=tuple(redone))
         result.save(lock=lock)
     return result
@@ -123,9 +123,9 @@ def judged(
     dates goes from one series to the other, and is one.
     """
     unit = unit_of([scene.offset for scene in scenes])
-    chosen, course = course_in(scenes, unit, mode)
-    records, steps, told = list(scenes), step_records(scenes, chosen, course, ALL), list(notes)
-    courses = {ALL: (chosen, course)}
+    order, course = course_in(scenes, unit, mode)
+    records, steps, remarks = list(scenes), step_records(scenes, order, course, ALL), list(notes)
+    courses = {ALL: (order, course)}
     names = sorted({scene.series for scene in scenes if scene.series})
     for name in names if len(names) > 1 and mode != "consecutive" else ():
         places = [i for i, scene in enumerate(scenes) if scene.series == name]
@@ -141,12 +141,12 @@ def judged(
     missing = sum(scene.facts.date is None for scene in scenes)
     if mode != "pairs" and missing:
         words = "the order of the list stands for time" if missing == len(scenes) else "they take no part in steps"
-        told.append(f"{count(missing, 'scene')} without a date: {words}")
+        remarks.append(f"{count(missing, 'scene')} without a date: {words}")
     unseen = sum(scene.offset is None for scene in scenes)
     if unseen:
-        told.append(f"{count(unseen, 'scene')} could not be measured and take no part in the statistics")
+        remarks.append(f"{count(unseen, 'scene')} could not be measured and take no part in the statistics")
     if unit == "px" and any(scene.offset and scene.offset.dx_m is not None for scene in scenes):
-        told.append("some scenes have no metres: levels and steps are in pixels")
+        remarks.append("some scenes have no metres: levels and steps are in pixels")
     return AuditResult(
         folder=folder,
         mode=mode,
@@ -156,7 +156,7 @@ def judged(
         series=tuple(_series(scenes, courses, unit, mode)),
         steps=tuple(steps),
         differences=tuple(differences(scenes, unit, course)) if mode == "reference" else (),
-        notes=tuple(told),
+        notes=tuple(remarks),
         saver=save,
     )
 
@@ -175,8 +175,8 @@ def _series(
             own = [i for i, scene in enumerate(scenes) if scene.offset and scene.series == name]
             steps, scatter_here = (), scatter
         if own:
-            told = steps if mode == "reference" else ()
-            yield series_record(name, [scenes[i] for i in own], told, unit, scatter_here)
+            own_steps = steps if mode == "reference" else ()
+            yield series_record(name, [scenes[i] for i in own], own_steps, unit, scatter_here)
 
 
 def _scenes(
@@ -217,21 +217,21 @@ def _scenes(
 
 def _pair(scene: Scene, options: Mapping[str, Any]) -> BatchPair:
     own = dict(scene.options)
-    for name, told in (("moving_modality", scene.modality), ("reference_modality", scene.reference_modality)):
-        if told and name not in {*own, *options}:
-            own[name] = told
+    for name, modality in (("moving_modality", scene.modality), ("reference_modality", scene.reference_modality)):
+        if modality and name not in {*own, *options}:
+            own[name] = modality
     return BatchPair(scene.name, scene.image, scene.reference, own)
 
 
 def _record(scene: Scene, entry: Entry, tolerance_px: float) -> SceneRecord:
     name = series_name(scene.facts, scene.series)
-    known = SceneRecord(entry.name, entry.moving, entry.reference, scene.facts, name, None, None, None, "pending")
+    record = SceneRecord(entry.name, entry.moving, entry.reference, scene.facts, name, None, None, None, "pending")
     if entry.status == "failed":
-        return replace(known, finding="failed", error=entry.error or "")
+        return replace(record, finding="failed", error=entry.error or "")
     if entry.status != "done" or entry.verdict is None:
-        return known
+        return record
     return replace(
-        known,
+        record,
         verdict=entry.verdict,
         probability=entry.probability,
         offset=entry.measured,

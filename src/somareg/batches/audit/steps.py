@@ -112,12 +112,12 @@ def outlier_limit(count: int, false_alarm: float = FALSE_ALARM) -> float:
 def find_steps(values: FloatArray, sigma: FloatArray, *, false_alarm: float = FALSE_ALARM) -> tuple[Step, ...]:
     """Steps of a series with at least `LEAST` offsets on either side; see `course_of`."""
     count = len(values)
-    told = (sigma[:-1] ** 2 + sigma[1:] ** 2) / 2
-    variance, _ = spread_variance(differences2(values), told, sigma)
+    claimed_variance = (sigma[:-1] ** 2 + sigma[1:] ** 2) / 2
+    variance, _ = spread_variance(differences2(values), claimed_variance, sigma)
     parts = _seeded(count)
-    tried = sum(b - a - 2 * LEAST + 1 for a, b in parts)
-    found: list[int] = []
-    if not tried:
+    candidates = sum(b - a - 2 * LEAST + 1 for a, b in parts)
+    steps: list[int] = []
+    if not candidates:
         return ()
     best = {part: _split(values, variance, *part) for part in parts}
     waiting = [(0, count)]
@@ -128,12 +128,12 @@ def find_steps(values: FloatArray, sigma: FloatArray, *, false_alarm: float = FA
         if (a, b) not in best:
             best[a, b] = _split(values, variance, a, b)
         inner = [split for (left, right), split in best.items() if a <= left and right <= b]
-        chosen = min(inner, key=lambda split: (split.log_chance, split.index))
-        if not a + LEAST <= chosen.index <= b - LEAST or chosen.log_chance > math.log(false_alarm / tried):
+        cut = min(inner, key=lambda split: (split.log_chance, split.index))
+        if not a + LEAST <= cut.index <= b - LEAST or cut.log_chance > math.log(false_alarm / candidates):
             continue
-        found.append(chosen.index)
-        waiting += [(a, chosen.index), (chosen.index, b)]
-    return _settled(values, variance, sorted(found), tried, false_alarm)
+        steps.append(cut.index)
+        waiting += [(a, cut.index), (cut.index, b)]
+    return _settled(values, variance, sorted(steps), candidates, false_alarm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +143,20 @@ class _Split:
 
 
 def _settled(
-    values: FloatArray, variance: FloatArray, found: list[int], tried: int, false_alarm: float
+    values: FloatArray, variance: FloatArray, steps: list[int], candidates: int, false_alarm: float
 ) -> tuple[Step, ...]:
     """Steps in their best places between their neighbours; the least likely is dropped until all are believed."""
     splits: list[_Split] = []
-    while found:
-        ends = [0, *found, len(values)]
-        splits = [_split(values, variance, ends[i], ends[i + 2]) for i in range(len(found))]
+    while steps:
+        ends = [0, *steps, len(values)]
+        splits = [_split(values, variance, ends[i], ends[i + 2]) for i in range(len(steps))]
         worst = max(range(len(splits)), key=lambda i: splits[i].log_chance)
-        if splits[worst].log_chance <= math.log(false_alarm / tried):
+        if splits[worst].log_chance <= math.log(false_alarm / candidates):
             break
-        del found[worst]
-    found = sorted({split.index for split in splits}) if found else []
-    chances = {split.index: min(1.0, tried * math.exp(split.log_chance)) for split in splits}
-    parts = _parts([Step(i, (0, 0), (0, 0), 0, 0) for i in found], len(values))
+        del steps[worst]
+    steps = sorted({split.index for split in splits}) if steps else []
+    chances = {split.index: min(1.0, candidates * math.exp(split.log_chance)) for split in splits}
+    parts = _parts([Step(i, (0, 0), (0, 0), 0, 0) for i in steps], len(values))
     places = [level(values[a:b], variance[a:b]).tolist() for a, b in parts]
     sigmas = [level_sigma(values[a:b], variance[a:b]) for a, b in parts]
     return tuple(
@@ -167,7 +167,7 @@ def _settled(
             sigma=math.hypot(sigmas[i], sigmas[i + 1]),
             chance=chances[index],
         )
-        for i, index in enumerate(found)
+        for i, index in enumerate(steps)
     )
 
 

@@ -25,9 +25,9 @@ class Factor:
             own = matrix[part, part]
             if i:
                 last = self._diagonal[-1]
-                left = torch.linalg.solve_triangular(last, matrix[self._parts[i - 1], part], upper=False).mT
-                self._below.append(left)
-                own = own - left @ left.mT
+                coupling = torch.linalg.solve_triangular(last, matrix[self._parts[i - 1], part], upper=False).mT
+                self._below.append(coupling)
+                own = own - coupling @ coupling.mT
             self._diagonal.append(torch.linalg.cholesky(own))
 
     @property

@@ -250,8 +250,8 @@ def coverage_at(
     """
     nodes_x, nodes_y = (lattice.step * np.arange(n - 2) for n in (lattice.columns, lattice.rows))
     grid_x, grid_y = np.meshgrid(nodes_x, nodes_y)
-    known = known_at(lattice, sums, range_px, noise, np.stack([grid_x.ravel(), grid_y.ravel()], axis=-1))
-    across = np.stack([np.interp(x, nodes_x, row) for row in known.reshape(grid_x.shape)])
+    share = known_at(lattice, sums, range_px, noise, np.stack([grid_x.ravel(), grid_y.ravel()], axis=-1))
+    across = np.stack([np.interp(x, nodes_x, row) for row in share.reshape(grid_x.shape)])
     result: NDArray[np.float64] = np.stack([np.interp(y, nodes_y, column) for column in across.T], axis=-1)
     return result
 
@@ -264,8 +264,8 @@ def known_at(lattice: Lattice, sums: Sums, range_px: float, noise: float, points
     design.scatter_add_(0, torch.from_numpy(index).mT, torch.from_numpy(weight).mT)
     # The lattice smooths a rough prior and its free boundary widens it, so it is compared with itself.
     before = Factor(prior, lattice.band).variance(design)
-    left = Factor(sums.normal / max(noise, 1e-6) + prior, lattice.band).variance(design) / before
-    return np.clip(1.0 - left.numpy(), 0.0, 1.0)
+    remainder = Factor(sums.normal / max(noise, 1e-6) + prior, lattice.band).variance(design) / before
+    return np.clip(1.0 - remainder.numpy(), 0.0, 1.0)
 
 
 def _dense(lattice: Lattice, positions: FloatArray, count: int) -> NDArray[np.float64]:

@@ -127,17 +127,17 @@ def _trust(ties: Ties, tiles: Sequence[int]) -> list[float]:
     return [float(ties.weight[one].mean() / ties.precision[one].mean()) for one in own]
 
 
-def _fit(ties: Ties, lattice: Lattice, prior: Prior, chosen: BoolArray) -> _Part | None:
+def _fit(ties: Ties, lattice: Lattice, prior: Prior, mask: BoolArray) -> _Part | None:
     """The model of some tie points; None where they determine none."""
     try:
-        affine = fit_affine(ties, chosen)
+        affine = fit_affine(ties, mask)
     except EstimationError:
         return None
-    field, sums, robust = None, None, fade(residuals(ties, affine), ties.weight) * chosen
+    field, sums, robust = None, None, fade(residuals(ties, affine), ties.weight) * mask
     for _ in range(2 if prior.ratio else 0):
         sums = sums_of(ties, affine, lattice, robust)
         field, _ = solve(lattice, sums, prior)
-        robust = fade(residuals(ties, affine, field), ties.weight) * chosen
+        robust = fade(residuals(ties, affine, field), ties.weight) * mask
     return _Part(affine, field, sums)
 
 
@@ -153,6 +153,6 @@ def spread_at(field: Field, sums: Sums, points: FloatArray) -> FloatArray:
     variance = field.prior.ratio * field.noise
     if variance <= 0:
         return np.zeros(len(points))
-    known = known_at(field.lattice, sums, field.prior.range_px, field.noise / INDEPENDENT / variance, points)
-    spread: FloatArray = np.sqrt(variance * (1.0 - known))
+    share = known_at(field.lattice, sums, field.prior.range_px, field.noise / INDEPENDENT / variance, points)
+    spread: FloatArray = np.sqrt(variance * (1.0 - share))
     return spread

@@ -88,7 +88,7 @@ def tile_settings(
         engine: what runs, and where.
     """
     reference, moving = overviews
-    chosen, device = engine
+    model, device = engine
     return TileSettings(
         moving=_place(images.moving.facts),
         reference=_place(images.reference.facts),
@@ -102,7 +102,7 @@ def tile_settings(
         start=start.affine,
         radius_px=sizes.search_px(reference.view.factor),
         engine=engine_settings(cfg, images.reference.grid.part(*ground.reference), ground.radius_px),
-        model=None if chosen.network is None else resolve(chosen.name),
+        model=None if model.network is None else resolve(model.name),
         device=str(device),
     )
 

@@ -83,16 +83,16 @@ def fit_scene(ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool
         prior = choose_prior(lattice, sums, tuple(r * lattice.step for r in RANGES), RATIOS, INDEPENDENT)
         field, _ = solve(lattice, sums, prior)
         robust = fade(residuals(ties, affine, field), ties.weight)
-    held = hold_out(ties, layout, lattice, prior)
+    holdout = hold_out(ties, layout, lattice, prior)
     sums = sums_of(ties, affine, lattice, robust)
-    likely = Likely(solve(lattice, sums, prior)[0], sums, held)
+    likely = Likely(solve(lattice, sums, prior)[0], sums, holdout)
     if prior.ratio:
         straight = hold_out(ties, layout, lattice, none)
-        if straight.off and held.rms_px > GAIN * straight.rms_px:
-            prior, held = none, straight
+        if straight.off and holdout.rms_px > GAIN * straight.rms_px:
+            prior, holdout = none, straight
             sums = sums_of(ties, affine, lattice, fade(residuals(ties, affine), ties.weight))
     halves = split_half(ties, layout, lattice, prior)
-    return SceneModel(affine, solve(lattice, sums, prior)[0], sums, held.off, halves, likely)
+    return SceneModel(affine, solve(lattice, sums, prior)[0], sums, holdout.off, halves, likely)
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,10 +106,10 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     valid, each = 0, np.zeros(len(image.bands))
     for top in range(part.y, part.y + part.height, rows):
         count = min(rows, part.y + part.height - top)
-        data, seen = image.pixels(Block(part.x, top, part.width, count), image.bands)
-        mask: BoolArray = np.asarray(seen.all(axis=0))
+        data, block_valid = image.pixels(Block(part.x, top, part.width, count), image.bands)
+        mask: BoolArray = np.asarray(block_valid.all(axis=0))
         valid += int(mask.sum())
-        each += seen.sum(axis=(1, 2))
+        each += block_valid.sum(axis=(1, 2))
         # Copies: a view would keep the strip that it is a part of.
         samples.append((data[:, ::every, ::every].copy(), mask[::every, ::every].copy()))
         if count >= factor:
@@ -119,28 +119,28 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     area = part.width * part.height
     notes = list(about_bands(facts.name, image.bands, (each / area).tolist(), valid / area))
     if not valid:
-        said = notes or [f"{facts.name} holds no valid pixel; check the file or give another nodata value"]
-        raise NoDataError(said[0])
+        remarks = notes or [f"{facts.name} holds no valid pixel; check the file or give another nodata value"]
+        raise NoDataError(remarks[0])
     if modality == "sar" and scale == "auto":
         scale, reason = _judge_scale(samples)
         notes.append(f"SAR values taken as {scale} ({reason})")
-    if told := treatment(modality):
-        notes.append(told)
+    if remark := treatment(modality):
+        notes.append(remark)
     data, mask = np.concatenate(images, axis=1), np.concatenate(masks)
     raster = Raster(data, mask, reduced_grid(facts.grid.part(*part), factor, mask.shape), name=facts.name)
     return Overview(View(raster, part, factor, valid / area), image.bands, scale, tuple(notes))
 
 
-def factors(ground: Ground, placed: int) -> tuple[int, int]:
-    """Pixels averaged per overview pixel, of reference and moving image, when `placed` suits the reference.
+def factors(ground: Ground, factor: int) -> tuple[int, int]:
+    """Pixels averaged per overview pixel, of reference and moving image, when `factor` suits the reference.
 
     A georeferenced moving image is averaged to about the same pixels on the ground, and by less rather than by more.
     """
     if not ground.is_placed:
-        return placed, placed
+        return factor, factor
     jacobian = jacobian_between(ground.georef, ground.shape, (ground.moving.height, ground.moving.width))
     density = float(np.sqrt(abs(np.linalg.det(jacobian))))
-    return placed, max(1, int(placed * density + 1e-6)) if np.isfinite(density) else placed
+    return factor, max(1, int(factor * density + 1e-6)) if np.isfinite(density) else factor
 
 
 def match_overviews(
@@ -148,7 +148,7 @@ def match_overviews(
     ground: Ground,
     cfg: RegisterConfig,
     chosen: tuple[Chosen, torch.device],
-    given: Given | None,
+    seed: Given | None,
     progress: Progress,
 ) -> GlobalMatch:
     """The global affine, by the engine that aligns small pairs.
@@ -158,7 +158,7 @@ def match_overviews(
         ground: the parts that they show.
         cfg: settings.
         chosen: engine and device.
-        given: tie points in pixels of the parts: one more start.
+        seed: tie points in pixels of the parts: one more start.
         progress: called with a stage's name and the share of the matching done.
     """
     reference, moving = overviews
@@ -166,30 +166,30 @@ def match_overviews(
     factor = reference.view.factor
     scales = {"moving_scale": moving.scale, "reference_scale": reference.scale}
     every = {"moving_bands": all_bands(there), "reference_bands": all_bands(here)}  # what is read is matched
-    settled = cfg.model_copy(update={**scales, **every})
+    settings_at_scale = cfg.model_copy(update={**scales, **every})
     between = compose(moving.to_part.inverse, ground.georef, reference.to_part) if ground.knows else ground.georef
     radius = ground.radius_px / factor
     places = tuple(compose(moving.to_part.inverse, place, reference.to_part) for place in ground.places)
     modalities = cfg.moving_modality, cfg.reference_modality
     there, here, left_out = without_fills(there, here, places, modalities)
     there, here = bridged(there, "moving")[0], bridged(here, "reference")[0]
-    small = prepare(there, here, between, settled, longest=max(here.grid.shape), radius_px=radius)
+    small = prepare(there, here, between, settings_at_scale, longest=max(here.grid.shape), radius_px=radius)
     # Georeferenced, both ends of a correction are reference pixels; else it leads to moving pixels.
     away = reference.to_part if ground.is_placed else moving.to_part
     starts = small.starts
-    if given:
-        onto = away.inverse.after(given.affine).after(reference.to_part)
+    if seed:
+        onto = away.inverse.after(seed.affine).after(reference.to_part)
         starts = (*starts, small.moving_pixels.inverse.after(onto).after(small.reference_pixels))
     engine, device = chosen
     picked = engine.on(small.reference_mask.shape, small.moving_mask.shape)
     settings = replace(engine_settings(cfg, here.grid, radius), flow=None)
     pair = pair_tensors(small, device, (cfg.reference_modality, cfg.moving_modality))
-    found = align(pair, starts, settings, progress, picked.network)
+    alignment = align(pair, starts, settings, progress, picked.network)
     affine, expected = (
-        away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (found.affine, starts[0])
+        away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (alignment.affine, starts[0])
     )
     notes = (*left_out, *(() if picked is engine else picked.notes))
-    return GlobalMatch(affine, expected, found.failure, notes)
+    return GlobalMatch(affine, expected, alignment.failure, notes)
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:

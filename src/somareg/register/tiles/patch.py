@@ -47,10 +47,10 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
     moving, corner, to_moving = patch
     here_on = AffineTransform.from_parameters(shift=(block.x, block.y))
     places = tuple(compose(corner, place, here_on) for place in settings.places)
-    drawn = Raster(reference, reference_mask, grid)
+    picture = Raster(reference, reference_mask, grid)
     modalities = cfg.moving_modality, cfg.reference_modality
-    moving, drawn, _ = without_fills(moving, drawn, places, modalities, is_part=True)  # the overview's notes tell
-    reference_mask = drawn.mask
+    moving, picture, _ = without_fills(moving, picture, places, modalities, is_part=True)  # the overview's notes tell
+    reference_mask = picture.mask
     moving = bridged(moving, "moving")[0]
     warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad)
     if (reference_mask & warped_mask[pad:-pad, pad:-pad]).mean() < MIN_VALID_SHARE:

@@ -94,24 +94,24 @@ def match_in_rounds(
     with journal.believed():
         if any(index >= len(layout.blocks) for index in journal.tiles):
             raise ValueError("tiles that this pair does not have")
-    kept = {index: tile for index, tile in journal.tiles.items() if tile.status != "failed"}
-    asked, counts, begun = set[int](), list[int](), 0.0
+    finished = {index: tile for index, tile in journal.tiles.items() if tile.status != "failed"}
+    requested, counts, progress = set[int](), list[int](), 0.0
     todo: Sequence[int] = layout.first
     while True:
-        asked.update(todo)
+        requested.update(todo)
         counts.append(len(todo))
-        share = 1.0 - begun if len(asked) == len(layout.blocks) else _SHARE * (1.0 - begun)
-        jobs = [TileJob(index, layout.blocks[index], settings) for index in todo if index not in kept]
-        done = len(asked) - len(jobs)
-        tell(done, len(asked), begun)
+        share = 1.0 - progress if len(requested) == len(layout.blocks) else _SHARE * (1.0 - progress)
+        jobs = [TileJob(index, layout.blocks[index], settings) for index in todo if index not in finished]
+        done = len(requested) - len(jobs)
+        tell(done, len(requested), progress)
         for number, outcome in runner.run(match_tile, jobs):
             tile = _tile_of(jobs[number], outcome)
-            kept[tile.index] = tile
+            finished[tile.index] = tile
             journal.keep(tile)
             done += 1
-            tell(done, len(asked), begun + share * (1 - (len(asked) - done) / max(len(todo), 1)))
-        begun += share
-        tiles = [kept[index] for index in sorted(asked)]
+            tell(done, len(requested), progress + share * (1 - (len(requested) - done) / max(len(todo), 1)))
+        progress += share
+        tiles = [finished[index] for index in sorted(requested)]
         ties = collect(tiles)
         model, failure = _fit(ties, layout, aim)
         todo = () if aim.failure else wanted(layout, tiles, model, aim)
@@ -138,14 +138,14 @@ def wanted(layout: Layout, tiles: Sequence[TileResult], model: SceneModel | None
         model: of them; None where there is none.
         aim: what is to be reached.
     """
-    left = _left(layout, tiles)
+    remaining = _left(layout, tiles)
     sure = [tile for tile in tiles if tile.figures.get("probability", 0.0) >= aim.calibration.review]
-    if not left or model is None or len(sure) < ENOUGH_SURE:
-        return tuple(left)
+    if not remaining or model is None or len(sure) < ENOUGH_SURE:
+        return tuple(remaining)
     if not aim.local:
         return ()
-    expected = expected_errors(layout, left, sure, model)
-    return tuple(index for index, error in zip(left, expected, strict=True) if error > aim.accuracy_px)
+    expected = expected_errors(layout, remaining, sure, model)
+    return tuple(index for index, error in zip(remaining, expected, strict=True) if error > aim.accuracy_px)
 
 
 def expected_errors(
@@ -162,12 +162,12 @@ def expected_errors(
         sure: tiles that were, and are sure of themselves.
         model: of all that were.
     """
-    likely, held = model.likely, model.likely.held
+    likely, holdout = model.likely, model.likely.held
     spread = _spread(layout, left, likely)
-    excess = {tile.index: _excess(tile, held) for tile in sure if tile.index in held.off}
+    excess = {tile.index: _excess(tile, holdout) for tile in sure if tile.index in holdout.off}
     if not likely.field.prior.ratio:  # the affine alone: where a tile beside is off, so may be the place
         return np.array([max((excess.get(other, 0.0) for other in layout.beside(i)), default=0.0) for i in left])
-    ratios = {index: off / held.foreseen[index] for index, off in excess.items()}
+    ratios = {index: off / holdout.foreseen[index] for index, off in excess.items()}
     usual = float(np.median(list(ratios.values()))) / RAYLEIGH if ratios else 1.0
     worst = [max((ratios.get(other, 0.0) for other in layout.beside(i)), default=0.0) for i in left]
     return np.asarray(spread * np.maximum(usual, worst), np.float64)
@@ -177,18 +177,18 @@ def nearer(layout: Layout, tiles: Sequence[TileResult], model: SceneModel | None
     """Error to expect where no tile was matched, by that of tiles that were held out: those lie further from the tiles
     that are left, so what is measured on them is too much for the model of all. 1 where all tiles were matched.
     """
-    left = _left(layout, tiles)
-    if not left or model is None or not model.field.prior.ratio:
+    remaining = _left(layout, tiles)
+    if not remaining or model is None or not model.field.prior.ratio:
         return 1.0
-    held = np.array(list(model.likely.held.foreseen.values()))
-    here = _spread(layout, left, model.likely)
-    return min(1.0, math.sqrt((np.square(here).mean() + TILE_PX**2) / (np.square(held).mean() + TILE_PX**2)))
+    foreseen = np.array(list(model.likely.held.foreseen.values()))
+    here = _spread(layout, remaining, model.likely)
+    return min(1.0, math.sqrt((np.square(here).mean() + TILE_PX**2) / (np.square(foreseen).mean() + TILE_PX**2)))
 
 
 def _left(layout: Layout, tiles: Sequence[TileResult]) -> list[int]:
     """The tiles that are not matched."""
-    asked = {tile.index for tile in tiles}
-    return [index for index in range(len(layout.blocks)) if index not in asked]
+    matched = {tile.index for tile in tiles}
+    return [index for index in range(len(layout.blocks)) if index not in matched]
 
 
 def _spread(layout: Layout, places: Sequence[int], likely: Likely) -> NDArray[np.float64]:
@@ -197,10 +197,10 @@ def _spread(layout: Layout, places: Sequence[int], likely: Likely) -> NDArray[np
     return np.asarray(math.sqrt(2.0) * spread_at(likely.field, likely.sums, middles), np.float64)
 
 
-def _excess(tile: TileResult, held: HeldOut) -> float:
+def _excess(tile: TileResult, holdout: HeldOut) -> float:
     """How far a tile lies from a model that has not seen it, beyond the standard error of its quarters, pixels."""
     own = 2.0 / max(float(tile.precision.sum()) / 4, 1e-6)
-    return math.sqrt(max(0.0, held.uneven[tile.index] ** 2 - own))
+    return math.sqrt(max(0.0, holdout.uneven[tile.index] ** 2 - own))
 
 
 def _tile_of(job: TileJob, outcome: Outcome[TileResult]) -> TileResult:

@@ -61,16 +61,16 @@ def collect(tiles: Sequence[TileResult]) -> Ties:
     )
 
 
-def fit_affine(ties: Ties, chosen: BoolArray) -> AffineTransform:
+def fit_affine(ties: Ties, mask: BoolArray) -> AffineTransform:
     """Robust affine; its scale follows the spread, since smooth displacement is no error of the tie points.
 
     Raises:
         EstimationError: too few tie points, or all on a line.
     """
-    if int(chosen.sum()) < 6:
+    if int(mask.sum()) < 6:
         raise EstimationError("too few tie points for a model of the scene")
     points, beyond, weight = (
-        torch.from_numpy(np.ascontiguousarray(a[chosen]))[None] for a in (ties.points, ties.beyond, ties.weight)
+        torch.from_numpy(np.ascontiguousarray(a[mask]))[None] for a in (ties.points, ties.beyond, ties.weight)
     )
     scale = START_SCALE_PX
     for _ in range(2):
@@ -78,8 +78,8 @@ def fit_affine(ties: Ties, chosen: BoolArray) -> AffineTransform:
         if bool(fit.refused[0]):
             raise EstimationError("the tie points lie on a line or in one spot: no model of the scene is determined")
         affine = to_transform(fit.matrix[0])
-        size = np.hypot(*residuals(ties, affine, None, chosen).T)
-        scale = max(2.0, 3.0 * weighted_median(size, ties.weight[chosen]))
+        size = np.hypot(*residuals(ties, affine, None, mask).T)
+        scale = max(2.0, 3.0 * weighted_median(size, ties.weight[mask]))
     return affine
 
 
@@ -89,10 +89,10 @@ def moved(points: FloatArray, affine: AffineTransform, field: Field | None) -> F
 
 
 def residuals(
-    ties: Ties, affine: AffineTransform, field: Field | None = None, chosen: BoolArray | None = None
+    ties: Ties, affine: AffineTransform, field: Field | None = None, mask: BoolArray | None = None
 ) -> FloatArray:
     """(N, 2) measured minus modelled, pixels."""
-    points, beyond = (ties.points, ties.beyond) if chosen is None else (ties.points[chosen], ties.beyond[chosen])
+    points, beyond = (ties.points, ties.beyond) if mask is None else (ties.points[mask], ties.beyond[mask])
     return points + beyond - moved(points, affine, field)
 
 

@@ -68,10 +68,10 @@ def match_tile(job: TileJob) -> TileResult:
     What cannot be matched is told in the result; files that cannot be read raise.
     """
     with limited(job.settings.cfg.max_memory), bounded_cache():
-        found = read_patches(job)
-    if isinstance(found, str):
-        return TileResult(job.index, "empty", found)
-    pair, start = found
+        patches = read_patches(job)
+    if isinstance(patches, str):
+        return TileResult(job.index, "empty", patches)
+    pair, start = patches
     settings = job.settings
     network = load_network(settings.model, torch.device(settings.device)) if settings.model else None
     try:

@@ -56,8 +56,8 @@ def count_votes(
         calibration: of the engine, for what "sure" means.
         nearer: error to expect where no tile was matched, by that on tiles that were held out.
     """
-    seen = [t for t in tiles if t.status != "empty"]
-    sure = {t.index: t.figures["probability"] for t in seen if t.figures.get("probability", 0.0) >= calibration.review}
+    full = [t for t in tiles if t.status != "empty"]
+    sure = {t.index: t.figures["probability"] for t in full if t.figures.get("probability", 0.0) >= calibration.review}
     held = model.held_out if model else {}
     errors = {index: math.hypot(*held[index]) for index in sure if index in held}
     agreeing = [index for index, error in errors.items() if error <= AGREE_PX]
@@ -66,7 +66,7 @@ def count_votes(
     probability = right / (len(sure) + UNPROVEN)
     inside = np.minimum(np.array(list(errors.values())), 10.0)
     held_out = float(np.sqrt((inside**2).mean())) if errors else math.inf
-    return Votes(len(seen), len(sure), len(agreeing), probability, held_out, held_out * nearer)
+    return Votes(len(full), len(sure), len(agreeing), probability, held_out, held_out * nearer)
 
 
 def support_of_tiles(
@@ -94,12 +94,12 @@ def support_of_tiles(
     elif coverage < MIN_COVERAGE:
         doubts.append(f"Only {coverage:.0%} of the tiles found common ground by themselves.")
     zscore = _mean(figures, "zscore", 0.0)
-    told = [
+    remarks = [
         f"{votes.sure} of {votes.tiles} tiles found the images' common ground by themselves; {votes.agreeing} of them "
         f"lie within {AGREE_PX:g} px of a model that was fitted without them."
     ]
     if math.isfinite(votes.held_out_px):
-        told.append(f"Tiles and models fitted without them differ by {votes.held_out_px:.2f} px RMS.")
+        remarks.append(f"Tiles and models fitted without them differ by {votes.held_out_px:.2f} px RMS.")
     return Support(
         probability=votes.probability,
         predicted_px=votes.predicted_px,
@@ -113,7 +113,7 @@ def support_of_tiles(
         before=_mean(figures, "correlation_before", math.nan),
         after=_mean(figures, "correlation", 0.0),
         agreement=agreement_in_words("On average, the tiles agree", zscore) if figures else "",
-        told=tuple(told),
+        told=tuple(remarks),
         doubts=tuple(doubts),
         failure=failure,
     )

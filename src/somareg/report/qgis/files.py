@@ -104,8 +104,8 @@ def _alpha(source: RasterSource) -> int:
 
 
 def _bands(source: RasterSource, wanted: Sequence[int] | None) -> tuple[int, ...]:
-    known = tuple(band for band in wanted or () if band in source.bands) or source.bands
-    return known[: shown_bands(len(known))]
+    numbers = tuple(band for band in wanted or () if band in source.bands) or source.bands
+    return numbers[: shown_bands(len(numbers))]
 
 
 def _limits(source: RasterSource, bands: tuple[int, ...], modality: Modality) -> FloatArray:

@@ -88,18 +88,18 @@ def layers_of(result: Result, place: Path, folder: Path) -> Layers:
         place: where its outputs lie now.
         folder: where they will lie.
     """
-    made = Layers()
+    layers = Layers()
     points = point_layer(result, is_moving_placed=_lies_on_outputs(result, result.moving))
     if isinstance(points, str):
-        made.missing.append(points)
+        layers.missing.append(points)
     else:
-        made.shown.append(points)
+        layers.shown.append(points)
     style = displacement_layer(result)
-    made.shown.append(style)
+    layers.shown.append(style)
     if style.key != "error":
-        made.missing.append("There is no error map: nothing is said of the error of a no-go.")
-    _add_images(made, result, place, folder)
-    return made
+        layers.missing.append("There is no error map: nothing is said of the error of a no-go.")
+    _add_images(layers, result, place, folder)
+    return layers
 
 
 def displacement_layer(result: Result) -> ColourLayer:
@@ -127,44 +127,44 @@ def _coloured(
     return ColourLayer(key, title, crs, source, band, *ends, stops)
 
 
-def _add_images(made: Layers, result: Result, place: Path, folder: Path) -> None:
+def _add_images(layers: Layers, result: Result, place: Path, folder: Path) -> None:
     """Aligned over before over the reference; before and aligned in the same grey values."""
     moving, reference = result.moving, result.reference
     after = None
     if (place / ALIGNED).is_file():
         modality = _modality(result, "moving")
         after = shown_file(folder / ALIGNED, folder, modality, place=place / ALIGNED, wanted=_wanted(result, "moving"))
-        made.shown.append(PictureLayer("aligned", f"Aligned: {_name(moving)}", reference.grid.crs, after))
+        layers.shown.append(PictureLayer("aligned", f"Aligned: {_name(moving)}", reference.grid.crs, after))
     else:
-        made.missing.append("There is no aligned image: the verdict is no-go.")
-    before = _input(made, result, "moving", folder)
+        layers.missing.append("There is no aligned image: the verdict is no-go.")
+    before = _input(layers, result, "moving", folder)
     if before is not None:
         if after is not None and not (before.colours or after.colours) and len(before.bands) == len(after.bands):
             before = replace(before, limits=after.limits)
         title, crs = f"Before: {_name(moving)}", moving.grid.crs
-        made.shown.append(PictureLayer("moving", title, crs, before, checked=after is None))
-    shown = _input(made, result, "reference", folder)
-    if shown is not None:
-        made.shown.append(PictureLayer("reference", f"Reference: {_name(reference)}", reference.grid.crs, shown))
+        layers.shown.append(PictureLayer("moving", title, crs, before, checked=after is None))
+    file = _input(layers, result, "reference", folder)
+    if file is not None:
+        layers.shown.append(PictureLayer("reference", f"Reference: {_name(reference)}", reference.grid.crs, file))
 
 
-def _input(made: Layers, result: Result, role: Literal["moving", "reference"], folder: Path) -> Shown | None:
+def _input(layers: Layers, result: Result, role: Literal["moving", "reference"], folder: Path) -> Shown | None:
     """One of the two images, where it is a file that lies in the map of the outputs."""
     image = getattr(result, role)
     what = f"The {role} image {_name(image)} is not shown"
     if image.path is None:
-        made.missing.append(f"{what}: it was given in memory.")
+        layers.missing.append(f"{what}: it was given in memory.")
         return None
     if not _lies_on_outputs(result, image):
-        made.missing.append(f"{what}: without a georeference it has no place beside the outputs.")
+        layers.missing.append(f"{what}: without a georeference it has no place beside the outputs.")
         return None
     try:
-        shown = shown_file(image.path, folder, _modality(result, role), wanted=_wanted(result, role))
+        file = shown_file(image.path, folder, _modality(result, role), wanted=_wanted(result, role))
     except SomaregError as error:
-        made.missing.append(f"{what}: {error}.")
+        layers.missing.append(f"{what}: {error}.")
         return None
     nodata = result.settings.get(f"{role}_nodata")
-    return shown if nodata is None or not np.isfinite(nodata) else replace(shown, nodata=float(nodata))
+    return file if nodata is None or not np.isfinite(nodata) else replace(file, nodata=float(nodata))
 
 
 def _lies_on_outputs(result: Result, image: Raster | Header) -> bool:

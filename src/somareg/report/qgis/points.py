@@ -80,8 +80,8 @@ def point_layer(result: Result, *, is_moving_placed: bool) -> PointLayer | str:
         own = {"crs": grid.crs, "source": f"file:./{PLAIN_POINTS}?{query}", "provider": "delimitedtext"}
         own |= {"kept": '"enable" = 1', "residual": '"residual"', "arrow": arrow}
     factor = arrow_factor(result)
-    drawn = "to scale" if factor == 1 else f"{factor:g} times longer"
-    title = "Tie points, by residual" if own["arrow"] is None else f"Tie points, by residual; arrows {drawn}"
+    scale = "to scale" if factor == 1 else f"{factor:g} times longer"
+    title = "Tie points, by residual" if own["arrow"] is None else f"Tie points, by residual; arrows {scale}"
     return PointLayer(key="points", title=title, factor=factor, classes=_classes(), **own)
 
 

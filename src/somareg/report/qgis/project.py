@@ -53,7 +53,7 @@ def write_project(result: Result, place: Path, folder: Path) -> dict[str, Path]:
     """
     style = _templates().get_template("displacement.qml.j2").render(layer=displacement_layer(result), qgis=QGIS)
     project = _zipped(f"{PurePath(PROJECT).stem}.qgs", _project(result, layers_of(result, place, folder)))
-    written = {}
+    files = {}
     for name, content in ((PROJECT, project), (STYLE, style.encode())):
         try:
             (place / name).write_bytes(content)
@@ -61,14 +61,14 @@ def write_project(result: Result, place: Path, folder: Path) -> dict[str, Path]:
             raise OutputError(
                 f"cannot write {place / name}: {error.strerror or error}; free space or choose another folder."
             ) from error
-        written[name] = place / name
-    return written
+        files[name] = place / name
+    return files
 
 
 def _project(result: Result, layers: Layers) -> str:
     names = " on ".join(text(PurePath(image.name).name or image.name) for image in (result.moving, result.reference))
     token = _token(result)
-    shown = {layer.key for layer in layers.shown}
+    keys = {layer.key for layer in layers.shown}
     page: str = (
         _templates()
         .get_template("aligned.qgs.j2")
@@ -79,8 +79,8 @@ def _project(result: Result, layers: Layers) -> str:
             crs=result.reference.grid.crs,
             extent=bounds_of(result.reference.grid),
             layers=layers.shown,
-            ids={key: f"somareg_{key}_{token}" for key in shown},
-            themes=_themes(shown),
+            ids={key: f"somareg_{key}_{token}" for key in keys},
+            themes=_themes(keys),
         )
     )
     return page
@@ -93,9 +93,9 @@ def _themes(shown: Collection[Key]) -> dict[str, list[Key]]:
 def _token(result: Result) -> str:
     """Some letters for the ids of layers: those of two results must differ where one project takes both in."""
     matrix = np.asarray(getattr(result.affine, "matrix", ()), float)
-    told = [result.moving.name, result.reference.name, result.moving.sha256, result.reference.sha256]
-    told += [result.verdict.headline, *(f"{value:.6f}" for value in matrix.ravel().tolist())]
-    return hashlib.sha256("\n".join(text(part) for part in told).encode()).hexdigest()[:12]
+    parts = [result.moving.name, result.reference.name, result.moving.sha256, result.reference.sha256]
+    parts += [result.verdict.headline, *(f"{value:.6f}" for value in matrix.ravel().tolist())]
+    return hashlib.sha256("\n".join(text(part) for part in parts).encode()).hexdigest()[:12]
 
 
 def _zipped(name: str, content: str) -> bytes:

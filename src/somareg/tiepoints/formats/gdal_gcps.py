@@ -72,8 +72,8 @@ def read_vrt(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     map_xy = values[:, 2:4]
     if _swapped(crs, listed.get("dataAxisToSRSAxisMapping")):
         map_xy = map_xy[:, ::-1]
-    known = dict(zip(_KNOWN, values[:, 4:].T, strict=True))
-    return make_pairs(Places(map_xy, "map", crs.to_wkt()), Places(values[:, :2] - 0.5), **known)
+    figures = dict(zip(_KNOWN, values[:, 4:].T, strict=True))
+    return make_pairs(Places(map_xy, "map", crs.to_wkt()), Places(values[:, :2] - 0.5), **figures)
 
 
 def write_geotiff(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:

@@ -137,17 +137,17 @@ def _created(temporary: Path, path: Path) -> Iterator[sqlite3.Connection]:
 def _layer(database: sqlite3.Connection, path: Path) -> tuple[str, str, int]:
     """Table, geometry column and srs_id."""
     # A view of a hostile file could compute for ever, so only tables are read.
-    found: list[tuple[Any, ...]] = database.execute(
+    layers: list[tuple[Any, ...]] = database.execute(
         "SELECT g.table_name, g.column_name, g.srs_id FROM gpkg_geometry_columns g "
         "JOIN sqlite_master m ON m.name = g.table_name WHERE m.type = 'table' ORDER BY g.table_name"
     ).fetchall()
-    named = [row for row in found if row[0] == LAYER] or found
-    if len(named) != 1:
-        names = ", ".join(str(row[0])[:40] for row in found[:8]) or "none"
+    candidates = [row for row in layers if row[0] == LAYER] or layers
+    if len(candidates) != 1:
+        names = ", ".join(str(row[0])[:40] for row in layers[:8]) or "none"
         raise InputError(f"{path} has no layer '{LAYER}' and not exactly one other (layers: {names})")
-    layer, column, srs = named[0]
+    layer, column, srs = candidates[0]
     if not (isinstance(layer, str) and isinstance(column, str) and isinstance(srs, int)):
-        raise InputError(f"{path} does not say what its layer is: gpkg_geometry_columns holds {named[0]!r:.80}")
+        raise InputError(f"{path} does not say what its layer is: gpkg_geometry_columns holds {candidates[0]!r:.80}")
     return layer, column, srs
 
 
@@ -165,9 +165,9 @@ def _definition(database: sqlite3.Connection, srs: int, path: Path) -> str | Non
 
 def _lines(points: TiePoints, grid: Grid | None) -> list[Geometry]:
     """A line per point on the reference's map or plane, from where the moving image's georeference puts it."""
-    known = np.isfinite(points.displacement).all(1, keepdims=True)
-    claimed = np.where(known, points.reference_xy + points.displacement, points.reference_xy)
-    ends = [on_layer(grid, xy) for xy in (claimed, points.reference_xy)]
+    measured = np.isfinite(points.displacement).all(1, keepdims=True)
+    starts = np.where(measured, points.reference_xy + points.displacement, points.reference_xy)
+    ends = [on_layer(grid, xy) for xy in (starts, points.reference_xy)]
     return [vertices_of(line) for line in np.stack(ends, axis=1)]
 
 

@@ -118,14 +118,14 @@ class PointPairs:
     def __len__(self) -> int:
         return len(self.inlier)
 
-    def kept(self, chosen: BoolArray) -> PointPairs:
+    def kept(self, mask: BoolArray) -> PointPairs:
         """The chosen (N,) points."""
         names = ("inlier", "displacement", "sigma_px", "confidence", "residual_px")
-        some: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
+        some: dict[str, Any] = {name: getattr(self, name)[mask] for name in names}
         return replace(
             self,
-            reference=replace(self.reference, xy=self.reference.xy[chosen]),
-            moving=replace(self.moving, xy=self.moving.xy[chosen]),
+            reference=replace(self.reference, xy=self.reference.xy[mask]),
+            moving=replace(self.moving, xy=self.moving.xy[mask]),
             **some,
         )
 

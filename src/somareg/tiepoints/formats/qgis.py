@@ -111,8 +111,8 @@ def _source_pixels(source: FloatArray, moving: Grid, path: Path) -> FloatArray:
         readings = {"map coordinates": moving.to_pixel(source), **readings}
     rule = next(iter(readings))
     for name, xy in readings.items():
-        seen = _on_image(xy, moving)
-        if len(xy) and (seen.any() if name == rule else seen.mean() >= 0.5):
+        usable = _on_image(xy, moving)
+        if len(xy) and (usable.any() if name == rule else usable.mean() >= 0.5):
             if name != rule:
                 log.warning("%s: source coordinates were read as %s, since as %s they miss the image", path, name, rule)
             return xy

@@ -78,9 +78,9 @@ def read_records(
         record, vertices = opened(row)
         here = _two(record, reference) if reference else _vertex(vertices, -1, 1)
         there = _two(record, moving) if moving else _vertex(vertices, 0, 2)
-        known = [optional_number(record.get(name), name) for name in ("dx", "dy", "sigma_px", "confidence")]
-        kept = flag(record.get("inlier"), "inlier")
-        return [*here, *there, *known, float(kept), optional_number(record.get("residual_px"), "residual_px")]
+        figures = [optional_number(record.get(name), name) for name in ("dx", "dy", "sigma_px", "confidence")]
+        inlier = flag(record.get("inlier"), "inlier")
+        return [*here, *there, *figures, float(inlier), optional_number(record.get("residual_px"), "residual_px")]
 
     values = read_rows(rows, parse, table.file, table.what, 10, skip_bad=skip_bad)
     return make_pairs(
