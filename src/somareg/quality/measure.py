@@ -1,4 +1,4 @@
-"""The figures that the verdict looks at, in reference pixels."""
+"""The figures behind the verdict, in reference pixels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from somareg.types import FloatArray, Grid, Quality, TiePoints
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What `measure` is given, all in reference pixels.
+    """The input of `measure`, all in reference pixels.
 
     Attributes:
         affine, field: global and local part of the correction.
         expected: the correction expected before matching (identity when georeferenced or of equal size).
         tie_points: all of them.
         support: by the images.
-        overlap: share of the smaller image that both show, 0-1.
-        area: (left, top, width, height) of what was looked at of the reference.
+        overlap: share of the smaller image that is common ground, 0-1.
+        area: (left, top, width, height) of the reference's part of the common ground.
         reference: grid of these pixels.
         places: the error map.
     """
@@ -41,7 +41,7 @@ class Measured:
 
 
 def measure(measured: Measured) -> Quality:
-    """Every figure of `Quality`."""
+    """Compute every figure of `Quality`."""
     support, ties = measured.support, measured.tie_points
     left, top, width, height = measured.area
     relative = measured.expected.inverse.after(measured.affine)

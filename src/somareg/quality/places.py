@@ -1,4 +1,4 @@
-"""Where an estimate is off, and by how much: figures of the error map, cell by cell, and in words."""
+"""The error map, cell by cell and in words."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from somareg.io.lonlat import has_lonlat, to_lonlat
 from somareg.io.metric import ground_metric
 from somareg.types import ACROSS, BoolArray, Cell, FloatArray, Grid
 
-LEAST_SHOWN = 0.25  # of a cell: where both images show less of it, it is no cell
-LEAST_SEEN = 0.5  # of what they show of it: a cell of which less was seen was not seen
-ALIKE = 0.9  # of the largest error: cells with more are as bad
+LEAST_SHOWN = 0.25  # least share of a cell that both images must show
+LEAST_SEEN = 0.5  # least share of a cell's common pixels with a known error
+ALIKE = 0.9  # share of the largest error from which a cell counts as equally bad
 _NORTH = math.tan(math.radians(22.5))
 
 _COMPASS = ("north", "south", "west", "east")
@@ -29,7 +29,7 @@ class Places:
     Attributes:
         points: (N, 2) reference pixels.
         shown: (N,) whether both images have pixels there.
-        error_px: (N,) expected RMS error, reference pixels; NaN where nothing was seen.
+        error_px: (N,) expected RMS error, reference pixels; NaN where unknown.
         area: (left, top, width, height) of the common ground.
     """
 
@@ -45,11 +45,11 @@ class Places:
 
     @property
     def unseen_share(self) -> float:
-        """Share of what both images show where no match nearby tells anything, 0-1; 1 where they show nothing."""
+        """Share of the common pixels without a known error, 0-1; 1 when there are no common pixels."""
         return float(np.isnan(self.error_px[self.shown]).mean()) if self.shown.any() else 1.0
 
     def cells(self, reference: Grid) -> tuple[Cell, ...]:
-        """The cells that both images show, row by row.
+        """The cells of the common ground, row by row.
 
         Args:
             reference: grid whose pixels these are.
@@ -78,7 +78,7 @@ class Places:
 
 
 def middles(area: tuple[float, float, float, float], across: int) -> FloatArray:
-    """Reference pixels (across * across, 2) in the middles of equal parts of an area (left, top, width, height)."""
+    """Reference pixels (across * across, 2) at the centres of equal parts of an area (left, top, width, height)."""
     left, top, width, height = area
     share = (np.arange(across) + 0.5) / across
     columns, rows = np.meshgrid(left - 0.5 + share * width, top - 0.5 + share * height)
@@ -86,17 +86,17 @@ def middles(area: tuple[float, float, float, float], across: int) -> FloatArray:
 
 
 def worst_cell(cells: Sequence[Cell]) -> Cell | None:
-    """The cell of the largest expected error; None where none was seen."""
+    """The cell with the largest expected error; None when no cell has a known error."""
     return max((cell for cell in cells if cell.is_seen), key=lambda cell: cell.error_px, default=None)
 
 
 def worst_place(cells: Sequence[Cell], reference: Grid) -> str:
-    """Which part is off most, by how much, and how much was not seen, as one sentence.
+    """One sentence on the part with the largest expected error and on the parts without a known error.
 
     As in "At worst, the north-west corner is off by about 3 px (30 m); 4 of 36 cells were not seen."
 
     Args:
-        cells: that both images show.
+        cells: of the common ground.
         reference: grid, which tells whether up is north.
     """
     worst = worst_cell(cells)
@@ -122,7 +122,7 @@ def worst_place(cells: Sequence[Cell], reference: Grid) -> str:
 
 
 def place_words(x: float, y: float, area: tuple[float, float, float, float], reference: Grid) -> str:
-    """The part of an area (left, top, width, height) in which a reference pixel lies, as in "the south side"."""
+    """Name the part of an area (left, top, width, height) in which a reference pixel lies, as "the south side"."""
     left, top, width, height = area
     place = (x - left + 0.5) / width, (y - top + 0.5) / height
     column, row = (min(max(int(ACROSS * share), 0), ACROSS - 1) for share in place)
@@ -130,11 +130,11 @@ def place_words(x: float, y: float, area: tuple[float, float, float, float], ref
 
 
 def zone(column: int, row: int, words: tuple[str, str, str, str]) -> str:
-    """A cell's third of both sides in words.
+    """Name the third of both sides in which a cell lies.
 
     Args:
         column, row: 0-5.
-        words: of the upper, lower, left and right side.
+        words: for the upper, lower, left and right side.
     """
     third = ACROSS // 3
     down = (words[0], "", words[1])[row // third]
@@ -145,7 +145,7 @@ def zone(column: int, row: int, words: tuple[str, str, str, str]) -> str:
 
 
 def is_north_up(grid: Grid) -> bool:
-    """Whether north is up, by less than 22.5 degrees, in the middle of a grid; False where it has no place on earth."""
+    """Whether north is up within 22.5 degrees in the middle of a grid; False without a place on the earth."""
     if not has_lonlat(grid):
         return False
     x, y, step = (grid.width - 1) / 2, (grid.height - 1) / 2, max(grid.height, grid.width) / 8

@@ -18,7 +18,7 @@ MIN_OVERLAP = 0.2
 
 @dataclass(frozen=True)
 class Demands:
-    """What is asked of a "go" beside the calibration's threshold.
+    """Demands of the user for a "go", beside the calibration's threshold.
 
     Attributes:
         max_error_px, max_error_m: largest expected RMS error, reference pixels and metres; None for no limit.
@@ -31,22 +31,22 @@ class Demands:
 
     @classmethod
     def of(cls, cfg: RegisterConfig) -> Demands:
-        """Those of the options."""
+        """Take the demands from the options."""
         return cls(cfg.max_error, cfg.max_error_m, cfg.min_probability or 0.0)
 
 
 def judge(support: Support, quality: Quality, calibration: Calibration, demands: Demands | None = None) -> Verdict:
     """The verdict on an estimate.
 
-    "go" needs the probability, an expected error within the limit, and no doubt; what lacks one of them is "review" as
-    long as the probability reaches the calibration's threshold for that, which no demand moves. Agreement at the level
-    of chance is no reason for "go", so it is not told there.
+    "go" needs the probability, an expected error within the limit, and no doubt. Otherwise the verdict is "review" as
+    long as the probability reaches the calibration's threshold for that, which demands do not change. Agreement at the
+    level of chance is no reason for "go", so a "go" does not mention it.
 
     Args:
         support: by the images.
         quality: its figures.
         calibration: thresholds.
-        demands: of whoever asks for the verdict.
+        demands: of the user.
     """
     demands = demands or Demands()
     if support.failure:
@@ -63,7 +63,7 @@ def judge(support: Support, quality: Quality, calibration: Calibration, demands:
     if decision == "go" and not proven:
         remarks = support.told
     chances = () if short else (likely,)
-    # Weightiest first: what speaks for an estimate, or what speaks against it.
+    # Weightiest first: reasons for the estimate on "go", against it otherwise.
     remarks = (*chances, *remarks) if proven or decision == "go" else (*remarks, *chances)
     ground = quality.metres.predicted_rmse_m if quality.metres else math.nan
     return Verdict(
@@ -72,7 +72,7 @@ def judge(support: Support, quality: Quality, calibration: Calibration, demands:
 
 
 def _short_of(probability: float, threshold: float, demand: float) -> tuple[str, ...]:
-    """What a probability lacks for "go"."""
+    """A sentence when a probability is too low for "go"."""
     needed = max(threshold, demand)
     if probability >= needed:
         return ()
@@ -82,7 +82,7 @@ def _short_of(probability: float, threshold: float, demand: float) -> tuple[str,
 
 
 def _too_far(quality: Quality, demands: Demands) -> tuple[str, ...]:
-    """How the expected error exceeds what is allowed."""
+    """A sentence when the expected error exceeds the limit."""
     ground = quality.metres.predicted_rmse_m if quality.metres else math.nan
     limits = (
         (quality.predicted_rmse_px, demands.max_error_px, "px", "max_error"),
@@ -99,7 +99,7 @@ def _too_far(quality: Quality, demands: Demands) -> tuple[str, ...]:
 
 
 def _doubts(support: Support, quality: Quality) -> tuple[str, ...]:
-    """What forbids "go" whatever the images' agreement."""
+    """Doubts that forbid "go" regardless of the images' agreement."""
     doubts = list(support.doubts)
     if quality.folding > MAX_FOLDING:
         doubts.append(f"The displacement folds over itself on {quality.folding:.1%} of the image.")
@@ -109,7 +109,7 @@ def _doubts(support: Support, quality: Quality) -> tuple[str, ...]:
 
 
 def _apart(value: float, bound: float, digits: int) -> tuple[str, str]:
-    """A value and a bound that differ, with so many digits or as many as show on which side the value lies."""
+    """Format a value and a bound with enough digits to show on which side of the bound the value lies."""
     bound_text = f"{bound:.6g}"
     for more in range(digits, 7):
         text = f"{value:.{more}f}"

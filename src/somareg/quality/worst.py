@@ -1,4 +1,4 @@
-"""Places that a person should look at first."""
+"""The places that a person should look at first."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def worst_places(
     reference: Grid,
     apart_px: float,
 ) -> tuple[Place, ...]:
-    """The cells of the largest expected error, and the kept tie points of the largest residual; worst first.
+    """The cells with the largest expected error and the inliers with the largest residual; worst first.
 
-    Half of the places are cells and half tie points; where one kind has fewer, the other one has more. Each place
-    counts by the larger of its two figures.
+    Half of the places are cells and half tie points; when one kind has fewer, the other fills up. Each place
+    ranks by the larger of its two errors.
 
     Args:
         cells: of the error map.
         ties: tie points.
-        errors_at: expected error (N,) at reference pixels (N, 2), NaN where it is not known.
+        errors_at: expected error (N,) at reference pixels (N, 2), NaN where unknown.
         area: (left, top, width, height) of the common ground, for words.
         reference: grid of these pixels.
-        apart_px: no two places are nearer to each other.
+        apart_px: least distance between two places.
     """
     ranked = sorted((cell for cell in cells if cell.is_seen), key=lambda cell: -cell.error_px)
     by_cell = [(cell.x, cell.y, cell.error_px, None) for cell in ranked]

@@ -1,4 +1,4 @@
-"""Arrays that are warped."""
+"""Rasters in memory as inputs of `warp`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def in_memory(
     image: NDArray[Any] | Raster | xarray.DataArray | str | Path, mask: ArrayLike | None, reading: Reading
 ) -> Raster | xarray.DataArray | str | Path:
-    """What `apply` takes: an array as a raster, anything else as it is; with a mask in memory a DataArray is read.
+    """Wrap an array as a `Raster` and return anything else unchanged; a DataArray with a mask in memory is read.
 
     Args:
-        image: what is warped.
+        image: to warp.
         mask: (H, W) not zero where valid, or classes; of an array or DataArray only.
         reading: nodata value, and classes of the mask that are invalid.
 
@@ -47,7 +47,7 @@ def in_memory(
 
 
 def is_same(image: object, other: Raster | Header) -> bool:
-    """Whether an image in memory is the one that was registered."""
+    """Whether an image in memory is the registered one."""
     if not isinstance(other, Raster):
         return False
     if not isinstance(image, np.ndarray):

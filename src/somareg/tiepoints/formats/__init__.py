@@ -50,7 +50,7 @@ SUFFIXES = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of the points of a file.
+    """The outcome of a conversion.
 
     Attributes:
         path: the file written.
@@ -79,7 +79,7 @@ def read_tie_points(
         skip_bad_rows: leave rows that cannot be read out with a warning that names each, instead of refusing the file.
 
     Returns:
-        The points; sigma_px, confidence, residual_px and displacement are NaN where neither file nor images tell them.
+        The points; sigma_px, confidence, residual_px and displacement are NaN when neither file nor images give them.
 
     Raises:
         ConfigError: the suffix is none of the above.

@@ -1,8 +1,8 @@
 """QGIS Georeferencer `.points`: map coordinates of the reference, layer coordinates of the moving image.
 
-The source of a point is what the layer's coordinates say: the CRS of a georeferenced image, and column and **minus**
-row of a plain one, where the corner of the first pixel is (0, 0). The file does not tell which, so the moving image
-must be known to read it.
+The source of a point is in the layer's coordinates: those of the CRS for a georeferenced image, and column and
+**minus** row for a plain one, where the corner of the first pixel is (0, 0). The file does not say which, so the moving
+image is needed to read it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
     """Write the points that have a place in both layers; only inliers are enabled.
 
-    An image that is not known, or has no CRS, is written in its pixels.
+    Points of an unknown image, or of one without a CRS, are written in pixels.
     """
     target, crs = _target(pairs, images, path)
     source = on_layer(images.moving, pairs.moving.pixels(images.moving, "moving", str(path)))
@@ -100,9 +100,9 @@ def _target(pairs: PointPairs, images: Images, path: Path) -> tuple[FloatArray, 
 def _source_pixels(source: FloatArray, moving: Grid, path: Path) -> FloatArray:
     """Pixel centres of the moving image.
 
-    Scripts and older versions have written columns and rows for georeferenced images, and rows counted downwards. The
-    rule of QGIS holds if it puts any point on the image: degrees are columns and rows of nearly every image. Else the
-    first other reading that puts at least half of them there is taken.
+    Scripts and older versions wrote columns and rows for georeferenced images, and rows counted downwards. The rule of
+    QGIS applies if it puts any point on the image, since degrees are valid columns and rows of nearly every image. Else
+    the first other reading that puts at least half of the points there is used.
     """
     down = source - 0.5
     up = source * (1.0, -1.0) - 0.5
