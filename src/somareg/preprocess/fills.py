@@ -31,9 +31,9 @@ AWAY_PX = 7.0  # displacements of edges that measure agreement by chance
 RIM_PX = 2  # values beside an outline are often blended with it
 FILL_SHARE = 0.005  # least share of the image for a region to be a fill by its shape alone
 TOLD_SHARE = 0.05  # least share of the image at one kept value that is worth a note
-LARGE_SHARE = 0.02  # the same for a solid one in a SAR image
+LARGE_SHARE = 0.02  # least share of a SAR image for a solid region to be a fill
 LEAST_LEFT = 2000  # least pixels that can be matched
-NEGLIGIBLE = 0.001  # largest share of an image that is masked without a note
+NEGLIGIBLE = 0.001  # share of an image below which its fills are ignored
 STRAIGHT_SHARE = 0.8  # of an outline
 
 

@@ -1,4 +1,4 @@
-"""The public calls. `register` reads like the story of the pipeline."""
+"""The public functions; `_register` shows the whole pipeline."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progres
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
 ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
-OUTPUTS = 0.8  # share of the work done when `register_scene` begins to write
+OUTPUTS = 0.8  # share of the work done when `register_into` begins to write
 
 SceneResult = Result
-"""What `register_scene` returns."""
+"""The type that `register_scene` returns."""
 
 
 @guarded
@@ -54,15 +54,15 @@ def register(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> Result:
-    """Estimate how `moving` must be warped to lie on `reference`, and how far to trust it.
+    """Estimate the warp that aligns `moving` with `reference`, and judge how reliable it is.
 
-    Images may have any size, and one may be much smaller than the other: only the ground that both can show is read.
-    Where that is more than 4096 px long, it is matched in tiles, in bounded memory.
+    Images may have any size, and one may be much smaller than the other: only the common ground is read.
+    A common ground longer than 4096 px is matched in tiles, in bounded memory.
 
     Args:
         moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype; also STAC
             Items ("item.json#ASSET", pystac.Item, pystac.Asset) and xarray.DataArrays with rioxarray's georeference.
-        workers, dask: who does the tiles, see `somareg.jobs.runner.open_runner`; this process one by one without.
+        workers, dask: processes for the tiles, see `somareg.jobs.runner.open_runner`; by default this process.
         progress: called with a stage's name and the share of work done, 0-1.
         **options: preset, search, model, modalities, bands, tie points ...: the fields of
             `somareg.config.RegisterConfig`, each described there and in `docs/api.md`. `tie_points` may be points in
@@ -70,14 +70,14 @@ def register(
             zero where valid, on top of nodata.
 
     Returns:
-        The result; nothing is written until `Result.save`. Its `settings` tell the model that ran: `model_used`, and
+        The result; nothing is written until `Result.save`. Its `settings` name the model that ran: `model_used`, and
         `model_version` and `model_sha256` from the card of its weights.
 
     Raises:
         ConfigError: unknown option or value.
         WeightsError: a model that is damaged, unfit or not in this installation.
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
-        MemoryLimitError: `max_memory` would not do; nothing was read then.
+        MemoryLimitError: `max_memory` is too small; nothing is read.
     """
     images = locate(moving, "moving"), locate(reference, "reference")
     return _register(images, _asked(images, options), Tiling(workers=workers, dask=dask), progress or _quiet)
@@ -100,13 +100,13 @@ def register_into(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> Result:
-    """Register a pair and write the outputs; where it is matched in tiles, finished ones survive a kill.
+    """Register a pair and write the outputs; finished tiles survive a kill.
 
     Args:
         moving, reference: as for `register`.
-        out: folder for the outputs; finished tiles are kept in it until they are written.
-        resume: go on from the finished tiles of a run that was killed in this folder.
-        overwrite: replace earlier outputs; without `resume` also begin an unfinished run anew.
+        out: folder for the outputs, which also keeps finished tiles until the outputs are written.
+        resume: continue from the finished tiles of a killed run in this folder.
+        overwrite: replace earlier outputs; without `resume` also restart an unfinished run.
         force: write aligned.tif even on no-go.
         stac: describe the outputs in a STAC Item.
         reports: "problems" leaves `report.html` out where the verdict is *go*, "none" always.
@@ -117,7 +117,7 @@ def register_into(
         The result, with `folder`; the files that `Result.save` writes are there.
 
     Raises:
-        OutputError: another run is at work in the folder, it holds something else or is called like a file, or it
+        OutputError: another run uses the folder, it has other content or is named like a file, or it
             cannot be written.
         UnsupportedError: `stac` without pystac, or processes for an image in memory.
         SomaregError: as `register`.
@@ -164,18 +164,18 @@ def _files_of(images: tuple[Image, Image], located: tuple[Located, Located]) -> 
 
 
 def _quiet(stage: str, share: float) -> None:
-    """Progress that nobody asked for."""
+    """Progress callback that does nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What was asked for.
+    """The user's options.
 
     Attributes:
         cfg: settings.
         tie_points: of the user.
-        masks: (H, W) of moving and reference, True where valid, as far as they are in memory.
-        record: what the result's settings say otherwise than `cfg`.
+        masks: (H, W) of moving and reference in memory, True where valid.
+        record: entries of the result's settings that replace those of `cfg`.
     """
 
     cfg: RegisterConfig
@@ -185,7 +185,7 @@ class _Asked:
 
 
 def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Asked:
-    """Options as they were given, sorted into what can be written down and what is in memory."""
+    """Split options into recordable settings and values in memory."""
     points = options.get("tie_points")
     arrays = {}
     for name in ("moving_mask", "reference_mask"):
@@ -207,7 +207,7 @@ def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Ask
 
 
 def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, tell: Progress) -> Result:
-    """The story of every pair, whatever its size and wherever it comes from; see `register`."""
+    """The pipeline of every pair, of any size and source; see `register`."""
     cfg, tie_points = task.cfg, task.tie_points
     check_use(cfg)
     device = choose_device(cfg.device)
@@ -239,7 +239,7 @@ def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, te
                 findings = match
             if findings.is_likely:
                 break
-        assert findings is not None  # there is one ground at least
+        assert findings is not None  # there is at least one ground
         if left_out:
             findings = replace(findings, notes=(*findings.notes, left_out))
         tell("judging", 0.98)
@@ -254,14 +254,14 @@ def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, te
 
 
 class RegisterArguments(RegisterOptions, total=False):
-    """Everything that `register` takes beside the two images: its options, and what is no setting."""
+    """All keyword arguments of `register`: its options, and arguments that are no settings."""
 
     progress: Progress | None
 
 
 @guarded
 def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArguments]) -> Assessment:
-    """Judge how well a pair lies together as it stands, without changing anything.
+    """Judge how well a pair is aligned as it is, without changing anything.
 
     Args:
         moving, reference, **arguments: as for `register`.
@@ -274,7 +274,7 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
     quality = result.quality
     rms = quality.shift_before_px
     metres = quality.metres.shift_before_m if quality.metres else None
-    # The worst place is where the estimate may be off; here it would read as where the images are.
+    # The worst place is that of the estimate's error; here it would read as that of the misalignment.
     verdict = replace(result.verdict, worst="")
     if verdict.decision == "go":
         if rms <= ALIGNED_PX:
@@ -287,7 +287,7 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
 
 
 def _mean_offset(result: Result) -> tuple[float, float]:
-    """Mean displacement (dx, dy) on the ground that both images can show, pixels."""
+    """Mean displacement (dx, dy) on the common ground, pixels."""
     previews = result.previews
     rows, columns = previews.reference.shape[:2]
     y, x = np.mgrid[0 : rows - 1 : 65j, 0 : columns - 1 : 65j]

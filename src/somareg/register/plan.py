@@ -1,4 +1,4 @@
-"""What would be done with a pair: only headers are read."""
+"""The plan for a pair, from headers only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from somareg.tiepoints.use import check_use
 
 @guarded
 def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOptions]) -> dict[str, Any]:
-    """What `register` would do with two files or STAC Items; only headers are read."""
+    """Describe what `register` would do with two files or STAC Items, from headers only."""
     located = locate(moving, "moving"), locate(reference, "reference")
     cfg = make_config({**options, **told_modalities(*located, options)})
     check_use(cfg)

@@ -1,7 +1,7 @@
-"""What file names tell of a scene: date, platform, orbit and processing baseline of Sentinel and Landsat products.
+"""Facts about a scene from file names: date, platform, orbit and processing baseline of Sentinel and Landsat products.
 
-A product's name may be that of the file or of a folder above it (an image in a SAFE folder is called by tile and date
-alone). The nearest name that tells something has the word on it. A name that is no product's may still hold a date:
+The product's name may be that of the file or of a folder above it (an image in a SAFE folder is named by tile and date
+alone). For each fact the nearest name that contains it counts. Any other name may still contain a date:
 2024-05-06, 20240506 or 20240506T070809, anywhere in the file's own name.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from somareg.errors import InputError
 
-_FOLDERS = 5  # above a file, as many as a SAFE product has above its images
+_FOLDERS = 5  # folders above a file that are examined, as many as a SAFE product has above its images
 
 _DAY = r"(?P<day>(?:19[7-9]|20)\d{6})"
 _PRODUCTS = tuple(
@@ -36,13 +36,13 @@ _FIRST_ORBIT = {"S1A": 73, "S1B": 27}  # absolute orbits before the first relati
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a scene; "" and None for what is not.
+    """Facts about a scene; "" and None when unknown.
 
     Attributes:
-        date: when it was taken, in UTC.
-        platform: as in "S2A", "LC08", or in a STAC Item's own word.
+        date: of acquisition, UTC.
+        platform: such as "S2A" or "LC08", or the value of a STAC Item.
         orbit: the relative orbit; for Landsat the path.
-        baseline: of the processing, as in "05.00"; for Landsat the collection.
+        baseline: of the processing, such as "05.00"; for Landsat the collection.
     """
 
     date: datetime | None = None
@@ -51,12 +51,12 @@ class Facts:
     baseline: str = ""
 
     def over(self, other: Facts) -> Facts:
-        """These, and the other's where these are silent."""
+        """Complete these facts by those of another."""
         return Facts(*(getattr(self, each.name) or getattr(other, each.name) for each in fields(Facts)))
 
 
 def facts_of_path(path: str | Path) -> Facts:
-    """What a file's name tells, and the folders above it where they are called like products."""
+    """Facts from a file's name, and from the folders above it that are named like products."""
     file = Path(path)
     facts = _of_product(file.name).over(Facts(date=_date_in(file.name)))
     for folder in list(file.parents)[:_FOLDERS]:
@@ -65,10 +65,10 @@ def facts_of_path(path: str | Path) -> Facts:
 
 
 def parse_date(text: str, where: str) -> datetime:
-    """A date as people and STAC Items write it: 2024-05-06, 20240506, 2024-05-06T07:08:09Z; UTC where it names no zone.
+    """Parse a date such as 2024-05-06, 20240506 or 2024-05-06T07:08:09Z; UTC without a time zone.
 
     Raises:
-        InputError: it is none; `where` says of what.
+        InputError: it is no date; `where` names the place.
     """
     try:
         date = datetime.fromisoformat(text.strip())
@@ -96,7 +96,7 @@ def _acquired(fields: dict[str, str | None]) -> datetime | None:
             start = datetime(int(fields["year"] or 0), 1, 1, tzinfo=UTC)
             return start + timedelta(days=int(fields["day_of_year"] or 1) - 1)
         return datetime.strptime(f"{fields['day']}{fields.get('time') or '000000'}", "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-    except ValueError:  # eight digits that are no day
+    except ValueError:  # eight digits that are no date
         return None
 
 

@@ -18,11 +18,11 @@ from somareg.report.maps import drawing, inside
 from somareg.report.svg import element, number
 
 COLOURS = 8
-"""Series that have a colour of their own; all others share one."""
+"""Number of series with a colour of their own; all others share one."""
 MOST_DRAWN = 4000
 _HEIGHT = 190.0
-_HEAD_ROOM = 0.08  # of the values' range, above and below
-_FAR = 2.0  # ranges beyond the others' that an outlier may lie and still be drawn in its place
+_HEAD_ROOM = 0.08  # margin above and below, as a share of the values' range
+_FAR = 2.0  # distance beyond the other values, in their ranges, up to which an outlier is drawn in its place
 _MOST_TICKS = 6
 _DAY = 86400.0
 _MONTHS = 1, 2, 3, 6, 12, 24, 60, 120, 240
@@ -32,7 +32,7 @@ _SIDES: dict[Side, str] = {"dx": "to the right", "dy": "down"}
 
 
 def drawings(result: AuditResult) -> list[Markup]:
-    """Offset to the right and down of every measured scene, over time; none where nothing was measured."""
+    """Drawings of the offsets to the right and down of all measured scenes over time; none without measurements."""
     measured = [scene for scene in result.scenes if scene.offset is not None]
     if not measured:
         return []
@@ -45,7 +45,7 @@ def drawings(result: AuditResult) -> list[Markup]:
 
 
 def series_colours(result: AuditResult) -> dict[str, int]:
-    """Series -> number of its colour, those with most scenes first."""
+    """Colour number of each series; those with most scenes come first."""
     names = [scene.series for scene in result.scenes if scene.offset is not None]
     ranked = sorted(set(names), key=lambda name: (-names.count(name), name))
     return {name: min(index, COLOURS) for index, name in enumerate(ranked)}
@@ -88,7 +88,7 @@ def _points(places: np.ndarray, half: np.ndarray, kind: str) -> Markup:
 def _steps(
     result: AuditResult, scenes: Sequence[SceneRecord], side: Side, axes: Axes, x: np.ndarray
 ) -> Iterator[Markup]:
-    """A line across at each step over all scenes, and the levels between."""
+    """A vertical line at each step of the series of all scenes, and the levels between them."""
     axis, places = list(_SIDES).index(side), {scene.name: at for scene, at in zip(scenes, x.tolist(), strict=True)}
     steps = [step for step in result.steps if step.series == ALL and step.first in places]
     at = [(places[step.first] + places.get(step.last, places[step.first])) / 2 for step in steps]
@@ -127,7 +127,7 @@ def _place(scene: SceneRecord, index: int, in_time: bool) -> float:
 
 
 def _range(values: np.ndarray, sigma: np.ndarray, out: np.ndarray) -> tuple[float, float]:
-    """What the axis shows: all values with their sigmas, but no outlier so far off that the others are one line."""
+    """Limits of the axis: all values with their sigmas, without outliers so far off that the others would be a line."""
     inside = ~out if (~out).any() else np.ones_like(out)
     low, high = float((values - sigma)[inside].min()), float((values + sigma)[inside].max())
     reach = _FAR * (high - low)

@@ -1,4 +1,4 @@
-"""`audit`: every scene of an archive measured, nothing warped, and what that tells of the archive."""
+"""`audit`: measure every scene of an archive without warping, and analyse the offsets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from somareg.types import Progress
 from somareg.types.brief import count
 
 TOLERANCE_PX = 2.0
-"""RMS displacement up to which a scene lies as it should, unless said otherwise."""
+"""Default RMS displacement up to which a scene is fine."""
 
 
 @guarded
@@ -62,29 +62,29 @@ def audit(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> AuditResult:
-    """Measure how the scenes of an archive lie, and find drift, steps and outliers; called again, go on.
+    """Measure the offsets of an archive's scenes, and find drift, steps and outliers; a second call resumes.
 
-    Nothing is warped and nothing is written for a scene but its line in `manifest.jsonl`. A scene is measured anew when
+    Nothing is warped, and a scene's only output is its line in `manifest.jsonl`. A scene is measured anew when
     its settings, its files or the weights have changed, and when it failed.
 
     Args:
         scenes: a folder, a table, a STAC file or a list, see `find_scenes`. A table with a column `reference`, or a
             list of (moving, reference), is a data set of pairs that are said to be aligned.
         out: folder for `audit.csv`, `audit.json`, `audit.html` and `manifest.jsonl`.
-        reference: that every scene is held against; or, to a folder of scenes, a folder of references, matched by name
-            without suffix: a data set of pairs.
-        consecutive: hold each date against the one before it.
+        reference: image that every scene is compared with; or, for a folder of scenes, a folder of references, matched
+            by name without suffix: a data set of pairs.
+        consecutive: compare each date with the one before it.
         glob, asset: see `find_scenes`.
-        tolerance_px: RMS displacement up to which a scene lies as it should, reference pixels.
+        tolerance_px: RMS displacement up to which a scene is fine, reference pixels.
         workers, dask, continue_on_error, progress: as for `batch`.
-        overwrite: measure all anew, and allow a folder that holds other things.
-        **options: of `register`, for all scenes; a row of a table goes before them.
+        overwrite: measure all anew, and allow a folder with other content.
+        **options: of `register`, for all scenes; a row of a table takes precedence.
 
     Returns:
         Records of scenes, series, steps and differences; its files are written.
 
     Raises:
-        ConfigError: an unknown option or a bad value, or no reference or several; nothing has been done then.
+        ConfigError: an unknown option or a bad value, or no reference or several; nothing is done.
         ReadError, InputError, UnsupportedError: the scenes cannot be listed, or an earlier manifest is damaged.
         OutputError: another run is at work in the folder, or it cannot be written.
         ClusterError: no worker is left; run again to go on.
@@ -117,10 +117,10 @@ def audit(
 def judged(
     folder: Path, mode: Mode, scenes: Sequence[SceneRecord], tolerance_px: float, notes: Sequence[str] = ()
 ) -> AuditResult:
-    """What measured scenes tell together.
+    """Analyse all measured scenes together.
 
-    A scene is held against its own series where at least six of that were measured, else against all scenes. A chain of
-    dates goes from one series to the other, and is one.
+    A scene is compared with its own series when at least six of that were measured, else with all scenes. A chain of
+    dates crosses series and counts as one.
     """
     unit = unit_of([scene.offset for scene in scenes])
     order, course = course_in(scenes, unit, mode)
@@ -135,7 +135,7 @@ def judged(
         mine = [places[i] for i in inner]
         courses[name] = mine, own
         steps += step_records(scenes, mine, own, name)
-    for places, each in courses.values():  # a series goes over all scenes
+    for places, each in courses.values():  # a series takes precedence over all scenes
         for place, z, is_outlier in zip(places, each.z.tolist(), each.outliers.tolist(), strict=True):
             records[place] = replace(records[place], z=z, is_outlier=is_outlier)
     missing = sum(scene.facts.date is None for scene in scenes)
@@ -182,7 +182,7 @@ def _series(
 def _scenes(
     scenes: Scenes, reference: str | Path | None, consecutive: bool, glob: str | None, asset: str | None
 ) -> tuple[Mode, list[Scene], list[str]]:
-    """How the scenes are held against what, each with its reference, and what there is to note of it."""
+    """The mode, the scenes with their references, and notes."""
     if reference is not None and consecutive:
         raise ConfigError("give a reference or consecutive, not both")
     if reference is not None and Path(reference).is_dir():

@@ -1,4 +1,4 @@
-"""Which scenes an archive has, and what is known of each: a folder, a table, a STAC catalogue, or a list."""
+"""The scenes of an archive and their facts, from a folder, a table, a STAC catalogue or a list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from somareg.io.text import parse_json, read_text
 
 _FACTS = ("date", "platform", "orbit", "baseline")
 COLUMNS = ("name", "moving", "reference", *_FACTS, "series")
-"""Of a table of scenes, beside the options of `register`."""
+"""Columns of a table of scenes, beside the options of `register`."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Scene:
 
     Attributes:
         image: absolute path, or "item.json#ASSET".
-        facts: what is known of it.
-        name: "" lets the audit choose one.
-        series: that it belongs to, where a table says so.
+        facts: date, platform, orbit and baseline.
+        name: "" for an automatic one.
+        series: name of its series in a table, "" without one.
         reference: of a pair; "" for a scene of an archive.
-        options: of `register`, as far as they differ from the audit's.
-        modality, reference_modality: that a STAC Item tells, where the image is given by its file; "" where none does.
+        options: of `register` that differ from the audit's.
+        modality, reference_modality: from a STAC Item when the image is given by its file; "" when unknown.
     """
 
     image: str
@@ -50,17 +50,17 @@ Scenes = str | Path | Sequence[str | Path | tuple[str | Path, str | Path] | Scen
 
 
 def find_scenes(scenes: Scenes, *, glob: str | None = None, asset: str | None = None) -> list[Scene]:
-    """Every scene, in the order of the list.
+    """List all scenes in order.
 
     Args:
         scenes: a folder; a table (CSV, or JSON of a list of objects) with the column `moving` and, if you like,
             `reference`, `name`, `date`, `platform`, `orbit`, `baseline`, `series` and any option of `register`; a STAC
             Item, Collection, Catalog or FeatureCollection; or a list of paths, or of (moving, reference).
-        glob: files of a folder, such as "**/*_B08.jp2"; all its images without.
+        glob: files of a folder, such as "**/*_B08.jp2"; by default all its images.
         asset: of STAC Items, see `find_asset`.
 
     Raises:
-        ReadError, InputError, ConfigError, UnsupportedError: as the messages say; nothing is measured then.
+        ReadError, InputError, ConfigError, UnsupportedError: the list cannot be used; nothing is measured.
     """
     result = list(_found(scenes, glob, asset))
     if not result:
