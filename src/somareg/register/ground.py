@@ -52,7 +52,7 @@ class Ground:
 
     @property
     def there(self) -> tuple[int, int]:
-        """Corner (x, y) of the part that corrections map to: the reference's if georeferenced, else the moving one's."""
+        """Corner (x, y) of the part that corrections map to: of the reference if georeferenced, else of the other."""
         return self.reference[:2] if self.is_placed else self.moving[:2]
 
     @property

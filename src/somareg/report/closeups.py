@@ -1,4 +1,4 @@
-"""Small pictures of the places to look at: edges of one image in colour over the other one, as aligned."""
+"""Close-ups: edges of one image in colour over the other, as aligned."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SIDE = 96
 """Pixels of a picture along each side."""
 
 EDGE = (255, 61, 139)
-"""Colour of edges: told apart from vegetation, soil, water and grey, also by colour-blind readers."""
+"""Colour of edges, distinct from vegetation, soil, water and grey, also for colour-blind readers."""
 
-_MARGIN = 12  # around a picture, so that its rim has edges like its middle
-_SMOOTH_PX = {"sar": 2.0}  # against speckle
+_MARGIN = 12  # margin around a picture, so that its rim has edges like its middle
+_SMOOTH_PX = {"sar": 2.0}  # smoothing against speckle
 _SMOOTH_OTHER_PX = 1.2
-_STRONG, _WEAK = 0.92, 0.84  # quantiles of the gradient at which edges begin, and go on
+_STRONG, _WEAK = 0.92, 0.84  # quantiles of the gradient at which edges begin, and continue
 _DIMMED = 0.85
 
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """Both images as they were looked at.
+    """Both images as they were matched.
 
     Attributes:
         reference, moving: their pixels.
@@ -48,7 +48,7 @@ class Sight:
 
 
 def make_closeups(sight: Sight, places: Sequence[Place]) -> tuple[Closeup, ...]:
-    """A picture of each place; of pixels in memory, no file is read.
+    """Draw a picture of each place from pixels in memory.
 
     Args:
         sight: both images.
@@ -73,7 +73,7 @@ class _Side:
     kind: Modality
 
     def at(self, points: FloatArray, footprint: tuple[float, float]) -> tuple[NDArray[np.uint8], BoolArray]:
-        """Its picture and mask (h, w) at its pixels (h, w, 2)."""
+        """Picture and mask (h, w) at pixels (h, w, 2) of the image."""
         data, mask = resample(
             shown_values(self.raster),
             self.raster.mask,
@@ -86,7 +86,7 @@ class _Side:
 
 
 def _picture(sight: Sight, moving: _Side, reference: _Side, place: Place) -> NDArray[np.uint8]:
-    # Near the rim the picture moves inwards, so that it is not half empty.
+    # Near the rim the picture is shifted inwards, so that it is not half empty.
     lowest, highest = SIDE // 2, np.array(sight.reference.mask.shape[::-1]) - SIDE // 2
     middle = np.rint(sight.to_reference(np.array([[place.x, place.y]])))[0]
     middle = np.where(highest > lowest, np.clip(middle, lowest, highest), middle)
@@ -96,7 +96,7 @@ def _picture(sight: Sight, moving: _Side, reference: _Side, place: Place) -> NDA
     there = sight.to_moving(points.reshape(-1, 2)).reshape(points.shape)
     footprint = footprint_of(jacobian_at(sight.to_moving, (float(middle[0]), float(middle[1]))))
     images = {"moving": moving.at(there, footprint), "reference": reference.at(points, (1.0, 1.0))}
-    # Speckle hides what lies beneath its edges, so SAR gives the edges; without SAR, the moving image.
+    # Speckle would hide edges drawn over it, so the edges come from SAR; without SAR, from the moving image.
     above = edges_from(*sight.modalities)
     below = "reference" if above == "moving" else "moving"
     kind = sight.modalities[above == "reference"]
@@ -109,12 +109,12 @@ def _picture(sight: Sight, moving: _Side, reference: _Side, place: Place) -> NDA
 
 
 def edges(picture: NDArray[np.uint8], mask: BoolArray, smooth_px: float) -> BoolArray:
-    """Lines (h, w), one pixel wide, where a picture (h, w) or (h, w, 3) changes most.
+    """Edges (h, w), one pixel wide, of a picture (h, w) or (h, w, 3).
 
     Args:
         picture: any image.
-        mask: (h, w) True where it shows something; its rim is no edge.
-        smooth_px: standard deviation of the Gaussian that goes before.
+        mask: (h, w), True where valid; the rim of the mask is no edge.
+        smooth_px: standard deviation of the Gaussian smoothing before.
     """
     grey = picture.mean(axis=2) if picture.ndim == 3 else picture
     weight = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), smooth_px)
@@ -126,7 +126,7 @@ def edges(picture: NDArray[np.uint8], mask: BoolArray, smooth_px: float) -> Bool
     strong, weak = np.quantile(size, (_STRONG, _WEAK)) if size.size else (0.0, 0.0)
     if strong < 1e-3:
         return np.zeros(mask.shape, bool)
-    unit = 1000.0 / strong  # whole numbers, fine enough
+    unit = 1000.0 / strong  # integers with enough resolution
     whole = [np.clip(unit * slope, -30000, 30000).astype(np.int16) for slope in (dx, dy)]
     lines = cv2.Canny(whole[0], whole[1], unit * float(weak), 1000.0, L2gradient=True)
     return np.asarray((lines > 0) & inside)

@@ -1,4 +1,4 @@
-"""A result as one figure for a notebook or a paper: `Result.plot`."""
+"""`Result.plot`: a result as one figure for a notebook or a paper."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from somareg.report.words import arrow_key
 from somareg.types import ACROSS, Panel, Result
 
 DEFAULT: tuple[Panel, ...] = ("before", "after", "error")
-SQUARES = 8  # of the checkerboard along the longer side
-_PANEL_IN = 4.4  # width of a panel
-_TALLEST = 2.0  # a panel, against its width
+SQUARES = 8  # squares of the checkerboard along the longer side
+_PANEL_IN = 4.4  # width of a panel, inches
+_TALLEST = 2.0  # limits of a panel's height relative to its width
 _UNSEEN: dict[str, Any] = {"facecolor": "#9aa0a6", "hatch": "////", "edgecolor": "#70767c", "linewidth": 0}
 
 
 class Shown(Figure):
-    """A figure that notebooks draw by themselves, and once: pyplot does not know of it."""
+    """A figure that notebooks draw once, because it is unknown to pyplot."""
 
     def _repr_png_(self) -> bytes:
         return png(self)
@@ -71,7 +71,7 @@ def plot(result: Result, panels: Sequence[str] = ()) -> Figure:
 
 
 def checkerboard(one: NDArray[np.uint8], two: NDArray[np.uint8], squares: int = SQUARES) -> NDArray[np.uint8]:
-    """Two pictures of one size, (h, w) or (h, w, 3), in turn; what lies on both lines up across the squares' edges."""
+    """Checkerboard of two pictures of one size, (h, w) or (h, w, 3); aligned features continue across the squares."""
     if one.ndim != two.ndim:
         one, two = (each if each.ndim == 3 else np.repeat(each[..., None], 3, axis=2) for each in (one, two))
     rows, columns = one.shape[:2]
@@ -140,7 +140,7 @@ def _error(axes: Axes, result: Result) -> str:
 
 
 def _error_words(result: Result) -> Callable[[float, Any], str]:
-    """Makes "2 px" of an error, and below its metres where they are known."""
+    """Formatter of an error: "2 px", with metres on a second line if known."""
     per_pixel = result.quality.metres_per_pixel
     if per_pixel is None:
         return lambda value, _: f"{value:g} px"
@@ -148,7 +148,7 @@ def _error_words(result: Result) -> Callable[[float, Any], str]:
 
 
 def _numbers(axes: Axes, result: Result) -> None:
-    """The error of each cell in its place; a frame around the worst."""
+    """Write the error of each cell in its place, with a frame around the worst."""
     left, top, width, height = result.previews.area
     wide, high = width / ACROSS, height / ACROSS
     cells = [cell for cell in result.quality.cells if cell.is_seen]
@@ -170,13 +170,13 @@ def _outlined(width: float) -> list[Any]:
 
 
 def _dimmed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """In grey, towards black, so that marks stand out."""
+    """Convert to dark grey, so that marks stand out."""
     grey = picture @ np.array([0.299, 0.587, 0.114]) if picture.ndim == 3 else picture
     return np.asarray(0.62 * grey, np.uint8)
 
 
 def extent_of(result: Result) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top edge of what the pictures show."""
+    """Left, right, bottom and top edge of the pictures' area."""
     left, top, width, height = result.previews.area
     return left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5
 

@@ -1,4 +1,4 @@
-"""Drawings of tie point residuals: how far, and in which direction."""
+"""Drawings of tie point residuals: lengths and directions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _HEAD_ROOM = 1.08  # above the highest bar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
-    """What both drawings show.
+    """The data of both drawings.
 
     Attributes:
         distance, vectors: (N,) and (N, 2) reference pixels, finite.
         kept: (N,) bool.
         median: of the kept.
-        reach: end of the axes; what lies beyond is counted in words.
+        reach: end of the axes; a label counts the points beyond.
     """
 
     distance: FloatArray
@@ -40,7 +40,7 @@ class Residuals:
 
 
 def residuals_of(result: Result) -> Residuals | None:
-    """Of a result's tie points; None where none was kept."""
+    """Residuals of a result's tie points; None without inliers."""
     points = result.tie_points
     finite = np.isfinite(points.residual_px)
     distance, agree = points.residual_px[finite], points.inlier[finite]
@@ -54,7 +54,7 @@ def residuals_of(result: Result) -> Residuals | None:
 
 
 def histogram(result: Result, data: Residuals, alt: str) -> Markup:
-    """How far the tie points are from the final transform."""
+    """Histogram of the distances of tie points to the final transform."""
     edges = np.linspace(0, data.reach, _BINS + 1)
     inliers, left_out = (np.histogram(data.distance[mask], edges)[0] for mask in (data.kept, ~data.kept))
     per_pixel = result.quality.metres_per_pixel
@@ -88,7 +88,7 @@ def histogram(result: Result, data: Residuals, alt: str) -> Markup:
 
 
 def scatter(result: Result, data: Residuals, alt: str) -> Markup:
-    """In which direction they are off, with their bias and standard deviation, and the predicted circle of 90 %."""
+    """Scatter plot of residual vectors, with bias, standard deviation and the predicted circle of 90 %."""
     quality, reach = result.quality, data.reach
     axes = plot_axes((-reach, reach), (reach, -reach), pixel_m_of(result))
     x, y = axes.x.at(0.0), axes.y.at(0.0)

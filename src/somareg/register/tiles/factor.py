@@ -20,7 +20,7 @@ class Factor:
         size = max(1, band)
         self._parts = [slice(start, min(start + size, len(matrix))) for start in range(0, len(matrix), size)]
         self._diagonal: list[Tensor] = []
-        self._below: list[Tensor] = []  # of each block but the first: what stands left of it
+        self._below: list[Tensor] = []  # the block left of the diagonal, for each block but the first
         for i, part in enumerate(self._parts):
             own = matrix[part, part]
             if i:

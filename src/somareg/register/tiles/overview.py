@@ -1,4 +1,4 @@
-"""The whole scene at low resolution: read strip by strip, and matched once to know where the tiles have to look."""
+"""The whole scene at low resolution: read in strips, and matched once to give the tiles their start."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from somareg.register.images import all_bands
 from somareg.tiepoints.use import Given
 from somareg.types import BoolArray, Progress, Raster, SarScale
 
-STRIP_VALUES = 6_000_000  # values read at a time
-_SAMPLES_PX = 1024  # longer side of the sample of raw values that the SAR scale is judged on
+STRIP_VALUES = 6_000_000  # most values read at a time
+_SAMPLES_PX = 1024  # longer side of the sample of raw values from which the SAR scale is detected
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,9 @@ class Overview:
     """One image at low resolution.
 
     Attributes:
-        view: the bands that are matched, averaged.
+        view: the matched bands, averaged.
         bands: their numbers in the file.
-        scale: of SAR values, judged on values as stored; "auto" unless SAR.
+        scale: of SAR values, detected on values as stored; "auto" unless SAR.
         notes: decisions taken.
     """
 
@@ -52,7 +52,7 @@ class Overview:
 
     @property
     def to_part(self) -> AffineTransform:
-        """Overview pixels -> pixels of the part of the image that it shows."""
+        """The map from overview pixels to pixels of the image's part."""
         return AffineTransform.reduction(self.view.factor)
 
 
@@ -61,10 +61,10 @@ class GlobalMatch:
     """The alignment of the overviews.
 
     Attributes:
-        affine: pixels of the reference's part -> of the part that corrections lead to, see `Ground`.
-        expected: the same before anything was matched.
-        failure: why nothing could be matched, "" otherwise.
-        notes: what was left out, and why another engine than the tiles' matched them.
+        affine: pixels of the reference's part -> pixels of the part that corrections map to, see `Ground`.
+        expected: the same before matching.
+        failure: why matching failed, "" otherwise.
+        notes: masked pixels, and why the overviews were matched by another engine than the tiles.
     """
 
     affine: AffineTransform
@@ -73,7 +73,7 @@ class GlobalMatch:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready; `from_json` gives the very same numbers back."""
+        """JSON-ready; `from_json` restores exactly the same numbers."""
         maps = {name: getattr(self, name).matrix.tolist() for name in ("affine", "expected")}
         return {**maps, "failure": self.failure, "notes": list(self.notes)}
 
@@ -84,14 +84,14 @@ class GlobalMatch:
 
 
 def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: RegisterConfig) -> Overview:
-    """A part of an image averaged over `factor` x `factor` pixels, read in strips.
+    """Read a part of an image in strips, averaged over `factor` x `factor` pixels.
 
     Args:
         image: open.
         part: of the image.
         factor: pixels averaged along each side.
         role: "moving" or "reference".
-        cfg: modality and scale of that image; a SAR scale "auto" is judged on values as they are stored.
+        cfg: modality and scale of that image; a SAR scale "auto" is detected on values as stored.
 
     Raises:
         NoDataError: no valid pixel.
@@ -110,7 +110,7 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
         mask: BoolArray = np.asarray(block_valid.all(axis=0))
         valid += int(mask.sum())
         each += block_valid.sum(axis=(1, 2))
-        # Copies: a view would keep the strip that it is a part of.
+        # Copies, because a view would keep its whole strip in memory.
         samples.append((data[:, ::every, ::every].copy(), mask[::every, ::every].copy()))
         if count >= factor:
             reduced, small = reduce_blocks(data, mask, factor)
@@ -132,9 +132,9 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
 
 
 def factors(ground: Ground, factor: int) -> tuple[int, int]:
-    """Pixels averaged per overview pixel, of reference and moving image, when `factor` suits the reference.
+    """Reduction factors of reference and moving image, when `factor` is that of the reference.
 
-    A georeferenced moving image is averaged to about the same pixels on the ground, and by less rather than by more.
+    A georeferenced moving image is reduced to about the same pixel size on the ground, rather less than more.
     """
     if not ground.is_placed:
         return factor, factor
@@ -151,7 +151,7 @@ def match_overviews(
     seed: Given | None,
     progress: Progress,
 ) -> GlobalMatch:
-    """The global affine, by the engine that aligns small pairs.
+    """Match the overviews with the engine for small pairs: the global affine.
 
     Args:
         overviews: of reference and moving.
@@ -165,7 +165,7 @@ def match_overviews(
     here, there = reference.view.raster, moving.view.raster
     factor = reference.view.factor
     scales = {"moving_scale": moving.scale, "reference_scale": reference.scale}
-    every = {"moving_bands": all_bands(there), "reference_bands": all_bands(here)}  # what is read is matched
+    every = {"moving_bands": all_bands(there), "reference_bands": all_bands(here)}  # as read
     settings_at_scale = cfg.model_copy(update={**scales, **every})
     between = compose(moving.to_part.inverse, ground.georef, reference.to_part) if ground.knows else ground.georef
     radius = ground.radius_px / factor
@@ -174,7 +174,7 @@ def match_overviews(
     there, here, left_out = without_fills(there, here, places, modalities)
     there, here = bridged(there, "moving")[0], bridged(here, "reference")[0]
     small = prepare(there, here, between, settings_at_scale, longest=max(here.grid.shape), radius_px=radius)
-    # Georeferenced, both ends of a correction are reference pixels; else it leads to moving pixels.
+    # With georeferences a correction maps between reference pixels; else it maps to moving pixels.
     away = reference.to_part if ground.is_placed else moving.to_part
     starts = small.starts
     if seed:

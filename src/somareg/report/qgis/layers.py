@@ -1,4 +1,4 @@
-"""Which layers the project of a result has, and why one is missing."""
+"""The layers of a result's project, and reasons for missing ones."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _ERROR_RAMP, _STOPS = "plasma", 9
 
 @dataclass(frozen=True, eq=False)
 class PictureLayer:
-    """An image.
+    """A layer of an image.
 
     Attributes:
         key: of the layer.
-        title: as it is called in QGIS.
+        title: its name in QGIS.
         crs: WKT, None without a georeference.
         shown: its file and stretch.
-        checked: whether it is seen when the project opens.
+        checked: whether it is visible when the project opens.
     """
 
     key: Key
@@ -44,7 +44,7 @@ class PictureLayer:
 
 @dataclass(frozen=True, eq=False)
 class ColourLayer:
-    """A band of `displacement.tif` in colours.
+    """A layer of one band of `displacement.tif` in colours.
 
     Attributes:
         key, title, crs, checked: as of a `PictureLayer`.
@@ -74,7 +74,7 @@ Layer = PictureLayer | ColourLayer | PointLayer
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """The layers of a project, the uppermost first, and sentences about those that it has not."""
+    """The layers of a project, the topmost first, and sentences about missing ones."""
 
     shown: list[Layer] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -85,8 +85,8 @@ def layers_of(result: Result, place: Path, folder: Path) -> Layers:
 
     Args:
         result: from `register`.
-        place: where its outputs lie now.
-        folder: where they will lie.
+        place: current folder of its outputs.
+        folder: their final folder.
     """
     layers = Layers()
     points = point_layer(result, is_moving_placed=_lies_on_outputs(result, result.moving))
@@ -103,7 +103,7 @@ def layers_of(result: Result, place: Path, folder: Path) -> Layers:
 
 
 def displacement_layer(result: Result) -> ColourLayer:
-    """How `displacement.tif` is shown: the expected error, or dx where no error is told."""
+    """The layer of `displacement.tif`: the expected error, or dx on no-go."""
     field_of, crs = result.displacement, result.reference.grid.crs
     step = max(1, max(field_of.grid.shape) // 1024)
     sigma, source = field_of.sigma[::step, ::step], f"./{DISPLACEMENT}"
@@ -128,7 +128,7 @@ def _coloured(
 
 
 def _add_images(layers: Layers, result: Result, place: Path, folder: Path) -> None:
-    """Aligned over before over the reference; before and aligned in the same grey values."""
+    """Add the images: aligned over before over the reference; before and aligned with the same stretch."""
     moving, reference = result.moving, result.reference
     after = None
     if (place / ALIGNED).is_file():
@@ -149,7 +149,7 @@ def _add_images(layers: Layers, result: Result, place: Path, folder: Path) -> No
 
 
 def _input(layers: Layers, result: Result, role: Literal["moving", "reference"], folder: Path) -> Shown | None:
-    """One of the two images, where it is a file that lies in the map of the outputs."""
+    """The layer file of one of the two images, if it is a file that QGIS can place on the outputs."""
     image = getattr(result, role)
     what = f"The {role} image {_name(image)} is not shown"
     if image.path is None:
@@ -168,14 +168,14 @@ def _input(layers: Layers, result: Result, role: Literal["moving", "reference"],
 
 
 def _lies_on_outputs(result: Result, image: Raster | Header) -> bool:
-    """Whether QGIS draws it where it belongs: by both georeferences, or by the pixels of images that have none."""
+    """Whether QGIS draws an image in the right place: by georeferences, or by pixels for images without."""
     moving, reference = result.moving.grid, result.reference.grid
     if image is result.reference and reference.is_georeferenced:
         return True
     if moving.is_georeferenced and reference.is_georeferenced:
         return True
     is_plain = not (moving.is_georeferenced or reference.is_georeferenced)
-    # Pixels of a part of the reference are counted from its corner, those of the files from theirs.
+    # Pixels of a part of the reference count from its own corner, those of the files from theirs.
     return is_plain and not image.grid.has_geotransform and "frame" not in result.settings
 
 
@@ -194,7 +194,7 @@ def _name(image: Raster | Header) -> str:
 
 
 def bounds_of(grid: Grid) -> tuple[float, float, float, float]:
-    """What a map shows that shows all of a grid: left, bottom, right, top in its CRS, or in columns and minus rows."""
+    """Extent of a map of a whole grid: left, bottom, right, top in its CRS, or in columns and minus rows."""
     edge = outline(grid, 9)
     places = grid.to_map(edge) if grid.is_georeferenced or grid.has_geotransform else (edge + 0.5) * (1.0, -1.0)
     places = places[np.isfinite(places).all(axis=1)]
