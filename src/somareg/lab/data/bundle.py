@@ -1,8 +1,8 @@
 """Training tiles and validation samples in one small file, for a machine without the data: `lab.data.bundle`.
 
 The tiles of a pair are pasted into one image again and compressed together, so that ground which several tiles or pairs
-show is stored once; what no tile shows is painted grey and costs nothing. Training images are WebP, lossy at the
-quality that fits the size asked for; masks and what is scored are kept without loss.
+show is stored once; the rest is grey and costs nothing. Training images are WebP, lossy at the
+quality that fits the requested size; masks and validation samples are lossless.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SUMMARY = "Put tiles with measured labels and validation samples into one compr
 
 @dataclass(frozen=True, slots=True)
 class BundleReport:
-    """What `write_bundle` did.
+    """The result of `write_bundle`.
 
     Attributes:
         path: the file.
@@ -91,15 +91,15 @@ def write_bundle(
 
 
 class _Streams:
-    """Images that become streams of bytes, each content once."""
+    """Images as streams of bytes, each content once."""
 
     def __init__(self) -> None:
-        self._images: list[tuple[Bytes, int | None]] = []  # image, quality; None where the size decides
+        self._images: list[tuple[Bytes, int | None]] = []  # image, quality; None when it follows from the size limit
         self._known: dict[tuple[bytes, int | None], int] = {}
 
     @property
     def lossy(self) -> int:
-        """Number of images whose quality the size decides."""
+        """Number of images whose quality follows from the size limit."""
         return sum(quality is None for _, quality in self._images)
 
     def add(self, image: Bytes, quality: int | None = None) -> int:
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without(tiles: TileSet, groups: set[str]) -> TileSet:
-    """The tiles of other places than `groups`: what is scored is not learned."""
+    """The tiles of other places than `groups`, so that validation places are not trained on."""
     return tiles.select([i for i, group in enumerate(tiles.group) if group not in groups])
 
 

@@ -1,4 +1,4 @@
-"""Tiles and samples out of a bundle (`lab.data.bundle`), decoded on all cores."""
+"""Read tiles and samples from a bundle (`lab.data.bundle`), decoding on all cores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Image = Callable[[int, int], Bytes]
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Whether a file holds tiles and samples together; the file's header tells."""
+    """Whether a file is a bundle, by its header."""
     try:
         with safe_open(Path(path), framework="pt") as file:
             return (file.metadata() or {}).get("kind") == KIND

@@ -29,7 +29,7 @@ def open_dataset(folder: str | Path, kind: str = "auto") -> PairDataset:
 
     Args:
         folder: the data.
-        kind: a key of `KINDS`, or "auto": a `pairs.csv` if there is one, else what the names of the files say.
+        kind: a key of `KINDS`, or "auto": a `pairs.csv` if there is one, else by the names of the files.
 
     Raises:
         ConfigError: unknown kind.

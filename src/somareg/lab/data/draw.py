@@ -27,7 +27,7 @@ from somareg.lab.data.waves import LARGEST_PX, Waves, draw_waves
 from somareg.matching.affine import compose_batch, invert_batch
 
 _CANDIDATES = 16
-_TOWARDS_IDENTITY = (0.75, 0.5, 0.25, 0.0)  # what is left of a candidate when none fits
+_TOWARDS_IDENTITY = (0.75, 0.5, 0.25, 0.0)  # factors that shrink a candidate when none fits
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def draw_pairs(tiles: TileSet, index: Tensor, cfg: DrawCfg, generator: torch.Gen
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Placed:
-    """Where the crops of a batch lie, float64.
+    """Placement of the crops of a batch, float64.
 
     Attributes:
         truth: (B, 2, 3) reference px -> moving px.
@@ -253,7 +253,7 @@ def _map(matrix: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _moving_points(placed: _Placed, waves: Waves | None, waving: Tensor, crop: int) -> tuple[Tensor, Tensor]:
-    """Coordinates x and y, each (B, S, S): where in its tile every pixel of the moving crop is found."""
+    """Coordinates x and y, each (B, S, S), in the tile of every pixel of the moving crop."""
     pixels = _axes(crop, waving.device)
     to_tile = compose_batch(placed.label, placed.pose)
     back = invert_batch(placed.truth)

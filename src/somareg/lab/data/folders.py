@@ -45,13 +45,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FolderTree:
-    """How a folder tree is read.
+    """Rules for reading a folder tree.
 
     Attributes:
         kind: key of `somareg.lab.data.datasets.KINDS`.
         expected: the tree in one line, for errors.
         set_of: set of a pair.
-        group_of: place of a pair, or None where the names do not tell; then all pairs of one role are one place.
+        group_of: place of a pair, or None when the names do not tell; then all pairs of one role are one place.
     """
 
     kind: str
@@ -121,7 +121,7 @@ def image_names(folder: Path) -> Iterator[str]:
 def split_sensor(name: str) -> tuple[str | None, str]:
     """The sensor that a path names ("sar", "optical", "mask" or None) and the path with all such words as "*".
 
-    A folder that names two sensors ("sar-optical") says nothing; of several parts that name one, the last counts.
+    A folder that names two sensors ("sar-optical") is ignored; of several parts that name one, the last counts.
     """
     parts = PurePosixPath(name).with_suffix("").parts
     sensor = None

@@ -1,6 +1,6 @@
 """Cut the pairs of a data folder into square tiles and write them as shards: `python -m somareg.lab.data.pack`.
 
-Both tiles of a pair are cut at the same pixels; what the pair's label says of its misregistration becomes the tile's
+Both tiles of a pair are cut at the same pixels; the misregistration in the pair's label becomes the tile's
 affine. The shards need nothing else: no data folder, no image codecs.
 """
 
@@ -30,13 +30,13 @@ from somareg.lab.data.tiles import SHARD_GLOB, TileSet
 TRAIN_ROLES = ("train", "train-unaligned")
 
 _HEADER_BYTES = 4096
-_TEXT_BYTES = 512  # group, source and name of a tile in the header, with room
+_TEXT_BYTES = 512  # bytes for group, source and name of a tile in the header, with a margin
 _SUMMARY = "Cut SAR-optical pairs into square tiles with their known misregistration, written as safetensors shards."
 
 
 @dataclass(frozen=True, slots=True)
 class CutCfg:
-    """How pairs become tiles.
+    """Settings of the cut from pairs to tiles.
 
     Attributes:
         size: side of the tiles, pixels.
@@ -60,7 +60,7 @@ class CutCfg:
 
 @dataclass(frozen=True, slots=True)
 class PackReport:
-    """What `pack_tiles` did.
+    """The result of `pack_tiles`.
 
     Attributes:
         shards: files in order.
@@ -194,7 +194,7 @@ def _chosen(
     dataset = data if isinstance(data, PairDataset) else open_dataset(data, kind)
     if roles is None:
         roles = {entry.role for entry in dataset.entries if not is_judged(entry.role)}
-    elif roles is TRAIN_ROLES:  # a default names what may be there, not what must be
+    elif roles is TRAIN_ROLES:  # a default may name missing sets
         roles = set(roles) & {entry.role for entry in dataset.entries}
     chosen = dataset.select(sets, roles)
     refuse_judged({entry.set for entry in chosen.entries}, where=str(dataset.root))
@@ -202,7 +202,7 @@ def _chosen(
 
 
 def shards(parts: Iterable[TileSet], per_shard: int) -> Iterator[TileSet]:
-    """The same tiles in pieces of `per_shard`, the last one shorter."""
+    """Divide tiles into pieces of `per_shard`, the last one shorter."""
     waiting: list[TileSet] = []
     for part in parts:
         waiting.append(part)

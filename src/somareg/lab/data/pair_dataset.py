@@ -1,4 +1,4 @@
-"""A data set of image pairs, whatever its folders look like: entries, where their files lie, what is known of them."""
+"""A data set of image pairs in any layout: entries, their files and corrections."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from somareg.lab.data.stacks import ProtocolSamples, SampleStack
 from somareg.lab.evaluate.protocol import AFFINE_LEVELS, SetInfo, affine_levels
 from somareg.lab.evaluate.sample import Sample, SampleList, load_sample
 
-HELD_OUT = 8  # one place in so many is scored where a set has no validation pairs of its own
+HELD_OUT = 8  # one of this many places is scored when a set has no validation pairs
 
 
 def load_stacks(
     lists: Sequence[SampleList], data_dir: str | Path, levels: Collection[str], limit: int | None = None
 ) -> Iterator[SampleStack]:
-    """The samples that an evaluation of these lists and levels looks at, cut from the images one stack at a time.
+    """The samples of an evaluation of these lists and levels, cut from the images one stack at a time.
 
     Args:
         lists: for example `committed_list(name, "test")`.
@@ -79,7 +79,7 @@ def pack_samples(
 
 
 class _PairCache:
-    """The pair read last: lists that use few large images repeat them."""
+    """Cache of the last pair, because lists of few large images repeat them."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -109,7 +109,7 @@ def _load(made: SampleList, level: str, samples: Sequence[Sample], pairs: _PairC
 
 
 def held_out(data_dir: str | Path, name: str, count: int, levels: Collection[str]) -> SampleList:
-    """Validation samples of a set that only trains: of every eighth of its places, chosen by their names.
+    """Validation samples of a set with training pairs only, from an eighth of its places, chosen by their names.
 
     Training must leave those places out; `somareg.lab.data.bundle` does.
 
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hold-out", nargs="+", default=[], help="sets that train, whose every eighth place is scored")
     asked = parser.parse_args(arguments)
     try:
-        # Only val: training may look at these every few minutes, test pairs are for final figures.
+        # Only val: training scores them every few minutes, while test pairs are for final figures.
         lists = [committed_list(name, "val") for name in asked.sets]
         lists += [held_out(asked.data, name, asked.limit or 100, asked.levels) for name in asked.hold_out]
         packed = pack_samples(lists, asked.data, asked.out, levels=asked.levels, limit=asked.limit)

@@ -1,6 +1,6 @@
-"""The protocol's samples in memory: stacks per set and level, batches that a network takes, one safetensors file.
+"""The protocol's samples in memory: stacks per set and level, batches for a network, one safetensors file.
 
-The file serves to validate where the data folder is not at hand.
+The file allows validation without the data folder.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class SampleStack:
         return replace(self, moving=moving, reference=reference, matrix=matrix)
 
     def batch(self, chosen: slice, device: torch.device | str) -> PairBatch:
-        """Some samples as a network takes them: normalised as registration normalises, every pixel valid."""
+        """Some samples as a batch for a network: normalised as by registration, every pixel valid."""
         reference, moving = self.reference[chosen].to(device), self.moving[chosen, None].to(device)
         seen = torch.ones_like(moving, dtype=torch.float32)
         return PairBatch(
@@ -155,7 +155,7 @@ def batches(stacks: Iterable[SampleStack], device: torch.device | str, limit: in
 
 
 def shares(stacks: Iterable[SampleStack], limit: int | None) -> Iterator[tuple[SampleStack, int]]:
-    """Each stack and how many of its first samples are used, at most `limit` in all; short ones leave more to later."""
+    """Each stack with the number of its first samples to use, at most `limit` in total, shared as evenly as possible."""
     if limit is None:
         yield from ((stack, len(stack)) for stack in stacks)
         return

@@ -1,4 +1,4 @@
-"""The tables of an ablation, which of their differences mean anything, and the page that they stand on."""
+"""The page of an ablation: tables and significant differences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LABELS = {
     "weight-free": "weight-free engine",
     "identity": "identity",
 }
-ALSO_COMPARED = (("orientation-off_fge-off", "orientation-off"),)  # what FGE is worth without a head start
+ALSO_COMPARED = (("orientation-off_fge-off", "orientation-off"),)  # the effect of FGE without orientation channels
 BEGIN = "<!-- written by python -m somareg.lab.evaluate.ablate: what is changed here is lost -->"
 END = "<!-- end of what the command writes -->"
 
@@ -53,11 +53,11 @@ PARTS: dict[str, Part] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What the page says about the call.
+    """Facts about the call on the page.
 
     Attributes:
         minutes: of training per row.
-        command: that made the page.
+        command: of the call.
     """
 
     minutes: float
@@ -68,15 +68,15 @@ class Setting:
 
 
 def update_page(page: Path | None, rows: Sequence[Row], setting: Setting) -> str:
-    """Write what the rows say between the marks of a page; what stands around them is kept.
+    """Write the tables between the marks of a page; the rest of the page is kept.
 
     Args:
-        page: made where it is missing; None writes nothing.
+        page: created when missing; None writes nothing.
         rows: at least one.
         setting: of the call.
 
     Returns:
-        What stands between the marks now.
+        The text between the marks.
 
     Raises:
         InputError: the page has no marks, or not one of each in order.
@@ -91,7 +91,7 @@ def update_page(page: Path | None, rows: Sequence[Row], setting: Setting) -> str
 
 
 def around(page: Path) -> tuple[str, str]:
-    """What stands before and after the marks of a page; a heading where there is no page yet.
+    """The text before and after the marks of a page; a heading for a new page.
 
     Raises:
         InputError, ReadError: see `update_page`.
@@ -110,7 +110,7 @@ def around(page: Path) -> tuple[str, str]:
 
 
 def written(rows: Sequence[Row], setting: Setting) -> str:
-    """Command, circumstances, tables and the differences that are clear, as Markdown."""
+    """Command, circumstances, tables and clear differences as Markdown."""
     parts = [
         f"```console\n$ {setting.command}\n```",
         _circumstances(rows, setting),
@@ -202,13 +202,13 @@ def _verdict(row: Row, full: Row | None, part: Part) -> str:
 
 
 def _compared(row: Row, full: Row, part: Part) -> Comparison:
-    """All sets and levels together."""
+    """Compare two rows over all sets and levels together."""
     mine, its = part(row.measured), part(full.measured)
     return compare(*(np.concatenate([numbers(errors[name]) for name in its]) for errors in (mine, its)))
 
 
 def _differences(rows: Sequence[Row]) -> str:
-    """Which rows are clearly better or worse than the full one, one line per part."""
+    """Rows that are clearly better or worse than the full one, one line per part."""
     full = _full(rows)
     if full is None:
         return "There is no full row to compare with."
@@ -226,7 +226,7 @@ def _differences(rows: Sequence[Row]) -> str:
 
 
 def _other_differences(rows: dict[str, Row]) -> list[str]:
-    """Of rows that differ from each other by one thing, and from the full row by more; one line per part."""
+    """Comparisons of rows that differ from each other by one setting, but from the full row by more."""
     return [
         f"- {title}, {_label(rows[less])} against {_label(rows[more])}, better : worse (z): "
         f"{_verdict(rows[less], rows[more], part)}."

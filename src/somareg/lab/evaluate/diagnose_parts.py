@@ -123,7 +123,7 @@ def inconsistency(
         forward_flow, backward_flow: (B, 2, h, w) local flows, each applied before its affine.
 
     Returns:
-        (B,) reference pixels; infinite where nothing lands in the moving image or an estimate is not finite.
+        (B,) reference pixels; infinite when no point lands in the moving image or an estimate is not finite.
     """
     moving_size = moving_size or size
     where = lattice(size, POINTS, forward.double()).expand(len(forward), -1, -1)
@@ -153,8 +153,8 @@ def cosine_similarity(
 ) -> CosinePairs:
     """Cosine similarity of reference features and the moving features at their true positions.
 
-    The control pairs each reference feature with the moving feature that belongs to another one of the same image,
-    half of all points further on.
+    The control pairs each reference feature with the moving feature of another one of the same image,
+    half of all points away.
 
     Args:
         reference, moving: pyramids, stride -> (B, C, h, w).

@@ -1,4 +1,4 @@
-"""Lists of samples as JSON: pairs once, then one row per sample; the lists that ship, and those of a whole set."""
+"""Lists of samples as JSON: pairs once, then one row per sample; shipped lists, and lists of whole pairs."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _sample(row: Sequence[Any], index: int, level: str, crop: int, pairs: Sequen
 
 
 def set_lists(data_dir: str | Path, set_name: str, split: Split) -> list[SampleList]:
-    """All lists of a set: those that ship, one for each role; of a set of whole pairs the one that its table gives.
+    """All lists of a set: the shipped ones, one per role; for a set of whole pairs the one from its table.
 
     Raises:
         ConfigError: unknown set, or no list of it for the split.
@@ -115,9 +115,9 @@ def set_lists(data_dir: str | Path, set_name: str, split: Split) -> list[SampleL
 
 
 def committed_list(set_name: str, split: Split) -> SampleList:
-    """The list of a set's first role that ships with the package.
+    """The shipped list of a set's first role.
 
-    A set without test pairs is served in split "test" by its val list (`vhr`); the opposite never happens.
+    For a set without test pairs (`vhr`), split "test" uses the val list; the opposite never happens.
 
     Raises:
         ConfigError: unknown set, or no list of this set for the split.
@@ -134,6 +134,6 @@ def _committed(info: SetInfo, split: Split) -> SampleList:
 
 
 def list_name(info: SetInfo, split: Split) -> str:
-    """Name of the file of a list: set and split, and the role where a set has more than one for the split."""
+    """File name of a list: set and split, and the role if the set has several for the split."""
     several = sum(split in other.roles for other in SETS.get(info.name, ())) > 1
     return f"{info.name}-{info.roles[split] if several else split}.json"

@@ -1,4 +1,4 @@
-"""What `quality.error_map.LocalModel` is fitted to: errors in the cells of pairs whose truth is known."""
+"""Data for the fit of `quality.error_map.LocalModel`: errors in the cells of pairs with known truth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from somareg.lab.evaluate.metrics import point_errors
 from somareg.matching.engine import Alignment
 from somareg.types import FloatArray
 
-LEAST_SHARE = 0.25  # of a cell's pixels: fewer say little about the cell
+LEAST_SHARE = 0.25  # least share of a cell's pixels for an error
 
 
 def cells(
@@ -22,7 +22,7 @@ def cells(
     *,
     moving_shape: tuple[int, int] | None = None,
 ) -> list[list[float]]:
-    """Errors and what was known of them, cell by cell.
+    """Errors and their predictors, cell by cell.
 
     Args:
         found: an estimate, in the pixels of the pair.
@@ -32,9 +32,9 @@ def cells(
         moving_shape: of the moving image; None: the same.
 
     Returns:
-        For each cell of which the moving image truly shows a quarter or more: [RMS error in pixels, mean coverage 0-1,
+        For each cell of which the moving image shows a quarter or more: [RMS error in pixels, mean coverage 0-1,
         RMS spread in pixels, RMS distance from the centre in half-diagonals], over its pixels that the moving image
-        shows. None of a failure, nor where no local flow was estimated: its windows tell the coverage.
+        shows. Empty for a failure and without a local flow, whose windows give the coverage.
     """
     if found.failure or found.flow is None:
         return []

@@ -93,7 +93,7 @@ def evaluate(
 
 
 def _check_levels(lists: Sequence[SampleList], levels: Sequence[str]) -> None:
-    """That every set is measured.
+    """Check that every set has one of the levels.
 
     Raises:
         ConfigError: a set has none of the levels.
@@ -106,7 +106,7 @@ def _check_levels(lists: Sequence[SampleList], levels: Sequence[str]) -> None:
 
 
 class _Loader:
-    """Loads samples and keeps the last pair, which a list of one large scene asks for again and again."""
+    """Loads samples and caches the last pair, which all samples of one large scene share."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -148,7 +148,7 @@ def _measure(method: Method, sample: Sample | WholeSample, loaded: LoadedSample,
         "pair": sample.pair.name,
         "group": sample.pair.group,
         **_told(sample),
-        # libraries repeat to about 1e-6, not to the last bit
+        # libraries are reproducible to about 1e-6, not to the last bit
         "rmse_px": round(metrics.rmse(errors), 4) if is_labelled else None,
         "seconds": round(seconds, 5),
         "confidence": None if prediction.confidence is None else round(prediction.confidence, 6),
@@ -159,7 +159,7 @@ def _measure(method: Method, sample: Sample | WholeSample, loaded: LoadedSample,
 
 
 def _told(sample: Sample | WholeSample) -> Record:
-    """What a record tells of its sample beside the pair."""
+    """Facts about a sample in a record, beside its pair."""
     if isinstance(sample, WholeSample):
         return {"modality": sample.pair.modality}
     if sample.warp is None:

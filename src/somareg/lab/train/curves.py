@@ -1,4 +1,4 @@
-"""A run's curves as one picture, from the tables that it wrote."""
+"""Curves of a run as one picture, from its tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PANELS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
 
 
 def draw_curves(folder: str | Path, out: str | Path) -> Path | None:
-    """Draw the tables of a run over its minutes; None where no row has been written yet.
+    """Draw the tables of a run over its minutes; None when they are still empty.
 
     Args:
         folder: of the run, with `train.csv` and maybe `validation.csv`.

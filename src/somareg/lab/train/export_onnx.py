@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import onnx
 
 SUFFIX: Final = ".onnx"
-TOLERANCE: Final = 1e-4  # single precision leaves about 1e-5
+TOLERANCE: Final = 1e-4  # rounding in single precision is about 1e-5
 
 _IMAGES: dict[Branch, str] = {
     "sar": "logarithm of the intensity, clipped to its 1st and 99th percentile",
@@ -42,7 +42,7 @@ _USED_FOR: dict[Branch, str] = {"sar": "sar", "optical": "optical and any other 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written.
+    """The written graphs.
 
     Attributes:
         files: branch -> graph.
@@ -115,7 +115,7 @@ def onnx_paths(out: Path) -> dict[Branch, Path]:
 
 
 def _check_targets(files: Mapping[Branch, Path], out: Path, overwrite: bool) -> None:
-    """Refuse before the long work what could not be written after it."""
+    """Check before the long work that the outputs can be written."""
     if out.suffix != SUFFIX:
         raise OutputError(f"output {out} must end in {SUFFIX}; give such a name")
     for path in files.values():
@@ -127,7 +127,7 @@ def _check_targets(files: Mapping[Branch, Path], out: Path, overwrite: bool) -> 
 
 
 def _describe(graph: onnx.ModelProto, card: ModelCard, branch: Branch) -> None:
-    """Write into the graph where its numbers come from and what its inputs and outputs mean."""
+    """Write the source of the weights and the meaning of inputs and outputs into the graph."""
     from onnx import helper
 
     graph.producer_name, graph.producer_version = "somareg", __version__
@@ -149,7 +149,7 @@ def _describe(graph: onnx.ModelProto, card: ModelCard, branch: Branch) -> None:
 
 @torch.no_grad()
 def _compared(data: bytes, encoder: Encoder, branch: Branch) -> float:
-    """Largest difference between the graph and the encoder, on sizes and masks of several kinds.
+    """Largest difference between the graph and the encoder, for several sizes and masks.
 
     Raises:
         UnsupportedError: it is above `TOLERANCE`.

@@ -1,4 +1,4 @@
-"""The folder of a run: where it begins, whether it may be used, and what an earlier run left in it."""
+"""The folder of a run: its starting checkpoint, checks before use, and removal of an earlier run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CMR and windows of the network alone, in batches on its device: what training can afford every few minutes."""
+"""CMR and windows of the network alone, in batches on its device: cheap enough for every few minutes of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from somareg.matching.network import Soma
 from somareg.matching.posterior import candidate_displacements
 
 TOGETHER = 32
-APART_CELLS = (1.6, -1.2)  # how far from the truth the windows start: no network scores by answering "no displacement"
+APART_CELLS = (1.6, -1.2)  # start of the windows off the truth: "no displacement" must not score
 _STEP_PX = 4  # distance of the points at which affines are compared
 
 
@@ -32,8 +32,8 @@ def validate_forward(
         device: where the network is.
 
     Returns:
-        What `validate_samples` returns, for the network's own affine (from its coarse matches, or from the identity
-        where it has none), and `windows`: the share of the last stage's windows, started near the truth, whose highest
+        The figures of `validate_samples` for the network's own affine (from its coarse matches, or from the identity
+        without them), and `windows`: the share of the last stage's windows, started near the truth, whose highest
         correlation lies within one cell of it.
     """
     assert isinstance(network, Soma)

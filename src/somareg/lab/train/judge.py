@@ -1,4 +1,4 @@
-"""Judging a network during and after training: scores, pictures and a diagnosis on the samples of the protocol."""
+"""Validation of a network during and after training: scores, pictures and a diagnosis on protocol samples."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ProtocolValidator:
     """Validation on samples of the protocol.
 
     Args:
-        path: file of `ProtocolSamples`, or a bundle that holds some.
+        path: file of `ProtocolSamples`, or a bundle with some.
         limit: samples used, None for all.
-        count: samples of each set and level that are drawn.
+        count: samples of each set and level in the pictures.
 
     Raises:
         ReadError: missing or damaged.
@@ -84,7 +84,7 @@ class ForwardValidator(ProtocolValidator):
 
 
 def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], folder: Path) -> tuple[str, ...]:
-    """Look inside the network (`lab.evaluate.diagnose`), write figures and numbers, return what asks for action.
+    """Diagnose the network (`lab.evaluate.diagnose`), write figures and numbers, return findings that need action.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -97,8 +97,8 @@ def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], folder: Pa
 
 
 def rank_of(scores: Mapping[str, float]) -> list[float]:
-    """What "better" means, compared in this order: CMR at 1 px, CMR at 3 px, median error (smaller first)."""
+    """Sort key of scores, better is larger: CMR at 1 px, then CMR at 3 px, then median error (smaller is better)."""
     names = ("cmr_1", "cmr_3", "median_px")
     values = [scores.get(name, float("nan")) for name in names]
     signed = [*values[:2], -values[2]]
-    return [value if value == value else float("-inf") for value in signed]  # NaN is the worst
+    return [value if value == value else float("-inf") for value in signed]  # NaN ranks last

@@ -1,4 +1,4 @@
-"""CMR on samples of the protocol, measured during training by the road that registration takes."""
+"""CMR on protocol samples during training, with the engine of registration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from somareg.matching.engine import EngineCfg, align
 from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 
-ENGINE = replace(EngineCfg(), flow=None)  # the truth of the samples is affine, and the flow costs most of the time
+ENGINE = replace(EngineCfg(), flow=None)  # without flow, which takes most of the time; the truth is affine
 
 
 @torch.no_grad()

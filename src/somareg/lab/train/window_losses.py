@@ -1,8 +1,8 @@
-"""Losses of single matches (coarse cells, windows), and the true positions that they are held against.
+"""Losses of single matches (coarse cells, windows), and the true positions for them.
 
-All functions compute in float32 at least, whatever autocast says, and positions in float64, which autocast leaves
-alone: half precision would round x = 500 to 2 px. What the truth or the weight excludes costs nothing and gives no
-gradient, whatever number stands there.
+All functions compute at least in float32, also under autocast, and positions in float64, which autocast leaves
+alone: half precision would round x = 500 to 2 px. Elements excluded by truth or weight have no loss and no
+gradient, whatever their value.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from somareg.errors import InputError
 from somareg.matching.affine import apply_affine_batch, invert_batch
 
-FINEST_PX, COARSEST_PX = 0.05, 32.0  # bounds of a match's deviation; a more certain one gains nothing
-_UNREADABLE = -1e3  # scores below stand for "no imagery there"
+FINEST_PX, COARSEST_PX = 0.05, 32.0  # bounds of a match's deviation; more certainty gains nothing
+_UNREADABLE = -1e3  # lower scores mean "no imagery"
 
 
 def full(values: Tensor) -> Tensor:
@@ -76,13 +76,13 @@ def map_points(points: Tensor, affine: Tensor, flow: Tensor | None = None, strid
 
 
 def true_residual(points: Tensor, affine: Tensor, positions: Tensor) -> Tensor:
-    """What a window at `points` should measure after the moving image was warped by `affine`.
+    """The true displacement of windows at `points` after the moving image was warped by `affine`.
 
     The residual D is applied first, so `affine(points + D) = positions`.
 
     Args:
         points: (B, N, 2) reference pixels.
-        affine: (B, 2, 3) estimate that the measurement starts from.
+        affine: (B, 2, 3) start of the measurement.
         positions: (B, N, 2) true moving pixels of the points (see `map_points`).
 
     Returns:
@@ -92,7 +92,7 @@ def true_residual(points: Tensor, affine: Tensor, positions: Tensor) -> Tensor:
 
 
 def within_search(true_cells: Tensor, margin: int) -> Tensor:
-    """(B, N) whether a true displacement (B, N, 2) in cells lies in the searched square, half a cell inside its rim."""
+    """(B, N) whether a true displacement (B, N, 2) in cells lies in the search square, half a cell inside its rim."""
     return (full(true_cells).abs() <= margin - 0.5).all(-1)
 
 
@@ -206,7 +206,7 @@ def window_loss(logits: Tensor, true_cells: Tensor, weight: Tensor, sigma_cells:
 
 
 def bounded_log_precision(precision: Tensor, finest_px: float = FINEST_PX, coarsest_px: float = COARSEST_PX) -> Tensor:
-    """Log of a precision (1/px^2), softly held between the bounds' so that the gradient never quite dies."""
+    """Log of a precision (1/px^2), softly clipped to the bounds so that the gradient never vanishes completely."""
     low, high = -2 * math.log(coarsest_px), -2 * math.log(finest_px)
     value = full(precision).clamp_min(1e-12).log()
     return low + F.softplus(value - low, beta=4.0) - F.softplus(value - high, beta=4.0)
@@ -220,10 +220,10 @@ def displacement_nll(
     *,
     kind: Literal["laplace", "gaussian"] = "laplace",
 ) -> Tensor:
-    """Heteroscedastic negative log-likelihood of measured displacements: be right, and know how far off.
+    """Heteroscedastic negative log-likelihood of measured displacements and their precisions.
 
     Kendall and Gal (NeurIPS 2017); rectified as in probabilistic flow (RBE-Flow, arXiv 2606.30492): the precision is
-    bounded and the best possible value is subtracted, so the loss is >= 0 and a certain match cannot buy off others.
+    bounded and the best possible value is subtracted, so the loss is >= 0 and one certain match cannot outweigh others.
     Both densities are round and have variance 1 / precision per axis: Gaussian `exp(-r^2 p / 2) p / 2 pi`, Laplace
     `exp(-r / b) / 2 pi b^2` with `b^2 = 1 / 3p`, which wrong windows pull less.
 

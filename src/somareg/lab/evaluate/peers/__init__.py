@@ -1,4 +1,4 @@
-"""Methods of the benchmark, by name; each module holds one and is imported when it is asked for."""
+"""Methods of the benchmark by name; each module has one and is imported on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "ours": ("somareg_itself", "ours"),
     "ours-precise": ("somareg_itself", "ours_precise"),
 }
-"""Name -> (module in this package, class or function that makes it without arguments), in the order of tables."""
+"""Name -> (module in this package, class or function without arguments), in the order of tables."""
 
 _NAME = r"(?:(?P<name>[A-Za-z0-9][\w.-]*)=)?"
 _NAMED_FILE = re.compile(_NAME + r"(?P<file>.+\.safetensors)", re.ASCII | re.DOTALL)
@@ -67,7 +67,7 @@ def make_method(name: str) -> Method:
 
 
 def make_methods(names: Iterable[str]) -> list[Method]:
-    """Build several methods, whose results can be told apart.
+    """Build several methods with different names.
 
     Raises:
         ConfigError, UnsupportedError: as `make_method`, or two methods have the same name.

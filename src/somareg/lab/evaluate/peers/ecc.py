@@ -19,14 +19,14 @@ from somareg.lab.evaluate.peers.base import (
 
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 300, 1e-6)
 _SMOOTHING_PX = 5
-_HALVE_FROM_PX = 256  # below, coarser levels diverge more often than they help
+_HALVE_FROM_PX = 256  # below this size coarser levels diverge more often than they help
 
 
 class Ecc:
     """`cv2.findTransformECC` from identity, coarse to fine; the confidence is the correlation reached.
 
     Images of 256 px and more go through a pyramid, which widens the capture range. A level that does not converge
-    leaves the estimate as it was; the pair fails when no level converges.
+    leaves the estimate unchanged; the pair fails when no level converges.
     """
 
     name = "ecc"

@@ -52,5 +52,5 @@ class Sift:
 
 
 def _where(mask: BoolArray | None) -> NDArray[np.uint8] | None:
-    """Where key points may lie, as OpenCV takes it: beside no data its edge would be their content."""
+    """Mask of key points for OpenCV; beside nodata they would describe its edge."""
     return None if mask is None else well_inside(mask).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The observations of a run: lines of JSON that a killed run goes on with."""
+"""The observations of a run, as lines of JSON with which a killed run continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from somareg.register.choose import Chosen
 
 
 def log_path(folder: Path, engine: str) -> Path:
-    """Where the observations of an engine lie."""
+    """The file of an engine's observations."""
     return folder / f"observations-{engine}.jsonl"
 
 
@@ -29,15 +29,15 @@ def gather(
     limit: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> None:
-    """Ask every question that the log does not answer yet, and append the answers.
+    """Observe every question that the log lacks, and append the results.
 
     Args:
         data_dir: of the pairs.
         log: lines of observations, made if missing.
         chosen, device: the engine.
         seed: of the draws.
-        limit: questions at most, of each kind some.
-        progress: told of each question.
+        limit: most questions, some of each kind.
+        progress: called with each question.
 
     Raises:
         ReadError: the log is damaged before its last line.
@@ -54,7 +54,7 @@ def gather(
 
 
 def read(log: Path) -> list[Row]:
-    """The observations in a file; a last line that a kill cut off is left out.
+    """Read the observations of a file; a last line cut by a kill is dropped.
 
     Raises:
         ReadError: it is missing, or not lines of JSON.

@@ -1,4 +1,4 @@
-"""What an engine shows of itself on a pair, and how far off it is: one observation, as `register` would have it."""
+"""One observation: figures of an engine on a pair, with the settings of `register`, and its true error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from somareg.quality.signs import figures_of
 from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors, search_radius
 
 Row = dict[str, Any]
-"""A line of the observations; its keys are those of `observe` and `answer`."""
+"""A line of the observations, with the keys of `observe` and `answer`."""
 
 
 def answer(question: Question, chosen: Chosen, device: torch.device) -> Row:
@@ -48,14 +48,14 @@ def observe(images: Images, chosen: Chosen, device: torch.device, *, placed: boo
     Args:
         images: the pair.
         chosen: the engine.
-        device: where it runs.
+        device: for the engine.
         placed: see `Question`.
     """
     known, truth = images.known, images.truth
     row: Row = {"weights": chosen.card.sha256 if chosen.card else None, "related": truth is not None, "rmse": None}
     modalities = known.moving_modality, known.reference_modality
     options: dict[str, Any] = {"moving_modality": modalities[0], "reference_modality": modalities[1]}
-    if placed:  # as `choose.search_radius` has it of georeferenced images
+    if placed:  # as `choose.search_radius` for georeferenced images
         options |= {"search": "local", "search_radius_px": max(0.05 * max(images.reference.shape[-2:]), 32.0)}
     cfg = make_config(options)
     here = from_array(images.reference, role="reference", mask=known.reference_mask)
@@ -67,7 +67,7 @@ def observe(images: Images, chosen: Chosen, device: torch.device, *, placed: boo
     identity = AffineTransform.identity()
     try:
         prepared = prepare(away, near, identity, cfg, longest=LONGEST[cfg.preset], radius_px=radius)
-    except SomaregError:  # too little is left of it
+    except SomaregError:  # too few valid pixels are left
         return {**row, "failed": True, "figures": {}, "cells": []}
     pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
     torch.manual_seed(cfg.seed)
@@ -92,5 +92,5 @@ def _cells(found: Alignment, truth: Any, shape: tuple[int, int], images: Images)
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    """Shorter to write; infinite lengths become very long ones, what is missing stays NaN."""
+    """Round for writing; infinite lengths become very long ones, missing ones stay NaN."""
     return {name: round(min(max(value, -1e6), 1e6), 5) for name, value in figures.items()}

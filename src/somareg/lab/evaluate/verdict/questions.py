@@ -1,6 +1,6 @@
-"""What the verdict is asked: pairs of many sets and levels, with what people's files bring, and unrelated pairs.
+"""Questions for the verdict: pairs of many sets and levels, with artefacts of real files, and unrelated pairs.
 
-No test pair is among them. Every question has a key; whoever asks them in another order, or in parts, asks the same.
+No test pair is among them. Every question has a key and does not depend on order or on the other questions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from somareg.lab.evaluate.verdict.sources import SOURCES, Source
 from somareg.lab.evaluate.whole import load_whole, read_whole
 
 UNRELATED = "unrelated"
-PLACED = "E"  # level whose pairs lie on each other as georeferences would have it
+PLACED = "E"  # level whose pairs are aligned as by georeferences
 SAR_SAR = Known("sar", "sar")
-MIRRORED = 4  # of every so many unrelated pairs one has its moving image mirrored: no place has just that texture
+MIRRORED = 4  # one of this many unrelated pairs has a mirrored moving image, whose texture exists nowhere
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Images:
     Attributes:
         moving, reference: (H, W) or (C, H, W) uint8.
         truth: (2, H, W) true displacement, or (2, 3) affine, reference to moving; None when the images are unrelated.
-        known: what `register` is told.
+        known: options for `register`.
     """
 
     moving: ByteImage
@@ -49,12 +49,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Question:
-    """One pair that the verdict is asked about.
+    """One pair for the verdict.
 
     Attributes:
-        key: unlike all others.
-        set, level, place: where it comes from; folds share no place.
-        exact: whether the label is good enough to learn the error from.
+        key: unique.
+        set, level, place: its source; folds share no place.
+        exact: whether the label is accurate enough for the error model.
         images: loads it.
         placed: whether it is searched as if georeferences placed the images, within a few degrees and percent.
     """
@@ -75,7 +75,7 @@ WHOLE = "crossmodal"
 
 
 def questions(data_dir: Path, seed: int = 0) -> list[Question]:
-    """Every question, in an order in which any beginning has some of each kind."""
+    """All questions, ordered so that any beginning has some of each kind."""
     made: list[Question] = []
     pools: dict[str, list[Sample]] = {}
     for source in SOURCES:
@@ -252,7 +252,7 @@ def elsewhere(every: list[Sample], first: Sample, number: int, apart: int) -> Sa
 def place(sample: Sample) -> str:
     """Set and place of a sample; names that differ in "before" and "after" alone show one place.
 
-    The groups of the VHR sets tell where their pairs were published or which city they show, and every pair shows a
+    Groups of the VHR sets name the publication or the city of a pair, and every pair shows a
     place of its own.
     """
     pair = sample.pair
@@ -261,7 +261,7 @@ def place(sample: Sample) -> str:
 
 
 def part(sample: Sample) -> str:
-    """Set and place, of a whole scene the quarter, so that folds can be made of one scene."""
+    """Set and place; for a whole scene also the quarter, so that one scene can be divided into folds."""
     pair, (x, y) = sample.pair, sample.origin
     quarter = f"/{2 * x // pair.width}{2 * y // pair.height}" if max(pair.width, pair.height) > 2000 else ""
     return place(sample) + quarter

@@ -1,4 +1,4 @@
-"""`somareg eval --verdict`: ask the questions, fit the calibration, write its coefficients and its tables."""
+"""`somareg eval --verdict`: observe pairs, fit the calibration, write its coefficients and tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from somareg.quality.signs import SIGNS
 from somareg.register.choose import WEIGHT_FREE, Chosen, choose_device, choose_model
 
 MODELS = {"ours": DEFAULT_WEIGHTS, "orientation": WEIGHT_FREE}
-"""Models by the names that methods of the benchmark have."""
+"""Models by the names of the benchmark's methods."""
 
 
 def calibrate(
@@ -31,18 +31,18 @@ def calibrate(
     device: str = "auto",
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Calibrate engines, and say how good their verdicts are.
+    """Calibrate engines and evaluate their verdicts.
 
     Args:
         data_dir: of the pairs.
-        out_dir: for `observations-ENGINE.jsonl`, which a killed run goes on with, `calibration-ENGINE.json`, to be
+        out_dir: for `observations-ENGINE.jsonl`, with which a killed run continues, `calibration-ENGINE.json`, to be
             copied to `somareg/quality`, and `calibration-ENGINE.md`.
-        methods: "orientation", "ours", a model that ships or a file of weights.
+        methods: "orientation", "ours", a shipped model or a file of weights.
         seed: of the draws.
-        limit: questions at most, of each kind some.
-        refit: ask nothing, take the observations that are there.
+        limit: most questions, some of each kind.
+        refit: use existing observations only.
         device: see `somareg.register`.
-        progress: told of each question.
+        progress: called with each question.
 
     Returns:
         By engine: the record that was written, and its "bars", rows (asked, measured, met or missed).

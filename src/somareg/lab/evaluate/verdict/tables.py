@@ -1,4 +1,4 @@
-"""What the verdict is worth, in tables: every set judged by a calibration that never saw it."""
+"""Tables on the verdict: every set is judged by a calibration fitted to the others."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ FAMILIES = {
     "SAR and SAR": ("sar-sar",),
     "ambiguous texture": ("situations",),
 }
-"""Sets that are told of together."""
+"""Groups of sets in the tables."""
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Observations and what a verdict says of them.
+    """Observations and their verdicts.
 
     Attributes:
         table: the observations.
         probability, predicted: (N,) of each set by a fit to the others.
         go, review: (N,) decisions.
         ce90: (N,) predicted CE90, pixels.
-        worst: (N,) true error that 90 % of the cells keep; NaN where unknown.
+        worst: (N,) 90 % quantile of the true error over the cells; NaN where unknown.
     """
 
     table: Table
@@ -50,7 +50,7 @@ class Judged:
 
     @property
     def off(self) -> BoolArray:
-        """Related pairs that are further off than anybody would expect who was told *go*."""
+        """Related pairs with an error far beyond what *go* promises."""
         return np.asarray(self.table.related & (self.table.error > np.maximum(3.0, 3.0 * self.predicted)))
 
 
@@ -59,14 +59,14 @@ def judged(rows: Sequence[Row], calibration: Calibration) -> Judged:
     table = table_of(rows)
     probability, predicted = left_out(table)
     most = make_config({}).max_error or math.inf
-    ambiguous = table.signs[:, list(SIGNS).index("rival")] >= AS_GOOD  # a doubt, whatever the probability
+    ambiguous = table.signs[:, list(SIGNS).index("rival")] >= AS_GOOD  # a doubt forbids "go" at any probability
     go = (probability >= calibration.go) & (predicted <= most) & ~ambiguous
     review = ~go & (probability >= calibration.review)
     return Judged(table, probability, predicted, go, review, predicted * calibration.ce90_per_rmse, worst_of(rows))
 
 
 def bars(found: Judged) -> list[tuple[str, str, str]]:
-    """What is asked of the verdict, what it does, and whether that is met."""
+    """Requirements on the verdict, measured values, and whether they are met."""
     table = found.table
     unrelated, ten = ~table.related, np.isin(table.sets, FAMILIES["10 m, SAR and optical"])
     good = ten & table.related & (table.error < GOOD_PX)
@@ -119,7 +119,7 @@ def bars(found: Judged) -> list[tuple[str, str, str]]:
 
 
 def by_set(found: Judged) -> list[tuple[str, ...]]:
-    """A line for every set: what was good, what got *go*, what was wrong."""
+    """One line per set: good estimates, *go* decisions, and wrong ones."""
     table = found.table
     lines: list[tuple[str, ...]] = []
     for name in np.unique(table.sets):
@@ -144,7 +144,7 @@ def by_set(found: Judged) -> list[tuple[str, ...]]:
 
 
 def by_situation(found: Judged) -> list[tuple[str, ...]]:
-    """A line for everything that was done to pairs: related and unrelated ones."""
+    """One line per artefact, for related and unrelated pairs."""
     table = found.table
     lines: list[tuple[str, ...]] = []
     names = sorted(
