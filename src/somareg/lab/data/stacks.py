@@ -155,7 +155,7 @@ def batches(stacks: Iterable[SampleStack], device: torch.device | str, limit: in
 
 
 def shares(stacks: Iterable[SampleStack], limit: int | None) -> Iterator[tuple[SampleStack, int]]:
-    """Each stack with the number of its first samples to use, at most `limit` in total, shared as evenly as possible."""
+    """Each stack with the number of its first samples to use, at most `limit` in total, shared evenly."""
     if limit is None:
         yield from ((stack, len(stack)) for stack in stacks)
         return
