@@ -8,16 +8,18 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 DATA   := data
 RUN    := runs/rehearsal
 
-.PHONY: help demo test lint fuzz options qgis smoke docs rehearsal tiles weights gpu-pack clean
+.PHONY: help demo test lint fuzz options lock qgis smoke docs reference rehearsal tiles weights gpu-pack clean
 
 help:
 	@echo "make demo   register the real Sentinel-1 / Sentinel-2 pair that ships with somareg"
 	@echo "make test   linters, types, import contract and tests"
 	@echo "make lint   the same without the tests"
 	@echo "make fuzz MINUTES=60   spoil files of every format that is read; what breaks something is kept in runs/fuzz"
-	@echo "make options  write RegisterOptions, the keyword arguments of register, after RegisterConfig was changed"
+	@echo "make options    after a change of RegisterConfig: write RegisterOptions, the QGIS plugin's options and the reference"
+	@echo "make reference  after a change of a command or docstring: write docs/commands.md and docs/api.md"
+	@echo "make lock   write requirements.lock: the dependencies that users need, at the versions of constraints.txt, with hashes"
 	@echo "make qgis   pack the QGIS plugin into build/somareg-qgis.zip"
-	@echo "make smoke  build the wheel, install it into a clean environment, use it there"
+	@echo "make smoke  build sdist and wheel, install the wheel into a clean environment, use it there"
 	@echo "make docs   build the documentation site into build/site"
 	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
 	@echo "make weights DATA=DIR     train the weights that ship again, 80 minutes on one core, into runs/compact"
@@ -42,21 +44,32 @@ fuzz: MINUTES = 10
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.t90_security.fuzz --minutes $(MINUTES) --out runs/fuzz
 
-options: $(VENV)/.demo
+options: $(VENV)/.docs
 	$(PYTHON) tools/options.py
-	$(BIN)/python tools/qgis_plugin.py options
+	PYTHONPATH=src $(BIN)/python tools/qgis_plugin.py options
+	PYTHONPATH=src $(BIN)/python tools/reference.py
+
+# docs/commands.md and docs/api.md, which are committed: they can be read without a build.
+reference: $(VENV)/.docs
+	PYTHONPATH=src $(BIN)/python tools/reference.py
+
+# The versions of constraints.txt with the hashes of their files, for every system: CONTRIBUTING.md. One dependency of the
+# documentation needs Python 3.11.5, hence the last digit.
+lock: $(VENV)/.demo
+	$(PIP) uv
+	$(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --universal --python-version 3.11.5 \
+		--generate-hashes --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 # What QGIS installs by Plugins > Install from ZIP: docs/qgis.md.
 qgis:
 	@$(PYTHON) tools/qgis_plugin.py zip
 
-# Does the wheel work where nothing but the wheel is? Takes some minutes: PyTorch is installed once more.
+# Does the package work where nothing but the package is? Takes some minutes: PyTorch is installed once more.
 smoke:
 	PYTHON=$(PYTHON) tools/smoke.sh
 
-# PYTHONPATH: the command reference is read from this checkout.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/python -m mkdocs build --quiet --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --clean
 	@echo "build/site/index.html"
 
 # A folder that is there is whole: it is made under another name, by a command that ends in --out FOLDER, then renamed.

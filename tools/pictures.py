@@ -1,20 +1,27 @@
-"""Make the pictures of docs/report.md again, from the report of the demo pair: docs/images/report-*.png.
+"""Make the pictures of the demo pair again: docs/images/report-*.png of the report, and the swipe of the README.
 
-    python tools/pictures.py
+    python tools/pictures.py          all; needs Chromium (or CHROMIUM=/path/to/it)
+    python tools/pictures.py swipe    docs/images/swipe.gif alone, without a browser
 
-Needs Chromium (or CHROMIUM=/path/to/it) and pillow, which the extra `test` brings. Run it when the report changes.
+Needs pillow, which the extra `test` brings. Run it when the report changes, or the alignment of the demo pair.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, ImageChops
+import cv2
+import numpy as np
+import rasterio
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 import somareg
 from somareg.cli.sample import sample_pair
@@ -59,9 +66,21 @@ SHOTS = (
 )
 
 
-def main() -> None:
+LEFT, TOP, WIDTH, HEIGHT = 405, 225, 195, 165  # a motorway, and a canal that runs north under it
+ZOOM, GAP, STEPS, COLOURS = 2, 8, 15, 95
+PAUSE_MS, STEP_MS = 1400, 90
+
+
+def main(asked: list[str]) -> None:
+    if asked not in ([], ["swipe"]):
+        sys.exit("error: say nothing, or 'swipe'")
     with tempfile.TemporaryDirectory() as folder:
         somareg.register(*sample_pair()).save(Path(folder) / "demo")
+        target = IMAGES / "swipe.gif"
+        target.write_bytes(swipe(*sample_pair(), Path(folder) / "demo" / "aligned.tif"))
+        print(f"{target}: {target.stat().st_size / 1e3:.0f} kB")
+        if asked:
+            return
         page = (Path(folder) / "demo" / "report.html").read_text(encoding="utf-8")
         for shot in SHOTS:
             picture = take(page, shot, Path(folder))
@@ -89,5 +108,57 @@ def take(page: str, shot: Shot, folder: Path) -> Image.Image:
     return whole.crop(box).quantize(shot.colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
+def swipe(before: Path, reference: Path, after: Path) -> bytes:
+    """A GIF in which a divider moves down and up over two panels: reference above it, the moving image below it.
+
+    Args:
+        before: the moving image as it came, on the grid of the reference.
+        reference: the other image, red, green, blue.
+        after: the moving image as it was aligned.
+    """
+    optical, *radar = (_panel(path) for path in (reference, before, after))
+    down = [round(optical.height * (0.15 + 0.7 * step / (STEPS - 1))) for step in range(STEPS)]
+    rows = down + down[-2:0:-1]
+    frames = [_frame(optical, radar, row) for row in rows]
+    palette = Image.new("RGB", (frames[0].width, 2 * frames[0].height))
+    palette.paste(_frame(optical, radar, 0), (0, 0))
+    palette.paste(_frame(optical, radar, optical.height), (0, frames[0].height))
+    palette = palette.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    stream = io.BytesIO()
+    # Rests at both ends and where the canal is cut; between two frames only the rows in between are stored.
+    rests = {0, STEPS // 2, STEPS - 1, len(rows) - STEPS // 2}
+    durations = [PAUSE_MS if index in rests else STEP_MS for index in range(len(rows))]
+    few[0].save(stream, "GIF", save_all=True, append_images=few[1:], duration=durations, loop=0, disposal=1)
+    return stream.getvalue()
+
+
+def _panel(path: Path) -> Image.Image:
+    """The part that is shown; one band is freed of speckle and stretched, for the eye."""
+    with rasterio.open(path) as file:
+        pixels: Any = file.read()
+    if len(pixels) == 1:
+        values = cv2.GaussianBlur(pixels[0], (0, 0), 1.2).astype(float)
+        low, high = np.percentile(values, (2, 98))
+        pixels = np.repeat((np.clip((values - low) / (high - low), 0, 1) ** 0.8 * 255).astype("uint8")[None], 3, 0)
+    part = np.ascontiguousarray(np.moveaxis(pixels[:, TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH], 0, 2))
+    return Image.fromarray(part).resize((ZOOM * WIDTH, ZOOM * HEIGHT), Image.Resampling.BICUBIC)
+
+
+def _frame(optical: Image.Image, radar: list[Image.Image], row: int) -> Image.Image:
+    """Both panels side by side, cut at one row."""
+    font = ImageFont.load_default(18)
+    whole = Image.new("RGB", (2 * optical.width + GAP, optical.height), "white")
+    for index, (image, words) in enumerate(zip(radar, ("before", "after"), strict=True)):
+        panel = optical.copy()
+        panel.paste(image.crop((0, row, image.width, image.height)), (0, row))
+        draw = ImageDraw.Draw(panel)
+        draw.line([(0, row), (panel.width, row)], fill="white", width=2)
+        draw.rectangle([6, 6, 18 + draw.textlength(words, font=font), 32], fill="black")
+        draw.text((12, 8), words, font=font, fill="white")
+        whole.paste(panel, (index * (optical.width + GAP), 0))
+    return whole
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

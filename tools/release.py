@@ -18,35 +18,48 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
+SOURCE = "src/somareg/runtime/version.py"
+"""The file that states the version; pyproject.toml reads it, the others repeat it."""
+
+
 def versions(root: Path) -> dict[str, str]:
     """The version that each file names, "" where none is found."""
     places = {
-        "src/somareg/runtime/version.py": r'^__version__ = "(.+)"$',
+        SOURCE: r'^__version__ = "(.+)"$',
         "CITATION.cff": r"^version: (\S+)$",
         "recipe/meta.yaml": r'set version = "(.+?)"',
         "qgis/somareg/metadata.txt": r"^version=(\S+)$",
     }
-    told = {"pyproject.toml": tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["version"]}
+    stated = {}
     for name, pattern in places.items():
         match = re.search(pattern, (root / name).read_text("utf-8"), re.MULTILINE)
-        told[name] = match[1] if match else ""
-    return told
+        stated[name] = match[1] if match else ""
+    return stated
 
 
 def faults(root: Path) -> list[str]:
     """What stands against a release of the files as they are."""
-    told = versions(root)
-    version = told["pyproject.toml"]
-    found = [f"{name} says {other or 'no version'}, pyproject.toml {version}" for name, other in told.items()]
-    found = [line for line, other in zip(found, told.values(), strict=True) if other != version]
+    stated = versions(root)
+    version = stated[SOURCE]
+    found = [
+        f"{name} says {other or 'no version'}, {SOURCE} {version or 'none'}"
+        for name, other in stated.items()
+        if other != version or not version
+    ]
     changes = (root / "CHANGELOG.md").read_text("utf-8")
     if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changes, re.MULTILINE):
         found.append(f"CHANGELOG.md has no line '## [{version}] - YYYY-MM-DD'")
     return found
 
 
+def reminders(root: Path) -> list[str]:
+    """What a release can do without, and should not."""
+    addresses = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {})
+    return [] if "Repository" in addresses else ["[project.urls] of pyproject.toml names no Repository"]
+
+
 def uncommitted(root: Path) -> list[str]:
-    """The same of files that git does not know as they are."""
+    """One line for each file that differs from what is committed."""
     done = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         return ["git cannot tell whether all is committed"]
@@ -76,7 +89,8 @@ def main() -> int:
         subprocess.run([str(ROOT / "tools" / "smoke.sh"), str(wheel)], cwd=ROOT, check=True)
     for path in files:
         print(hashlib.sha256(path.read_bytes()).hexdigest(), path.relative_to(ROOT))
-    version = versions(ROOT)["pyproject.toml"]
+    version = versions(ROOT)[SOURCE]
+    print("\n".join(f"remember: {line}" for line in reminders(ROOT)))
     print(
         f"next: git tag v{version}; upload the files of dist; address and checksum of the sdist into the conda recipe"
     )

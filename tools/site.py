@@ -1,4 +1,4 @@
-"""What mkdocs needs beyond docs/: the pages that live elsewhere in the repository, and the list of commands.
+"""What mkdocs needs beyond docs/: the pages that live elsewhere in the repository.
 
 A link such as `../configs/README.md` must work where the repository is browsed and on the site. So pages from outside
 docs/ keep their paths on the site, and links are rewritten from the one layout to the other. A link to a file that is
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -27,8 +25,6 @@ OUTSIDE = (
     "benchmarks/calibration.md",
     "configs/README.md",
 )
-COMMANDS = "<!-- commands -->"
-OPTIONS = "<!-- options of register -->"
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -40,11 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links at the site's layout, and put the commands and the table of options in their places."""
-    if COMMANDS in markdown:
-        markdown = markdown.replace(COMMANDS, commands_list())
-    if OPTIONS in markdown:
-        markdown = markdown.replace(OPTIONS, options_table())
+    """Point links at the site's layout."""
     return rewrite_links(markdown, page.file.src_uri)
 
 
@@ -69,59 +61,3 @@ def rewrite_links(markdown: str, site_path: str) -> str:
         return f"[{words}]({posixpath.relpath(on_site, posixpath.dirname(site_path) or '.')}{anchor})"
 
     return _LINK.sub(rewritten, markdown)
-
-
-def commands_list() -> str:
-    """The command line as Markdown, read from the program itself."""
-    from somareg.cli.main import COMMANDS, EPILOG
-
-    lines = [EPILOG, ""]
-    for name, command in _walk({name: entry.load(name) for name, entry in COMMANDS.items()}, "somareg"):
-        lines += [f"## {name}", "", (command.help or "").strip(), "", f"```text\n{_usage(name, command)}\n```", ""]
-        lines += ["| option | meaning | default |", "|---|---|---|"]
-        lines += [_row(parameter) for parameter in command.params if parameter.name != "help"]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def options_table() -> str:
-    """The fields of `RegisterConfig`, group by group."""
-    from somareg.cli.flags import bounds, shown, values
-    from somareg.config import RegisterConfig
-    from somareg.config.arguments import RegisterOptions
-
-    lines = ["| option | flag | values | default | meaning |", "|---|---|---|---|---|"]
-    for name, option in RegisterConfig.model_fields.items():
-        taken = RegisterOptions.__annotations__[name].__forward_arg__
-        told = ", ".join(f'"{value}"' for value in values(name)) or taken
-        limits = f" {bounds(name)}" if bounds(name) else ""
-        default = f"`{option.default!r}`".replace("'", '"')
-        cells = f"`{name}`", f"`{shown(name)['flag']}`", f"`{told}`{limits}", default, str(option.description)
-        lines.append("| " + " | ".join(cells) + " |")  # a bar inside backticks ends no cell
-    return "\n".join(lines)
-
-
-def _walk(commands: Mapping[str, Any], within: str) -> Iterator[tuple[str, Any]]:
-    for name, command in commands.items():
-        if inner := getattr(command, "commands", None):
-            yield from _walk(inner, f"{within} {name}")
-        else:
-            yield f"{within} {name}", command
-
-
-def _usage(name: str, command: Any) -> str:
-    words = [str(p.metavar or (p.name or "").upper()) for p in command.params if p.param_type_name == "argument"]
-    return " ".join([name, *words, "[OPTIONS]"])
-
-
-def _row(parameter: Any) -> str:
-    if parameter.param_type_name == "argument":
-        flags, default = f"`{parameter.metavar or parameter.name.upper()}`", ""
-    else:
-        flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
-        if parameter.metavar and not parameter.is_flag:
-            flags += f" *{parameter.metavar}*".replace("|", "\\|")
-        given = parameter.default
-        nothing = given is None or given is False or given in ((), []) or callable(given)
-        default = "" if nothing else "on" if given is True else str(given)
-    return f"| {flags} | {(parameter.help or '').replace('|', chr(92) + '|')} | {default} |"

@@ -1,11 +1,13 @@
 #!/bin/sh
-# Smoke test of the wheel: does it work where nothing but the wheel is?
+# Smoke test of a release: does the package work where nothing but the package is?
 #
-#   tools/smoke.sh              builds the wheel from this checkout
-#   tools/smoke.sh FILE.whl     takes one that is built already
+#   tools/smoke.sh                builds an sdist from this checkout, and the wheel from the sdist
+#   tools/smoke.sh FILE.tar.gz    takes an sdist that exists and builds the wheel from it
+#   tools/smoke.sh FILE.whl       takes a wheel that exists
 #
-# Installs it into a new virtual environment, with the versions of constraints.txt, and uses it from a folder outside of
-# the checkout. PYTHON names the interpreter. Everything is made in a temporary folder, which goes at the end.
+# The wheel is installed into a new virtual environment, with the versions of constraints.txt, and used from a folder
+# outside of the checkout. PYTHON names the interpreter. All files are made in a temporary folder, which is removed at the
+# end.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -21,17 +23,26 @@ say() {
 
 if [ $# -gt 0 ]; then
     folder=$(CDPATH='' cd -- "$(dirname -- "$1")" && pwd)
-    wheel=$folder/$(basename -- "$1")
+    given=$folder/$(basename -- "$1")
 fi
 "${PYTHON:-python3}" -m venv "$work/venv"
 cd "$work"
 
 pip="venv/bin/python -m pip --disable-pip-version-check --quiet"
 if [ $# -eq 0 ]; then
-    say "building the wheel"
-    $pip wheel --no-deps --wheel-dir dist "$root"
-    wheel=$(echo "$work"/dist/somareg-*.whl)
+    say "building the sdist"
+    "${PYTHON:-python3}" -m venv "$work/build"
+    build/bin/python -m pip --disable-pip-version-check --quiet install hatchling --constraint "$root/constraints.txt"
+    (cd "$root" && "$work/build/bin/python" -m hatchling build -t sdist -d "$work/dist")
+    given=$(echo "$work"/dist/somareg-*.tar.gz)
 fi
+wheel=$given
+case $given in *.tar.gz)
+    say "building the wheel from $(basename -- "$given")"
+    $pip wheel --no-deps --wheel-dir wheel "$given"
+    wheel=$(echo "$work"/wheel/somareg-*.whl)
+    ;;
+esac
 say "installing $(basename -- "$wheel"), $(($(wc -c <"$wheel") / 1024)) KiB"
 $pip install "$wheel" --constraint "$root/constraints.txt"
 $pip check
@@ -41,6 +52,9 @@ venv/bin/somareg --version
 
 say "somareg doctor"
 venv/bin/somareg doctor
+
+say "rio somareg --version"
+venv/bin/rio somareg --version
 
 say "somareg demo"
 venv/bin/somareg demo -o demo

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from somareg.errors import ConfigError
-from somareg.features.fge import FgeCfg
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.train.config import TrainCfg, load_config, save_config
 from somareg.lab.train.objective import objective
 from somareg.lab.train.sources import open_source
-from somareg.matching.network import NetworkCfg, Soma
+from somareg.soma.fge import FgeCfg
+from somareg.soma.network import NetworkCfg, Soma
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))

@@ -21,10 +21,10 @@ from somareg.lab.train.objective import (
     _Starts,
 )
 from somareg.matching.affine import apply_affine_batch, compose_batch
-from somareg.matching.affine_flow import default_stages
-from somareg.matching.coarse import cell_centres
-from somareg.matching.glam import GlamCfg, GlamOutput
-from somareg.matching.network import NetworkCfg
+from somareg.soma.glam.affine_flow import default_stages
+from somareg.soma.glam.coarse import cell_centres
+from somareg.soma.glam.matcher import GlamCfg, GlamOutput
+from somareg.soma.network import NetworkCfg
 from tests.t40_matching.textures import Size, affine, pixels
 from tests.t77_train.objective_pairs import (
     SIZE,

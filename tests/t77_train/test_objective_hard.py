@@ -11,9 +11,9 @@ from somareg.lab.train.objective import (
     ObjectiveCfg,
     WeightsCfg,
 )
-from somareg.matching.affine_flow import StageCfg, default_stages
-from somareg.matching.glam import GlamCfg
-from somareg.matching.network import NetworkCfg
+from somareg.soma.glam.affine_flow import StageCfg, default_stages
+from somareg.soma.glam.matcher import GlamCfg
+from somareg.soma.network import NetworkCfg
 from tests.t40_matching.textures import affine
 from tests.t77_train.objective_pairs import (
     COARSE,

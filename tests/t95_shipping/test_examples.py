@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 import re
 import shlex
 import shutil
@@ -15,34 +16,35 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.windows import Window
 
 from somareg.cli.sample import sample_pair
 from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.data.tiles import TileSet
 from somareg.report.checks import CHECKS
-from tests.t95_shipping.pages import ROOT, Shell, blocks_in, blocks_of
+from tests.t95_shipping.pages import ROOT, Shell, blocks_in, blocks_of, tool
 
 README_SKIPPED = {
     "make demo": "builds a virtual environment; `somareg demo` is run instead",
     "make test": "is what runs this test",
-    "make smoke": "installs PyTorch once more: minutes",
     "make docs": "builds a virtual environment; test_site.py builds the site",
-    "make qgis": "see t82_qgis, which builds the zip",
-    "somareg view aligned": "serves until Ctrl-C; see t78_view",
     "uv pip install --torch-backend cpu .": "fetches PyTorch from its own index",
-    "somareg audit scenes --reference good.tif -o audit": "needs an archive; see t80_cli/test_audit.py",
     "pip install .": "`make smoke` installs the wheel into a clean environment",
-    "pip install '.[train]'": "the test environment has the extra",
-    "make rehearsal DATA=pairs": "trains for five minutes",
-    "somareg train --config configs/base.yaml -o runs/base --max-minutes 60": "trains for an hour; see t77_train",
-    "somareg export runs/base/best.ckpt -o mine.safetensors": "needs the hour before it; see t80_cli/test_export.py",
-    "somareg register sentinel1.tif sentinel2.tif -o aligned --model mine.safetensors": "needs the two before it",
+}
+README_CODES = {"somareg assess sentinel1.tif sentinel2.tif": 3}  # the pair is off: that is what `register` is for
+
+PAGES_SKIPPED = {
+    "uv pip install --torch-backend cpu .": "fetches PyTorch from its own index",
+    "pip install .": "`make smoke` installs the wheel into a clean environment",
+    "pip install --require-hashes -r requirements.lock": "installs PyTorch once more",
+    "pip install --no-deps .": "needs the line before it",
+    "somareg --install-completion": "changes the shell of whoever runs the tests; see t80_cli/test_light.py",
+    "somareg --show-completion": "needs a shell as its parent",
     "docker build -t somareg .": "needs Docker; test_container.py reads the Dockerfile",
     'docker run --rm --network none -v "$PWD":/data --user "$(id -u):$(id -g)" somareg register sar.tif optical.tif '
     "-o aligned": "needs Docker",
 }
-README_CODES = {"somareg assess sentinel1.tif sentinel2.tif": 3}  # the pair is off: that is what `register` is for
 
 TUTORIAL_SKIPPED = {"pip install .": "`make smoke` installs the wheel into a clean environment"}
 TUTORIAL_CODES = {"somareg assess sar.tif optical.tif": 3}
@@ -79,7 +81,70 @@ def test_readme(crops: Path, tmp_path: Path) -> None:
             assert (folder / "aligned" / "aligned.tif").is_file()
             assert (folder / "other_bands_aligned.tif").is_file()
     assert set(README_SKIPPED) <= set(shell.met), "an entry of README_SKIPPED is no longer in the README"
-    assert len(shell.met) - len(README_SKIPPED) >= 8
+    assert len(shell.met) - len(README_SKIPPED) == 4
+
+
+def test_pages_beside_the_readme(crops: Path, tmp_path: Path) -> None:
+    """What docs/install.md and docs/options.md tell people to type."""
+    shell = Shell(PAGES_SKIPPED)
+    for page in ("docs/install.md", "docs/options.md"):
+        folder = shutil.copytree(crops, tmp_path / Path(page).stem)
+        with contextlib.chdir(folder):
+            for block in blocks_of(page):
+                shell.run(block, page)
+    assert set(PAGES_SKIPPED) <= set(shell.met)
+    assert len(shell.met) - len(PAGES_SKIPPED) == 3
+
+
+def test_the_first_screen_of_the_readme() -> None:
+    """A stranger sees without turning the wheel: what it is, one picture, how good it is, what it cannot do."""
+    blocks_of("README.md")  # skips where there are no pages
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    order = ["How good is it?", "Limits", "Install", "Three commands", "Python", "Developers", "Licence"]
+    assert heads == order
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", text)
+    assert pictures == ["docs/images/swipe.gif"] and text.index("swipe.gif") < text.index("## How good")
+    assert len(text.partition("## How good is it?")[2].partition("\n## ")[0].split("\n* ")) - 1 == 3
+    assert len(text.partition("\n## Install")[0].splitlines()) < 50
+    assert len(text) < 8000
+
+
+def test_the_figures_of_the_first_screen_are_those_of_the_results() -> None:
+    blocks_of("README.md")  # skips where there are no pages
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("* **Error.**")[2].partition("\n* ")[0]
+    first, _, second = text.partition("Mutual information:")
+    ours, theirs = re.findall(r"(\d+) %", first), re.findall(r"\d+", second)
+    for method, told in (("ours", ours), ("mattes_mi", theirs)):
+        results = json.loads((ROOT / "benchmarks" / "results" / f"{method}.json").read_text(encoding="utf-8"))
+        cells = {(cell["set"], cell["level"]): cell["summary"] for cell in results["cells"]}
+        measured = [cells[name, "H"]["cmr"]["2"] for name in ("sih", "ombria", "sen12")]
+        assert [int(figure) for figure in told] == [int(100 * share + 1e-9) for share in measured], method
+
+
+def test_the_picture_of_the_readme(workshop: tuple[Path, Shell]) -> None:
+    """It is small, moves, and shows what an alignment of the pair gives now."""
+    picture = ROOT / "docs" / "images" / "swipe.gif"
+    assert picture.stat().st_size < 600e3
+    pictures = tool("pictures")
+    made = pictures.swipe(*sample_pair(), workshop[0] / "aligned" / "aligned.tif")
+    assert made == pictures.swipe(*sample_pair(), workshop[0] / "aligned" / "aligned.tif")
+    with Image.open(picture) as shown, Image.open(io.BytesIO(made)) as now:
+        assert shown.n_frames == now.n_frames > 20 and shown.size == now.size
+        assert shown.width < 900 and shown.info["loop"] == 0
+        for number in range(shown.n_frames):
+            shown.seek(number)
+            now.seek(number)
+            was, new = (np.asarray(each.convert("RGB"), dtype=float) for each in (shown, now))
+            assert np.abs(was - new).mean() < 5
+            before, after = was[:, : was.shape[1] // 2 - 4], was[:, was.shape[1] // 2 + 4 :]
+            assert np.abs(before - after).mean() > 5  # not twice the same
+    caption = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n*")[2].partition("*\n")[0]
+    report = json.loads((workshop[0] / "aligned" / "report.json").read_text(encoding="utf-8"))["figures"]
+    told = re.findall(r"(\d+(?:\.\d+)?) (?:px|m)\b", caption)
+    apart, left = report["misregistration_before"], report["predicted_rmse"]
+    for words, now in zip(told, (apart["px"], apart["m"], left["px"]), strict=True):
+        assert abs(float(words) - now) < 0.8 * 10.0 ** -len(words.partition(".")[2]), caption
 
 
 @pytest.fixture(scope="module")

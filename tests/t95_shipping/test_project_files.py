@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import tomllib
@@ -13,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.t95_shipping.pages import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = ROOT / ".github"
@@ -98,6 +100,8 @@ def test_the_recipe_needs_what_the_package_needs(project: dict[str, Any]) -> Non
     assert needed == {each.name: {str(bound) for bound in each.specifier} for each in wanted}
     assert sorted(recipe["about"]["license_file"]) == sorted(project["project"]["license-files"])
     scripts = project["project"]["scripts"]
+    is_known = "Repository" in project["project"]["urls"]  # the address; until then both files are marked
+    assert is_known == ("home" in recipe["about"]) == ("UNKNOWN" not in text)
     assert recipe["build"]["entry_points"] == [f"{name} = {place}" for name, place in scripts.items()]
     assert recipe["about"]["summary"] == project["project"]["description"]
 
@@ -112,16 +116,30 @@ def test_contributing_names_what_exists(targets: set[str]) -> None:
 
 @pytest.fixture(scope="module")
 def release() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("release", ROOT / "tools" / "release.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("release")
 
 
 def test_all_files_name_one_version(release: ModuleType) -> None:
-    told = release.versions(ROOT)
-    assert len(told) == 5 and len(set(told.values())) == 1, told
+    stated = release.versions(ROOT)
+    assert len(stated) == 4 and len(set(stated.values())) == 1, stated
+
+
+def test_the_package_takes_its_version_from_one_file(release: ModuleType, project: dict[str, Any]) -> None:
+    assert "version" not in project["project"] and project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == release.SOURCE
+
+
+def test_the_lock_has_the_versions_of_development_and_hashes(project: dict[str, Any]) -> None:
+    exact = dict(
+        re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    exact = {canonicalize_name(name): version for name, version in exact.items()}
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w.-]+)==(\S+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)$", text, re.MULTILINE)
+    locked = {canonicalize_name(name): version for name, version, _ in entries}
+    assert len(entries) == len(re.findall(r"^\S+==", text, re.MULTILINE)) > 30  # every entry has a hash
+    assert {canonicalize_name(Requirement(line).name) for line in project["project"]["dependencies"]} <= locked.keys()
+    assert {name: version for name, version in locked.items() if exact.get(name, version) != version} == {}
 
 
 @pytest.fixture
@@ -130,7 +148,8 @@ def ready(tmp_path: Path, release: ModuleType) -> Path:
     for name in release.versions(ROOT):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "CHANGELOG.md").write_text(f"## [{release.versions(ROOT)['pyproject.toml']}] - 2030-01-31\n")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "CHANGELOG.md").write_text(f"## [{release.versions(ROOT)[release.SOURCE]}] - 2030-01-31\n")
     return tmp_path
 
 
@@ -138,16 +157,26 @@ def test_a_release_that_fits_together(release: ModuleType, ready: Path) -> None:
     assert release.faults(ready) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["src/somareg/runtime/version.py", "CITATION.cff", "recipe/meta.yaml", "qgis/somareg/metadata.txt"]
-)
+@pytest.mark.parametrize("name", ["CITATION.cff", "recipe/meta.yaml", "qgis/somareg/metadata.txt"])
 def test_versions_that_differ_are_named(release: ModuleType, ready: Path, name: str) -> None:
-    version = release.versions(ready)["pyproject.toml"]
+    version = release.versions(ready)[release.SOURCE]
     path = ready / name
     path.write_text(path.read_text(encoding="utf-8").replace(version, "9.9.9", 1), encoding="utf-8")
-    assert release.faults(ready) == [f"{name} says 9.9.9, pyproject.toml {version}"]
+    assert release.faults(ready) == [f"{name} says 9.9.9, {release.SOURCE} {version}"]
     path.write_text("nothing\n")
-    assert release.faults(ready) == [f"{name} says no version, pyproject.toml {version}"]
+    assert release.faults(ready) == [f"{name} says no version, {release.SOURCE} {version}"]
+
+
+def test_the_file_that_states_the_version_must_state_one(release: ModuleType, ready: Path) -> None:
+    (ready / release.SOURCE).write_text("nothing\n")
+    assert len(release.faults(ready)) == 5  # four files, and a changelog of no version
+
+
+def test_a_release_without_an_address_is_reminded(release: ModuleType, ready: Path) -> None:
+    assert release.reminders(ready) == ["[project.urls] of pyproject.toml names no Repository"]
+    path = ready / "pyproject.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("[project.urls]", '[project.urls]\nRepository = "x"'))
+    assert release.reminders(ready) == []
 
 
 def test_a_changelog_without_the_version_is_named(release: ModuleType, ready: Path) -> None:

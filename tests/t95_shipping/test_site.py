@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import os
 import re
 import subprocess
@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import somareg
+from tests.t95_shipping.pages import tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +41,11 @@ class Loads(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    return tool("reference")
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +83,45 @@ def test_the_command_reference_is_that_of_the_program(site: Path) -> None:
     assert "somareg tie-points convert" in text
 
 
-def test_the_python_reference_tells_of_all_that_is_public(site: Path) -> None:
-    page = (site / "api.html").read_text(encoding="utf-8")
+def test_the_python_reference_has_all_that_is_public(site: Path) -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     for name in set(somareg.__all__) - {"__version__"}:
-        assert re.search(rf'id="somareg\.(\w+\.)*{name}"', page), name
+        assert re.search(rf"^### somareg\.(\w+\.)*{name}$", page, re.MULTILINE), name
     text = Loads(site / "api.html").text
     assert "Expected error of the alignment" in text  # a docstring
     for option in ("search_radius_px", "moving_nodata", "max_pixels"):
         assert option in text
 
 
+@pytest.mark.parametrize("name", ["docs/commands.md", "docs/api.md"])
+def test_the_reference_is_committed_as_the_code_says_now(reference: ModuleType, name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert page.count("<!-- end -->") == page.count("<!-- reference: ") > 0
+    assert reference.current(page) == page, "run `make reference`"
+
+
+def test_no_page_needs_a_build_to_be_read() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if line.startswith(":::")], path.name
+        emptied = [
+            line for line, after in itertools.pairwise(lines) if "<!-- reference" in line and "<!-- end" in after
+        ]
+        assert not emptied, path.name
+
+
+def test_a_page_is_mended_and_its_own_words_stay(reference: ModuleType) -> None:
+    page = "# Mine\n\n<!-- reference: somareg.assess -->\n\nold\n\n<!-- end -->\n\nwords\n"
+    made = reference.current(page)
+    assert made.startswith("# Mine\n\n<!-- reference: somareg.assess -->\n\n### somareg.assess\n")
+    assert made.endswith("<!-- end -->\n\nwords\n") and "old" not in made
+    assert "`moving`, `reference`" in made and "**Returns** " in made
+    assert reference.current(made) == made
+
+
 @pytest.fixture(scope="module")
 def hook() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "tools" / "site.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("site")
 
 
 @pytest.mark.parametrize(

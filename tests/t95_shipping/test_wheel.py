@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from somareg import __version__
@@ -42,8 +44,8 @@ def test_the_wheel_is_the_package_and_nothing_else(wheel: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "matching/weights/compact.safetensors",
-        "matching/weights/compact.json",
+        "soma/weights/compact.safetensors",
+        "soma/weights/compact.json",
         "data/demo/sar.tif",
         "data/demo/optical.tif",
         "data/demo/ATTRIBUTION.txt",
@@ -71,15 +73,42 @@ def test_what_the_wheel_says_of_itself(wheel: Path) -> None:
         said = {name: archive.read(f"{info}/{name}").decode() for name in ("METADATA", "entry_points.txt")}
         licences = [name for name in archive.namelist() if name.startswith(f"{info}/licenses/")]
     assert "somareg = somareg.cli.main:main" in said["entry_points.txt"]
+    assert "[rasterio.rio_plugins]\nsomareg = somareg.cli.rio:somareg" in said["entry_points.txt"]
+    assert f"Version: {__version__}\n" in said["METADATA"]
     assert "License-Expression: Apache-2.0" in said["METADATA"]
     assert {Path(name).name for name in licences} == {"LICENSE", "ATTRIBUTION.txt", "LICENSE.md", "THIRD-PARTY.txt"}
+
+
+def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """And it holds what a packager needs beside the code."""
+    sdist = Path(next(SdistBuilder(str(ROOT)).build(directory=str(tmp_path / "sdist"))))
+    assert sdist.name == f"somareg-{__version__}.tar.gz" and sdist.stat().st_size < 20e6
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    root = tmp_path / f"somareg-{__version__}"
+    for name in (
+        "constraints.txt",
+        "requirements.lock",
+        "recipe/meta.yaml",
+        "LICENSE",
+        "tests/conftest.py",
+        "Makefile",
+    ):
+        assert (root / name).is_file(), name
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(build(root, tmp_path / "wheel")) as second:
+        crcs = [{info.filename: info.CRC for info in archive.infolist()} for archive in (first, second)]
+    assert crcs[0] == crcs[1]
 
 
 def test_assets_of_the_viewer_are_not_ignored(tmp_path: Path) -> None:
     """A JavaScript library comes in folders such as `dist`, which .gitignore keeps out elsewhere."""
     for name in BESIDE:
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("src/somareg/__init__.py", "src/somareg/data/demo/ATTRIBUTION.txt"):
+    for name in (
+        "src/somareg/__init__.py",
+        "src/somareg/runtime/version.py",
+        "src/somareg/data/demo/ATTRIBUTION.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     script = tmp_path / "src" / "somareg" / "view" / "assets" / "map" / "dist" / "map.js"

@@ -21,8 +21,8 @@ from somareg.io.masks import check_mask_values
 from somareg.io.paths import whole_path
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
-from somareg.matching.weights import DEFAULT_WEIGHTS
 from somareg.report import OWNED
+from somareg.soma.weights import DEFAULT_WEIGHTS
 from somareg.tiepoints.use import check_use
 from somareg.types import Progress
 

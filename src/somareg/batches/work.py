@@ -19,9 +19,9 @@ from somareg.io.inputs import Located, file_of, locate, open_image, read_image, 
 from somareg.io.masks import mask_file
 from somareg.io.paths import file_behind, named
 from somareg.io.stac import StacAsset
-from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
 from somareg.register import api
 from somareg.runtime.budget import allowed, limited
+from somareg.soma.weights import DEFAULT_WEIGHTS, embedded, read_card
 from somareg.types import Decision, Raster, Reports, Result
 
 _KEPT = 0.1  # share of the memory limit; a reference that needs more is not decoded whole

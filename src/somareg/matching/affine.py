@@ -137,11 +137,21 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
     By Cholesky factors. Batches of LU factors come out wrong on a CPU once another thread has factorised (oneMKL 2024.2
     in torch 2.13), and these matrices need no pivots.
     """
-    root, failed = torch.linalg.cholesky_ex((matrix + matrix.mT) / 2)  # its gradient takes both triangles
+    root, failed = cholesky(matrix)
     solution: Tensor = torch.linalg.solve_triangular(
         root.mT, torch.linalg.solve_triangular(root, right, upper=False), upper=True
     )
-    return torch.where((failed == 0)[..., None, None], solution, torch.nan)
+    return torch.where(failed[..., None, None], torch.nan, solution)
+
+
+def cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower factors of symmetric positive definite matrices (..., n, n), and which (...) are not such.
+
+    The factor of one that is not is the identity, so that gradients stay finite; no host waits to hear it.
+    """
+    root, failed = torch.linalg.cholesky_ex((matrix + matrix.mT) / 2)  # its gradient takes both triangles
+    refused = failed != 0
+    return torch.where(refused[..., None, None], torch.eye(matrix.shape[-1]).to(root), root), refused
 
 
 def _joint_normal(

@@ -1,7 +1,7 @@
 """From a pair to an alignment: search, coarse-to-fine affine, local flow, evidence.
 
-It reads like its steps; each is a module. Without a network it runs on orientation channels; with one, on learned
-features and coarse matches, by the same window correlation and fits.
+It reads like its steps; each is a module. It knows no network: it compares what a `Describe` makes of the images,
+orientation channels unless it is given something better.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from functools import partial
 import torch
 
 from somareg.errors import EstimationError
-from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
-from somareg.geometry import AffineTransform, compose
-from somareg.matching.affine import departure, to_transform
+from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.matching.affine import departure
 from somareg.matching.approach import ApproachCfg, begin
-from somareg.matching.coarse import fit_magsac
-from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.describe import Describe, OrientationFeatures
 from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
 from somareg.matching.evidence import (
+    BEGINS,
     NO_EVIDENCE,
     Evidence,
     back_again,
@@ -33,7 +32,6 @@ from somareg.matching.evidence import (
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
 from somareg.matching.keypoints import KeypointCfg, keypoint_guesses
 from somareg.matching.matcher import Matcher
-from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.refine import NEAR, ShapeCfg, StepCfg, refine_affine, rescale
@@ -47,7 +45,6 @@ from somareg.types import Progress
 
 RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
 LEAST_PX, LEAST_TRAINED_PX = 64, 128  # shorter side that a second reading keeps, without and with a network
-COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
 LEARNED_NEAR = (
     StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=ShapeCfg(gain=0.5)),
@@ -130,7 +127,8 @@ def align(
     starts: tuple[AffineTransform, ...],
     cfg: EngineCfg,
     progress: Progress = lambda stage, share: None,
-    network: Soma | None = None,
+    learned: Describe | None = None,
+    candidates: tuple[Guess, ...] = (),
     cores: int | None = None,
 ) -> Alignment:
     """Align a pair.
@@ -140,14 +138,15 @@ def align(
         starts: what is known before (reference pixels -> moving pixels), at least one; the search runs around each.
         cfg: settings.
         progress: called with a stage's name and the share of the work done.
-        network: learned features and coarse matches; None for the weight-free engine. The evidence is read from the
-            orientation channels in both cases: they know nothing of what the network was trained for.
+        learned: features of a network; None for the weight-free engine. The evidence is read from the orientation
+            channels in both cases: they know nothing of what the network was trained for.
+        candidates: further guesses, looked at before those of `starts`.
         cores: that may be used; None for as many as torch has threads.
     """
     device, cores = pair.reference.device, cores or torch.get_num_threads()
     channels = OrientationFeatures(cfg.features)
-    features: Describe = channels if network is None else LearnedFeatures(network, cfg.strides)
-    near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_on(pair.shape), cfg.reuse_px)
+    features: Describe = learned or channels
+    near, reuse = (cfg.learned_on(pair.shape), cfg.reuse_px) if learned else (cfg.near, 0.0)
     try:
         progress("close look", 0.05)
         with helper(device, cores) as beside:
@@ -156,10 +155,10 @@ def align(
             factor = reduction(pair, cfg.search.fine_px, cfg.search.strip_px)
             run_off = RunOff(matcher, max(1, factor // 2), near, cfg.windows)
             rough = ApproachCfg(factor, near, cfg.windows, run_off.chance, run_off.clear)
-            judge = matcher if network is None else Matcher(pair, channels, submit=submit)
+            judge = Matcher(pair, channels, submit=submit) if learned else matcher
             before = submit(lambda: similarity(judge, starts[0]))
             hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
-            guesses = _likely_starts(pair, starts, network)
+            guesses = (*candidates, *(Guess(start, departure(start)) for start in starts))
 
             def search() -> Start:
                 progress("search", 0.1)
@@ -175,14 +174,22 @@ def align(
     expected = Guess(starts[0], begun.shape)
     with helper(device, cores) as beside:
         judged = beside.submit(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
-        doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=network is not None))
-        flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
+        doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=learned is not None))
+
+        def with_field(field: FieldTransform) -> tuple[Evidence, WindowMatches | None]:
+            return gather(judge, compose(affine, field), before())
+
+        def is_seen(field: FieldTransform) -> bool:
+            """Whether the judge, which did not make the field, begins to see it."""
+            return with_field(field)[0].is_beyond(judged().evidence, BEGINS)
+
+        flow = estimate_flow(matcher, affine, cfg.flow, is_seen) if cfg.flow else None
     found = replace(judged(), flow=flow, support=begun.support, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
-    evidence, ties = gather(judge, compose(affine, flow.field), before())
-    if not evidence.is_beyond(found.evidence):  # the judge, which did not make the field, does not see it
+    evidence, ties = with_field(flow.field)
+    if not evidence.is_beyond(found.evidence):
         return replace(found, flow=flow.without_field())
     return replace(found, evidence=evidence, ties=ties)
 
@@ -235,27 +242,6 @@ def examine(
         backward = back_again(matcher, affine, step, 120)
     halves = split_half(matches, shape, 0.4)
     return Alignment(affine, None, ties, evidence, backward, halves)
-
-
-def _likely_starts(pair: Pair, starts: tuple[AffineTransform, ...], network: Soma | None) -> tuple[Guess, ...]:
-    """What is known before, and the global affine of the network's coarse matches where it has them."""
-    guesses = tuple(Guess(start, departure(start)) for start in starts)
-    if network is None or network.glam.coarse is None:
-        return guesses
-    small = pair.reduced(factor := reduction(pair, COARSE_MATCHING_PX))
-    encoded_reference = network.encode(small.reference, small.reference_mask, small.modalities[0])
-    encoded_moving = network.encode(small.moving, small.moving_mask, small.modalities[1])
-    found = coarse_affine(network, encoded_reference, encoded_moving)
-    return guesses if found is None else (Guess(rescale(found, factor, 1)), *guesses)
-
-
-def coarse_affine(network: Soma, reference: Encoded, moving: Encoded) -> AffineTransform | None:
-    """The global affine (MAGSAC) of a pair's coarse matches, reference pixels -> moving pixels; None without one."""
-    matches = network.glam.match_coarse(reference, moving)
-    if matches is None:
-        return None
-    matrix = fit_magsac(matches.points, matches.displacement[0], matches.confidence[0])
-    return None if matrix is None else to_transform(matrix)
 
 
 def preset(name: str) -> EngineCfg:

@@ -8,18 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from somareg.errors import GeoreferenceError
-from somareg.io.lonlat import has_lonlat, to_lonlat
+from somareg.io.compass import cell_words
 from somareg.io.metric import ground_metric
 from somareg.types import ACROSS, BoolArray, Cell, FloatArray, Grid
 
 LEAST_SHOWN = 0.25  # least share of a cell that both images must show
 LEAST_SEEN = 0.5  # least share of a cell's common pixels with a known error
 ALIKE = 0.9  # share of the largest error from which a cell counts as equally bad
-_NORTH = math.tan(math.radians(22.5))
-
-_COMPASS = ("north", "south", "west", "east")
-_SCREEN = ("top", "bottom", "left", "right")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +73,7 @@ class Places:
 
 
 def middles(area: tuple[float, float, float, float], across: int) -> FloatArray:
-    """Reference pixels (across * across, 2) at the centres of equal parts of an area (left, top, width, height)."""
+    """Reference pixels (across * across, 2) in the middles of equal parts of an area (left, top, width, height)."""
     left, top, width, height = area
     share = (np.arange(across) + 0.5) / across
     columns, rows = np.meshgrid(left - 0.5 + share * width, top - 0.5 + share * height)
@@ -105,62 +100,19 @@ def worst_place(cells: Sequence[Cell], reference: Grid) -> str:
     size = f"{worst.error_px:.1f} px" if worst.error_px < 9.95 else f"{worst.error_px:.0f} px"
     if worst.error_m is not None and math.isfinite(worst.error_m):
         size += f" ({_metres(worst.error_m)})"
-    words = _COMPASS if is_north_up(reference) else _SCREEN
     known_cells = [cell for cell in cells if cell.is_seen]
     alike = [cell for cell in known_cells if cell.error_px >= ALIKE * worst.error_px]
     if len(alike) > len(known_cells) / 2 and len(known_cells) > 2:
         sentence = f"All parts that were seen are off by about as much: {size}"
     else:
-        sentence = f"At worst, {zone(worst.column, worst.row, words)} is off by about {size}"
+        sentence = f"At worst, {cell_words(worst.column, worst.row, reference)} is off by about {size}"
     missing = [cell for cell in cells if not cell.is_seen]
     if not missing:
         return f"{sentence}; all {len(cells)} cells were seen."
     verb = "was" if len(missing) == 1 else "were"
-    zones = dict.fromkeys(zone(cell.column, cell.row, words) for cell in missing)
+    zones = dict.fromkeys(cell_words(cell.column, cell.row, reference) for cell in missing)
     where = f", in {' and '.join(zones)}," if len(zones) <= 2 else ""
     return f"{sentence}; {len(missing)} of {len(cells)} cells{where} {verb} not seen."
-
-
-def place_words(x: float, y: float, area: tuple[float, float, float, float], reference: Grid) -> str:
-    """Name the part of an area (left, top, width, height) in which a reference pixel lies, as "the south side"."""
-    left, top, width, height = area
-    place = (x - left + 0.5) / width, (y - top + 0.5) / height
-    column, row = (min(max(int(ACROSS * share), 0), ACROSS - 1) for share in place)
-    return zone(column, row, _COMPASS if is_north_up(reference) else _SCREEN)
-
-
-def zone(column: int, row: int, words: tuple[str, str, str, str]) -> str:
-    """Name the third of both sides in which a cell lies.
-
-    Args:
-        column, row: 0-5.
-        words: for the upper, lower, left and right side.
-    """
-    third = ACROSS // 3
-    down = (words[0], "", words[1])[row // third]
-    across = (words[2], "", words[3])[column // third]
-    if down and across:
-        return f"the {down}-{across} corner"
-    return f"the {down or across} side" if down or across else "the centre"
-
-
-def is_north_up(grid: Grid) -> bool:
-    """Whether north is up within 22.5 degrees in the middle of a grid; False without a place on the earth."""
-    if not has_lonlat(grid):
-        return False
-    x, y, step = (grid.width - 1) / 2, (grid.height - 1) / 2, max(grid.height, grid.width) / 8
-    try:
-        middle, above, right = to_lonlat(grid, np.array([[x, y], [x, y - step], [x + step, y]]))
-    except GeoreferenceError:
-        return False
-    narrow = math.cos(math.radians(float(middle[1])))
-
-    def step_to(place: FloatArray) -> tuple[float, float]:
-        east = (float(place[0] - middle[0]) + 180.0) % 360.0 - 180.0
-        return east * narrow, float(place[1] - middle[1])
-
-    (aside, north), (east, askew) = step_to(above), step_to(right)
-    return north > 0 and east > 0 and abs(aside) <= _NORTH * north and abs(askew) <= _NORTH * east
 
 
 def _metres(value: float) -> str:

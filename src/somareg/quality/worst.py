@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from somareg.quality.places import place_words
+from somareg.io.compass import place_words
 from somareg.types import Cell, FloatArray, Grid, Place, TiePoints
 
 PLACES = 10

@@ -74,7 +74,7 @@ def _results(
 
 def _group(group: list[tuple[Image, Image]], options: RegisterOptions) -> list[Result | SomaregError]:
     """Register the pairs of a group and return their outcomes."""
-    from somareg.matching.together import Rendezvous, seated
+    from somareg.soma.together import Rendezvous, seated
 
     rendezvous = Rendezvous(len(group))
 

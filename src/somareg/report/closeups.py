@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from somareg.geometry import AffineTransform
 from somareg.geometry.lattice import jacobian_at
 from somareg.geometry.resample import footprint_of, resample
+from somareg.report.edges import EDGE, edges, smoothing_of
 from somareg.report.previews import limits_of, picture_of, shown_values
 from somareg.report.words import edges_from
 from somareg.types import BoolArray, Closeup, FloatArray, Modality, Place, Raster, Transform
@@ -19,13 +19,7 @@ from somareg.types import BoolArray, Closeup, FloatArray, Modality, Place, Raste
 SIDE = 96
 """Pixels of a picture along each side."""
 
-EDGE = (255, 61, 139)
-"""Colour of edges, distinct from vegetation, soil, water and grey, also for colour-blind readers."""
-
 _MARGIN = 12  # margin around a picture, so that its rim has edges like its middle
-_SMOOTH_PX = {"sar": 2.0}  # smoothing against speckle
-_SMOOTH_OTHER_PX = 1.2
-_STRONG, _WEAK = 0.92, 0.84  # quantiles of the gradient at which edges begin, and continue
 _DIMMED = 0.85
 
 
@@ -100,33 +94,9 @@ def _picture(sight: Sight, moving: _Side, reference: _Side, place: Place) -> NDA
     above = edges_from(*sight.modalities)
     below = "reference" if above == "moving" else "moving"
     kind = sight.modalities[above == "reference"]
-    lines = edges(*images[above], _SMOOTH_PX.get(kind, _SMOOTH_OTHER_PX)) & images[below][1]
+    lines = edges(*images[above], smoothing_of(kind)) & images[below][1]
     base = images[below][0]
     picture = (_DIMMED * (np.repeat(base[..., None], 3, axis=2) if base.ndim == 2 else base)).astype(np.uint8)
     picture[lines] = EDGE
     inner = slice(_MARGIN, _MARGIN + SIDE)
     return np.ascontiguousarray(picture[inner, inner])
-
-
-def edges(picture: NDArray[np.uint8], mask: BoolArray, smooth_px: float) -> BoolArray:
-    """Edges (h, w), one pixel wide, of a picture (h, w) or (h, w, 3).
-
-    Args:
-        picture: any image.
-        mask: (h, w), True where valid; the rim of the mask is no edge.
-        smooth_px: standard deviation of the Gaussian smoothing before.
-    """
-    grey = picture.mean(axis=2) if picture.ndim == 3 else picture
-    weight = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), smooth_px)
-    smooth = cv2.GaussianBlur(np.where(mask, grey, 0).astype(np.float32), (0, 0), smooth_px)
-    smooth = np.where(weight > 0.05, smooth / np.maximum(weight, 0.05), 0)
-    dx, dy = (cv2.Sobel(smooth, cv2.CV_32F, *axis, ksize=3) for axis in ((1, 0), (0, 1)))
-    inside = np.asarray(weight > 0.98)
-    size = np.hypot(dx, dy)[inside]
-    strong, weak = np.quantile(size, (_STRONG, _WEAK)) if size.size else (0.0, 0.0)
-    if strong < 1e-3:
-        return np.zeros(mask.shape, bool)
-    unit = 1000.0 / strong  # integers with enough resolution
-    whole = [np.clip(unit * slope, -30000, 30000).astype(np.int16) for slope in (dx, dy)]
-    lines = cv2.Canny(whole[0], whole[1], unit * float(weak), 1000.0, L2gradient=True)
-    return np.asarray((lines > 0) & inside)

@@ -12,8 +12,8 @@ from torch import Tensor
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.affine import apply_affine_batch, fade, fit_affine, to_transform
-from somareg.matching.coarse import fit_magsac
 from somareg.matching.gaussian_process import GaussianProcess, kernel, lattice, profiled_likelihood
+from somareg.matching.magsac import fit_magsac
 from somareg.types import FloatArray
 
 MIN_POINTS = 3

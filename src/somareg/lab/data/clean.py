@@ -24,13 +24,14 @@ from somareg.geometry import AffineTransform
 from somareg.lab.data.pack import shards
 from somareg.lab.data.standardise import standardise
 from somareg.lab.data.tiles import SHARD_GLOB, TileSet
-from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.describe import Describe, OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import between_cells
 from somareg.matching.posterior import standardise as deviations
 from somareg.matching.windows import WindowCfg
 from somareg.register.choose import load_model
+from somareg.soma.features import LearnedFeatures
 
 QUARTERS = 4
 BY = ("group", "pair", "tile")

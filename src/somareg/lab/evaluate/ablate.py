@@ -26,7 +26,7 @@ from somareg.lab.evaluate.ablation_page import Setting, around, update_page
 from somareg.lab.evaluate.ablation_rows import Judge, Row, Training
 from somareg.lab.train.config import TrainCfg, load_config
 from somareg.lab.train.export import network_state, read_checkpoint
-from somareg.matching.network import Soma
+from somareg.soma.network import Soma
 
 RESULT = "ablations.json"
 _TRAINED = "last.ckpt"

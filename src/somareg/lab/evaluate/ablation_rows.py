@@ -21,9 +21,9 @@ from somareg.lab.evaluate.diagnose_parts import stage_errors
 from somareg.lab.evaluate.diagnosis import Similarity
 from somareg.lab.train.losses import affine_grid_error
 from somareg.lab.train.validation import ENGINE
-from somareg.matching.engine import align
-from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
+from somareg.soma.align import align
+from somareg.soma.network import Soma
 from somareg.types import FloatArray
 
 Errors = dict[str, tuple[float | None, ...]]

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from somareg.errors import InputError
-from somareg.features.encoder import Encoded
-from somareg.features.fge import FeatureGradientEnhancer
 from somareg.io.atomic import output_folder
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.evaluate.diagnose_parts import (
@@ -39,8 +37,10 @@ from somareg.lab.evaluate.diagnosis import (
     StageError,
     find_alarms,
 )
-from somareg.matching.attention import AttentionBlock
-from somareg.matching.glam import GlamOutput
+from somareg.soma.encoder import Encoded
+from somareg.soma.fge import FeatureGradientEnhancer
+from somareg.soma.glam.attention import AttentionBlock
+from somareg.soma.glam.matcher import GlamOutput
 from somareg.types import Modality
 
 __all__ = [
@@ -63,7 +63,7 @@ _SAMPLES = 20_000  # most values of one attention map kept per call
 
 
 class Network(Protocol):
-    """Protocol of a network for `diagnose`, such as `matching.network.Soma`."""
+    """Protocol of a network for `diagnose`, such as `soma.network.Soma`."""
 
     training: bool
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from somareg.lab.evaluate.diagnosis import AffineHealth, Attention, Spread
 from somareg.lab.train.losses import apply_affine, lattice, map_points, position_error, sample_cells
-from somareg.matching.glam import GlamOutput
+from somareg.soma.glam.matcher import GlamOutput
 
 Size = tuple[int, int]
 

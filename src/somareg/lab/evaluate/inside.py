@@ -15,8 +15,8 @@ from somareg.lab.evaluate.peers import Method
 from somareg.lab.evaluate.protocol import Split, affine_levels
 from somareg.lab.evaluate.run import Progress
 from somareg.lab.evaluate.sample import SampleList
-from somareg.matching.network import Soma
 from somareg.report.show import need_matplotlib
+from somareg.soma.network import Soma
 
 
 @dataclass(frozen=True, eq=False)

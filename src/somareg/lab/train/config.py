@@ -15,7 +15,7 @@ from somareg.lab.data.draw import DrawCfg
 from somareg.lab.data.synthetic.generator import SyntheticCfg
 from somareg.lab.train.objective import ObjectiveCfg
 from somareg.lab.train.yaml_files import parse, read_extended
-from somareg.matching.network import NetworkCfg
+from somareg.soma.network import NetworkCfg
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Parts:
 def own_parts() -> Parts:
     """SOMA's network and objective, tiles and synthetic scenes, validation on the protocol."""
     from somareg.lab.train.objective import objective
-    from somareg.matching.network import Soma
+    from somareg.soma.network import Soma
 
     def source(cfg: TrainCfg, rank: int, device: torch.device) -> Source:
         return open_source(cfg.data, batch=cfg.run.batch, seed=cfg.seed, rank=rank, device=device)

@@ -12,8 +12,8 @@ from torch import Tensor
 from somareg.errors import ReadError, WeightsError
 from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.train.validation import validate_samples
-from somareg.matching.weights.card import ModelCard
-from somareg.matching.weights.store import build_network, check_state, save_weights
+from somareg.soma.weights.card import ModelCard
+from somareg.soma.weights.store import build_network, check_state, save_weights
 
 PREFIX = "network."
 NO_LICENCE = "not stated"

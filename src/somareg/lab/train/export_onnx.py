@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 
 from somareg.errors import ConfigError, OutputError, UnsupportedError
-from somareg.features.encoder import Encoder
-from somareg.features.pyramid import STRIDES
 from somareg.io.atomic import output_folder
 from somareg.io.folders import check_folder_writable
 from somareg.lab.train.export import export_checkpoint
 from somareg.lab.train.onnx_graph import BRANCHES, LEVELS, VALID, Branch, encoder_graphs, require_onnx
-from somareg.matching.weights.card import ModelCard, read_card
-from somareg.matching.weights.store import SUFFIX as WEIGHTS_SUFFIX
-from somareg.matching.weights.store import embedded, load_network
 from somareg.runtime.version import __version__
+from somareg.soma.encoder import Encoder
+from somareg.soma.pyramid import STRIDES
+from somareg.soma.weights.card import ModelCard, read_card
+from somareg.soma.weights.store import SUFFIX as WEIGHTS_SUFFIX
+from somareg.soma.weights.store import embedded, load_network
 
 if TYPE_CHECKING:
     import onnx

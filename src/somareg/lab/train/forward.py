@@ -10,9 +10,9 @@ from somareg.lab.data.stacks import ProtocolSamples, shares
 from somareg.lab.train.losses import map_points, true_residual, within_search
 from somareg.lab.train.validation import figures
 from somareg.matching.affine import apply_affine_batch
-from somareg.matching.affine_flow import StageEstimate
-from somareg.matching.network import Soma
 from somareg.matching.posterior import candidate_displacements
+from somareg.soma.glam.affine_flow import StageEstimate
+from somareg.soma.network import Soma
 
 TOGETHER = 32
 APART_CELLS = (1.6, -1.2)  # start of the windows off the truth: "no displacement" must not score

@@ -28,11 +28,11 @@ from somareg.lab.train.losses import (
     within_search,
 )
 from somareg.matching.affine import apply_affine_batch, compose_batch, invert_batch
-from somareg.matching.affine_flow import StageCfg, StageEstimate
-from somareg.matching.coarse import STRIDE, CoarseMatches, cell_centres
-from somareg.matching.glam import GlamOutput
-from somareg.matching.network import Soma
 from somareg.matching.windows import roomy
+from somareg.soma.glam.affine_flow import StageCfg, StageEstimate
+from somareg.soma.glam.coarse import STRIDE, CoarseMatches, cell_centres
+from somareg.soma.glam.matcher import GlamOutput
+from somareg.soma.network import Soma
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from somareg.errors import UnsupportedError
-from somareg.features.encoder import MIN_SIDE, Encoder
-from somareg.features.pyramid import STRIDES
+from somareg.soma.encoder import MIN_SIDE, Encoder
+from somareg.soma.pyramid import STRIDES
 
 if TYPE_CHECKING:
     import onnx

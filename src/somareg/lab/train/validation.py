@@ -12,9 +12,10 @@ from torch import nn
 from somareg.geometry import AffineTransform
 from somareg.lab.data.stacks import ProtocolSamples, SampleStack, shares
 from somareg.lab.evaluate import metrics
-from somareg.matching.engine import EngineCfg, align
-from somareg.matching.network import Soma
+from somareg.matching.engine import EngineCfg
 from somareg.matching.pair import Pair
+from somareg.soma.align import align
+from somareg.soma.network import Soma
 
 ENGINE = replace(EngineCfg(), flow=None)  # without flow, which takes most of the time; the truth is affine
 

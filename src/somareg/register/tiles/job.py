@@ -11,12 +11,12 @@ from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform
 from somareg.io.source import Block
 from somareg.matching.engine import EngineCfg
-from somareg.matching.weights import resolve
 from somareg.register.choose import Chosen, engine_settings
 from somareg.register.ground import Ground
 from somareg.register.images import Images
 from somareg.register.tiles.layout import SceneCfg
 from somareg.register.tiles.overview import GlobalMatch, Overview
+from somareg.soma.weights import resolve
 from somareg.types import Header, Raster, Transform
 
 

@@ -17,7 +17,6 @@ from somareg.geometry.lattice import jacobian_between
 from somareg.io.inputs import OpenImage
 from somareg.io.opened import about_bands
 from somareg.io.source import Block
-from somareg.matching.engine import align
 from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.normalise import treatment
@@ -27,6 +26,7 @@ from somareg.register.choose import Chosen, engine_settings, pair_tensors
 from somareg.register.findings import View
 from somareg.register.ground import Ground
 from somareg.register.images import all_bands
+from somareg.soma.align import align
 from somareg.tiepoints.use import Given
 from somareg.types import BoolArray, Progress, Raster, SarScale
 

@@ -12,11 +12,10 @@ from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import departure
 from somareg.matching.approach import ApproachCfg, begin
-from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.describe import Describe, OrientationFeatures
 from somareg.matching.engine import Alignment, doubts_of, examine
 from somareg.matching.evidence import similarity
 from somareg.matching.matcher import Matcher
-from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches, read_windows
 from somareg.matching.refine import refine_affine
@@ -24,13 +23,15 @@ from somareg.matching.runoff import RunOff
 from somareg.matching.search import SearchCfg
 from somareg.matching.start import find_start, reduction
 from somareg.matching.vote import Guess, VoteCfg
-from somareg.matching.weights import load_network
 from somareg.matching.windows import WindowCfg, roomy
 from somareg.quality.calibration import Engine, load_calibration
 from somareg.register.images import bounded_cache
 from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.patch import read_patches
 from somareg.runtime.budget import limited
+from somareg.soma.features import LearnedFeatures
+from somareg.soma.network import Soma
+from somareg.soma.weights import load_network
 
 TIES = WindowCfg(size=28, margin=6, stride=28)  # side by side, so that their errors are independent
 TIES_SIGMA_CELLS = 1.5

@@ -8,8 +8,8 @@ import somareg
 from somareg.config import Preset, Search
 from somareg.errors import EstimationError
 from somareg.lab.evaluate.peers.base import SAR_OPTICAL, ByteImage, Known, Prediction
-from somareg.matching.weights import DEFAULT_WEIGHTS, read_card, resolve
 from somareg.register.choose import AUTO, WEIGHT_FREE
+from somareg.soma.weights import DEFAULT_WEIGHTS, read_card, resolve
 
 
 class Registered:

@@ -17,12 +17,13 @@ from somareg.io import from_array
 from somareg.lab.evaluate.local_error import cells
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.evaluate.verdict.questions import Images, Question
-from somareg.matching.engine import Alignment, align
+from somareg.matching.engine import Alignment
 from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import prepare
 from somareg.quality.signs import figures_of
 from somareg.register.choose import LONGEST, Chosen, engine_settings, pair_tensors, search_radius
+from somareg.soma.align import align
 
 Row = dict[str, Any]
 """A line of the observations, with the keys of `observe` and `answer`."""

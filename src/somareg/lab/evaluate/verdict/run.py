@@ -12,9 +12,9 @@ from somareg.io.atomic import write_text
 from somareg.lab.evaluate.verdict.fit import fit
 from somareg.lab.evaluate.verdict.observations import gather, log_path, read
 from somareg.lab.evaluate.verdict.tables import bars, judged, markdown
-from somareg.matching.weights import DEFAULT_WEIGHTS
 from somareg.quality.signs import SIGNS
 from somareg.register.choose import WEIGHT_FREE, Chosen, choose_device, choose_model
+from somareg.soma.weights import DEFAULT_WEIGHTS
 
 MODELS = {"ours": DEFAULT_WEIGHTS, "orientation": WEIGHT_FREE}
 """Models by the names of the benchmark's methods."""
