@@ -30,10 +30,13 @@ Scenes = Annotated[
 Reference = Annotated[
     str | None,
     typer.Option(
-        "--reference", "-r", metavar="FILE", help="image that every scene is held against, or folder of pairs"
+        "--reference",
+        "-r",
+        metavar="FILE",
+        help="image that every scene is compared with, or folder of one reference per scene",
     ),
 ]
-Consecutive = Annotated[bool, typer.Option("--consecutive", help="hold each date against the one before it")]
+Consecutive = Annotated[bool, typer.Option("--consecutive", help="compare each date with the one before it")]
 Glob = Annotated[
     str | None, typer.Option("--glob", metavar="PATTERN", help="files of the folder, such as '**/*_B08.jp2'")
 ]
@@ -41,9 +44,11 @@ Asset = Annotated[str | None, typer.Option("--asset", metavar="KEY", help="asset
 Tolerance = Annotated[
     float, typer.Option("--tolerance", metavar="PX", help="RMS displacement up to which a scene is fine, pixels")
 ]
-Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; one that exists goes on")]
+Out = Annotated[
+    str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; a run that exists there continues")
+]
 ContinueOnError = Annotated[
-    bool, typer.Option("--continue-on-error/--stop-on-error", help="go on after a scene that fails")
+    bool, typer.Option("--continue-on-error/--stop-on-error", help="continue after a scene that fails")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="measure every scene anew")]
 

@@ -23,9 +23,11 @@ Reference = Annotated[
     str | None,
     typer.Argument(metavar="[REFERENCE]", help="folder of references, matched by name, or one image for all"),
 ]
-Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; one that exists goes on")]
+Out = Annotated[
+    str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; a run that exists there continues")
+]
 ContinueOnError = Annotated[
-    bool, typer.Option("--continue-on-error/--stop-on-error", help="go on after a pair that fails")
+    bool, typer.Option("--continue-on-error/--stop-on-error", help="continue after a pair that fails")
 ]
 Reports = Annotated[
     str, typer.Option("--reports", metavar="WHICH", help="whose report.html is written: all, problems (not go), none")
@@ -53,7 +55,7 @@ def batch(
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Align many pairs; the same command again goes on where an earlier one ended, however that was."""
+    """Align many pairs; the same command again continues an earlier run, even after a crash."""
     options = said(asked)
     shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
     shared["reports"] = reports

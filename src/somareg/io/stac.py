@@ -57,7 +57,7 @@ class StacAsset:
         """What the Item says about the file's place and size that the file itself denies."""
         found = [_about_crs(self.proj, grid), _about_shape(self.proj, grid), _about_transform(self.proj, grid)]
         name = f"asset '{self.origin.asset}' of STAC Item {self.origin.item}"
-        return [f"{name}: {text}; the file is believed" for text in found if text]
+        return [f"{name}: {text}; the file is used" for text in found if text]
 
 
 def find_asset(image: Any, role: str) -> StacAsset | None:

@@ -17,8 +17,8 @@ class Cell:
 
     Attributes:
         column, row: 0-5, from the left and from the top.
-        x, y: reference pixel in the middle of what both images show of it.
-        seen: share of that where matches nearby tell the error, 0-1.
+        x, y: reference pixel in the middle of the ground that both images show of the cell.
+        seen: share of that ground with matches nearby, 0-1.
         error_px: expected RMS error there, reference pixels; NaN where less than half was seen.
         error_m: the same on the ground; None where no CRS tells.
     """

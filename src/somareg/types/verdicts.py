@@ -41,7 +41,7 @@ class Verdict:
         if math.isfinite(self.probability):
             told.append(f"{chance(self.probability)} chance of an error below 2 px")
         if self.decision == "no-go":
-            told.append("the error cannot be told")
+            told.append("the error is not known")
         elif not math.isfinite(self.predicted_rmse_px):
             told.append("expected error not known")
         elif math.isfinite(self.predicted_rmse_m):

@@ -73,7 +73,7 @@ def audit(
         out: folder for `audit.csv`, `audit.json`, `audit.html` and `manifest.jsonl`.
         reference: that every scene is held against; or, to a folder of scenes, a folder of references, matched by name
             without suffix: a data set of pairs.
-        consecutive: hold each date against the one before it.
+        consecutive: compare each date with the one before it.
         glob, asset: see `find_scenes`.
         tolerance_px: RMS displacement up to which a scene lies as it should, reference pixels.
         workers, dask, continue_on_error, progress: as for `batch`.
@@ -140,11 +140,11 @@ def judged(
             records[place] = replace(records[place], z=z, is_outlier=is_outlier)
     missing = sum(scene.facts.date is None for scene in scenes)
     if mode != "pairs" and missing:
-        words = "the order of the list stands for time" if missing == len(scenes) else "they take no part in steps"
+        words = "the order of the list replaces time" if missing == len(scenes) else "they are not used for steps"
         told.append(f"{count(missing, 'scene')} without a date: {words}")
     unseen = sum(scene.offset is None for scene in scenes)
     if unseen:
-        told.append(f"{count(unseen, 'scene')} could not be measured and take no part in the statistics")
+        told.append(f"{count(unseen, 'scene')} could not be measured and are not used in the statistics")
     if unit == "px" and any(scene.offset and scene.offset.dx_m is not None for scene in scenes):
         told.append("some scenes have no metres: levels and steps are in pixels")
     return AuditResult(
@@ -206,7 +206,7 @@ def _scenes(
         chain = [replace(b, reference=a.image, reference_modality=a.modality) for a, b in pairwise(found)]
         return "consecutive", chain, []
     if reference is None:
-        raise ConfigError("nothing to hold the scenes against: give a reference, consecutive, or a table of pairs")
+        raise ConfigError("nothing to compare the scenes with: give a reference, consecutive, or a table of pairs")
     whole = whole_path(reference)
     others = [replace(scene, reference=whole) for scene in found if scene.image != whole]
     if not others:

@@ -155,7 +155,7 @@ def moving_reading(path: str | Path) -> tuple[Reading, str]:
     try:
         return (Reading(), "") if told is None else reading_of(told)
     except ValueError as error:
-        raise InputError(f"{file}: what it says of how the moving image was read is malformed ({error})") from error
+        raise InputError(f"{file}: its record of how the moving image was read is malformed ({error})") from error
 
 
 @guarded
