@@ -42,10 +42,10 @@ def batch(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> BatchResult:
-    """Register many pairs and save each into its own folder; called again, go on from what is done.
+    """Register many pairs and save each into its own folder; a second call continues.
 
-    A pair is done anew when its settings, its files or the weights have changed, when it failed, and when its outputs
-    are gone. A bad pair is recorded and the others go on.
+    A pair is done again if its settings, its files or the weights have changed, if it failed, or if its outputs
+    are missing. A bad pair is recorded and the others continue.
 
     Args:
         pairs: a CSV with the columns moving, reference and, if you like, name and options of `register`; a folder of
@@ -71,7 +71,7 @@ def batch(
         ConfigError: an unknown option or column, or a bad value; nothing has been done then.
         ReadError, InputError: the list cannot be used, or an earlier manifest is damaged.
         OutputError: another run is at work in the folder, or it cannot be written.
-        ClusterError: no worker is left; run again to go on.
+        ClusterError: no worker is left; run again to continue.
     """
     check_use(make_config(options))
     check_reports(reports)

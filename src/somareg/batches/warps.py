@@ -84,7 +84,7 @@ def warp_many(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Warped]:
-    """Apply an estimate to many rasters of the moving image's ground; one that fails is recorded and the others go on.
+    """Apply an estimate to many rasters of the moving image's ground; a failure is recorded and the others continue.
 
     Args:
         rasters: files or STAC references; their size may differ from the moving image's. With georeferences each is

@@ -62,7 +62,7 @@ def register(
     Args:
         moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype; also STAC
             Items ("item.json#ASSET", pystac.Item, pystac.Asset) and xarray.DataArrays with rioxarray's georeference.
-        workers, dask: who does the tiles, see `somareg.jobs.runner.open_runner`; this process one by one without.
+        workers, dask: who matches the tiles, see `somareg.jobs.runner.open_runner`; this process one by one without.
         progress: called with a stage's name and the share of work done, 0-1.
         **options: preset, search, model, modalities, bands, tie points ...: the fields of
             `somareg.config.RegisterConfig`, each described there and in `docs/api.md`. `tie_points` may be points in
@@ -77,7 +77,7 @@ def register(
         ConfigError: unknown option or value.
         WeightsError: a model that is damaged, unfit or not in this installation.
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
-        MemoryLimitError: `max_memory` would not do; nothing was read then.
+        MemoryLimitError: `max_memory` is too small; nothing has been read.
     """
     images = locate(moving, "moving"), locate(reference, "reference")
     return _register(images, _asked(images, options), Tiling(workers=workers, dask=dask), progress or _quiet)

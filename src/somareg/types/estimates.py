@@ -66,7 +66,7 @@ class Displacement:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What somebody said of how an image is read; None where nothing was said, and the image tells it itself.
+    """Options with which an image is read; None for those that were not given, which the image itself decides.
 
     Attributes:
         nodata: value that means no data.
@@ -90,7 +90,7 @@ class Reading:
 
     @classmethod
     def of_moving(cls, settings: Mapping[str, Any]) -> Reading:
-        """What the settings of a run, or of a report, say of the moving image."""
+        """The options for the moving image, from the settings of a run or of a report."""
         bands = settings.get("moving_bands")
         scale, method = settings.get("moving_scale"), settings.get("gcp_method")
         mask = settings.get("moving_mask")
@@ -107,12 +107,12 @@ class Reading:
         )
 
     def said(self) -> dict[str, Any]:
-        """What was said, by name."""
+        """The options that were given, by name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def over(self, other: Reading) -> Reading:
-        """What this one says, and what the other one says of all else; a mask and its classes go together."""
+        """These options, and those of `other` that are not given here; a mask and its classes stay together."""
         theirs = other.said()
         if self.mask is not None:
             theirs.pop("mask_values", None)
@@ -134,9 +134,9 @@ class Estimate:
         correction: reference pixels -> pixels on the reference grid where the georeference shows the same ground.
         reference: grid of the reference, on which `correction` lives.
         moving: grid of the moving image the estimate was made with (its size matters when nothing is georeferenced).
-        reading: how the moving image was read, as far as somebody said so: `warp` reads it so again.
+        reading: how the moving image was read, as far as options said so; `warp` reads it in the same way.
         moving_sha256: of the moving image's file, by which `warp` knows it again; "" where it was in memory.
-        verdict: on the estimate; None where nobody has judged it, as for tie points alone.
+        verdict: on the estimate; None without one, as for tie points alone.
     """
 
     correction: Transform

@@ -80,12 +80,12 @@ class Grid:
 
     @property
     def is_georeferenced(self) -> bool:
-        """Whether its pixels have a place that those of another image can have as well."""
+        """Whether its pixels can be placed relative to those of another image."""
         return self.crs is not None or self.unnamed_crs
 
     @property
     def has_geotransform(self) -> bool:
-        """Whether it leads anywhere but to the pixels themselves, counted from above or from below."""
+        """Whether it maps pixels to anything but their own rows and columns, counted down or up."""
         a, b, c, d, e, f = self.transform
         return self.control is not None or not (
             (a, b, c, d) == (1.0, 0.0, 0.0, 0.0) and abs(e) == 1.0 and f in (0.0, self.height, -self.height)

@@ -40,7 +40,7 @@ class Metres:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What was measured about an estimate; every number that the verdict looks at.
+    """Measured figures of an estimate, from which the verdict is made.
 
     Attributes:
         n_points: windows that could be matched.
@@ -58,13 +58,13 @@ class Quality:
             georeference alone and under the estimate, -1 to 1.
         overlap: share of the smaller image's frame that shows valid pixels of both, 0-1.
         folding: share of pixels where the map folds over (Jacobian <= 0), 0-1.
-        shift_before_px: RMS displacement found, that is the misregistration before alignment, pixels.
+        shift_before_px: RMS of the estimated displacement, that is the misregistration before alignment, pixels.
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
         local_rms_px: RMS of the local displacement beyond the affine.
         predicted_rmse_px: calibrated expected error of the estimate; NaN when the verdict is no-go.
-        predicted_ce90_px: radius that 90 % of the errors keep, in nine of ten pairs; NaN when the verdict is no-go.
+        predicted_ce90_px: radius that holds 90 % of the errors, in nine of ten pairs; NaN when the verdict is no-go.
         bias_px, sigma_px: (x, y) mean and standard deviation of the inliers' residuals to the final transform.
-        unseen_share: share of what both images show where no match nearby tells anything, 0-1; NaN on no-go.
+        unseen_share: share of the common ground without a match nearby, 0-1; NaN on no-go.
         worst_px: expected RMS error of the worst of `cells`; NaN on no-go.
         worst_place: where that is, and how many cells were not seen, as a sentence; "" on no-go.
         cells: the error map, summed up in the parts of the common ground that both images show, 6 x 6 at most; () on
@@ -102,7 +102,7 @@ class Quality:
     metres: Metres | None = None
 
     def without_prediction(self) -> Quality:
-        """The same without an expected error, of the whole or of a place: no alignment has none that could be told."""
+        """The same without any expected error, of the whole or of a place; for a no-go."""
         nan = math.nan
         ground = self.metres and replace(self.metres, predicted_rmse_m=nan, predicted_ce90_m=nan, worst_m=nan)
         without = replace(self, metres=ground, predicted_rmse_px=nan, predicted_ce90_px=nan)

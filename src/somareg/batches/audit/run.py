@@ -62,20 +62,20 @@ def audit(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> AuditResult:
-    """Measure how the scenes of an archive lie, and find drift, steps and outliers; called again, go on.
+    """Measure the offsets of an archive's scenes, and find drift, steps and outliers; a second call continues.
 
-    Nothing is warped and nothing is written for a scene but its line in `manifest.jsonl`. A scene is measured anew when
-    its settings, its files or the weights have changed, and when it failed.
+    Nothing is warped; a scene leaves only its line in `manifest.jsonl`. A scene is measured again if
+    its settings, its files or the weights have changed, or if it failed.
 
     Args:
         scenes: a folder, a table, a STAC file or a list, see `find_scenes`. A table with a column `reference`, or a
             list of (moving, reference), is a data set of pairs that are said to be aligned.
         out: folder for `audit.csv`, `audit.json`, `audit.html` and `manifest.jsonl`.
-        reference: that every scene is held against; or, to a folder of scenes, a folder of references, matched by name
+        reference: compared with every scene; or, for a folder of scenes, a folder of references, matched by name
             without suffix: a data set of pairs.
         consecutive: compare each date with the one before it.
         glob, asset: see `find_scenes`.
-        tolerance_px: RMS displacement up to which a scene lies as it should, reference pixels.
+        tolerance_px: RMS displacement up to which a scene is fine, reference pixels.
         workers, dask, continue_on_error, progress: as for `batch`.
         overwrite: measure all anew, and allow a folder that holds other things.
         **options: of `register`, for all scenes; a row of a table goes before them.
@@ -87,7 +87,7 @@ def audit(
         ConfigError: an unknown option or a bad value, or no reference or several; nothing has been done then.
         ReadError, InputError, UnsupportedError: the scenes cannot be listed, or an earlier manifest is damaged.
         OutputError: another run is at work in the folder, or it cannot be written.
-        ClusterError: no worker is left; run again to go on.
+        ClusterError: no worker is left; run again to continue.
     """
     check_use(make_config(options))
     if not tolerance_px >= 0:

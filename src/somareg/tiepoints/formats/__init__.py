@@ -79,7 +79,7 @@ def read_tie_points(
         skip_bad_rows: leave rows that cannot be read out with a warning that names each, instead of refusing the file.
 
     Returns:
-        The points; sigma_px, confidence, residual_px and displacement are NaN where neither file nor images tell them.
+        The points; sigma_px, confidence, residual_px and displacement are NaN if neither file nor images state them.
 
     Raises:
         ConfigError: the suffix is none of the above.
@@ -106,7 +106,7 @@ def write_tie_points(
     """Write tie points; the file appears whole or not at all.
 
     Args:
-        path: the suffix says the format.
+        path: the suffix selects the format.
         points: for example `Result.tie_points`.
         reference, moving: the two images. Map coordinates need the reference, QGIS points both, and control points in
             a GeoTIFF or VRT the moving image as a file.
