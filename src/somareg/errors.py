@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one family.
+"""The error classes of somareg.
 
 Each error is also the builtin a caller would expect (`OSError`, `ValueError`), and its message is one line that says
 what happened, where (file or parameter) and the way out. Public functions are `guarded`: nothing else leaves them.
@@ -101,7 +101,7 @@ _LONGEST = 300  # characters of another library's message that are worth a line
 
 
 def as_somareg_error(error: Exception) -> SomaregError:
-    """Any exception as one of this family: itself, or what it means for who called."""
+    """Any exception as one of these classes: itself, or its meaning for the caller."""
     if isinstance(error, SomaregError):
         return error
     text = " ".join(str(error).split())[:_LONGEST]
@@ -140,7 +140,7 @@ def guarded(call: Callable[P, R]) -> Callable[P, R]:
 
 
 class _CallersError(BaseException):
-    """On its way through somareg: what a caller's function raised."""
+    """Carries an exception of a caller's function through somareg."""
 
     def __init__(self, relay: _Relay, error: Exception) -> None:
         super().__init__(error)
@@ -148,7 +148,7 @@ class _CallersError(BaseException):
 
 
 class _Relay:
-    """A caller's function, what it raises marked as the caller's; a relay of a relay lets the inner mark stand."""
+    """Wraps a caller's function and marks its exceptions as the caller's; a relay of a relay keeps the inner mark."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call

@@ -1,4 +1,4 @@
-"""The road of a batch: a list of pairs becomes jobs, what is done stays, and the rest is done and put on record."""
+"""The steps of a batch: a list of pairs becomes jobs, finished ones stay, the others are done and recorded."""
 
 from __future__ import annotations
 

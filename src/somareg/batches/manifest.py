@@ -1,4 +1,4 @@
-"""`manifest.jsonl`: what became of every pair, so that a run that was killed goes on where it was."""
+"""`manifest.jsonl`: the state of every pair, so that a killed run can continue."""
 
 from __future__ import annotations
 

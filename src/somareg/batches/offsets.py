@@ -1,4 +1,4 @@
-"""How a pair lies as it stands, in few enough figures to be kept for every pair of an archive."""
+"""The offset of a pair as it stands, in a few figures for every pair of an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pairs a batch has: a table, two folders matched by name, or a list; and what each is called."""
+"""The pairs of a batch and their names: from a table, two folders matched by name, or a list."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def device_settings(name: str) -> dict[str, Any]:
 
 
 def run(ui: Session, cfg: TrainCfg, out: Path, **options: Any) -> None:
-    """Train and print what came of it; only the first of several processes prints."""
+    """Train and print the result; only the first of several processes prints."""
     from somareg.lab.train.engine import is_main_process
     from somareg.lab.train.engine import train as fit
 

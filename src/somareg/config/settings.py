@@ -56,7 +56,7 @@ def to_mapping(cfg: Any) -> Any:
 
 @lru_cache(maxsize=32)
 def _reader(cls: Any) -> TypeAdapter[list[Any]]:
-    """Reads a list of one, for pydantic takes no settings beside a bare dataclass, which could have its own."""
+    """Reads a list of one, because pydantic accepts no settings together with a bare dataclass."""
     return TypeAdapter(list[cls], config=ConfigDict(extra="forbid", strict=True))
 
 
@@ -93,7 +93,7 @@ def explained(found: Sequence[Any], kind: type, where: str = "") -> ConfigError:
 
 
 def shown(given: Any) -> str:
-    """A value in a message: on one line, and not a long one."""
+    """A value for a message: one short line."""
     text = " ".join(repr(given).split())
     return text if len(text) <= 80 else f"{text[:79]}…"
 

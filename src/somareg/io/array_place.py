@@ -1,4 +1,4 @@
-"""Where the pixels of a DataArray are, by all that may say so: coordinates, rioxarray's CRS, what stackstac writes."""
+"""The place of a DataArray's pixels: from coordinates, rioxarray's CRS and the attributes of stackstac."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CRS_COORDINATES = ("proj:code", "proj:epsg", "epsg")
 
 
 def grid_of_array(array: xarray.DataArray, name: str, notes: list[str]) -> Grid:
-    """CRS and transform; the coordinates have the word, for a written transform outlives a crop.
+    """CRS and transform; the coordinates decide, because a written transform outlives a crop.
 
     Coordinates are those of pixel centres. Where a written transform shows that they are those of upper left corners,
     as stackstac writes them, they are taken as that.

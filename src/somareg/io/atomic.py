@@ -123,7 +123,7 @@ def check_writable(
     beside: Sequence[str] = (),
     lock: FolderLock | None = None,
 ) -> None:
-    """Find out before work starts whether `output_folder` will succeed; clears up after killed runs.
+    """Check before work starts that `output_folder` will succeed; clean up after killed runs.
 
     Args:
         folder, overwrite, owned, beside, lock: as for `output_folder`.

@@ -1,4 +1,4 @@
-"""Coordinate reference systems: how a text becomes one, points from one to another, and what is special about each."""
+"""Coordinate reference systems: parsing, reprojection of points, and properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`displacement.tif`: the estimate as a file that any GIS reads and somareg applies again."""
+"""`displacement.tif`: the estimate as a file that any GIS can read and somareg can apply again."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def read_estimate(path: str | Path) -> Estimate:
 
 @guarded
 def read_verdict(path: str | Path) -> Verdict | None:
-    """The verdict on an estimate, without its displacements; None where nobody has judged it.
+    """The verdict on an estimate, without its displacements; None if it has none.
 
     Args:
         path: as for `read_estimate`.

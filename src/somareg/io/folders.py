@@ -1,4 +1,4 @@
-"""Folders that outputs go to: made where they are missing, tried before work begins."""
+"""Output folders: created if missing, checked before work begins."""
 
 from __future__ import annotations
 

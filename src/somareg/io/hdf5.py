@@ -1,4 +1,4 @@
-"""HDF5 and netCDF-4 files that lead to other files: a dataset may take its bytes from any file of this machine."""
+"""HDF5 and netCDF-4 files that refer to other files: a dataset may take its bytes from any file of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the pixels of an open file are: by its geotransform, its control points, or the product that it belongs to."""
+"""The place of an open file's pixels: from its geotransform, its control points, or its product."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _joined(seen: BoolArray, chosen: Sequence[int]) -> tuple[BoolArray, BoolArra
 
 
 def header_of(source: RasterSource, path: str | Path, reader: Callable[..., Raster]) -> Header:
-    """What an open file tells of itself; no checksum is made.
+    """The header of an open file; no checksum is made.
 
     Args:
         source: the open file.

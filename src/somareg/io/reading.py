@@ -17,7 +17,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def reading_record(estimate: Estimate) -> dict[str, Any]:
-    """What was said of the moving image, and the checksum that it is known by; JSON-ready, {} for nothing."""
+    """The reading of the moving image, and its checksum; JSON-ready, {} for none."""
     said = estimate.reading.said()
     nodata = said.get("nodata")
     if nodata is not None and not math.isfinite(nodata):

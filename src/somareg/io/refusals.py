@@ -1,4 +1,4 @@
-"""What the operating system says when it refuses to write, as `OutputError`."""
+"""The operating system's refusals to write, as `OutputError`."""
 
 from __future__ import annotations
 

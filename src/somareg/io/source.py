@@ -1,4 +1,4 @@
-"""Opening raster files safely: what they are, where they lie, and which of their bands hold what."""
+"""Opening raster files safely: format, place, and the content of their bands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields of a STAC Item, read with distrust, and what they say an asset shows."""
+"""Fields of a STAC Item, validated, and the modality that they give an asset."""
 
 from __future__ import annotations
 

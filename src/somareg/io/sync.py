@@ -1,4 +1,4 @@
-"""Files and folders pushed to the disk, so that a power cut finds what was promised."""
+"""Files and folders flushed to the disk, so that they survive a power cut."""
 
 from __future__ import annotations
 

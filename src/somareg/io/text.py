@@ -54,7 +54,7 @@ def read_bytes(path: Path, what: str, most_mib: float) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says; whatever is wrong with it, one exception tells.
+    """The content of a JSON text; every fault raises the same exception.
 
     Raises:
         ValueError: it is no JSON, nested too deep, holds a number of thousands of digits, or too many values.

@@ -1,4 +1,4 @@
-"""Images whose geotransforms lead into a system that nobody names: world files, local surveys, exports of CAD."""
+"""Images with a geotransform and without a CRS: world files, local surveys, exports of CAD."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pixels of an open file are valid, band by band: GDAL says it, and only what a user says instead is computed.
+"""The valid pixels of an open file, band by band: GDAL decides, unless the user's options override it.
 
 GDAL's masks (`read_masks`) know alpha bands of some types and places only. Where they tell nothing, a last band that is
 flagged alpha decides, as in `gdalwarp`.

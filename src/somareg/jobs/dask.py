@@ -1,4 +1,4 @@
-"""The runner on a Dask cluster: survives dead workers and never blocks for ever."""
+"""The runner on a Dask cluster: survives dead workers and never blocks forever."""
 
 from __future__ import annotations
 

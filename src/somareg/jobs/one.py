@@ -1,4 +1,4 @@
-"""Many independent jobs: the protocol of a runner, how a job ends, and the runner that does them one by one.
+"""Many independent jobs: the protocol of a runner, the outcome of a job, and the serial runner.
 
 An exception of one job never ends the others: it is recorded as that job's `Failure`. Functions and jobs must be
 picklable, and a job must give the same when it is done twice, because a worker may die after the work and before its

@@ -1,4 +1,4 @@
-"""Which bands of an image are matched on."""
+"""The bands of an image that are matched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions of one exact value that are no ground: fills, gaps, frames and overlays that nobody declared.
+"""Regions of one exact value that are no ground: undeclared fills, gaps, frames and overlays.
 
 Ground that two sensors see has no outline that both draw to the very pixel. Where regions of one value have the same
 outline in both images, on the pixel grid or on the georeference, the outline was drawn by a program: a cut to one area

@@ -1,4 +1,4 @@
-"""What lies around a pixel, and contrast against it; invalid pixels have no say."""
+"""The surroundings of a pixel, and the contrast against them; invalid pixels do not count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heights as what a camera or a radar sees of them.
+"""Heights as bands that a camera or a radar can show.
 
 An image shows no height. In towns it shows where height steps, in hills what light makes of slopes: under any sun a
 mixture of how the ground falls towards east and towards north. All of it goes to the matcher, as bands.

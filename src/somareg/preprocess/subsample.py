@@ -1,4 +1,4 @@
-"""Some values of an image that stand for all of them."""
+"""A sample of an image's values."""
 
 from __future__ import annotations
 

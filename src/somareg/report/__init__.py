@@ -1,4 +1,4 @@
-"""⑦ What a person and a program read about a result: report.html (one file) and report.json (versioned)."""
+"""The report of a result: report.html (one file, for people) and report.json (versioned, for programs)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_report(
     page: Result | None = None,
     with_page: bool = True,
 ) -> None:
-    """Write `report.json`, and `report.html` if it is wanted, into a folder that nobody else sees yet.
+    """Write `report.json`, and `report.html` if it is wanted, into a folder that is not public yet.
 
     Args:
         result: from `register`.

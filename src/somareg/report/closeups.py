@@ -31,7 +31,7 @@ _DIMMED = 0.85
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """Both images as they were looked at.
+    """Both images as they were matched.
 
     Attributes:
         reference, moving: their pixels.

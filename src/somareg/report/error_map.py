@@ -1,4 +1,4 @@
-"""What `report.json` says of where an estimate is off, and by how much."""
+"""The error map of `report.json`."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Drawings:
 
 
 def drawings(result: Result) -> Drawings:
-    """All drawings of a result; of what there is nothing to see, a sentence takes the place."""
+    """All drawings of a result; a sentence replaces a drawing that would show nothing."""
     is_found = result.verdict.decision != "no-go"
     error = [_error(result)] if is_found else []
     others = [
@@ -61,7 +61,7 @@ def drawings(result: Result) -> Drawings:
 
 
 def _error(result: Result) -> Drawing | str:
-    """The error map, which a no-go has not."""
+    """The error map; a no-go has none."""
     quality = result.quality
     alt = (
         f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "
@@ -107,7 +107,7 @@ def _points(result: Result) -> list[Drawing | str]:
 
 
 def _residuals(result: Result, is_found: bool) -> list[Drawing | str]:
-    """How far the tie points are off, and where to; nothing without points."""
+    """Histogram and scatter of the tie points' residuals; nothing without points."""
     residuals = residuals_of(result)
     if residuals is None:
         return ["No residuals: no tie point was kept."] if len(result.tie_points) else []

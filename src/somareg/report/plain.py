@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
 
 
 def text(value: object) -> str:
-    """Text that UTF-8 can hold: a file name may carry bytes that are no characters; they become escapes."""
+    """Text that UTF-8 can hold: bytes of a file name that are no characters become escapes."""
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

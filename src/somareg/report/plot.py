@@ -36,7 +36,7 @@ _UNSEEN: dict[str, Any] = {"facecolor": "#9aa0a6", "hatch": "////", "edgecolor":
 
 
 class Shown(Figure):
-    """A figure that notebooks draw by themselves, and once: pyplot does not know of it."""
+    """A figure that notebooks draw once, by themselves; pyplot does not know it."""
 
     def _repr_png_(self) -> bytes:
         return png(self)

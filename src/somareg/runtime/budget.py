@@ -1,4 +1,4 @@
-"""How much memory a run may take: as somebody says, else a share of what the machine and the container still have."""
+"""How much memory a run may take: the limit of the user, else a share of the available memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def shared_by(processes: int) -> Iterator[None]:
 
 
 def available() -> int:
-    """Bytes that could still be taken: the least of what the machine, each container around the process and the limit
+    """Bytes that are still available: the least of what the machine, each container around the process and the limit
     of its address space leave.
     """
     return max(0, min(_of_machine(), *_of_containers(), _of_address_space()))

@@ -1,4 +1,4 @@
-"""Warnings of other packages that are not for the reader, because somareg says itself what there is to say."""
+"""Hides warnings of other packages on matters that somareg reports itself."""
 
 from __future__ import annotations
 

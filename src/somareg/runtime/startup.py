@@ -1,4 +1,4 @@
-"""What a command does so that it starts soon."""
+"""Makes commands start sooner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import large packages inside without looking for garbage meanwhile.
+    """Import large packages inside while the garbage collector is off.
 
     PyTorch's modules make so many objects that the collector runs over them a dozen times, a seventh of the time that
     they take. Modules live as long as the process, so what is there in the end is never looked through again. This acts

@@ -125,7 +125,7 @@ def helper(device: torch.device, cores: int) -> Iterator[Helper]:
 
 @contextmanager
 def few_threads(longest: float = math.inf) -> Iterator[int]:
-    """One thread per operation while small images are worked on, and on two cores whatever the size; afterwards the
+    """One thread per operation for small images, and on two cores for images of any size; afterwards the
     number is what it was.
 
     On two cores the helper keeps the second one busy. More threads gain nothing on small images, and on a busy

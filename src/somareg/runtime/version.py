@@ -1,3 +1,3 @@
-"""The version, here and not in the package's front: what needs it would otherwise import its importer."""
+"""The version. It stands here, not in `somareg/__init__.py`, to avoid a circular import."""
 
 __version__ = "0.2.0"

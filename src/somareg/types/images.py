@@ -209,7 +209,7 @@ class Raster:
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What is known of an image that stays where it is; whoever asks for pixels has them read.
+    """Metadata of an image that stays on disk; its pixels are read on access.
 
     Attributes:
         grid, name, path, nodata, descriptions, tags, colorinterp, sha256, notes, origin: as of a `Raster`.

@@ -1,4 +1,4 @@
-"""Parts of what both images show: how far off each is expected to be, and what it looks like."""
+"""Parts of the common ground: the expected error of each, and close-ups."""
 
 from __future__ import annotations
 

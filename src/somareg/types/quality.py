@@ -1,4 +1,4 @@
-"""What was measured about an estimate, in pixels and on the ground."""
+"""The measured figures of an estimate, in pixels and on the ground."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from somareg.types.places import Cell
 
 @dataclass(frozen=True, slots=True)
 class Metres:
-    """Lengths of `Quality` on the ground, each by the name of its fellow in pixels.
+    """Lengths of `Quality` in metres on the ground; the names are those of the lengths in pixels.
 
     Where the direction of what is measured is known, the length counts both sizes of a pixel. Where it is not, as of
     predicted errors and disagreements, it is the RMS over all directions, and `predicted_ce90_m` is the radius of the

@@ -1,4 +1,4 @@
-"""What users get: figures, verdict and pictures together."""
+"""What users get: figures, verdict and pictures."""
 
 from __future__ import annotations
 

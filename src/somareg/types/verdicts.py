@@ -1,4 +1,4 @@
-"""The verdict on an estimate, in few enough values to travel with it."""
+"""The verdict on an estimate, as a few values that travel with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a raster is read: as somebody says, else as the moving image of the estimate was, where that is known to fit."""
+"""How a raster is read: by the given options, else like the moving image of the estimate if that fits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_MASK = "none"
 
 @dataclass(frozen=True)
 class Claims:
-    """What a raster tells of itself.
+    """What a raster declares about itself.
 
     Attributes:
         grid: where its pixels are.
@@ -82,7 +82,7 @@ def make_reading(
     mask_values: str | Sequence[int] | None = None,
     gcp_method: GcpMethod | None = None,
 ) -> Reading:
-    """A reading of what somebody says; None for what is not said.
+    """A reading of the given options; None for options that are not given.
 
     Raises:
         ConfigError: a bad value.

@@ -1,4 +1,4 @@
-"""The raster that is warped, seen the same way wherever its pixels are."""
+"""The raster that is warped, with one interface for files, arrays and DataArrays."""
 
 from __future__ import annotations
 

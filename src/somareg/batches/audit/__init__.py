@@ -1,1 +1,1 @@
-"""How an archive of scenes, or a data set of pairs, lies: offsets over time, steps, outliers, and a report of them."""
+"""The offsets of an archive of scenes, or of a data set of pairs: over time, with steps, outliers and a report."""

@@ -1,4 +1,4 @@
-"""What an audit finds: how each scene lies, the course of each series, and differences between kinds of scenes."""
+"""The findings of an audit: offsets of scenes, the course of each series, differences between kinds of scenes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class DifferenceRecord:
 
 
 def finding_of(verdict: Decision, offset: Offset | None, tolerance_px: float) -> Finding:
-    """Whether a pair lies as it should.
+    """The finding on a pair.
 
     Its RMS displacement decides: "fine" up to the tolerance; "off" where it is above it by more than twice the expected
     error, or "suspect" where the measurement itself wants a look; "unsure" between.

@@ -1,4 +1,4 @@
-"""What file names tell of a scene: date, platform, orbit and processing baseline of Sentinel and Landsat products.
+"""Facts from file names: date, platform, orbit and processing baseline of Sentinel and Landsat products.
 
 A product's name may be that of the file or of a folder above it (an image in a SAFE folder is called by tile and date
 alone). The nearest name that tells something has the word on it. A name that is no product's may still hold a date:

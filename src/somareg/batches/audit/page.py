@@ -1,4 +1,4 @@
-"""`audit.html`: one page that needs nothing but itself."""
+"""`audit.html`: one self-contained page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`audit`: every scene of an archive measured, nothing warped, and what that tells of the archive."""
+"""`audit`: measures every scene of an archive, warps nothing, and sums up the archive."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def audit(
 def judged(
     folder: Path, mode: Mode, scenes: Sequence[SceneRecord], tolerance_px: float, notes: Sequence[str] = ()
 ) -> AuditResult:
-    """What measured scenes tell together.
+    """Sums up the measured scenes.
 
     A scene is held against its own series where at least six of that were measured, else against all scenes. A chain of
     dates goes from one series to the other, and is one.

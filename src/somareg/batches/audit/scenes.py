@@ -1,4 +1,4 @@
-"""Which scenes an archive has, and what is known of each: a folder, a table, a STAC catalogue, or a list."""
+"""The scenes of an archive and the facts of each: from a folder, a table, a STAC catalogue, or a list."""
 
 from __future__ import annotations
 

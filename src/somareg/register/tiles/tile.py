@@ -1,4 +1,4 @@
-"""One tile of a scene: read its pixels, match them, say what every window saw. Picklable in, picklable out."""
+"""One tile of a scene: read its pixels, match them, return the match of every window. Picklable in, picklable out."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TileResult:
 def match_tile(job: TileJob) -> TileResult:
     """Read and match one tile; the same job always gives the same result.
 
-    What cannot be matched is told in the result; files that cannot be read raise.
+    A tile that cannot be matched says so in its result; a file that cannot be read raises an error.
     """
     with limited(job.settings.cfg.max_memory), bounded_cache():
         found = read_patches(job)

@@ -1,4 +1,4 @@
-"""How QGIS is to name a raster file, which of its bands it shows, and from which value to which."""
+"""A raster file in QGIS: its name, the bands shown, and their range of values."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def shown_file(
 
 
 def source_name(name: str, path: str, folder: Path) -> str:
-    """What a project in a folder calls a file: the way from there; whole where none leads, as to another drive.
+    """The path of a file in a project: relative to its folder, or absolute if there is no relative one (another drive).
 
     Args:
         name: GDAL's, which names the file and perhaps a part of it, as in NETCDF:"FILE":vv.

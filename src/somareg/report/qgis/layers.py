@@ -1,4 +1,4 @@
-"""Which layers the project of a result has, and why one is missing."""
+"""The layers of a result's project, and the reason for each missing one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ Layer = PictureLayer | ColourLayer | PointLayer
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """The layers of a project, the uppermost first, and sentences about those that it has not."""
+    """The layers of a project, the uppermost first, and sentences about missing ones."""
 
     shown: list[Layer] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)

@@ -38,7 +38,7 @@ _WRITTEN = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file holds
 
 
 def write_project(result: Result, place: Path, folder: Path) -> dict[str, Path]:
-    """Write the project and the style of the displacement into a folder that nobody else sees yet.
+    """Write the project and the style of the displacement into a folder that is not public yet.
 
     Args:
         result: from `register`.
