@@ -243,8 +243,8 @@ def of_pair(
         (0.5, Demands(0.4), "The expected error is 0.50 px; a go allows up to 0.4 px (max_error)."),
         (4.0, Demands(None, 41.0), ""),
         (4.0, Demands(None, 39.0), "The expected error is 40.0 m; a go allows up to 39 m (max_error_m)."),
-        (math.inf, Demands(), "The expected error cannot be told; a go allows up to 3 px (max_error)."),
-        (math.nan, Demands(), "The expected error cannot be told; a go allows up to 3 px (max_error)."),
+        (math.inf, Demands(), "The expected error is not known; a go allows up to 3 px (max_error)."),
+        (math.nan, Demands(), "The expected error is not known; a go allows up to 3 px (max_error)."),
         (1e4, Demands(None), ""),
     ],
 )
@@ -260,7 +260,7 @@ def test_metres_that_nobody_knows_are_no_go_ahead() -> None:
     without = figures(reference=Grid(*SHAPE[::-1]))
     verdict = judge(backed, without, Fixed(), Demands(None, 20.0))  # type: ignore[arg-type]
     assert verdict.decision == "review"
-    assert verdict.reasons[0] == "The expected error cannot be told; a go allows up to 20 m (max_error_m)."
+    assert verdict.reasons[0] == "The expected error is not known; a go allows up to 20 m (max_error_m)."
 
 
 @pytest.mark.parametrize(
@@ -332,8 +332,8 @@ def test_agreement_is_told_whatever_its_words_but_for_a_go_by_chance(probability
         (("go", 0.9999, 0.4567), "Go: more than 99 % chance of an error below 2 px; expected error 0.46 px."),
         (("review", 0.712, 14.2, 142.0), "Review: 71 % chance of an error below 2 px; expected error 142 m (14.2 px)."),
         (("review", 0.712, math.inf), "Review: 71 % chance of an error below 2 px; expected error not known."),
-        (("no-go", 0.001, 0.3, 3.0), "No-go: less than 1 % chance of an error below 2 px; the error cannot be told."),
-        (("no-go", math.nan), "No-go: the error cannot be told."),
+        (("no-go", 0.001, 0.3, 3.0), "No-go: less than 1 % chance of an error below 2 px; the error is not known."),
+        (("no-go", math.nan), "No-go: the error is not known."),
     ],
 )
 def test_headline(verdict: tuple[Any, ...], line: str) -> None:
@@ -365,5 +365,5 @@ def test_the_headline_ends_with_the_worst_place_unless_nothing_is_claimed(probab
     verdict = judge(support(probability), quality, Fixed())  # type: ignore[arg-type]
     assert quality.worst_place.startswith("All parts")
     assert verdict.worst == ("" if verdict.decision == "no-go" else quality.worst_place)
-    assert verdict.headline.endswith(verdict.worst or "the error cannot be told.")
+    assert verdict.headline.endswith(verdict.worst or "the error is not known.")
     assert verdict.headline.count("off by") == bool(verdict.worst)

@@ -301,7 +301,7 @@ def test_a_small_image_is_looked_for_in_a_large_one(
         images = [rasterio.open(path).read() for path in images]
     got = register(*images, **modalities(small))
     assert got.verdict.decision == "go"
-    assert any("was looked for in the other image" in note for note in got.notes)
+    assert any("was located in the other image" in note for note in got.notes)
     hand = by_hand(small)
     # Without a place, the correction leads to pixels of the moving image, as the transform does.
     if small == "moving":

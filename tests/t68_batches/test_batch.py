@@ -251,7 +251,7 @@ def test_rows_may_come_and_go(table: Path, tmp_path: Path, done: list[str], capl
     result = somareg.batch(table, out, **LIGHT)
     assert done == ["new"]
     assert [entry.name for entry in result.entries] == ["new", "p1"]
-    assert "not in the list any more" in caplog.text
+    assert "no longer in the list" in caplog.text
     assert (out / "p0" / "report.json").is_file()
 
 

@@ -59,6 +59,6 @@ def test_a_mask_for_all_references_of_a_series(places: list[Files], tmp_path: Pa
 
 
 def test_classes_without_a_mask_end_the_batch_before_it_begins(table: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="moving_mask_values says which classes of a mask are invalid"):
+    with pytest.raises(ConfigError, match="moving_mask_values lists classes of a mask"):
         somareg.batch(table, tmp_path / "out", moving_mask_values="3", **LIGHT)
     assert not (tmp_path / "out").exists()

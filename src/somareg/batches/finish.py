@@ -85,7 +85,7 @@ def begin(
     earlier = read_manifest(manifest.folder, manifest.kind, overwrite=overwrite)
     lost = [name for name in earlier if name not in jobs]
     if lost:
-        log.warning("%d pairs of an earlier run are not in the list any more; what is there stays: %s", len(lost), lost)
+        log.warning("%d pairs of an earlier run are no longer in the list; their outputs stay: %s", len(lost), lost)
     manifest.entries = entries_of(pairs, jobs, earlier)
     manifest.write()
     return manifest

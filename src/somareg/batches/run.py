@@ -71,7 +71,7 @@ def batch(
         ConfigError: an unknown option or column, or a bad value; nothing is done.
         ReadError, InputError: the list cannot be used, or an earlier manifest is damaged.
         OutputError: another run is at work in the folder, or it cannot be written.
-        ClusterError: no worker is left; run again to go on.
+        ClusterError: no worker is left; run again to continue.
     """
     check_use(make_config(options))
     check_reports(reports)

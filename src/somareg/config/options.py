@@ -68,7 +68,10 @@ class RegisterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     moving_modality: Modality = option(
-        "sar", "what the moving image is; unsaid, what a STAC Item tells", INPUT, accepts="Modality | None"
+        "sar",
+        "modality of the moving image; without this option, that of a STAC Item",
+        INPUT,
+        accepts="Modality | None",
     )
     reference_modality: Modality = option("optical", "the same for the reference", INPUT, accepts="Modality | None")
     moving_bands: Bands | None = option(
@@ -77,7 +80,7 @@ class RegisterConfig(BaseModel):
     reference_bands: Bands | None = option(
         None, "the same for the reference", INPUT, "LIST", accepts="str | Sequence[int] | None"
     )
-    moving_scale: SarScale = option("auto", "what the values of a SAR image mean", INPUT)
+    moving_scale: SarScale = option("auto", "scale of the values of a SAR image", INPUT)
     reference_scale: SarScale = option("auto", "the same for a SAR reference", INPUT)
     moving_nodata: float | None = option(None, "value that means no data", INPUT, "VALUE")
     reference_nodata: float | None = option(None, "the same for the reference", INPUT, "VALUE")
@@ -104,7 +107,8 @@ class RegisterConfig(BaseModel):
     assume_crs: str | None = option(None, "CRS of the image that declares none", INPUT, "EPSG:N")
     gcp_method: GcpMethod = option(
         "auto",
-        "images placed by ground control points: auto, polynomial (as gdalwarp -order 2) or tps (as gdalwarp -tps)",
+        "curve through ground control points, for images without a geotransform: auto, polynomial (as gdalwarp "
+        "-order 2) or tps (as gdalwarp -tps)",
         INPUT,
     )
     preset: Preset = option(
@@ -115,7 +119,7 @@ class RegisterConfig(BaseModel):
     search: Search = option(
         "auto",
         "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift, then as "
-        "full while nothing is clear) or full (any rotation, scale 0.68-1.45)",
+        "full if nothing is clear) or full (any rotation, scale 0.68-1.45)",
         SEARCH,
     )
     search_radius_px: float | None = option(
@@ -145,13 +149,12 @@ class RegisterConfig(BaseModel):
         accepts="str | Path | TiePoints | None",
     )
     tie_points_use: TiePointsUse = option(
-        "seed", "seed: one more start of the search; replace: match nothing, use them alone", SEARCH
+        "seed", "seed: one more start of the search; replace: match nothing, use only these points", SEARCH
     )
     local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
     accuracy: float = option(
         0.5,
-        "scenes: error to which the local displacement is to be known everywhere, reference pixels; tiles are added "
-        "until it is",
+        "scenes: largest expected error of the local displacement, reference pixels; tiles are added to reach it",
         SEARCH,
         "PX",
         gt=0,
@@ -175,30 +178,28 @@ class RegisterConfig(BaseModel):
     )
     min_probability: float | None = option(
         None,
-        "smallest chance of an error below 2 px with which the verdict is go; raises the calibration's own bar, never "
-        "lowers it",
+        "smallest probability of an error below 2 px for a go; it can only raise the calibration's own threshold",
         JUDGING,
         "P",
         ge=0,
         le=1,
         allow_inf_nan=False,
     )
-    resampling: Resampling = option("cubic", "how pixels that are written are resampled", OUTPUT)
+    resampling: Resampling = option("cubic", "resampling of the pixels that are written", OUTPUT)
     extent: Extent = option(
         "reference",
-        "reference: outputs on the whole reference, without data where the moving image is not; common: on the part it "
-        "covers",
+        "reference: outputs on the grid of the whole reference; common: on the part that the moving image covers",
         OUTPUT,
     )
     scene: Scene = option(
         "auto", "match tile by tile, in bounded memory: always, never or auto (above 4096 px of common ground)", RUNNING
     )
     device: str = option("auto", "auto (CUDA, then the CPU), cpu, cuda, cuda:1 or mps", RUNNING, "NAME")
-    seed: int = option(0, "seed of everything random", RUNNING, ge=0, le=2**32 - 1)
+    seed: int = option(0, "seed of all random numbers", RUNNING, ge=0, le=2**32 - 1)
     max_pixels: int = option(4_000_000_000, "refuse larger images before reading", RUNNING, gt=0)
     max_memory: ByteSize | None = option(
         None,
-        "memory that a process may take, such as 2GiB or 1500MB; unsaid, 60 % of what is available",
+        "largest memory of a process, such as 2GiB or 1500MB; default: 60 % of what is available",
         RUNNING,
         "SIZE",
         accepts="ByteSize | int | str | None",
@@ -221,7 +222,7 @@ class RegisterConfig(BaseModel):
     def _one_radius(self) -> Self:
         if self.search_radius_px is not None and self.search_radius_m is not None:
             raise ConfigError(
-                "search_radius_px and search_radius_m are given both; leave one out (--search-radius is in pixels)"
+                "search_radius_px and search_radius_m are both given; leave one out (--search-radius is in pixels)"
             )
         return self
 
@@ -232,7 +233,7 @@ class RegisterConfig(BaseModel):
         if not isinstance(value, Mapping) or value.get("max_error_m") is None:
             return value
         if value.get("max_error") is not None:
-            raise ConfigError("max_error and max_error_m are given both; leave one out (--max-error is in pixels)")
+            raise ConfigError("max_error and max_error_m are both given; leave one out (--max-error is in pixels)")
         return {**value, "max_error": None}
 
     @field_validator("moving_mask_values", "reference_mask_values", mode="before")

@@ -146,7 +146,7 @@ class GroundControl:
                 break
         if float(field.jacobian_determinant().min()) <= 0:
             raise GeoreferenceError(
-                "the curve through the ground control points folds over itself; use method 'polynomial' or mend them"
+                "the curve through the ground control points folds over itself; use method 'polynomial' or correct them"
             )
         return field
 

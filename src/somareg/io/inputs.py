@@ -108,7 +108,7 @@ def open_image(
         yield opened
 
 
-_NO_ARRAY = "{role}_mask goes with arrays; a file or a Raster carries its own mask, and takes one more as a file"
+_NO_ARRAY = "{role}_mask is an array for an image in memory only; for a file or a Raster give a mask file"
 
 
 def _in_file(

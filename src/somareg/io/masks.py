@@ -137,7 +137,7 @@ def check_mask_values(mask: object, values: str | None, option: str) -> None:
         ConfigError: naming the option.
     """
     if values is not None and mask is None:
-        raise ConfigError(f"{option} says which classes of a mask are invalid, and there is no mask; give it, too")
+        raise ConfigError(f"{option} lists classes of a mask, but no mask is given; give it, too")
 
 
 def _place(image: Grid, source: RasterSource, name: str) -> tuple[Transform, float, str]:

@@ -116,7 +116,7 @@ def about_bands(name: str, bands: tuple[int, ...], shares: list[float], together
     by_band = ", ".join(f"{band} ({share:.0%})" for band, share in zip(bands, shares, strict=True))
     fullest = [band for band, share in zip(bands, shares, strict=True) if share > 0.5 * most]
     way = f"; name fewer bands, for example {','.join(map(str, fullest))}" if len(fullest) < len(bands) else ""
-    return (f"{name}: {together:.0%} of the pixels are valid in all bands that are matched, of band {by_band}{way}",)
+    return (f"{name}: {together:.0%} of the pixels are valid in all matched bands; in each band: {by_band}{way}",)
 
 
 def in_memory(raster: Raster) -> OpenImage:

@@ -68,8 +68,8 @@ def check_overviews(dataset: Any, name: str) -> None:
     for key, value in dataset.tags(ns=_OVERVIEWS).items():
         if key.upper() == _ELSEWHERE:
             raise ReadError(
-                f"{name} says that its overviews are in {value}, and nothing is opened that was not given; remove that "
-                f"entry ({_ELSEWHERE}, in the file or its .aux.xml)"
+                f"{name} says that its overviews are in {value}, a file that was not given and is not opened; remove "
+                f"that entry ({_ELSEWHERE}, in the file or its .aux.xml)"
             )
 
 

@@ -59,7 +59,7 @@ class StacAsset:
         """Contradictions between the Item and the file about place and size."""
         sentences = [_about_crs(self.proj, grid), _about_shape(self.proj, grid), _about_transform(self.proj, grid)]
         name = f"asset '{self.origin.asset}' of STAC Item {self.origin.item}"
-        return [f"{name}: {text}; the file is believed" for text in sentences if text]
+        return [f"{name}: {text}; the file is used" for text in sentences if text]
 
 
 def find_asset(image: Any, role: str) -> StacAsset | None:

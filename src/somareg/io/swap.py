@@ -80,8 +80,8 @@ def undo(temporary: Path) -> None:
         place = final / old.name
         if os.path.lexists(place):
             raise OutputError(
-                f"{place} stands where an earlier run's file must go back, which a killed run had put aside in "
-                f"{aside}; move one of the two away and run again"
+                f"{place} stands in the place of an earlier file, which a killed run had put aside in {aside}; "
+                f"move one of the two away and run again"
             )
         old.rename(place)
     sync(final)

@@ -40,4 +40,4 @@ def in_one_system(
             moving,
             "neither image names a CRS, and their geotransforms share no ground: they are not used",
         )
-    return here, there, "neither image names a CRS: their geotransforms are taken to be of one and the same system"
+    return here, there, "neither image names a CRS: their geotransforms are taken to be in one system"

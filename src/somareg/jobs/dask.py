@@ -115,7 +115,7 @@ class Dask:
                 return done.get(timeout=min(2.0, self.patience_s))
             except queue.Empty:
                 if self.client.status != "running":
-                    raise ClusterError("the Dask scheduler is gone; start it and run again to go on") from None
+                    raise ClusterError("the Dask scheduler is gone; start it and run again to continue") from None
                 if self.client.scheduler_info(n_workers=-1)["workers"]:
                     since = None
                     continue
@@ -130,7 +130,7 @@ class Dask:
         from distributed.scheduler import KilledWorker
 
         if future.status == "cancelled":
-            raise ClusterError("the Dask scheduler is gone or gave up the jobs; start it and run again to go on")
+            raise ClusterError("the Dask scheduler is gone or gave up the jobs; start it and run again to continue")
         try:
             return future.result(timeout=self.patience_s)  # type: ignore[no-any-return]
         except KilledWorker as error:
@@ -138,7 +138,7 @@ class Dask:
             return None
         except TimeoutError as error:
             raise ClusterError(
-                f"an answer did not arrive within {self.patience_s:.0f} s; run again to go on"
+                f"an answer did not arrive within {self.patience_s:.0f} s; run again to continue"
             ) from error
         except Exception as error:  # the job could not be unpickled there, or its answer not here
             return Outcome(failure=Failure(type(error).__name__, str(error) or "no message"))

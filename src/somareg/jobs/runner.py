@@ -24,9 +24,9 @@ def open_runner(workers: int | None = None, dask: Any = None) -> Iterator[Runner
         ClusterError: nobody answers at the address, or its workers lack this version of somareg.
     """
     if workers is not None and dask is not None:
-        raise ConfigError("workers and dask are two ways to the same end; give one of them")
+        raise ConfigError("workers and dask exclude each other; give one of them")
     if workers is not None and workers < 1:
-        raise ConfigError(f"{workers} workers can do nothing; give 1 or more")
+        raise ConfigError(f"{workers} workers are too few; give 1 or more")
     if dask is None and workers in (None, 1):
         yield Serial()
         return

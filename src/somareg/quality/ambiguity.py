@@ -25,10 +25,10 @@ def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
         return ()
     dx, dy = (factor * value for value in rival.shift_px)
     if alignment.evidence.zscore < PROVEN_ZSCORE:
-        return (f"A shift by ({dx:+.0f}, {dy:+.0f}) px more fits about as well: nothing singles this estimate out.",)
+        return (f"A shift by ({dx:+.0f}, {dy:+.0f}) px more fits about as well: the estimate is not unique.",)
     if rival.ridge >= RIDGE * rival.height:
         return (
-            f"The images agree about as well all along one direction: the shift {_direction(rival)} cannot be seen.",
+            f"The images agree about as well along one direction: the shift {_direction(rival)} cannot be measured.",
         )
     return (
         f"The images agree about as well {math.hypot(dx, dy):.0f} px away, at ({dx:+.0f}, {dy:+.0f}): the texture "
@@ -41,7 +41,7 @@ def disagreements(alignment: Alignment, factor: int) -> tuple[str, ...]:
     second = alignment.doubts.second_px * factor
     if not math.isfinite(second) or second < APART_PX:
         return ()
-    return (f"Another reading of the images, from this estimate on, ends {second:.1f} px elsewhere.",)
+    return (f"A second reading of the images, started at this estimate, ends {second:.1f} px away.",)
 
 
 def _direction(rival: Rival) -> str:

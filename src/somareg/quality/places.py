@@ -96,7 +96,7 @@ def worst_place(cells: Sequence[Cell], reference: Grid) -> str:
     """
     worst = worst_cell(cells)
     if worst is None:
-        return "No part of the images was seen well enough to tell how far off it is."
+        return "No part of the images has enough matches nearby to state its error."
     size = f"{worst.error_px:.1f} px" if worst.error_px < 9.95 else f"{worst.error_px:.0f} px"
     if worst.error_m is not None and math.isfinite(worst.error_m):
         size += f" ({_metres(worst.error_m)})"

@@ -92,7 +92,7 @@ def _too_far(quality: Quality, demands: Demands) -> tuple[str, ...]:
         if limit is None or error <= limit:
             continue
         if not math.isfinite(error):
-            return (f"The expected error cannot be told; a go allows up to {limit:g} {unit} ({option}).",)
+            return (f"The expected error is not known; a go allows up to {limit:g} {unit} ({option}).",)
         have, most = _apart(error, limit, 2 if error < 10 else 1)
         return (f"The expected error is {have} {unit}; a go allows up to {most} {unit} ({option}).",)
     return ()

@@ -247,7 +247,9 @@ def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, te
         if part := split(images.moving.facts.path or "")[1]:
             settings[MOVING_PART] = part
         if (tiling.workers or tiling.dask) and not findings.tiles:
-            findings = replace(findings, notes=(*findings.notes, "matched whole: there was nothing to share out"))
+            findings = replace(
+                findings, notes=(*findings.notes, "matched whole: there are no tiles for other processes")
+            )
         result = build_result(images, findings, cfg, settings, clock, tiling.workspace.folder)
     tell("done", 1.0)
     return result

@@ -105,7 +105,7 @@ def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None, modalit
         for band in wanted:
             if band not in image.numbers:
                 raise ConfigError(
-                    f"band {band} of {facts.name} is its alpha band; in memory it is no image, give the file"
+                    f"band {band} of {facts.name} is its alpha band, which cannot be matched in memory; give the file"
                 )
         bands = wanted
     else:

@@ -73,11 +73,11 @@ def likely_grounds(images: Images, cfg: RegisterConfig, seed: Given | None) -> t
     ground = ground_at(start, here, there, radius, RIM_PX + 2 * cell)
     role = "moving image" if max(there.shape) < max(here.shape) else "reference"
     column, row = (start.inverse if role == "moving image" else start)(np.zeros((1, 2)))[0]
-    note = f"the {role} was looked for in the other image and found from column {column:.0f}, row {row:.0f} on"
+    note = f"the {role} was located in the other image, from column {column:.0f}, row {row:.0f} on"
     doubts: tuple[str, ...] = ()
     if place.height < place.rival * RIVAL:
         doubts = (
-            f"The {role} fits another place of the other image nearly as well; a georeference or tie points tell.",
+            f"The {role} fits another place of the other image nearly as well; give a georeference or tie points.",
         )
     notes = (note, *_about_radius(cfg, images))
     return replace(ground, notes=notes, doubts=doubts, is_looked_for=True), claimed_ground
@@ -122,10 +122,7 @@ def _about_radius(cfg: RegisterConfig, images: Images) -> tuple[str, ...]:
     reach, most = _asked(cfg, images)(0.0), _useful_px(images)
     if (cfg.search_radius_px is None and cfg.search_radius_m is None) or reach <= most:
         return ()
-    return (
-        f"searched {most:.0f} px far, not {reach:.0f} px as asked: further on the images would have next to nothing in "
-        "common",
-    )
+    return (f"searched {most:.0f} px far, not {reach:.0f} px as asked: farther away the images would hardly overlap",)
 
 
 def _is_part(reference: Grid, moving: Grid, radius: Radius) -> bool:

@@ -51,7 +51,7 @@ def doubts_about(images: Images, ground: Ground, cfg: RegisterConfig) -> tuple[s
     """
     doubts = []
     if _is_same(images.moving.facts, images.reference.facts) and cfg.moving_bands == cfg.reference_bands:
-        doubts.append("Moving image and reference are the same file: this tells nothing about two images.")
+        doubts.append("Moving image and reference are the same file: the result says nothing about two images.")
         return tuple(doubts)
     modalities = {"moving": cfg.moving_modality, "reference": cfg.reference_modality}
     if set(modalities.values()) != {"sar", "optical"}:

@@ -85,7 +85,7 @@ def open_workspace(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[W
         check_writable(folder, overwrite=overwrite, owned=OWNED, beside=(WORK,), lock=lock)
         if list((folder / WORK).glob(f"{JOURNAL}*")) and not (resume or overwrite):
             raise OutputError(
-                f"output folder {folder} holds an unfinished run; go on with --resume or begin anew with --overwrite"
+                f"output folder {folder} holds an unfinished run; continue with --resume or start anew with --overwrite"
             )
         workspace = Workspace(folder, lock, resume=resume)
         yield workspace

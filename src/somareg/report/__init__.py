@@ -1,4 +1,4 @@
-"""⑦ What a person and a program read about a result: report.html (one file) and report.json (versioned)."""
+"""The report of a result: report.html (one file, for people) and report.json (versioned, for programs)."""
 
 from __future__ import annotations
 

@@ -69,13 +69,13 @@ def _error(result: Result) -> Drawing | str:
     )
     svg = error_map(result, alt)
     if svg is None:
-        return "No map of the expected error: nothing was seen well enough to tell how far off it is."
+        return "No map of the expected error: no part has enough matches nearby."
     return Drawing(
         "error",
         "Expected error",
-        "How far off each place is expected to be, by what matches nearby tell and by the pair's predicted "
-        "error; the numbers are those of 6 by 6 cells, in pixels, and a frame marks the worst. Grey places were not "
-        "seen: no match nearby tells anything of them, or one image shows nothing there.",
+        "The expected error of each place, from the matches nearby and the pair's predicted error. The numbers are "
+        "those of 6 by 6 cells, in pixels; a frame marks the worst. Grey places were not seen: no match is near, or "
+        "one image has no data.",
         svg,
     )
 
@@ -89,11 +89,7 @@ def _arrows(result: Result, is_found: bool) -> Drawing | str:
         "Displacement",
         "Each arrow starts at a reference pixel and points to where the moving image showed the same ground before "
         "alignment. "
-        + (
-            "Pale arrows stand where nothing was seen nearby."
-            if is_found
-            else "All are pale: no reliable alignment was found."
-        ),
+        + ("Pale arrows have no match nearby." if is_found else "All are pale: no reliable alignment was found."),
         svg,
     )
 
@@ -120,7 +116,7 @@ def _residuals(result: Result, is_found: bool) -> list[Drawing | str]:
         "Distance of each point to the final transform. It includes the noise of the single point, so it is "
         "usually wider than the predicted error of the alignment."
         if is_found
-        else "Distance of each point to a transform that is not reliable: it tells nothing of an error."
+        else "Distance of each point to a transform that is not reliable: it is no measure of the error."
     )
     where_to = (
         "The same residuals by direction."

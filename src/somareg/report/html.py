@@ -135,7 +135,7 @@ def _pictures(result: Result) -> list[dict[str, Any]]:
 
 
 def _closeups(result: Result, record: Report) -> list[dict[str, Any]]:
-    """Each picture with the words of its place; none where no error is told."""
+    """Each picture with the words of its place; none on no-go."""
     if record.error_map is None:
         return []
     return [

@@ -127,7 +127,7 @@ def _error(axes: Axes, result: Result) -> str:
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, zorder=-1, **_UNSEEN))
     values = known_error(result)
     if not np.isfinite(values).any():
-        message(axes, LIGHT, "Nothing was seen well enough to tell how far off it is")
+        message(axes, LIGHT, "No part has enough matches nearby")
         return "Expected error"
     picture = axes.imshow(
         np.ma.masked_invalid(values), cmap="plasma", vmin=0, vmax=scale_top(values), extent=extent_of(result),

@@ -79,7 +79,7 @@ def histogram(result: Result, data: Residuals, alt: str) -> Markup:
         axes,
         [
             [(box("bars"), "kept"), (box("bars out"), "left out")],
-            [(line("median"), f"median of the kept: {pixels(data.median)}")],
+            [(line("median"), f"median of the inliers: {pixels(data.median)}")],
         ],
         (0.0, 0.36),
     )

@@ -1,4 +1,4 @@
-"""What was measured about an estimate, in pixels and on the ground."""
+"""The measured figures of an estimate, in pixels and on the ground."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Metres:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What was measured about an estimate; every number that the verdict looks at.
+    """Measured figures of an estimate, from which the verdict is made.
 
     Attributes:
         n_points: windows that could be matched.
@@ -58,7 +58,7 @@ class Quality:
             georeference alone and under the estimate, -1 to 1.
         overlap: share of the smaller image's frame that shows valid pixels of both, 0-1.
         folding: share of pixels where the map folds over (Jacobian <= 0), 0-1.
-        shift_before_px: RMS displacement found, that is the misregistration before alignment, pixels.
+        shift_before_px: RMS of the estimated displacement, that is the misregistration before alignment, pixels.
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
         local_rms_px: RMS of the local displacement beyond the affine.
         predicted_rmse_px: calibrated expected error of the estimate; NaN when the verdict is no-go.

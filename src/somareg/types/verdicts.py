@@ -11,12 +11,12 @@ from somareg.types.words import chance, metres, pixels
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision and why, in plain words.
+    """The decision and its reasons, in plain words.
 
     Attributes:
         decision: "go" (use it), "review" (a person should look), "no-go" (do not use it).
-        reasons: sentences, the weightiest first; () only where a file tells the decision alone.
-        probability: calibrated probability that the error is below 2 px, 0-1; NaN where it is not known.
+        reasons: sentences, the most important first; () if a file states only the decision.
+        probability: calibrated probability that the error is below 2 px, 0-1; NaN if it is not known.
         predicted_rmse_px, predicted_rmse_m: expected RMS error in reference pixels and metres; NaN on no-go, where no
             error can be told, and in metres where no CRS tells.
         worst: a sentence about the place where the largest error is expected, "" for none and on no-go.
@@ -41,7 +41,7 @@ class Verdict:
         if math.isfinite(self.probability):
             clauses.append(f"{chance(self.probability)} chance of an error below 2 px")
         if self.decision == "no-go":
-            clauses.append("the error cannot be told")
+            clauses.append("the error is not known")
         elif not math.isfinite(self.predicted_rmse_px):
             clauses.append("expected error not known")
         elif math.isfinite(self.predicted_rmse_m):

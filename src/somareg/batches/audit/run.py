@@ -87,7 +87,7 @@ def audit(
         ConfigError: an unknown option or a bad value, or no reference or several; nothing is done.
         ReadError, InputError, UnsupportedError: the scenes cannot be listed, or an earlier manifest is damaged.
         OutputError: another run is at work in the folder, or it cannot be written.
-        ClusterError: no worker is left; run again to go on.
+        ClusterError: no worker is left; run again to continue.
     """
     check_use(make_config(options))
     if not tolerance_px >= 0:
@@ -140,11 +140,11 @@ def judged(
             records[place] = replace(records[place], z=z, is_outlier=is_outlier)
     missing = sum(scene.facts.date is None for scene in scenes)
     if mode != "pairs" and missing:
-        words = "the order of the list stands for time" if missing == len(scenes) else "they take no part in steps"
+        words = "the order of the list replaces time" if missing == len(scenes) else "they are not used for steps"
         remarks.append(f"{count(missing, 'scene')} without a date: {words}")
     unseen = sum(scene.offset is None for scene in scenes)
     if unseen:
-        remarks.append(f"{count(unseen, 'scene')} could not be measured and take no part in the statistics")
+        remarks.append(f"{count(unseen, 'scene')} could not be measured and are not used in the statistics")
     if unit == "px" and any(scene.offset and scene.offset.dx_m is not None for scene in scenes):
         remarks.append("some scenes have no metres: levels and steps are in pixels")
     return AuditResult(
@@ -206,7 +206,7 @@ def _scenes(
         chain = [replace(b, reference=a.image, reference_modality=a.modality) for a, b in pairwise(found)]
         return "consecutive", chain, []
     if reference is None:
-        raise ConfigError("nothing to hold the scenes against: give a reference, consecutive, or a table of pairs")
+        raise ConfigError("nothing to compare the scenes with: give a reference, consecutive, or a table of pairs")
     whole = whole_path(reference)
     others = [replace(scene, reference=whole) for scene in found if scene.image != whole]
     if not others:

@@ -83,7 +83,7 @@ def _moving_patch(image: OpenImage, job: TileJob, pad: int) -> tuple[Raster, Aff
     if window[2] * window[3] * len(image.bands) > MAX_VALUES:
         raise InputError(
             f"{facts.name} is so much finer than the reference that one tile covers {window[2]} x {window[3]} of its "
-            "pixels; bring it nearer to the reference's pixel size first"
+            "pixels; resample it closer to the reference's pixel size first"
         )
     data, mask = image.window(_inside(part, Block(*window)))
     raster = Raster(data, mask, Grid(window[2], window[3]), name=facts.name)

@@ -119,7 +119,7 @@ def match_windows(
     affine, matches = refined.affine, refined.matches
     windows = matcher.correlate(affine, roomy(TIES, matcher.cells()))
     if not len(windows.surfaces):
-        raise EstimationError("no window of the tile holds enough that is valid and not flat")
+        raise EstimationError("no window of the tile has enough valid, textured pixels")
     cell = float(matcher.finest)
     ties = read_windows(windows, cell, torch.zeros(len(windows.centres), 2), TIES_SIGMA_CELLS * cell)
     side = 2 * windows.margin + 1

@@ -97,7 +97,7 @@ def layers_of(result: Result, place: Path, folder: Path) -> Layers:
     style = displacement_layer(result)
     layers.shown.append(style)
     if style.key != "error":
-        layers.missing.append("There is no error map: nothing is said of the error of a no-go.")
+        layers.missing.append("There is no error map: a no-go states no error.")
     _add_images(layers, result, place, folder)
     return layers
 

@@ -106,7 +106,7 @@ def write_tie_points(
     """Write tie points; the file appears whole or not at all.
 
     Args:
-        path: the suffix says the format.
+        path: the suffix selects the format.
         points: for example `Result.tie_points`.
         reference, moving: the two images. Map coordinates need the reference, QGIS points both, and control points in
             a GeoTIFF or VRT the moving image as a file.
@@ -155,7 +155,7 @@ def moving_reading(path: str | Path) -> tuple[Reading, str]:
     try:
         return (Reading(), "") if reading is None else reading_of(reading)
     except ValueError as error:
-        raise InputError(f"{file}: what it says of how the moving image was read is malformed ({error})") from error
+        raise InputError(f"{file}: its record of how the moving image was read is malformed ({error})") from error
 
 
 @guarded

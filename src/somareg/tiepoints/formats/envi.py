@@ -86,8 +86,8 @@ def _projection_info(crs: str, path: Path) -> str:
     if code is not None and (32601 <= code <= 32660 or 32701 <= code <= 32760):
         return f"UTM, {code % 100}, {'North' if code < 32700 else 'South'}, WGS-84, units=Meters"
     raise UnsupportedError(
-        f"{path}: ENVI's words for the CRS of these map coordinates are not known; give the reference image, so that "
-        "its pixels can be written"
+        f"{path}: ENVI has no known name for the CRS of these map coordinates; give the reference image, so that its "
+        "pixels are written instead"
     )
 
 

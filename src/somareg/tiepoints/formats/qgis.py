@@ -32,9 +32,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         InputError: the moving image is not known, the header is another, or a line is bad.
     """
     if images.moving is None:
-        raise InputError(
-            f"{path} holds coordinates of the moving layer, which only the moving image explains; give it with --moving"
-        )
+        raise InputError(f"{path} holds coordinates of the moving layer; reading them needs the moving image: --moving")
     lines = lines_of(path)
     crs, (_, first) = None, next(lines, (0, ""))
     if first.startswith("#CRS:"):
