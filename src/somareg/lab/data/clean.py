@@ -183,22 +183,22 @@ def clean(
         votes[name].append(quarter_votes(tiles, index, describe, cfg))
         progress(index + 1)
     cell = float(describe.strides[0])
-    found = {
+    shifts = {
         name: common_shift(
             torch.stack([sums for sums, _ in parts]).sum(0), torch.stack([counts for _, counts in parts]).sum(0), cell
         )
         for name, parts in votes.items()
     }
-    label, kept = tiles.label.clone(), []
+    label, indices = tiles.label.clone(), []
     for index, name in enumerate(names):
-        shift = found[name]
+        shift = shifts[name]
         if shift is not None and cfg.takes(shift):
             move = torch.tensor(shift.xy, dtype=torch.float32)
             label[index, :, 2] += label[index, :, :2] @ move
-            kept.append(index)
+            indices.append(index)
         elif not cfg.drop:
-            kept.append(index)
-    return replace(tiles, label=label).select(kept), found
+            indices.append(index)
+    return replace(tiles, label=label).select(indices), shifts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -212,32 +212,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--spread", type=float, default=CleanCfg.spread_px, help="largest spread of quarters taken, px")
     parser.add_argument("--largest", type=float, default=CleanCfg.largest_px, help="longest shift taken, px")
     parser.add_argument("--drop", action="store_true", help="leave out what could not be measured")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
-        out = Path(asked.out)
+        out = Path(parsed.out)
         if any(out.glob(SHARD_GLOB)):
             raise OutputError(f"{out} already holds tiles; give another folder")
-        network = load_model(asked.model, device="cpu")
+        network = load_model(parsed.model, device="cpu")
         describe = LearnedFeatures(network) if network else OrientationFeatures(OrientationCfg())
-        tiles = TileSet.load(asked.tiles)
+        tiles = TileSet.load(parsed.tiles)
         cfg = CleanCfg(
-            by=asked.by,
-            precise_px=asked.precise,
-            spread_px=asked.spread,
-            largest_px=asked.largest,
-            drop=asked.drop,
+            by=parsed.by,
+            precise_px=parsed.precise,
+            spread_px=parsed.spread,
+            largest_px=parsed.largest,
+            drop=parsed.drop,
         )
-        better, found = clean(tiles, describe, cfg)
+        better, shifts = clean(tiles, describe, cfg)
         for number, shard in enumerate(shards([better], PER_SHARD)):
             shard.save(out / f"tiles-{number:05d}.safetensors")
     except SomaregError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    taken = [shift for shift in found.values() if shift and cfg.takes(shift)]
-    print(f"{len(taken)} of {len(found)} {cfg.by}s measured; {len(better)} of {len(tiles)} tiles in {out}")
-    if taken:
-        lengths = torch.tensor([s.xy for s in taken]).norm(dim=1)
-        errors = torch.tensor([s.error_px for s in taken])
+    good = [shift for shift in shifts.values() if shift and cfg.takes(shift)]
+    print(f"{len(good)} of {len(shifts)} {cfg.by}s measured; {len(better)} of {len(tiles)} tiles in {out}")
+    if good:
+        lengths = torch.tensor([s.xy for s in good]).norm(dim=1)
+        errors = torch.tensor([s.error_px for s in good])
         print(f"shift: median {float(lengths.median()):.2f} px, largest {float(lengths.max()):.2f} px")
         print(f"standard error: median {float(errors.median()):.2f} px")
     return 0

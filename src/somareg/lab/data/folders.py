@@ -69,10 +69,10 @@ def read_tree(folder: Path, tree: FolderTree) -> PairDataset:
     Raises:
         ReadError: no such folder, no pair in it, or two files claim one place in a pair.
     """
-    found, unpaired = find_pairs(folder, tree.expected)
+    pairs, unpaired = find_pairs(folder, tree.expected)
     listed = _listed_roles(folder)
     files: dict[PairEntry, PairFiles] = {}
-    for pair in found:
+    for pair in pairs:
         role = role_of(pair.key) or listed.get(PurePosixPath(pair.name).stem, "train")
         name = tree.set_of(pair)
         group = tree.group_of(pair)
@@ -89,23 +89,23 @@ def find_pairs(folder: Path, tree: str) -> tuple[list[Found], tuple[str, ...]]:
     """
     if not folder.is_dir():
         raise ReadError(f"{folder} is not a folder; give one laid out as {tree}")
-    seen: dict[str, dict[str, str]] = {}
+    files_of: dict[str, dict[str, str]] = {}
     for name in image_names(folder):
         sensor, key = split_sensor(name)
         if sensor:
-            roles = seen.setdefault(key.lower(), {})
+            roles = files_of.setdefault(key.lower(), {})
             if sensor in roles:
                 raise ReadError(f"{folder}: '{roles[sensor]}' and '{name}' claim the same place; remove one of them")
             roles[sensor] = name
-    whole = {key: names for key, names in seen.items() if {"sar", "optical"} <= names.keys()}
+    whole = {key: names for key, names in files_of.items() if {"sar", "optical"} <= names.keys()}
     if not whole:
         raise ReadError(f"{folder} holds no pair of images; expected {tree}")
-    found = [
+    pairs = [
         Found(split_sensor(names["sar"])[1], PairFiles(**{k: folder / v for k, v in names.items()}), names["sar"])
         for names in whole.values()
     ]
-    lone = (name for key, names in seen.items() if key not in whole for name in names.values())
-    return sorted(found, key=lambda pair: pair.name), tuple(sorted(lone))
+    lone = (name for key, names in files_of.items() if key not in whole for name in names.values())
+    return sorted(pairs, key=lambda pair: pair.name), tuple(sorted(lone))
 
 
 def image_names(folder: Path) -> Iterator[str]:

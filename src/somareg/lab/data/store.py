@@ -55,8 +55,8 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
         with safe_open(final, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("kind") != kind or header.get("version") != _VERSION:
-                found = f"kind {header.get('kind')!r}, version {header.get('version')!r}"
-                raise ReadError(f"{final} holds {found}, not {kind!r} of version {_VERSION}; pack the data again")
+                description = f"kind {header.get('kind')!r}, version {header.get('version')!r}"
+                raise ReadError(f"{final} holds {description}, not {kind!r} of version {_VERSION}; pack the data again")
             texts = json.loads(header["texts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:

@@ -145,17 +145,17 @@ def _write(path: Path, content: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m somareg.lab.evaluate.ablate`: train the rows, measure them, write the table."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = vars(_parser().parse_args(given))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = vars(_parser().parse_args(words))
     page: Path | None = options.pop("page")
     try:
-        asked = AblateCfg(**{**options, **{name: tuple(options[name]) for name in ("tiles", "rows")}})
+        cfg = AblateCfg(**{**options, **{name: tuple(options[name]) for name in ("tiles", "rows")}})
         if page is not None:
             around(page)  # a page without marks raises before any training
-        if asked.threads is not None:
-            torch.set_num_threads(asked.threads)
-        rows = ablate(asked, report=lambda line: print(line, file=sys.stderr, flush=True))
-        text = update_page(page, rows, Setting(asked.minutes, _command(given)))
+        if cfg.threads is not None:
+            torch.set_num_threads(cfg.threads)
+        rows = ablate(cfg, report=lambda line: print(line, file=sys.stderr, flush=True))
+        text = update_page(page, rows, Setting(cfg.minutes, _command(words)))
     except Interrupted:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
@@ -183,14 +183,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(given: Sequence[str]) -> str:
+def _command(words: Sequence[str]) -> str:
     """The command line, without the interpreter's path."""
     here = Path.cwd()
-    shown = [
+    parts = [
         str(Path(each).relative_to(here)) if Path(each).is_absolute() and Path(each).is_relative_to(here) else each
-        for each in given
+        for each in words
     ]
-    return shlex.join(["python", "-m", "somareg.lab.evaluate.ablate", *shown])
+    return shlex.join(["python", "-m", "somareg.lab.evaluate.ablate", *parts])
 
 
 if __name__ == "__main__":

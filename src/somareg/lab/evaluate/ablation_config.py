@@ -98,8 +98,8 @@ def row_config(name: str, asked: AblateCfg) -> TrainCfg:
     elif file in others:
         cfg = load_config(others[file])
     else:
-        known = did_you_mean(name, [*ablations, *others, ANOTHER_SEED])
-        raise ConfigError(f"no row '{name}' among the configurations in {asked.configs}.{known}")
+        hint = did_you_mean(name, [*ablations, *others, ANOTHER_SEED])
+        raise ConfigError(f"no row '{name}' among the configurations in {asked.configs}.{hint}")
     return _on_equal_terms(replace(cfg, seed=asked.seed + (name == ANOTHER_SEED)), base, asked)
 
 

@@ -134,8 +134,8 @@ class Judge:
 
     def of_engine(self) -> Measured:
         """Measure the weight-free engine."""
-        found = self._each(lambda stack, i: _registered(stack, i, torch.device("cpu"), None))
-        return self._measured(registration=found)
+        errors = self._each(lambda stack, i: _registered(stack, i, torch.device("cpu"), None))
+        return self._measured(registration=errors)
 
     def of_identity(self) -> Measured:
         """Measure the start itself, without registration."""
@@ -161,8 +161,8 @@ class Judge:
 
     def _split(self, errors: Iterable[float]) -> Errors:
         """Errors of all samples in order, by set and level."""
-        left = iter(errors)
-        return {name: _known(islice(left, count)) for name, _, count in self._parts()}
+        remaining = iter(errors)
+        return {name: _known(islice(remaining, count)) for name, _, count in self._parts()}
 
     def _parts(self) -> list[tuple[str, SampleStack, int]]:
         """(set and level, samples, number of them in use)."""
@@ -180,8 +180,8 @@ def _registered(stack: SampleStack, i: int, device: torch.device, network: Soma 
     """RMSE of registering sample `i` as validation does, pixels; infinite for a failure."""
     one = stack.batch(slice(i, i + 1), device)
     pair = Pair(one.reference, one.reference_mask, one.moving, one.moving_mask, one.modalities)
-    found = align(pair, (AffineTransform.identity(),), ENGINE, network=network)
-    return math.inf if found.failure else _error(torch.from_numpy(found.affine.matrix.copy()), stack, i)
+    alignment = align(pair, (AffineTransform.identity(),), ENGINE, network=network)
+    return math.inf if alignment.failure else _error(torch.from_numpy(alignment.affine.matrix.copy()), stack, i)
 
 
 def _error(affine: Tensor, stack: SampleStack, i: int) -> float:

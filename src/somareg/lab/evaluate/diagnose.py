@@ -101,8 +101,8 @@ def diagnose(network: Network, batches: PairBatch | Iterable[PairBatch]) -> Diag
         for batch in [batches] if isinstance(batches, PairBatch) else batches:
             with _watched_attention(network, notes["attention"]):
                 output = network(*_roles(batch), batch.modalities)
-            found = _note_errors(notes["stage"], output, batch)
-            errors.append(found)
+            error = _note_errors(notes["stage"], output, batch)
+            errors.append(error)
             returns.append(_there_and_back(network, output, batch))
             for name, *fit in fits(output):
                 for kind, values in zip(("affine", "condition", "refused"), fit, strict=True):
@@ -130,10 +130,10 @@ def _note(values: Values, name: str, tensor: Tensor) -> None:
 def _note_errors(values: Values, output: GlamOutput, batch: PairBatch) -> Tensor:
     """Record the error after each stage; return the last one, (B,)."""
     size, moving_size = _sizes(batch)
-    found = stage_errors(output, batch.truth, size, flow=batch.flow, moving_size=moving_size)
-    for name, error in found.items():
+    errors = stage_errors(output, batch.truth, size, flow=batch.flow, moving_size=moving_size)
+    for name, error in errors.items():
         _note(values, name, error)
-    return list(found.values())[-1].cpu()
+    return list(errors.values())[-1].cpu()
 
 
 def _there_and_back(network: Network, forward: GlamOutput, batch: PairBatch) -> Tensor:

@@ -72,24 +72,24 @@ def diagnose_methods(
     need_matplotlib()  # checked first, because the diagnosis takes long and draws figures last
     levels = affine_levels(levels)
     if lists is None:
-        every = [made for name in sets for made in set_lists(data_dir, name, split)]
-        lists = [made for made in every if made.is_labelled]
-    total = sum(len(made.samples.get(level, [])[:limit]) for made in lists for level in levels)
-    found = []
+        every = [listed for name in sets for listed in set_lists(data_dir, name, split)]
+        lists = [listed for listed in every if listed.is_labelled]
+    total = sum(len(listed.samples.get(level, [])[:limit]) for listed in lists for level in levels)
+    diagnoses = []
     for name, network in learned(methods).items():
         device = next(network.parameters()).device
-        shown = batches(load_stacks(lists, data_dir, levels, limit), device)
-        diagnosis = diagnose(network, _counted(shown, f"inside {name}", total, progress))
+        stream = batches(load_stacks(lists, data_dir, levels, limit), device)
+        diagnosis = diagnose(network, _counted(stream, f"inside {name}", total, progress))
         folder = Path(out_dir) / f"diagnosis-{name}"
         save_diagnosis(diagnosis, folder)
-        found.append(Inside(name, folder, diagnosis))
-    return found
+        diagnoses.append(Inside(name, folder, diagnosis))
+    return diagnoses
 
 
-def _counted(shown: Iterator[PairBatch], what: str, total: int, progress: Progress | None) -> Iterator[PairBatch]:
+def _counted(stream: Iterator[PairBatch], what: str, total: int, progress: Progress | None) -> Iterator[PairBatch]:
     """Yield the batches and report each when the next one is requested."""
     done = 0
-    for batch in shown:
+    for batch in stream:
         yield batch
         done += len(batch)
         if progress:

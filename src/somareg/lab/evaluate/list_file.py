@@ -27,28 +27,28 @@ _COLUMNS = ("pair", "x", "y", "a", "b", "c", "d", "e", "f")
 _WARP_COLUMNS = ("rms_px", "length_px", "seed")
 
 
-def dump_list(made: SampleList) -> str:
+def dump_list(listed: SampleList) -> str:
     """The JSON text of a list: pairs once, then one row per sample."""
-    entries = {sample.pair.name: sample.pair for rows in made.samples.values() for sample in rows}
+    entries = {sample.pair.name: sample.pair for rows in listed.samples.values() for sample in rows}
     names = sorted(entries)
     number = {name: i for i, name in enumerate(names)}
     lines = [
         f'"{level}": [\n' + ",\n".join(_row(sample, number[sample.pair.name]) for sample in rows) + "\n]"
-        for level, rows in made.samples.items()
+        for level, rows in listed.samples.items()
     ]
     pairs = ",\n".join(
         json.dumps([e.name, e.group, e.width, e.height, *e.offset]) for e in (entries[name] for name in names)
     )
     header: dict[str, Any] = {
         "protocol": PROTOCOL_VERSION,
-        "seed": made.seed,
-        "set": made.set,
-        "role": made.role,
-        "split": made.split,
-        "crop": made.crop,
-        "residual": made.residual,
-        "quoted_from": made.quoted_from,
-        "rejected": made.rejected,
+        "seed": listed.seed,
+        "set": listed.set,
+        "role": listed.role,
+        "split": listed.split,
+        "crop": listed.crop,
+        "residual": listed.residual,
+        "quoted_from": listed.quoted_from,
+        "rejected": listed.rejected,
         "bias": _BIAS,
         "pair_columns": ["name", "group", "width", "height", "dx", "dy"],
         "sample_columns": _COLUMNS,
@@ -61,8 +61,8 @@ def dump_list(made: SampleList) -> str:
 
 def _row(sample: Sample, pair: int) -> str:
     warp = sample.warp
-    drawn = [] if warp is None else [warp.rms_px, warp.length_px, warp.seed]
-    return json.dumps([pair, *sample.origin, *sample.matrix.ravel().tolist(), *drawn], separators=(",", ":"))
+    numbers = [] if warp is None else [warp.rms_px, warp.length_px, warp.seed]
+    return json.dumps([pair, *sample.origin, *sample.matrix.ravel().tolist(), *numbers], separators=(",", ":"))
 
 
 def parse_list(text: str, name: str = "list") -> SampleList:
@@ -96,8 +96,8 @@ def parse_list(text: str, name: str = "list") -> SampleList:
 
 
 def _sample(row: Sequence[Any], index: int, level: str, crop: int, pairs: Sequence[PairEntry]) -> Sample:
-    affine, drawn = row[3 : len(_COLUMNS)], row[len(_COLUMNS) :]
-    warp = SmoothWarp(float(drawn[0]), float(drawn[1]), int(drawn[2]), crop) if drawn else None
+    affine, numbers = row[3 : len(_COLUMNS)], row[len(_COLUMNS) :]
+    warp = SmoothWarp(float(numbers[0]), float(numbers[1]), int(numbers[2]), crop) if numbers else None
     return Sample(pairs[row[0]], level, index, crop, (row[1], row[2]), np.array(affine, float).reshape(2, 3), warp)
 
 

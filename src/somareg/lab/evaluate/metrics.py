@@ -76,8 +76,8 @@ def point_errors(
 
 def rmse(errors: FloatArray) -> float:
     """Root mean square of `point_errors` over the overlap, pixels; infinite for a failure or an empty overlap."""
-    seen = errors[~np.isnan(errors)]
-    return float(np.sqrt(np.mean(seen**2))) if seen.size else float("inf")
+    valid = errors[~np.isnan(errors)]
+    return float(np.sqrt(np.mean(valid**2))) if valid.size else float("inf")
 
 
 def check_points(errors: FloatArray) -> FloatArray:
@@ -86,8 +86,8 @@ def check_points(errors: FloatArray) -> FloatArray:
     rows = np.linspace(0, height - 1, _POINTS_PER_AXIS).round().astype(int)
     cols = np.linspace(0, width - 1, _POINTS_PER_AXIS).round().astype(int)
     lattice = errors[np.ix_(rows, cols)].ravel()
-    seen: FloatArray = lattice[~np.isnan(lattice)]
-    return seen
+    valid: FloatArray = lattice[~np.isnan(lattice)]
+    return valid
 
 
 def cmr(rmses: FloatArray, threshold: float) -> float:

@@ -124,10 +124,10 @@ def asked_levels(names: Iterable[str]) -> list[str]:
     Raises:
         ConfigError: an unknown level; the message suggests the nearest.
     """
-    wanted: dict[str, None] = {}
+    expanded: dict[str, None] = {}
     for name in check_names(names, (*LEVELS, WARPED, WHOLE), "level"):
-        wanted.update(dict.fromkeys(WARPED_LEVELS if name == WARPED else (name,)))
-    return list(wanted)
+        expanded.update(dict.fromkeys(WARPED_LEVELS if name == WARPED else (name,)))
+    return list(expanded)
 
 
 def affine_levels(names: Iterable[str]) -> list[str]:

@@ -55,14 +55,14 @@ def draw_affine(level: Level, crop: int, rng: np.random.Generator) -> NDArray[np
         half = rng.uniform(math.log(level.aspect[0]), math.log(level.aspect[1])) / 2
         lean = math.degrees(math.atan(rng.uniform(-level.shear, level.shear)))
     middle = (crop - 1) / 2
-    drawn = AffineTransform.from_parameters(
+    affine = AffineTransform.from_parameters(
         rotation_deg=rotation,
         scale=(scale * math.exp(half), scale * math.exp(-half)),
         shear_deg=lean,
         shift=(float(shift[0]), float(shift[1])),
         centre=(middle, middle),
     )
-    return np.round(drawn.matrix, 6)
+    return np.round(affine.matrix, 6)
 
 
 def make_list(
@@ -98,17 +98,17 @@ def make_list(
     samples: dict[str, list[Sample]] = {}
     rejected: dict[str, dict[str, int]] = {}
     maker = _Maker(Path(data_dir), info.crop, pairs)
-    drawn: dict[str, tuple[list[Sample], dict[str, int]]] = {}
+    samples_of: dict[str, tuple[list[Sample], dict[str, int]]] = {}
     for level in check_names(levels, LEVELS, "level"):
         number = count or info.count_of(level, split)
         if not number:
             continue
         word = WARPED if LEVELS[level].warp_px else level
-        if word not in drawn:
+        if word not in samples_of:
             rng = np.random.default_rng([seed, *(zlib.crc32(each.encode()) for each in (info.name, role, word))])
-            drawn[word] = maker.draw(level, number, rng)
-        samples[level] = [_at_level(sample, level) for sample in drawn[word][0]]
-        rejected[level] = drawn[word][1]
+            samples_of[word] = maker.draw(level, number, rng)
+        samples[level] = [_at_level(sample, level) for sample in samples_of[word][0]]
+        rejected[level] = samples_of[word][1]
     return SampleList(info.name, role, split, info.crop, seed, samples, rejected, info.residual, info.quoted_from)
 
 

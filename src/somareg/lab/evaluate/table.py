@@ -159,14 +159,14 @@ def table(out_dir: str | Path) -> str:
 def rich_table(out_dir: str | Path) -> Table:
     """The table for a terminal."""
     summaries = load_results(out_dir)
-    made = Table(caption=" ".join(legend(summaries)), caption_justify="left")
+    result = Table(caption=" ".join(legend(summaries)), caption_justify="left")
     for i, column in enumerate(COLUMNS):
-        made.add_column(column, justify="left" if i < _WORDS else "right", no_wrap=i < _WORDS)
+        result.add_column(column, justify="left" if i < _WORDS else "right", no_wrap=i < _WORDS)
     previous = None
     for summary, row in zip(summaries, rows(summaries), strict=True):
         place = (summary["set"], summary["role"], summary["level"], summary.get("part"))
         if previous not in (None, place):
-            made.add_section()
+            result.add_section()
         previous = place
-        made.add_row(*row)
-    return made
+        result.add_row(*row)
+    return result

@@ -81,14 +81,14 @@ def _unit(length_px: float, seed: int, crop: int) -> Waves:
     """The field of 1 px RMS, common to all strengths of a warp."""
     normal, uniform = _numbers(seed, 4 * _WAVES, _WAVES)
     amplitude, vector = torch.from_numpy(normal).reshape(2, 1, _WAVES, 2)
-    drawn = Waves(
+    waves = Waves(
         amplitude=amplitude,
         vector=vector / (math.sqrt(2) * length_px),  # the spectrum of noise smoothed once
         phase=2 * math.pi * torch.from_numpy(uniform)[None],
         plane=torch.zeros(1, 2, 3, dtype=torch.float64),
         centre=(crop - 1) / 2,
     )
-    rest = beyond_affine(drawn)
+    rest = beyond_affine(waves)
     dx, dy = rest(*_grid(crop))
     factor = (dx.square() + dy.square()).mean().rsqrt()
     return replace(rest, amplitude=factor * rest.amplitude, plane=factor * rest.plane)

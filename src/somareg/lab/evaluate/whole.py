@@ -80,8 +80,8 @@ def load_whole(data_dir: str | Path, sample: WholeSample) -> LoadedSample:
     moving = _image(folder / pair.moving, pair.moving_shape)
     reference_mask, moving_mask = (_without_frame(image, pair.black_share) for image in (reference, moving))
     here, there = pair.kinds
-    known = Known(word(there), word(here), moving_mask, reference_mask)
-    return LoadedSample(moving, reference, pair.matrix, known=known)
+    info = Known(word(there), word(here), moving_mask, reference_mask)
+    return LoadedSample(moving, reference, pair.matrix, known=info)
 
 
 def _pair(name: str, row: dict[str, str], where: str) -> WholePair:

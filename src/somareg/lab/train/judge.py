@@ -48,13 +48,13 @@ class ProtocolValidator:
         """CMR and median error, see `validate_samples`."""
         from somareg.lab.train.validation import validate_samples
 
-        found: dict[str, float] = validate_samples(network, self.samples, self.limit, device)
-        return found
+        figures: dict[str, float] = validate_samples(network, self.samples, self.limit, device)
+        return figures
 
     @torch.no_grad()
     def pictures(self, network: nn.Module, device: torch.device) -> dict[str, Tensor]:
         """Checkerboards, before and after the network's affine, of the first samples of each set and level."""
-        drawn: dict[str, Tensor] = {}
+        result: dict[str, Tensor] = {}
         for stack in self.samples if self.count else ():
             batch = stack.batch(slice(0, self.count), device)
             affine = network(
@@ -62,8 +62,8 @@ class ProtocolValidator:
             ).affine
             for i in range(len(batch)):
                 name = f"{stack.set}-{stack.level}/{stack.index[i]}"
-                drawn[name] = before_after(stack.reference[i], stack.moving[i, None], affine[i])
-        return drawn
+                result[name] = before_after(stack.reference[i], stack.moving[i, None], affine[i])
+        return result
 
     def batches(self, device: torch.device) -> Iterator[PairBatch]:
         """The samples as batches, normalised as registration normalises them."""
@@ -79,8 +79,8 @@ class ForwardValidator(ProtocolValidator):
 
         if self.samples.device != device:
             self.samples = self.samples.to(device)
-        found: dict[str, float] = validate_forward(network, self.samples, self.limit, device)
-        return found
+        figures: dict[str, float] = validate_forward(network, self.samples, self.limit, device)
+        return figures
 
 
 def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], folder: Path) -> tuple[str, ...]:
@@ -91,9 +91,9 @@ def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], folder: Pa
     """
     from somareg.lab.evaluate.diagnose import diagnose, save_diagnosis
 
-    found = diagnose(network, batches)  # type: ignore[arg-type]
-    save_diagnosis(found, folder)
-    return found.alarms
+    diagnosis = diagnose(network, batches)  # type: ignore[arg-type]
+    save_diagnosis(diagnosis, folder)
+    return diagnosis.alarms
 
 
 def rank_of(scores: Mapping[str, float]) -> list[float]:

@@ -220,11 +220,11 @@ def certainty_loss(certainty: Tensor, error: Tensor, valid: Tensor | None = None
         Weighted mean relative entropy, nats.
     """
     weight = torch.ones_like(full(error)) if valid is None else valid
-    seen = weight > 0
+    present = weight > 0
     tiny = 1e-4
-    target = torch.exp(-torch.where(seen, full(error), 0.0).detach() / scale_px) * (1 - 2 * tiny) + tiny
+    target = torch.exp(-torch.where(present, full(error), 0.0).detach() / scale_px) * (1 - 2 * tiny) + tiny
     # Squeezed instead of clamped: half precision rounds to exactly 0 or 1, where a clamp has no gradient.
-    value = torch.where(seen, full(certainty), 0.5) * (1 - 2 * tiny) + tiny
+    value = torch.where(present, full(certainty), 0.5) * (1 - 2 * tiny) + tiny
     loss = target * (target / value).log() + (1 - target) * ((1 - target) / (1 - value)).log()
     return weighted_mean(loss, weight)
 
@@ -243,13 +243,13 @@ def uniformity_loss(errors: Tensor, valid: Tensor | None = None, patches: int = 
     errors = full(errors)
     weight = torch.ones_like(errors) if valid is None else valid.to(errors)
     shape = min(patches, errors.shape[-2]), min(patches, errors.shape[-1])
-    known = F.adaptive_avg_pool2d(weight, shape).flatten(1)
+    share = F.adaptive_avg_pool2d(weight, shape).flatten(1)
     sums = F.adaptive_avg_pool2d(torch.where(weight > 0, errors, 0.0) * weight, shape).flatten(1)
-    seen = (known > 0).to(errors)
-    means = sums / torch.where(known > 0, known, 1.0)
-    count = seen.sum(1).clamp_min(1.0)
-    centre = (means * seen).sum(1, keepdim=True) / count[:, None]
-    variance = ((means - centre).square() * seen).sum(1) / count
+    present = (share > 0).to(errors)
+    means = sums / torch.where(share > 0, share, 1.0)
+    count = present.sum(1).clamp_min(1.0)
+    centre = (means * present).sum(1, keepdim=True) / count[:, None]
+    variance = ((means - centre).square() * present).sum(1) / count
     return variance.clamp_min(1e-12).sqrt().mean() - 1e-6
 
 

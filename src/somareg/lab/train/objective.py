@@ -242,10 +242,10 @@ def _flow_losses(
     nodes = cell_centres(height, width, stride).to(valid).expand(len(batch), -1, 2)
     truth = true_residual(nodes, output.affine, map_points(nodes, batch.truth, batch.flow))
     truth = truth.mT.reshape(len(batch), 2, height, width)
-    known = sample_cells(valid, nodes, 2).mT.reshape(len(batch), 1, height, width)
+    validity = sample_cells(valid, nodes, 2).mT.reshape(len(batch), 1, height, width)
     # Out of the last stage's reach the affine has failed, and there is no local flow to learn.
-    near = (truth.square().sum(1, keepdim=True) < 64.0).to(known)
-    weight = known * near * straight[:, None, None, None]
+    near = (truth.square().sum(1, keepdim=True) < 64.0).to(validity)
+    weight = validity * near * straight[:, None, None, None]
     error = (output.flow - truth).square().sum(1, keepdim=True).clamp_min(1e-12).sqrt().float()
     return {
         "flow": flow_loss(output.flow, truth.to(output.flow), weight),

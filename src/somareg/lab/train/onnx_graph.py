@@ -115,7 +115,7 @@ def _follow(encoder: Encoder) -> onnx.ModelProto:
             program = torch.export.export(
                 maps, example, dynamic_shapes=(shared | {1: dim("bands", min=1, max=_MOST)}, shared), strict=False
             )
-            made = torch.onnx.export(
+            exported = torch.onnx.export(
                 program,
                 (),
                 dynamo=True,
@@ -132,8 +132,8 @@ def _follow(encoder: Encoder) -> onnx.ModelProto:
             f"PyTorch {torch.__version__} cannot export the encoder to ONNX ({first:.160}); "
             "use PyTorch 2.8 or later, best the versions in constraints.txt"
         ) from error
-    assert made is not None
-    graph: onnx.ModelProto = made.model_proto
+    assert exported is not None
+    graph: onnx.ModelProto = exported.model_proto
     return graph
 
 

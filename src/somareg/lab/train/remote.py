@@ -66,9 +66,9 @@ def plan_file(folder: Path, plan: str) -> Path:
     Raises:
         ConfigError: no such plan; the message names those there are.
     """
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if plan not in known:
-        raise ConfigError(f"unknown plan '{plan}'.{did_you_mean(plan, known)}")
+    plans = sorted(path.stem for path in folder.glob("*.yaml"))
+    if plan not in plans:
+        raise ConfigError(f"unknown plan '{plan}'.{did_you_mean(plan, plans)}")
     return folder / f"{plan}.yaml"
 
 
@@ -247,18 +247,18 @@ def main(arguments: Sequence[str] | None = None, *, plans: Path) -> int:
     parser.add_argument("--run", type=Path, help="folder of the run; default: runs/gpu/PLAN. A run there goes on")
     parser.add_argument("--earlier", type=Path, help="folder with the checkpoint that an earlier call brought home")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the plan")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
         trip = Trip(
-            asked.pack,
-            asked.plan,
-            plan_file(plans, asked.plan),
-            asked.minutes,
-            asked.run or Path("runs/gpu") / asked.plan,
-            asked.out,
-            asked.total_minutes,
-            tuple(asked.set),
-            asked.earlier,
+            parsed.pack,
+            parsed.plan,
+            plan_file(plans, parsed.plan),
+            parsed.minutes,
+            parsed.run or Path("runs/gpu") / parsed.plan,
+            parsed.out,
+            parsed.total_minutes,
+            tuple(parsed.set),
+            parsed.earlier,
         )
         travel(trip, lambda line: print(line, flush=True))
     except SomaregError as error:

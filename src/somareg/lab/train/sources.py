@@ -96,14 +96,14 @@ class SyntheticPool:
 
     def chunk(self, number: int, step: int) -> TileSet:
         """The scenes of a chunk at `step`, generated on first use."""
-        wanted = self.generation(number, step)
-        held = self._held.get(number)
-        if held is None or held[0] != wanted:
-            generator = generator_for(self.device, self.seed, self.rank, _POOL, number, wanted)
+        due = self.generation(number, step)
+        cached = self._held.get(number)
+        if cached is None or cached[0] != due:
+            generator = generator_for(self.device, self.seed, self.rank, _POOL, number, due)
             cfg = self.cfg
             scenes = self.maker.scenes(cfg.synthetic_chunk, cfg.synthetic_size, generator, self.device)
-            held = self._held[number] = (wanted, scenes)
-        return held[1]
+            cached = self._held[number] = (due, scenes)
+        return cached[1]
 
 
 class PairSource:
@@ -196,14 +196,14 @@ def load_tiles(patterns: Iterable[str]) -> list[TileSet]:
 
 def _paths(patterns: Iterable[str]) -> list[Path]:
     """Existing paths in a fixed order, each once."""
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for pattern in patterns:
         plain = Path(pattern).expanduser()
         matches = [plain] if plain.exists() else sorted(map(Path, glob.glob(str(plain), recursive=True)))  # noqa: PTH207 - pattern may be absolute
         if not matches:
             raise ConfigError(f"data.tiles: {pattern} matches no file; make tiles with python -m somareg.lab.data.pack")
-        found.update(dict.fromkeys(path.resolve() for path in matches))
-    return list(found)
+        paths.update(dict.fromkeys(path.resolve() for path in matches))
+    return list(paths)
 
 
 def open_source(cfg: DataCfg, *, batch: int, seed: int, rank: int, device: torch.device) -> PairSource:

@@ -128,8 +128,8 @@ class RegistrationTask(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.cfg.optimiser.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        chosen = [group for group in groups if group["params"]]
-        return AdamW(chosen, lr=self.cfg.optimiser.lr, fused=self._drops_itself)
+        used = [group for group in groups if group["params"]]
+        return AdamW(used, lr=self.cfg.optimiser.lr, fused=self._drops_itself)
 
     @property
     def _drops_itself(self) -> bool:

@@ -41,8 +41,8 @@ def validate_samples(
     errors: dict[str, list[float]] = {}
     for stack, count in shares(samples, limit):
         for i in range(count):
-            found = align(_pair(stack, i, device), (AffineTransform.identity(),), cfg, network=network)
-            error = float("inf") if found.failure else _rmse(found.affine, stack, i)
+            alignment = align(_pair(stack, i, device), (AffineTransform.identity(),), cfg, network=network)
+            error = float("inf") if alignment.failure else _rmse(alignment.affine, stack, i)
             errors.setdefault(f"{stack.set}_{stack.level}", []).append(error)
     return figures(errors)
 

@@ -153,14 +153,14 @@ def matching_loss(log_assignment: Tensor, targets: CellTargets, weight: Tensor |
         Mean over the cells whose truth lies in the moving image, nats; 0 when every truth is a cell centre and certain.
     """
     score = log_assignment.gather(2, targets.index)
-    known = score > _UNREADABLE
-    share = targets.share * known
+    readable = score > _UNREADABLE
+    share = targets.share * readable
     mass = share.sum(-1, keepdim=True)
-    kept = (mass > 0.5) & known
-    share = torch.where(kept, share / mass.clamp_min(0.5), 0.0)
-    loss = -(share * full(torch.where(kept, score, 0.0))).sum(-1)
-    seen = kept.any(-1).to(loss)
-    return weighted_mean(loss, seen if weight is None else seen * weight)
+    used = (mass > 0.5) & readable
+    share = torch.where(used, share / mass.clamp_min(0.5), 0.0)
+    loss = -(share * full(torch.where(used, score, 0.0))).sum(-1)
+    active = used.any(-1).to(loss)
+    return weighted_mean(loss, active if weight is None else active * weight)
 
 
 def window_loss(logits: Tensor, true_cells: Tensor, weight: Tensor, sigma_cells: float = 0.55) -> Tensor:
@@ -194,15 +194,15 @@ def window_loss(logits: Tensor, true_cells: Tensor, weight: Tensor, sigma_cells:
     axis = torch.arange(-margin, margin + 1, dtype=flat.dtype, device=flat.device)
     bell = -(axis - truth[..., None]).square() / (2 * sigma_cells**2)
     target = torch.softmax((bell[..., 1, :, None] + bell[..., 0, None, :]).flatten(2), dim=-1)
-    known = flat > _UNREADABLE
-    target = target * known
+    readable = flat > _UNREADABLE
+    target = target * readable
     mass = target.sum(-1, keepdim=True)
-    kept = (mass > 0.5) & inside[..., None] & (weight > 0)[..., None]
+    used = (mass > 0.5) & inside[..., None] & (weight > 0)[..., None]
     target = target / mass.clamp_min(0.5)
-    log_heat = torch.log_softmax(torch.where(kept, flat, 0.0), dim=-1)
-    log_heat = torch.where(known & kept, log_heat, 0.0)
+    log_heat = torch.log_softmax(torch.where(used, flat, 0.0), dim=-1)
+    log_heat = torch.where(readable & used, log_heat, 0.0)
     loss = (torch.xlogy(target, target) - target * log_heat).sum(-1)
-    return weighted_mean(loss, weight * kept[..., 0])
+    return weighted_mean(loss, weight * used[..., 0])
 
 
 def bounded_log_precision(precision: Tensor, finest_px: float = FINEST_PX, coarsest_px: float = COARSEST_PX) -> Tensor:
@@ -237,9 +237,9 @@ def displacement_nll(
     Returns:
         Weighted mean, nats; 0 only for exact matches of the highest precision.
     """
-    seen = (weight > 0)[..., None]
-    error = torch.where(seen, full(displacement) - full(truth).detach(), 0.0)
-    log_precision = bounded_log_precision(torch.where(seen[..., 0], precision, 1.0))
+    active = (weight > 0)[..., None]
+    error = torch.where(active, full(displacement) - full(truth).detach(), 0.0)
+    log_precision = bounded_log_precision(torch.where(active[..., 0], precision, 1.0))
     highest = -2 * math.log(FINEST_PX)
     squared = error.square().sum(-1)
     if kind == "gaussian":

@@ -101,9 +101,9 @@ def fold_roofs(roof: Tensor, layover: Tensor, away: Tensor) -> Tensor:
     stack = torch.stack([roof, layover, (layover > 0).to(layover.dtype)], dim=1)
     cos, sin = torch.cos(away), torch.sin(away)
     for distance in range(int(MAX_LAYOVER) + 2):
-        moved = move(stack, distance * cos, distance * sin) if distance else stack
-        found = moved[:, 1] / moved[:, 2].clamp_min(1e-3)  # the layover between cells, free of the bare ones
-        result = torch.addcmul(result, moved[:, 0], (1.0 - (found - distance).abs()).clamp_min(0.0))
+        shifted = move(stack, distance * cos, distance * sin) if distance else stack
+        depth = shifted[:, 1] / shifted[:, 2].clamp_min(1e-3)  # the layover between cells, free of the bare ones
+        result = torch.addcmul(result, shifted[:, 0], (1.0 - (depth - distance).abs()).clamp_min(0.0))
     return result
 
 

@@ -45,20 +45,20 @@ def make_method(name: str) -> Method:
         UnsupportedError: the method needs an extra that is not installed; the message names it.
         WeightsError: a file of weights that is missing, damaged or not what its card says.
     """
-    if given := _NAMED_FILE.fullmatch(name):
+    if match := _NAMED_FILE.fullmatch(name):
         from somareg.lab.evaluate.peers.somareg_itself import Registered
 
-        method = Registered(given["file"], name=given["name"])
+        method = Registered(match["file"], name=match["name"])
         if method.name in METHODS:
-            raise ConfigError(f"'{method.name}' is another method; call the file otherwise: NAME={given['file']}")
+            raise ConfigError(f"'{method.name}' is another method; call the file otherwise: NAME={match['file']}")
         return method
-    if given := _NAMED_FUNCTION.fullmatch(name):
+    if match := _NAMED_FUNCTION.fullmatch(name):
         from somareg.lab.evaluate.peers.given import GivenFunction
 
-        if given["name"] is None or given["name"] in METHODS:
-            place = f"{given['module']}:{given['function']}"
+        if match["name"] is None or match["name"] in METHODS:
+            place = f"{match['module']}:{match['function']}"
             raise ConfigError(f"give the function {place} a name of its own: NAME={place}")
-        return GivenFunction(given["name"], given["module"], given["function"])
+        return GivenFunction(match["name"], match["module"], match["function"])
     if name not in METHODS:
         raise ConfigError(f"unknown method '{name}'.{did_you_mean(name, METHODS)}")
     module, maker = METHODS[name]

@@ -41,16 +41,16 @@ class GivenFunction:
     def __init__(self, name: str, module: str, function: str) -> None:
         self.name, self.function = name, f"{module}:{function}"
         try:
-            found = getattr(import_module(module), function, None)
+            target = getattr(import_module(module), function, None)
         except Exception as error:
             raise ConfigError(
                 f"method '{name}': module '{module}' cannot be imported ({_told(error)}); "
                 "put the folder that holds it on PYTHONPATH"
             ) from error
-        if not callable(found):
+        if not callable(target):
             raise ConfigError(f"method '{name}': module '{module}' has no function '{function}'; give one that it has")
-        self._function: Callable[..., Any] = found
-        self._masks = [key for key in _MASKS if key in _parameters(found)]
+        self._function: Callable[..., Any] = target
+        self._masks = [key for key in _MASKS if key in _parameters(target)]
 
     def __call__(
         self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL

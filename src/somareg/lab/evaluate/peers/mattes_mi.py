@@ -51,9 +51,9 @@ class MattesMi:
             if mask is not None:
                 tell(sitk.GetImageFromArray(mask.astype(np.uint8)))
         fixed = _calm(grey(reference), known.reference_modality)
-        moved = _calm(grey(moving), known.moving_modality)
+        image = _calm(grey(moving), known.moving_modality)
         try:
-            found = method.Execute(sitk.GetImageFromArray(fixed), sitk.GetImageFromArray(moved))
+            found = method.Execute(sitk.GetImageFromArray(fixed), sitk.GetImageFromArray(image))
         except RuntimeError:  # no sample is inside the moving image
             return Prediction(None, confidence=0.0)
         finally:

@@ -107,9 +107,9 @@ def fit(rows: Sequence[Row]) -> Calibration:
     calibration = replace(_coefficients(table), weights=weights.pop())
     probability, predicted = left_out(table)
     go, review = _thresholds(table, probability)
-    kept = worst_of(rows) / predicted
-    kept = kept[(probability >= go) & table.exact & np.isfinite(kept)]
-    ce90 = float(np.quantile(kept, 0.9)) if len(kept) else calibration.ce90_per_rmse
+    ratio = worst_of(rows) / predicted
+    ratio = ratio[(probability >= go) & table.exact & np.isfinite(ratio)]
+    ce90 = float(np.quantile(ratio, 0.9)) if len(ratio) else calibration.ce90_per_rmse
     calibration = replace(calibration, go=go, review=review, ce90_per_rmse=round(ce90, 3))
     return replace(calibration, local=_local(rows, table, calibration))
 
@@ -134,14 +134,14 @@ def left_out(table: Table) -> tuple[FloatArray, FloatArray]:
 
 
 def _coefficients(table: Table) -> Calibration:
-    known = table[table.telling & ~table.failed]
-    centre, scale = known.signs.mean(0), known.signs.std(0) + 1e-9
-    design = np.column_stack([(known.signs - centre) / scale, np.ones(len(known))])
-    success = _logistic(design, known.good, _balance(known))
+    labelled = table[table.telling & ~table.failed]
+    centre, scale = labelled.signs.mean(0), labelled.signs.std(0) + 1e-9
+    design = np.column_stack([(labelled.signs - centre) / scale, np.ones(len(labelled))])
+    success = _logistic(design, labelled.good, _balance(labelled))
     raw = Calibration(tuple(_unscale(success, centre, scale)), (0.0,) * len(design[0]), LEAST_GO, LEAST_GO / 3, 1.5)
-    likely = probabilities(known, raw)
-    close = known.exact & (known.error < LEARNED_PX)
-    error = _median_regression(design[close], np.log(known.error[close]), 0.05 + likely[close])
+    likely = probabilities(labelled, raw)
+    close = labelled.exact & (labelled.error < LEARNED_PX)
+    error = _median_regression(design[close], np.log(labelled.error[close]), 0.05 + likely[close])
     return replace(raw, error=tuple(_unscale(error, centre, scale)))
 
 

@@ -22,7 +22,7 @@ def log_path(folder: Path, engine: str) -> Path:
 def gather(
     data_dir: Path,
     log: Path,
-    chosen: Chosen,
+    model: Chosen,
     device: torch.device,
     *,
     seed: int = 0,
@@ -34,7 +34,7 @@ def gather(
     Args:
         data_dir: of the pairs.
         log: lines of observations, made if missing.
-        chosen, device: the engine.
+        model, device: the engine.
         seed: of the draws.
         limit: most questions, some of each kind.
         progress: called with each question.
@@ -43,13 +43,13 @@ def gather(
         ReadError: the log is damaged before its last line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    known = {row["key"] for row in read(log)} if log.exists() else set()
-    asked = questions(data_dir, seed)[:limit]
+    answered = {row["key"] for row in read(log)} if log.exists() else set()
+    all_questions = questions(data_dir, seed)[:limit]
     with log.open("a", encoding="utf-8") as stream:
-        for number, question in enumerate(asked):
-            progress(question.key, number, len(asked))
-            if question.key not in known:
-                stream.write(json.dumps(answer(question, chosen, device)) + "\n")
+        for number, question in enumerate(all_questions):
+            progress(question.key, number, len(all_questions))
+            if question.key not in answered:
+                stream.write(json.dumps(answer(question, model, device)) + "\n")
                 stream.flush()
 
 

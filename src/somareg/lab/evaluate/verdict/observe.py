@@ -29,7 +29,7 @@ Row = dict[str, Any]
 """A line of the observations, with the keys of `observe` and `answer`."""
 
 
-def answer(question: Question, chosen: Chosen, device: torch.device) -> Row:
+def answer(question: Question, model: Chosen, device: torch.device) -> Row:
     """The observation of a question."""
     images = question.images()
     return {
@@ -39,21 +39,21 @@ def answer(question: Question, chosen: Chosen, device: torch.device) -> Row:
         "place": question.place,
         "exact": question.exact,
         "placed": question.placed,
-        **observe(images, chosen, device, placed=question.placed),
+        **observe(images, model, device, placed=question.placed),
     }
 
 
-def observe(images: Images, chosen: Chosen, device: torch.device, *, placed: bool = False) -> Row:
+def observe(images: Images, model: Chosen, device: torch.device, *, placed: bool = False) -> Row:
     """Figures of an engine for one pair and its error, with the settings of `register`.
 
     Args:
         images: the pair.
-        chosen: the engine.
+        model: the engine.
         device: for the engine.
         placed: see `Question`.
     """
     known, truth = images.known, images.truth
-    row: Row = {"weights": chosen.card.sha256 if chosen.card else None, "related": truth is not None, "rmse": None}
+    row: Row = {"weights": model.card.sha256 if model.card else None, "related": truth is not None, "rmse": None}
     modalities = known.moving_modality, known.reference_modality
     options: dict[str, Any] = {"moving_modality": modalities[0], "reference_modality": modalities[1]}
     if placed:  # as `choose.search_radius` for georeferenced images
@@ -72,24 +72,24 @@ def observe(images: Images, chosen: Chosen, device: torch.device, *, placed: boo
         return {**row, "failed": True, "figures": {}, "cells": []}
     pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
     torch.manual_seed(cfg.seed)
-    found = align(pair, prepared.starts, engine_settings(cfg, here.grid, radius), network=chosen.network)
-    if truth is not None and not found.failure:
-        error = _error(found, truth, here.grid.shape, images.moving.shape[-2:])
+    alignment = align(pair, prepared.starts, engine_settings(cfg, here.grid, radius), network=model.network)
+    if truth is not None and not alignment.failure:
+        error = _error(alignment, truth, here.grid.shape, images.moving.shape[-2:])
         row["rmse"] = None if math.isinf(error) else error
-        row["cells"] = [[round(v, 4) for v in cell] for cell in _cells(found, truth, here.grid.shape, images)]
-    return {"cells": [], **row, "failed": bool(found.failure), "figures": _rounded(figures_of(found))}
+        row["cells"] = [[round(v, 4) for v in cell] for cell in _cells(alignment, truth, here.grid.shape, images)]
+    return {"cells": [], **row, "failed": bool(alignment.failure), "figures": _rounded(figures_of(alignment))}
 
 
-def _error(found: Alignment, truth: Any, shape: tuple[int, int], moving_shape: tuple[int, int]) -> float:
+def _error(alignment: Alignment, truth: Any, shape: tuple[int, int], moving_shape: tuple[int, int]) -> float:
     points = pixel_centres(0, 0, shape[1], shape[0])
-    correction = compose(found.affine, found.flow.field) if found.flow else found.affine
+    correction = compose(alignment.affine, alignment.flow.field) if alignment.flow else alignment.affine
     displacement = (correction(points) - points).T.reshape(2, *shape).astype(np.float32)
     return rmse(point_errors(displacement, truth, shape, moving_shape=moving_shape))
 
 
-def _cells(found: Alignment, truth: Any, shape: tuple[int, int], images: Images) -> list[list[float]]:
+def _cells(alignment: Alignment, truth: Any, shape: tuple[int, int], images: Images) -> list[list[float]]:
     moving_shape = images.moving.shape[-2], images.moving.shape[-1]
-    return cells(found, truth, shape, moving_shape=moving_shape)
+    return cells(alignment, truth, shape, moving_shape=moving_shape)
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:

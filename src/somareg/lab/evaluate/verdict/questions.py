@@ -76,31 +76,31 @@ WHOLE = "crossmodal"
 
 def questions(data_dir: Path, seed: int = 0) -> list[Question]:
     """All questions, ordered so that any beginning has some of each kind."""
-    made: list[Question] = []
+    result: list[Question] = []
     pools: dict[str, list[Sample]] = {}
     for source in SOURCES:
         samples = _drawn(data_dir, source, seed)
         pools[f"{source.info.name}{source.info.crop}{source.info.roles['val']}"] = samples
-        made += _of_source(data_dir, source, samples)
-    made += _across(data_dir, list(pools.values()))
-    made += _ambiguous(data_dir, pools)
-    made += _same_sensor(data_dir, pools)
-    made += _whole(data_dir)
-    keys = [question.key for question in made]
+        result += _of_source(data_dir, source, samples)
+    result += _across(data_dir, list(pools.values()))
+    result += _ambiguous(data_dir, pools)
+    result += _same_sensor(data_dir, pools)
+    result += _whole(data_dir)
+    keys = [question.key for question in result]
     if len(set(keys)) != len(keys):
         raise InputError("two questions have the same key")
-    return sorted(made, key=lambda question: zlib.crc32(question.key.encode()))
+    return sorted(result, key=lambda question: zlib.crc32(question.key.encode()))
 
 
 def _drawn(data_dir: Path, source: Source, seed: int) -> list[Sample]:
     count = max(source.related, math.ceil(source.unrelated / len(source.levels) / 2))
     levels = [level for level in source.levels if not level.startswith("N")]
-    made = make_list(data_dir, source.info, "val", count=count, levels=levels, seed=seed).samples
+    drawn_samples = make_list(data_dir, source.info, "val", count=count, levels=levels, seed=seed).samples
     warped = [level for level in source.levels if level.startswith("N")]
     if warped:
         more = make_list(data_dir, source.info, "val", count=source.related, levels=warped, seed=seed)
-        made = {**made, **more.samples}
-    return [sample for level in source.levels for sample in made[level]]
+        drawn_samples = {**drawn_samples, **more.samples}
+    return [sample for level in source.levels for sample in drawn_samples[level]]
 
 
 def _of_source(data_dir: Path, source: Source, samples: list[Sample]) -> Iterator[Question]:
@@ -108,10 +108,10 @@ def _of_source(data_dir: Path, source: Source, samples: list[Sample]) -> Iterato
     label = f"{name}/{crop}/{role}"
 
     def asked(
-        kind: str, number: int, sample: Sample, images: Callable[[], Images], exact: bool, placed: bool = False
+        kind: str, number: int, sample: Sample, images: Callable[[], Images], exact: bool, is_placed: bool = False
     ) -> Question:
-        key = f"{label}/{kind}/{'placed/' * placed}{number}"
-        return Question(key, name, kind, part(sample), exact, images, placed)
+        key = f"{label}/{kind}/{'placed/' * is_placed}{number}"
+        return Question(key, name, kind, part(sample), exact, images, is_placed)
 
     for level in source.levels:
         own = [sample for sample in samples if sample.level == level][: source.related]
@@ -130,10 +130,10 @@ def _of_source(data_dir: Path, source: Source, samples: list[Sample]) -> Iterato
             first = mild[turn % len(mild)]
             second = elsewhere(samples, first, turn, source.apart)
             load = partial(_drawn_on, data_dir, situation, first, None, number)
-            placed = first.level == PLACED
-            yield asked(situation, number, first, load, source.exact, placed)
+            is_placed = first.level == PLACED
+            yield asked(situation, number, first, load, source.exact, is_placed)
             load = partial(_drawn_on, data_dir, situation, first, second, number)
-            yield asked(f"{UNRELATED}, {situation}", number, first, load, False, placed)
+            yield asked(f"{UNRELATED}, {situation}", number, first, load, False, is_placed)
 
 
 def _across(data_dir: Path, pools: Sequence[list[Sample]]) -> Iterator[Question]:
@@ -256,8 +256,8 @@ def place(sample: Sample) -> str:
     place of its own.
     """
     pair = sample.pair
-    shown = pair.name if pair.set.startswith("vhr") else pair.group
-    return f"{pair.set}/{re.sub('before|after', '', shown.lower())}"
+    ground = pair.name if pair.set.startswith("vhr") else pair.group
+    return f"{pair.set}/{re.sub('before|after', '', ground.lower())}"
 
 
 def part(sample: Sample) -> str:

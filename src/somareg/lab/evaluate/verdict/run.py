@@ -52,22 +52,22 @@ def calibrate(
         ReadError: observations are missing or damaged.
         InputError: too few observations for a fit, or of several models.
     """
-    found: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     for name in methods:
         where = choose_device(device)
-        chosen = choose_model(make_config({"model": MODELS.get(name, name)}), where)
-        log = log_path(out_dir, chosen.engine)
+        model = choose_model(make_config({"model": MODELS.get(name, name)}), where)
+        log = log_path(out_dir, model.engine)
         if not refit:
-            gather(data_dir, log, chosen, where, seed=seed, limit=limit, progress=progress)
-        found[chosen.engine] = _write(out_dir, chosen, read(log), seed)
-    return found
+            gather(data_dir, log, model, where, seed=seed, limit=limit, progress=progress)
+        records[model.engine] = _write(out_dir, model, read(log), seed)
+    return records
 
 
-def _write(out_dir: Path, chosen: Chosen, rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+def _write(out_dir: Path, model: Chosen, rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     calibration = fit(rows)
     local = calibration.local
     record = {
-        "model": chosen.card.name if chosen.card else chosen.name,
+        "model": model.card.name if model.card else model.name,
         "weights": calibration.weights,
         "signs": list(SIGNS),
         "success": calibration.success,
@@ -78,7 +78,7 @@ def _write(out_dir: Path, chosen: Chosen, rows: list[dict[str, Any]], seed: int)
         "local": [local.constant, local.predicted, local.unseen, local.spread, local.away],
         "fitted_on": {"pairs": len(rows), "unrelated": sum(not row["related"] for row in rows), "seed": seed},
     }
-    stem = f"calibration-{chosen.engine}"
+    stem = f"calibration-{model.engine}"
     write_text(out_dir / f"{stem}.json", json.dumps(record, indent=1) + "\n", overwrite=True)
     write_text(out_dir / f"{stem}.md", markdown(rows, calibration), overwrite=True)
     return {**record, "bars": bars(judged(rows, calibration))}

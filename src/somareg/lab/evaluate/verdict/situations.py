@@ -160,8 +160,8 @@ def repeated(moving: ByteImage, reference: ByteImage, rng: Rng) -> tuple[ByteIma
         tile = image[..., y : y + period, x : x + period]
         whole = np.tile(tile, (*(1,) * (tile.ndim - 2), count, count))
         noise = rng.gamma(8.0, 1 / 8.0, (side, side)) if image.ndim == 2 else rng.normal(1.0, 0.05, (side, side))
-        cut = whole[..., side - dy : 2 * side - dy, side - dx : 2 * side - dx] * noise
-        return np.clip(cut, 0, 255).astype(np.uint8)
+        patch = whole[..., side - dy : 2 * side - dy, side - dx : 2 * side - dx] * noise
+        return np.clip(patch, 0, 255).astype(np.uint8)
 
     truth = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
     return tiled(moving, int(shift[0]), int(shift[1])), tiled(reference, 0, 0), truth
