@@ -70,7 +70,7 @@ smoke:
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --clean
-	@echo "build/site/index.html"
+	@echo "build/site/index.html; with search: $(PYTHON) -m http.server --bind 127.0.0.1 --directory build/site"
 
 # A folder that is there is whole: it is made under another name, by a command that ends in --out FOLDER, then renamed.
 folder = test -d $(1) || { rm -rf $(1).part && $(2) --out $(1).part && mv $(1).part $(1); }

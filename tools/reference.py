@@ -191,11 +191,17 @@ def _docstring(shown: Any) -> str:
         elif kind in ("returns", "yields"):
             parts.append(f"**{TITLES[kind]}** " + _line(" ".join(each.description for each in section.value)))
         elif kind in TITLES:
-            rows = [f"* {_names(each.name)}: {_line(each.description)}" for each in section.value]
+            rows = [f"* {_names(_all_names(each))}: {_line(each.description)}" for each in section.value]
             parts.append("\n".join([f"**{TITLES[kind]}**", "", *rows]))
         else:
             raise SystemExit(f"error: {shown.path}: no rule for the section '{kind}' of its docstring")
     return "\n\n".join(parts)
+
+
+def _all_names(attribute: Any) -> str:
+    """griffe takes what follows the first of several names for a type."""
+    more = str(attribute.annotation).strip("()")
+    return f"{attribute.name} {more}" if attribute.name.endswith(",") else attribute.name
 
 
 def _names(names: str) -> str:

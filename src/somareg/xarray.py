@@ -33,7 +33,7 @@ except ImportError as error:  # rioxarray needs it, so only a broken installatio
 
 
 class SomaregAccessor:
-    """What a DataArray can do as the moving image.
+    """The accessor of a DataArray that is the moving image.
 
     Args:
         array: with rioxarray's CRS, transform and nodata value; see `somareg.io.dataarray.from_dataarray`.
@@ -67,7 +67,7 @@ class SomaregAccessor:
         resolution: Resolution = "reference",
         force: bool = False,
     ) -> xarray.DataArray:
-        """This image on the reference grid by an estimate made before, perhaps with another band; as `somareg.warp`."""
+        """This image on the reference grid, by an existing estimate, perhaps of another band; as `somareg.warp`."""
         warped = api.warp(
             self._array,
             estimate,

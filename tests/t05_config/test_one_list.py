@@ -109,11 +109,11 @@ def test_no_other_column_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_table_of_the_documentation_has_a_row_for_each() -> None:
-    rows = [line.split(" | ") for line in tool("site").options_table().splitlines()[2:]]
+    rows = [line.split(" | ") for line in tool("reference").options_table().splitlines()[2:]]
     assert [row[0] for row in rows] == [f"| `{name}`" for name in NAMES]
     for row in rows:
         assert len(row[-1]) > len(" |")
-    assert "<!-- options of register -->" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert "<!-- reference: options of register -->" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
 
 # --- limits of the error ---------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_metres_stand_in_place_of_pixels() -> None:
     assert (cfg.max_error, cfg.max_error_m) == (None, 20.0)
     assert make_config(cfg.model_dump(mode="json")) == cfg  # as a report holds it
     for both in ({"max_error": 3.0, "max_error_m": 20}, {"max_error": "2", "max_error_m": "20"}):
-        with pytest.raises(ConfigError, match="given both"):
+        with pytest.raises(ConfigError, match="both given"):
             make_config(both)
 
 

@@ -140,7 +140,7 @@ def test_a_disk_without_locks_is_used_all_the_same(
     monkeypatch.setattr(fcntl, "flock", none)
     with output_folder(tmp_path / "out") as part:
         (part / "a").write_text("1")
-    assert "knows no locks" in caplog.text
+    assert "has no file locks" in caplog.text
     assert tree(tmp_path) == {"out": -1, "out/a": 1}
 
 

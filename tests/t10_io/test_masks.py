@@ -267,7 +267,7 @@ def test_a_mask_is_opened_as_carefully_as_an_image(tmp_path: Path) -> None:
 def test_classes_without_a_mask_are_refused(tmp_path: Path) -> None:
     image = save(tmp_path / "image.tif", CLASSES)
     with (
-        pytest.raises(ConfigError, match="reference_mask_values says which classes of a mask are invalid"),
+        pytest.raises(ConfigError, match="reference_mask_values lists classes of a mask"),
         open_image(image, "reference", None, make_config({"reference_mask_values": "3"})),
     ):
         pass

@@ -283,7 +283,7 @@ def test_proj_is_compared_with_the_file(
     assert len(notes) == len(words)
     for note, word in zip(notes, words, strict=True):
         assert word in note
-        assert note.endswith("the file is believed")
+        assert note.endswith("the file is used")
 
 
 def test_a_file_without_crs_is_not_given_the_items(tmp_path: Path) -> None:

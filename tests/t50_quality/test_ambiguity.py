@@ -38,7 +38,7 @@ def test_nothing_is_said_of_a_clear_pair():
 )
 def test_one_direction_is_named(shift, words):
     (sentence,) = ambiguities(with_rival(0.95, shift, 0.9), 1)
-    assert f"the shift {words} cannot be seen" in sentence
+    assert f"the shift {words} cannot be measured" in sentence
 
 
 def test_a_repetition_is_told_in_pixels_of_the_reference():

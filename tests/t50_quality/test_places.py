@@ -74,8 +74,8 @@ def test_no_place_stands_out_and_none_was_seen() -> None:
     assert worst_place(even().cells(PLAIN), PLAIN).startswith(
         "All parts that were seen are off by about as much: 1.0 px;"
     )
-    assert worst_place(even(math.nan).cells(PLAIN), PLAIN).startswith("No part of the images was seen")
-    assert worst_place((), PLAIN).startswith("No part of the images was seen")
+    assert worst_place(even(math.nan).cells(PLAIN), PLAIN).startswith("No part of the images has enough matches")
+    assert worst_place((), PLAIN).startswith("No part of the images has enough matches")
 
 
 def test_without_north_up_places_are_those_of_the_screen() -> None:

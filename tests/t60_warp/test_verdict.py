@@ -117,7 +117,7 @@ def test_no_go_is_refused_and_force_applies_it(tmp_path: Path, caplog: pytest.Lo
     assert [record.getMessage().count("No-go: 3 % chance") for record in caplog.records] == [1, 1]
 
 
-@pytest.mark.parametrize(("verdict", "words"), [(REVIEW, REVIEW.headline), (None, "nobody has judged"), (GO, "")])
+@pytest.mark.parametrize(("verdict", "words"), [(REVIEW, REVIEW.headline), (None, "has no verdict"), (GO, "")])
 def test_one_line_says_what_is_not_sure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, verdict: Verdict | None, words: str
 ) -> None:
@@ -142,7 +142,7 @@ def test_a_file_of_an_earlier_version_tells_the_decision_alone(tmp_path: Path) -
         assert known is not None
         assert (known.decision, known.reasons) == (decision, ())
         assert math.isnan(known.probability)
-    with pytest.raises(EstimationError, match="No-go: the error cannot be told"):
+    with pytest.raises(EstimationError, match="No-go: the error is not known"):
         somareg.warp(image(), tmp_path / "no-go.tif")
 
 

@@ -133,7 +133,7 @@ def test_workers_with_nothing_to_share_out_are_told(tmp_path: Path, small: Pair)
     arguments = ["register", str(small.moving), str(small.reference), "-o", str(tmp_path / "out"), "--workers", "2"]
     shown = CliRunner().invoke(app, [*arguments, "--model", "orientation"])
     assert shown.exit_code in (0, 3), shown.output
-    assert "matched whole: there was nothing to share out" in " ".join(shown.output.split())
+    assert "matched whole: there are no tiles for other processes" in " ".join(shown.output.split())
 
 
 def test_command_line_registers_a_scene(tmp_path: Path, small: Pair) -> None:

@@ -215,7 +215,7 @@ def test_no_go_claims_nothing_anywhere(failed: Result, tmp_path: Path) -> None:
     assert (quality.worst_place, quality.cells, failed.verdict.worst, failed.previews.closeups) == ("", (), "", ())
     assert not failed.displacement.certainty.any()
     assert np.isnan(failed.displacement.sigma).all()
-    assert failed.verdict.headline.endswith("; the error cannot be told.")
+    assert failed.verdict.headline.endswith("; the error is not known.")
     out = failed.save(tmp_path / "out", force=True, stac=True)
     report = json.loads((out / "report.json").read_text())
     assert report["verdict"]["headline"] == failed.verdict.headline
@@ -291,7 +291,7 @@ def test_metres_are_asked_for_where_there_are_some(result: Result) -> None:
     for ask in (register, somareg.assess):
         with pytest.raises(ConfigError, match="max_error_m needs a georeferenced reference; use max_error"):
             ask(moving, reference, max_error_m=20)
-    with pytest.raises(ConfigError, match="max_error and max_error_m are given both"):
+    with pytest.raises(ConfigError, match="max_error and max_error_m are both given"):
         register(moving, reference, max_error=2, max_error_m=20)
 
 

@@ -109,7 +109,7 @@ def test_sar_kept_as_three_equal_bands_is_no_colour_picture(large: Files, tmp_pa
 
 
 def test_both_radii_are_one_too_many() -> None:
-    with pytest.raises(ConfigError, match="search_radius_px and search_radius_m are given both"):
+    with pytest.raises(ConfigError, match="search_radius_px and search_radius_m are both given"):
         make_config({"search_radius_px": 30, "search_radius_m": 300})
 
 

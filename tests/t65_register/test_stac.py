@@ -128,7 +128,7 @@ def test_the_item_does_not_overrule_the_file(
     result = register(sar, files.reference, moving_bands=(1,))
     np.testing.assert_array_equal(result.displacement.array, file_result.displacement.array)
     assert result.moving.grid == file_result.moving.grid
-    assert sum("the file is believed" in note for note in result.notes) == 2
+    assert sum("the file is used" in note for note in result.notes) == 2
     assert "EPSG:32631" in caplog.text
 
 
@@ -144,7 +144,7 @@ def test_pystac_objects_and_warp(files: Files, saved: Path, describe: Describe) 
 
 def test_what_an_item_cannot_do(files: Files, describe: Describe, saved: Path) -> None:
     item = describe("s1", "vv", files.moving)
-    with pytest.raises(ConfigError, match="moving_mask goes with arrays"):
+    with pytest.raises(ConfigError, match="moving_mask is an array for an image in memory only"):
         register(item, files.reference, moving_mask=np.ones((3, 3), bool))
     with pytest.raises(InputError, match="no asset 'vh'"):
         register(f"{item}#vh", files.reference)

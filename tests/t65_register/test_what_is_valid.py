@@ -95,7 +95,7 @@ def test_bands_that_leave_nothing_together_are_named(clean: Files, tmp_path: Pat
     half[:, :150] = 0
     path = write(tmp_path / "flag.tif", np.stack([amplitude, amplitude, flag]), clean.moving_grid, nodata=0)
     with pytest.raises(
-        NoDataError, match=r"of band 1 \(100%\), 2 \(100%\), 3 \(0%\); name fewer bands, for example 1,2"
+        NoDataError, match=r"in each band: 1 \(100%\), 2 \(100%\), 3 \(0%\); name fewer bands, for example 1,2"
     ):
         register(path, clean.reference)
     path = write(tmp_path / "half.tif", np.stack([amplitude, half]), clean.moving_grid, nodata=0)
@@ -221,7 +221,7 @@ def test_assess_and_plan_take_it(clean: Files, scl: Path) -> None:
     share = found.result.reference.mask.mean()
     assert 0.6 < share < 0.75
     assert plan(clean.moving, clean.reference, **options)["moving"]["bands"] == 1
-    with pytest.raises(ConfigError, match="reference_mask_values says which classes"):
+    with pytest.raises(ConfigError, match="reference_mask_values lists classes of a mask"):
         register(clean.moving, clean.reference, reference_mask_values="3")
 
 

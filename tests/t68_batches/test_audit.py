@@ -279,7 +279,7 @@ def test_batches_and_audits_keep_out_of_each_others_folders(tmp_path: Path, meas
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ConfigError, "nothing to hold the scenes against"),
+        ({}, ConfigError, "nothing to compare the scenes with"),
         ({"reference": "r.tif", "consecutive": True}, ConfigError, "not both"),
         ({"reference": "r.tif", "tolerance_px": -1.0}, ConfigError, "0 or more"),
         ({"reference": "r.tif", "tolerance_px": math.nan}, ConfigError, "0 or more"),

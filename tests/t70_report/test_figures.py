@@ -102,7 +102,7 @@ def test_figures_that_are_drawn_are_those_of_the_page(result: Result) -> None:
     found = of(result)
     quality = result.quality
     assert f"predicted CE90: {quality.predicted_ce90_px:.2f} px" in words(found["scatter"])
-    assert f"median of the kept: {quality.residual_median_px:.2f} px" in words(found["histogram"])
+    assert f"median of the inliers: {quality.residual_median_px:.2f} px" in words(found["histogram"])
     kept = int(result.tie_points.inlier.sum())
     assert {f"{kept} kept", f"{104 - kept} left out"} <= set(words(found["points"]))
     cells = [cell for cell in quality.cells if cell.is_seen]

@@ -191,10 +191,10 @@ def test_verdict_is_said_in_words_and_not_by_colour_alone(rendered: Render, deci
 
 def test_no_go_claims_no_error_and_no_certainty(rendered: Render) -> None:
     page = Page(rendered("no-go")[1])
-    assert "the error cannot be told" in page.text
+    assert "the error is not known" in page.text
     assert "All are pale: no reliable alignment was found." in page.text
     for claim in (
-        "Pale arrows stand",
+        "Pale arrows have no match",
         "round and centred",
         "usually wider than the predicted error",
         "explains everything",

@@ -127,7 +127,7 @@ def test_no_go_of_an_earlier_version_claims_no_error_any_more(result: Result, tm
     content["verdict"] = {"decision": "no-go", "probability": 0.03, "reasons": ["It fails."]}
     (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
     record = load_report(tmp_path / "report.json")
-    assert record.headline == "No-go: 3 % chance of an error below 2 px; the error cannot be told."
+    assert record.headline == "No-go: 3 % chance of an error below 2 px; the error is not known."
     for figure in (record.figures.predicted_rmse, record.figures.predicted_ce90):
         assert (figure.px, figure.m) == (None, None)
     claims = "predicted_rmse_px", "predicted_ce90_m", "worst_px", "worst_m", "worst_place", "unseen_share"

@@ -53,7 +53,7 @@ def test_no_go_claims_nothing_even_where_an_earlier_version_did(georeferenced: M
         assert client.get(f"/{TOKEN}/tiles/error/0/0/0.png").status_code == 404
         page = client.get(f"/{TOKEN}/").text
         arrows = scene.arrows.over((0, 0, SIDE, SIDE), 30)["arrows"]
-    assert "the error cannot be told" in page
+    assert "the error is not known" in page
     for claim in ("Look here first", 'class="place"', "show-certainty", georeferenced.result.quality.worst_place):
         assert claim not in page
     assert arrows and not np.array(arrows)[:, 4].any()

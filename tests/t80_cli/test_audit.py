@@ -85,5 +85,5 @@ def test_a_slip_is_one_line(tmp_path: Path, cli: Cli) -> None:
     write_archive(tmp_path / "scenes", NAMES[:1], [(0.0, 0.0)])
     done = cli("audit", tmp_path / "scenes", "-o", tmp_path / "out")
     assert done.code == 2
-    assert "nothing to hold the scenes against" in done.err
+    assert "nothing to compare the scenes with" in done.err
     assert not (tmp_path / "out").exists()

@@ -89,7 +89,7 @@ def test_no_go_claims_no_error_in_the_table(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     done = cli("batch", *folders(tmp_path, "no-go"), "-o", tmp_path / "out")
-    assert "No-go: 97 % chance of an error below 2 px; the error cannot be told." in done.out
+    assert "No-go: 97 % chance of an error below 2 px; the error is not known." in done.out
     assert "0.61" not in done.out
     assert "6.1 m" not in done.out
 

@@ -164,7 +164,7 @@ def test_what_nobody_judged_is_applied_with_a_note(cli: Cli, place: Path) -> Non
     done = cli("warp", "a.tif", "b.tif", "found", "-o", "out")
     assert done.code == 0
     (line,) = done.err.splitlines()  # one for all rasters
-    assert "nobody has judged this estimate" in line
+    assert "this estimate has no verdict" in line
     with rasterio.open(place / "out" / "a.tif") as file:
         assert not [tag for tag in file.tags() if tag in ("SOMAREG_VERDICT", "SOMAREG_PROBABILITY")]
     assert json.loads(cli("warp", "a.tif", "found", "-o", "x.tif", "--json").out)["verdict"] is None

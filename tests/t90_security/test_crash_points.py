@@ -93,7 +93,7 @@ def test_what_a_person_has_put_there_since_is_left_alone(earlier: Path) -> None:
     killed_between_renames(earlier, 2)  # aligned.tif and item.json are put aside
     (earlier / "item.json").write_text("a person's")
     for _ in range(2):
-        with pytest.raises(OutputError, match=r"item\.json stands where an earlier run's file must go back"):
+        with pytest.raises(OutputError, match=r"item\.json stands in the place of an earlier file"):
             check_writable(earlier, overwrite=True)
         assert (earlier / "item.json").read_text() == "a person's"
     (earlier / "item.json").unlink()

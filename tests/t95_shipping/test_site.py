@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -64,6 +65,14 @@ def test_every_page_is_there(site: Path) -> None:
     assert not {page for page in pages if not (site / f"{page}.html").is_file()}
     start = (site / "index.html").read_text(encoding="utf-8")
     assert not {page for page in pages if f'href="{page}.html"' not in start}
+
+
+def test_the_search_knows_pages_commands_and_functions(site: Path) -> None:
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
+    found = {entry["location"].partition("#")[0]: entry for entry in index["docs"]}
+    assert {f"{path.stem}.html" for path in (ROOT / "docs").glob("*.md")} <= found.keys()
+    titles = {entry["title"] for entry in index["docs"]}
+    assert {"somareg.register", "somareg register", "somareg.types.Verdict"} <= titles
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:

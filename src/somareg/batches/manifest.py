@@ -1,4 +1,4 @@
-"""`manifest.jsonl`: what became of every pair, so that a run that was killed goes on where it was."""
+"""`manifest.jsonl`: the state of every pair, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FORMAT = 1
 
 Status = Literal["pending", "running", "done", "failed"]
 Kind = Literal["batch", "audit"]
-"""What a manifest is of."""
+"""The kind of run behind a manifest."""
 
 
 @dataclass(frozen=True)
 class FileMark:
-    """A file as it was when it was used.
+    """The state of a file when it was read.
 
     Attributes:
         path: absolute.
-        size, mtime_ns: as long as both stay, the content is taken to be the same, without reading it.
+        size, mtime_ns: while both stay, the content counts as unchanged without reading it.
         sha256: of the content.
     """
 
@@ -45,7 +45,7 @@ class FileMark:
 
     @classmethod
     def of(cls, path: str | Path, sha256: str = "") -> FileMark:
-        """The mark of a file now; `sha256` saves reading it."""
+        """The mark of a file now; a known `sha256` saves reading it."""
         stat = Path(path).stat()
         return cls(str(path), stat.st_size, stat.st_mtime_ns, sha256 or file_sha256(path))
 
@@ -66,16 +66,16 @@ class Entry:
 
     Attributes:
         name, moving, reference: see `BatchPair`.
-        key: of the settings and paths; another key is another pair.
-        status: "running" may also mean that the run died.
-        verdict, probability: of a pair that is done.
+        key: hash of settings and paths; a pair with another key must be done again.
+        status: "running" can also mean that the run died.
+        verdict, probability: of a done pair.
         headline: of its verdict, see `Verdict.headline`.
         predicted_rmse_px, predicted_rmse_m: expected error; None on no-go, metres also without a georeference.
-        misregistration_px: RMS displacement found.
-        seconds: the pair took.
-        error_kind, error: of a pair that failed.
-        files: marks of all that went in.
-        measured: how a pair lies that was only measured; None on no-go, and for a pair that was registered.
+        misregistration_px: measured RMS displacement.
+        seconds: duration.
+        error_kind, error: of a failed pair.
+        files: marks of all input files.
+        measured: offset of a pair that was only measured; None on no-go, and for a pair that was registered.
     """
 
     name: str
@@ -97,14 +97,15 @@ class Entry:
 
     @property
     def state(self) -> Literal["go", "review", "no-go", "failed", "pending"]:
-        """The verdict; "failed", or "pending" where there is none."""
+        """The verdict, else "failed" or "pending"."""
         return self.verdict or ("failed" if self.status == "failed" else "pending")
 
     def still_holds(self, folder: str | None, reports: Reports) -> bool:
-        """Done, its outputs are there, with the page if `reports` ask for it, and its inputs are what they were.
+        """Whether the pair is done, its outputs exist (with the page if `reports` ask for it) and its inputs are
+        unchanged.
 
         Args:
-            folder: of its outputs; None where there are none.
+            folder: of its outputs; None without outputs.
             reports: see `batch`.
         """
         names = ["report.json", "displacement.tif"]
@@ -115,18 +116,18 @@ class Entry:
 
 
 def key_of(content: Mapping[str, Any]) -> str:
-    """A short name for settings and paths."""
+    """A short hash of settings and paths."""
     return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()[:24]
 
 
 @dataclass
 class Manifest:
-    """The entries of a batch in the order of its list, on disk after every change.
+    """The entries of a run in the order of its list, on disk after every change.
 
-    The file holds a header and entries, one per line; of several with one name the last one counts.
+    The file holds a header and entries, one per line; the last of several entries with one name counts.
 
     Attributes:
-        folder: of the batch.
+        folder: of the run.
         entries: by name.
         kind: of the run.
     """
@@ -148,12 +149,12 @@ class Manifest:
 
 
 def read_manifest(folder: Path, kind: Kind = "batch", *, overwrite: bool = False) -> dict[str, Entry]:
-    """The entries of an earlier run; none in a new folder or with `overwrite`.
+    """Read the entries of an earlier run; none in a new folder or with `overwrite`.
 
-    What a kill left half-written at the end is dropped.
+    A last line that a kill cut short is dropped.
 
     Raises:
-        OutputError: the folder holds other things and no manifest, or that of another kind, and not `overwrite`.
+        OutputError: the folder has other content but no manifest, or one of another kind, and not `overwrite`.
         InputError: the manifest is damaged or newer.
     """
     file = folder / FILE_NAME

@@ -30,10 +30,13 @@ Scenes = Annotated[
 Reference = Annotated[
     str | None,
     typer.Option(
-        "--reference", "-r", metavar="FILE", help="image that every scene is held against, or folder of pairs"
+        "--reference",
+        "-r",
+        metavar="FILE",
+        help="image that every scene is compared with, or folder of one reference per scene",
     ),
 ]
-Consecutive = Annotated[bool, typer.Option("--consecutive", help="hold each date against the one before it")]
+Consecutive = Annotated[bool, typer.Option("--consecutive", help="compare each date with the one before it")]
 Glob = Annotated[
     str | None, typer.Option("--glob", metavar="PATTERN", help="files of the folder, such as '**/*_B08.jp2'")
 ]

@@ -1,4 +1,4 @@
-"""What a person reads at the end of an audit."""
+"""The terminal output at the end of an audit."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def batch(
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Align many pairs; the same command again goes on where an earlier one ended, however that was."""
+    """Align many pairs; the same command again continues an earlier run, even after a crash."""
     options = said(asked)
     shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
     shared["reports"] = reports

@@ -1,4 +1,4 @@
-"""What a person reads at the end of a batch."""
+"""The terminal output at the end of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`somareg doctor`: is this machine fit, and does the package work on it?"""
+"""`somareg doctor`: checks the machine and the installation."""
 
 from __future__ import annotations
 

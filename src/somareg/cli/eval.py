@@ -108,7 +108,7 @@ def evaluate(
 def _verdict(
     ui: Session, data: Path, out: Path, methods: list[str], *, seed: int, limit: int | None, refit: bool
 ) -> None:
-    """Calibrate engines and print what their verdicts are worth."""
+    """Calibrate engines and print how good their verdicts are."""
     from somareg.lab.evaluate.verdict.run import calibrate
 
     with ui.working():
@@ -132,7 +132,7 @@ def _verdict(
 
 
 def print_alarms(inside: Inside) -> None:
-    """What in a model asks for action, as Markdown."""
+    """The alarms of a model, as Markdown."""
     alarms, pairs = inside.diagnosis.alarms, inside.diagnosis.samples
     count = f"{len(alarms)} alarm{'s' * (len(alarms) > 1)}" if alarms else "no alarm"
     print(f"\n{inside.name}: {count}, {pairs} pair{'s' * (pairs > 1)}; figures in {inside.folder}\n")

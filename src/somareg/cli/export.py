@@ -31,7 +31,9 @@ Out = Annotated[
         help="weights to write, ending in .safetensors; or .onnx: the encoder, one graph per modality",
     ),
 ]
-Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="name of the model; the file's without")]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="name of the model; default: that of the file")
+]
 Licence = Annotated[str | None, typer.Option("--licence", metavar="TEXT", help="licence of the weights")]
 Raw = Annotated[bool, typer.Option("--raw", help="weights of the last step, not their moving average")]
 

@@ -1,4 +1,4 @@
-"""Flags made from `RegisterConfig`: a command takes all of its options or names the few that apply to it."""
+"""Flags made from `RegisterConfig`: a command takes all options, or names those that apply to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command line tells what it can do, and how little it loads for that.
+"""The help of the command line, and the lazy loading of commands.
 
 Help is plain text in the sections of `options.py` and `flags.py`: drawing it with Rich takes longer than all the rest.
 A command's module is imported when the command is called or its own help is asked for; the list of commands is made

@@ -31,7 +31,7 @@ COMMANDS = {
     ),
     "batch": Entry(
         "somareg.cli.batch:batch",
-        "Align many pairs; the same command again goes on where an earlier one ended, however that was.",
+        "Align many pairs; the same command again continues an earlier run, even after a crash.",
         EPILOG,
     ),
     "audit": Entry(
@@ -54,7 +54,7 @@ COMMANDS = {
     ),
     "train": Entry(
         "somareg.cli.train:train",
-        "Train the network; the same command with --resume goes on where it was stopped or killed.",
+        "Train the network; with --resume it continues where it was stopped or killed.",
     ),
     "export": Entry(
         "somareg.cli.export:export",
@@ -66,7 +66,7 @@ COMMANDS = {
     ),
     "tie-points": Entry(
         "somareg.cli.tie_points:tie_points",
-        "Tie points of other programs.",
+        "Convert tie points between the formats of other programs.",
     ),
     "doctor": Entry(
         "somareg.cli.doctor:doctor",

@@ -28,12 +28,12 @@ Dask = Annotated[
     str | None,
     _option("--dask", "Dask scheduler whose workers see the same files: tcp://host:8786", RUNNING, "ADDRESS"),
 ]
-Resume = Annotated[bool, _option("--resume", "scenes: go on from the finished tiles of a run that was killed", RUNNING)]
+Resume = Annotated[bool, _option("--resume", "scenes: continue from the finished tiles of a killed run", RUNNING)]
 JobsOut = Annotated[
-    str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; one that exists goes on")
+    str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; a run that exists there continues")
 ]
 ContinueOnError = Annotated[
-    bool, typer.Option("--continue-on-error/--stop-on-error", help="go on after a pair or scene that fails")
+    bool, typer.Option("--continue-on-error/--stop-on-error", help="continue after a pair or scene that fails")
 ]
 Redo = Annotated[bool, typer.Option("--overwrite", help="do every pair or scene anew")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log every step; tracebacks", rich_help_panel=RUNNING)]
@@ -55,7 +55,7 @@ Overwrite = Annotated[bool, _option("--overwrite", "replace earlier outputs of s
 Force = Annotated[bool, _option("--force", "write aligned.tif even on no-go", OUTPUT)]
 ForceWarp = Annotated[bool, _option("--force", "apply an estimate although its verdict is no-go", OUTPUT)]
 Stac = Annotated[bool, _option("--stac", "describe the outputs in a STAC Item, item.json", OUTPUT)]
-DryRun = Annotated[bool, _option("--dry-run", "say what would be done, reading headers only", OUTPUT)]
+DryRun = Annotated[bool, _option("--dry-run", "show what would be done; read only the headers", OUTPUT)]
 PointsReference = Annotated[
     str | None, typer.Option("--reference", metavar="FILE", help="reference image of tie points, where they need it")
 ]

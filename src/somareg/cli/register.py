@@ -45,7 +45,7 @@ def register(
     if out is None and not dry_run:
         raise UsageError("missing option '-o': say where the outputs go, for example -o aligned")
     if asked.scene == "never" and resume:
-        raise UsageError("--resume goes on with a scene; leave out --scene never")
+        raise UsageError("--resume needs tiles; leave out --scene never")
     with session(as_json=as_json, verbose=verbose, quiet=quiet, progress=progress) as ui:
         if dry_run:
             show_plan(ui, moving, reference, options)

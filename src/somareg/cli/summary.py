@@ -1,4 +1,4 @@
-"""What a person reads in the terminal at the end of a run; the words and figures are those of the report."""
+"""The terminal output at the end of a run; words and figures are those of the report."""
 
 from __future__ import annotations
 

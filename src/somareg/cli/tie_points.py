@@ -13,7 +13,7 @@ from somareg.cli.session import session
 _FORMATS = ".geojson .gpkg .csv .tsv .points .pts .tif .vrt"
 
 Source = Annotated[str, typer.Argument(metavar="IN", help=f"tie points: {_FORMATS}")]
-Target = Annotated[str, typer.Argument(metavar="OUT", help="file to write; its suffix says the format")]
+Target = Annotated[str, typer.Argument(metavar="OUT", help="file to write; its suffix selects the format")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="leave out rows that cannot be read; each is named")]
 
 tie_points = typer.Typer(cls=Group, rich_markup_mode=None, add_completion=False)
@@ -21,7 +21,7 @@ tie_points = typer.Typer(cls=Group, rich_markup_mode=None, add_completion=False)
 
 @tie_points.callback(invoke_without_command=True)
 def _group(context: typer.Context) -> None:
-    """Tie points of other programs."""
+    """Convert tie points between the formats of other programs."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 

@@ -29,12 +29,12 @@ Data = Annotated[
 ]
 Validation = Annotated[str | None, typer.Option("--validation", metavar="FILE", help="samples to validate on")]
 Minutes = Annotated[float | None, typer.Option("--max-minutes", metavar="M", help="stop this call after M minutes")]
-Resume = Annotated[bool, typer.Option("--resume", help="go on from OUT's last checkpoint")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue from OUT's last checkpoint")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a setting: run.batch=16; may be repeated"),
 ]
-Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside the network in the end (OUT/diagnosis)")]
+Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside the network at the end (OUT/diagnosis)")]
 
 
 @takes_options("device")
@@ -54,7 +54,7 @@ def train(
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train the network; the same command with --resume goes on where it was stopped or killed."""
+    """Train the network; with --resume it continues where it was stopped or killed."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
         if resume and overwrite:
             raise UsageError("use --resume or --overwrite, not both")
@@ -94,7 +94,7 @@ def device_settings(name: str) -> dict[str, Any]:
 
 
 def run(ui: Session, cfg: TrainCfg, out: Path, **options: Any) -> None:
-    """Train and print what came of it; only the first of several processes prints."""
+    """Train and print the result; only the first of several processes prints."""
     from somareg.lab.train.engine import is_main_process
     from somareg.lab.train.engine import train as fit
 
@@ -134,6 +134,6 @@ def print_result(ui: Session, result: TrainResult, out: Path) -> None:
     ui.out.print(table, soft_wrap=True)
     chosen = result.best or result.checkpoint
     if result.stopped == "interrupted":
-        ui.out.print(Text(f"go on with: somareg train --resume -o {shlex.quote(str(out))}"), soft_wrap=True)
+        ui.out.print(Text(f"continue with: somareg train --resume -o {shlex.quote(str(out))}"), soft_wrap=True)
     weights = shlex.quote(str(out / "model.safetensors"))
     ui.out.print(Text(f"next: somareg export {shlex.quote(str(chosen))} -o {weights}"), soft_wrap=True)

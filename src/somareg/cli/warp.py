@@ -33,7 +33,7 @@ EstimateFile = Annotated[
 ]
 Nearest = Annotated[
     list[str] | None,
-    typer.Option("--nearest", metavar="RASTER", help="one more raster, a mask or classes; say it for each of them"),
+    typer.Option("--nearest", metavar="RASTER", help="one more raster, a mask or a map of classes; may be repeated"),
 ]
 Out = Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR", help="GeoTIFF to write; folder for several")]
 Resolution = Annotated[

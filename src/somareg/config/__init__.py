@@ -1,4 +1,4 @@
-"""Options and settings: what `register` can be told, and how settings of any kind are read from plain values."""
+"""Options of `register`, and how settings of any kind are read from plain values."""
 
 from somareg.config.options import (
     GROUPS,

@@ -41,7 +41,7 @@ SCENE_PX = 4096
 """Longer side of the common ground above which a pair is matched tile by tile, reference pixels."""
 
 INPUT, SEARCH, JUDGING, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Verdict", "Output", "Running"
-"""What options are about, in the order in which they are listed."""
+"""Groups of options, in the order in which help texts and tables list them."""
 
 
 def option(
@@ -50,16 +50,16 @@ def option(
     """A field of `RegisterConfig`.
 
     Args:
-        default: its value where none is given.
-        text: what it means. Where this does not name all values of a literal, they are listed before it.
+        default: value of an option that the user leaves out.
+        text: what the option means. Values of a literal that the text does not name are listed before it.
         group: of `GROUPS`.
         metavar: what the command line shows in place of a value; for a literal "NAME", for a whole number "N".
-        flag: of the command line, where it is not the name with dashes.
-        accepts: annotation of what Python callers may give, where that is more than the field holds.
+        flag: of the command line, when it differs from the name with dashes.
+        accepts: annotation for Python callers, when they may pass more types than the field holds.
         **bounds: `gt`, `ge`, `lt`, `le`, `allow_inf_nan`.
     """
-    told: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
-    return Field(default=default, description=text, json_schema_extra=told, **bounds)
+    metadata: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
+    return Field(default=default, description=text, json_schema_extra=metadata, **bounds)
 
 
 class RegisterConfig(BaseModel):
@@ -68,7 +68,10 @@ class RegisterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     moving_modality: Modality = option(
-        "sar", "what the moving image is; unsaid, what a STAC Item tells", INPUT, accepts="Modality | None"
+        "sar",
+        "modality of the moving image; without this option, that of a STAC Item",
+        INPUT,
+        accepts="Modality | None",
     )
     reference_modality: Modality = option("optical", "the same for the reference", INPUT, accepts="Modality | None")
     moving_bands: Bands | None = option(
@@ -77,7 +80,7 @@ class RegisterConfig(BaseModel):
     reference_bands: Bands | None = option(
         None, "the same for the reference", INPUT, "LIST", accepts="str | Sequence[int] | None"
     )
-    moving_scale: SarScale = option("auto", "what the values of a SAR image mean", INPUT)
+    moving_scale: SarScale = option("auto", "scale of the values of a SAR image", INPUT)
     reference_scale: SarScale = option("auto", "the same for a SAR reference", INPUT)
     moving_nodata: float | None = option(None, "value that means no data", INPUT, "VALUE")
     reference_nodata: float | None = option(None, "the same for the reference", INPUT, "VALUE")
@@ -104,7 +107,8 @@ class RegisterConfig(BaseModel):
     assume_crs: str | None = option(None, "CRS of the image that declares none", INPUT, "EPSG:N")
     gcp_method: GcpMethod = option(
         "auto",
-        "images placed by ground control points: auto, polynomial (as gdalwarp -order 2) or tps (as gdalwarp -tps)",
+        "curve through ground control points, for images without a geotransform: auto, polynomial (as gdalwarp "
+        "-order 2) or tps (as gdalwarp -tps)",
         INPUT,
     )
     preset: Preset = option(
@@ -115,7 +119,7 @@ class RegisterConfig(BaseModel):
     search: Search = option(
         "auto",
         "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift, then as "
-        "full while nothing is clear) or full (any rotation, scale 0.68-1.45)",
+        "full if nothing is clear) or full (any rotation, scale 0.68-1.45)",
         SEARCH,
     )
     search_radius_px: float | None = option(
@@ -145,13 +149,12 @@ class RegisterConfig(BaseModel):
         accepts="str | Path | TiePoints | None",
     )
     tie_points_use: TiePointsUse = option(
-        "seed", "seed: one more start of the search; replace: match nothing, use them alone", SEARCH
+        "seed", "seed: one more start of the search; replace: match nothing, use only these points", SEARCH
     )
     local: bool = option(True, "follow local displacement beyond the affine", SEARCH)
     accuracy: float = option(
         0.5,
-        "scenes: error to which the local displacement is to be known everywhere, reference pixels; tiles are added "
-        "until it is",
+        "scenes: largest expected error of the local displacement, reference pixels; tiles are added to reach it",
         SEARCH,
         "PX",
         gt=0,
@@ -175,30 +178,28 @@ class RegisterConfig(BaseModel):
     )
     min_probability: float | None = option(
         None,
-        "smallest chance of an error below 2 px with which the verdict is go; raises the calibration's own bar, never "
-        "lowers it",
+        "smallest probability of an error below 2 px for a go; it can only raise the calibration's own threshold",
         JUDGING,
         "P",
         ge=0,
         le=1,
         allow_inf_nan=False,
     )
-    resampling: Resampling = option("cubic", "how pixels that are written are resampled", OUTPUT)
+    resampling: Resampling = option("cubic", "resampling of the pixels that are written", OUTPUT)
     extent: Extent = option(
         "reference",
-        "reference: outputs on the whole reference, without data where the moving image is not; common: on the part it "
-        "covers",
+        "reference: outputs on the grid of the whole reference; common: on the part that the moving image covers",
         OUTPUT,
     )
     scene: Scene = option(
         "auto", "match tile by tile, in bounded memory: always, never or auto (above 4096 px of common ground)", RUNNING
     )
     device: str = option("auto", "auto (CUDA, then the CPU), cpu, cuda, cuda:1 or mps", RUNNING, "NAME")
-    seed: int = option(0, "seed of everything random", RUNNING, ge=0, le=2**32 - 1)
+    seed: int = option(0, "seed of all random numbers", RUNNING, ge=0, le=2**32 - 1)
     max_pixels: int = option(4_000_000_000, "refuse larger images before reading", RUNNING, gt=0)
     max_memory: ByteSize | None = option(
         None,
-        "memory that a process may take, such as 2GiB or 1500MB; unsaid, 60 % of what is available",
+        "largest memory of a process, such as 2GiB or 1500MB; default: 60 % of what is available",
         RUNNING,
         "SIZE",
         accepts="ByteSize | int | str | None",
@@ -207,13 +208,13 @@ class RegisterConfig(BaseModel):
 
     @field_validator("moving_bands", "reference_bands", mode="wrap")
     @classmethod
-    def _bands(cls, given: Any, check: Check, info: ValidationInfo) -> Bands | None:
-        """Band numbers, from a list or a text such as "3,2,1"."""
+    def _bands(cls, value: Any, check: Check, info: ValidationInfo) -> Bands | None:
+        """Read band numbers from a list or a text such as "3,2,1"."""
         try:
-            bands: Bands | None = check(re.split(r"[\s,;]+", given.strip()) if isinstance(given, str) else given)
+            bands: Bands | None = check(re.split(r"[\s,;]+", value.strip()) if isinstance(value, str) else value)
         except ValidationError as error:
             raise ConfigError(
-                f"{info.field_name}: {shown(given)} is not a list of band numbers from 1, such as 1 or 3,2,1"
+                f"{info.field_name}: {shown(value)} is not a list of band numbers from 1, such as 1 or 3,2,1"
             ) from error
         return bands
 
@@ -221,41 +222,41 @@ class RegisterConfig(BaseModel):
     def _one_radius(self) -> Self:
         if self.search_radius_px is not None and self.search_radius_m is not None:
             raise ConfigError(
-                "search_radius_px and search_radius_m are given both; leave one out (--search-radius is in pixels)"
+                "search_radius_px and search_radius_m are both given; leave one out (--search-radius is in pixels)"
             )
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def _one_limit(cls, given: Any) -> Any:
-        """A limit in metres stands in place of the one in pixels, which is there by default."""
-        if not isinstance(given, Mapping) or given.get("max_error_m") is None:
-            return given
-        if given.get("max_error") is not None:
-            raise ConfigError("max_error and max_error_m are given both; leave one out (--max-error is in pixels)")
-        return {**given, "max_error": None}
+    def _one_limit(cls, value: Any) -> Any:
+        """Drop the default limit in pixels when the user gives one in metres."""
+        if not isinstance(value, Mapping) or value.get("max_error_m") is None:
+            return value
+        if value.get("max_error") is not None:
+            raise ConfigError("max_error and max_error_m are both given; leave one out (--max-error is in pixels)")
+        return {**value, "max_error": None}
 
     @field_validator("moving_mask_values", "reference_mask_values", mode="before")
     @classmethod
-    def _classes(cls, given: Any, info: ValidationInfo) -> str | None:
-        """Classes of a mask, from a text, a number or a list."""
+    def _classes(cls, value: Any, info: ValidationInfo) -> str | None:
+        """Read the classes of a mask from a text, a number or a list."""
         from somareg.types import Classes
 
         try:
-            return None if given is None else str(Classes.parse(given))
+            return None if value is None else str(Classes.parse(value))
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"{info.field_name}: {shown(given)} is not a list of classes, such as 3,8-10 or bit3,bit4"
+                f"{info.field_name}: {shown(value)} is not a list of classes, such as 3,8-10 or bit3,bit4"
             ) from error
 
     @field_validator("model", "tie_points", "moving_mask", "reference_mask", mode="before")
     @classmethod
-    def _path(cls, given: Any) -> Any:
-        return str(given) if isinstance(given, Path) else given
+    def _path(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
 
 
 def make_config(options: Mapping[str, Any]) -> RegisterConfig:
-    """Validate options into a `RegisterConfig`; None stands for an option that is not given.
+    """Validate options into a `RegisterConfig`; None means that the option was left out.
 
     Raises:
         ConfigError: unknown option or bad value, naming it and the nearest valid choice.
@@ -263,7 +264,7 @@ def make_config(options: Mapping[str, Any]) -> RegisterConfig:
     fields = RegisterConfig.model_fields
     try:
         return RegisterConfig(
-            **{name: given for name, given in options.items() if given is not None or name not in fields}
+            **{name: value for name, value in options.items() if value is not None or name not in fields}
         )
     except ValidationError as error:
         raise explained(error.errors(include_url=False), RegisterConfig) from error

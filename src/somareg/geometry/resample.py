@@ -14,7 +14,7 @@ from somareg.types import BoolArray, FloatArray
 ANTIALIAS_ABOVE = 1.3
 """Source pixels per output pixel above which samples are averaged."""
 
-_CHUNK = 1 << 15  # points at a time: the temporaries of a chunk stay in the processor's cache
+_CHUNK = 1 << 15  # points at a time, so that temporaries stay in the processor's cache
 _SNAP = float(1 << 20)  # coordinates are rounded to a millionth of a pixel, so an identity map stays an identity
 _ABSURD = 1e9
 _FAR = -16.0  # stands for any coordinate that is not finite or far outside
@@ -109,7 +109,7 @@ def _tame(values: FloatArray) -> FloatArray:
 
 
 def _are_whole(values: FloatArray) -> bool:
-    """Whether all are whole numbers once they are snapped; a few of them mostly tell."""
+    """Whether all values are whole after snapping; the first few are checked alone, as they mostly decide."""
     for start in (0, *range(64, len(values), _CHUNK)):
         part = _tame(values[start : start + (_CHUNK if start else 64)])
         if not np.array_equal(part, np.rint(part)):
@@ -142,7 +142,7 @@ def _averaged(
 
 
 def _store(out: NDArray[Any], values: NDArray[Any], valid: BoolArray | None, fill: complex) -> None:
-    """Write valid values with the rounding and clipping that the output dtype needs, and the others' fill."""
+    """Write valid values, rounded and clipped as the dtype needs, and `fill` elsewhere."""
     if out.dtype.kind in "iu" and values.dtype.kind == "f":
         info = np.iinfo(out.dtype)
         top = float(info.max) if info.bits <= 32 else float(np.nextafter(float(info.max), 0))

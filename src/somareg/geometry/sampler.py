@@ -1,4 +1,4 @@
-"""Kernels on the pixels of one image: nearest, bilinear and Keys cubic (a = -0.5), each beside holes and edges, too."""
+"""Interpolation kernels on one image: nearest, bilinear and Keys cubic (a = -0.5), with rules for holes and edges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SINGLE = (np.uint8, np.int8, np.uint16, np.int16, np.float16, np.float32)
 
 @dataclass
 class _Taps:
-    """Base pixel and fractions of a chunk of points, and which of them the whole kernel does not fit."""
+    """Base pixels and fractions of a chunk of points; `fits` marks where the whole kernel lies on valid pixels."""
 
     base: NDArray[np.intp]
     fx: FloatArray
@@ -26,7 +26,7 @@ class _Taps:
 
 
 class Sampler:
-    """Samples the bands of one image that share a mask; made once, called per chunk of points."""
+    """Samples bands that share a mask; created once, called per chunk of points."""
 
     def __init__(self, data: NDArray[Any], mask: BoolArray | None, kernel: Kernel) -> None:
         self.count, self.height, self.width = data.shape
@@ -35,8 +35,8 @@ class Sampler:
         single = data.dtype.type in _SINGLE or data.dtype == np.complex64
         self.real = np.dtype(np.float32 if single else np.float64)
         self.work = np.result_type(self.real, np.complex64) if data.dtype.kind == "c" else self.real
-        kept = data.dtype if kernel == "nearest" else self.work  # made once, not for every tap
-        self.bands = [np.ascontiguousarray(band, kept).ravel() for band in data]
+        stored = data.dtype if kernel == "nearest" else self.work  # made once, not for every tap
+        self.bands = [np.ascontiguousarray(band, stored).ravel() for band in data]
         self.before, self.after = (1, 2) if kernel == "cubic" else (0, 1)
         self.whole = None if self.mask is None or kernel == "nearest" else self._whole_neighbourhoods()
 
@@ -67,7 +67,7 @@ class Sampler:
         return index, valid
 
     def _whole_neighbourhoods(self) -> BoolArray:
-        """(H*W,) True at the base pixels whose whole kernel lies on valid pixels."""
+        """(H*W,), True at base pixels whose whole kernel lies on valid pixels."""
         assert self.mask is not None
         whole = self.mask.reshape(self.height, self.width)
         for axis in (0, 1):
@@ -107,7 +107,7 @@ class Sampler:
         return floor.astype(np.intp), (values - floor).astype(self.real)
 
     def _complete(self, taps: _Taps, values: NDArray[Any]) -> None:
-        """The separable kernel on all its pixels; points where it does not fit get a value that is replaced later."""
+        """Apply the separable kernel everywhere; points where it does not fit are overwritten later."""
         weights = _keys if self.kernel == "cubic" else _tent
         along_x, along_y = weights(taps.fx), weights(taps.fy)
         corner = taps.base - self.before * (self.width + 1)
@@ -130,7 +130,7 @@ class Sampler:
                     np.multiply(sums, weight_y, out=out)
 
     def _incomplete(self, x: FloatArray, y: FloatArray) -> NDArray[Any]:
-        """Bilinear on the valid ones of the four pixels, weights renormalised."""
+        """Bilinear on the valid pixels among the four, with renormalised weights."""
         column, fx = self._split(x)
         row, fy = self._split(y)
         total = np.zeros((self.count, x.size), self.work)
@@ -158,5 +158,5 @@ def _keys(t: FloatArray) -> tuple[FloatArray, ...]:
     s = 1 - t
     u = -0.5 * t * s
     first, last = u * s, u * t
-    # The weights sum to 1 and their first moment is t: that gives the two in the middle.
+    # The two middle weights follow from the sum, 1, and the first moment, t.
     return first, s + last - 2 * first, t + first - 2 * last, last

@@ -108,7 +108,7 @@ class FolderLock:
             if error.errno not in _NO_LOCKS:
                 raise
             self.is_real = False
-            log.warning("the disk of %s knows no locks; start no second run in that folder", self.folder)
+            log.warning("the disk of %s has no file locks; do not start a second run in that folder", self.folder)
             return True
 
 

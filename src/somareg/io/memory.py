@@ -1,4 +1,4 @@
-"""What does not fit into memory is refused before any of its pixels is read."""
+"""Memory checks: what does not fit is refused before any pixel is read."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from somareg.errors import MemoryLimitError
 from somareg.runtime.budget import allowed, in_words
 
 CACHE_MB = 192
-"""Decoded blocks that GDAL keeps; by default it takes a twentieth of the machine's memory."""
+"""Cache of GDAL for decoded blocks; its default is a twentieth of the machine's memory."""
 
 _SMALL_BLOCK = 64 << 20
 
 
 def check_fits(count: float, what: str, way_out: str) -> None:
-    """Refuse what takes more memory than may be used.
+    """Refuse work that needs more memory than the limit.
 
     Args:
-        count: bytes that it takes.
-        what: the work, as the subject of a sentence.
-        way_out: what takes less.
+        count: bytes needed.
+        what: the work, as the subject of the message.
+        way_out: advice that needs less.
 
     Raises:
         MemoryLimitError: it does not fit.
@@ -36,7 +36,7 @@ def check_fits(count: float, what: str, way_out: str) -> None:
 
 
 def cache_mb() -> int:
-    """For `GDAL_CACHEMAX`."""
+    """Megabytes for `GDAL_CACHEMAX`."""
     return max(16, min(CACHE_MB, allowed() // 8 >> 20))
 
 
@@ -54,10 +54,10 @@ def block_bytes(dataset: Any) -> int:
 
 
 def check_block(dataset: Any, name: str) -> None:
-    """Refuse an open file of which any pixel at all can be had only by decoding too much.
+    """Refuse an open file whose tiles or strips are too large to decode.
 
     Raises:
-        MemoryLimitError: a strip or tile does not fit, twice: as GDAL decodes it and as it keeps it.
+        MemoryLimitError: a strip or tile does not fit twice, as GDAL decodes it and as its cache holds it.
     """
     size = block_bytes(dataset)
     if size > _SMALL_BLOCK:

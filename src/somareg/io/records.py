@@ -1,7 +1,7 @@
-"""Files of JSON records, one per line, that survive a kill: what `append_record` has returned from is on disk.
+"""Files of JSON records, one per line, that survive a kill: a record is on disk once `append_record` returns.
 
 Each line ends with a checksum of the record before it, as one more member, so that the file stays JSON Lines for any
-other program. A line without one, written by hand, is taken as it is. What the records say is up to their readers.
+other program. A line without one, written by hand, is accepted. Readers check the content of the records.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def _value(line: bytes) -> Any:
-    """What a line says.
+    """Parse a line.
 
     Raises:
         ValueError: its checksum is wrong, or it is no JSON.

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _GDAL_CACHE_MB = 128
-_PLAIN_BYTES = 64 << 20  # up to which packing what is read once more costs more than it saves
+_PLAIN_BYTES = 64 << 20  # up to this size packing a file that is read once costs more than it saves
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class GeotiffSpec:
     Attributes:
         grid, dtype, count: shape and place.
         nodata: declared nodata value.
-        has_mask: an internal mask follows, which says what is valid; `nodata` then only tells what is behind it.
+        has_mask: an internal mask marks valid pixels; `nodata` is then only the value under it.
         descriptions, colorinterp, scales, offsets, units, band_tags: one per band, () for defaults.
         tags: dataset-level metadata.
         colormap: of a palette image.
@@ -99,19 +99,19 @@ class GeotiffWriter:
         spec, window = self._spec, Window(*block)
         self._dataset.write(data.astype(spec.dtype, copy=False), list(range(1, spec.count + 1)), window=window)
         if spec.has_mask:
-            shown = np.full(data.shape[1:], 255, np.uint8) if mask is None else np.where(mask, 255, 0).astype(np.uint8)
-            self._dataset.write_mask(shown, window=window)
+            alpha = np.full(data.shape[1:], 255, np.uint8) if mask is None else np.where(mask, 255, 0).astype(np.uint8)
+            self._dataset.write_mask(alpha, window=window)
 
 
 @contextmanager
 def write_geotiff_blocks(
     path: str | Path, spec: GeotiffSpec, *, cog: bool = True, overwrite: bool = False
 ) -> Iterator[GeotiffWriter]:
-    """A writer for blocks; the file appears under its name, complete and checked, when the context ends well.
+    """Open a writer of blocks; on success the complete and checked file appears under its name.
 
     Args:
         path: output.
-        spec: what it is.
+        spec: everything but the pixels.
         cog: cloud-optimised with overviews; plain tiled GeoTIFF otherwise.
         overwrite: replace an existing file.
 
@@ -191,8 +191,8 @@ def write_geotiff(
         stored = np.where(mask, stored, np.asarray(declared).astype(dtype))
     has_alpha = len(colorinterp) == len(data) + 1 and colorinterp[-1] == "alpha"
     if has_alpha:
-        shown = np.ones(grid.shape, bool) if mask is None else mask
-        stored = np.concatenate([stored, (shown * opaque(dtype)).astype(dtype)[None]])
+        valid = np.ones(grid.shape, bool) if mask is None else mask
+        stored = np.concatenate([stored, (valid * opaque(dtype)).astype(dtype)[None]])
     spec = GeotiffSpec(
         grid=grid,
         dtype=dtype,
@@ -216,7 +216,7 @@ def write_geotiff(
 
 
 def opaque(dtype: np.dtype[Any]) -> float:
-    """What an alpha band of a dtype holds where nothing shines through."""
+    """The opaque value of an alpha band of this dtype."""
     return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
 
 
@@ -241,7 +241,7 @@ def _created(path: Path, profile: Mapping[str, Any]) -> Any:
 
 
 def _profile(spec: GeotiffSpec, size: int, *, is_final: bool) -> dict[str, Any]:
-    """How a file of `size` bytes is made; one that is not final is read once more, and then gone."""
+    """Creation options of a file of `size` bytes; one that is not final is read once and deleted."""
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "width": spec.grid.width,
@@ -267,7 +267,7 @@ def _profile(spec: GeotiffSpec, size: int, *, is_final: bool) -> dict[str, Any]:
 
 
 def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
-    # What is valid is told by nodata value, mask or alpha; the tag of GDAL that tells it, too, would go before them.
+    # Nodata value, mask or alpha mark valid pixels; this tag of GDAL would take precedence over them.
     tags = {key: value for key, value in spec.tags.items() if key not in ("AREA_OR_POINT", "NODATA_VALUES")}
     dataset.update_tags(**tags)
     if spec.descriptions:
@@ -280,15 +280,15 @@ def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
         if own:
             dataset.update_tags(index, **own)
     names = [*(spec.colorinterp or ["gray", *["undefined"] * (spec.count - 1)])]
-    known = [name if name in ColorInterp.__members__ else "undefined" for name in names]
+    interpretations = [name if name in ColorInterp.__members__ else "undefined" for name in names]
     if spec.colormap:
         dataset.write_colormap(1, dict(spec.colormap))
     else:
-        dataset.colorinterp = [ColorInterp[name] for name in known]
+        dataset.colorinterp = [ColorInterp[name] for name in interpretations]
 
 
 def _check_complete(path: Path, spec: GeotiffSpec) -> None:
-    """Read the last block back: a full disk may only have been noticed by GDAL, not raised."""
+    """Read the last block back, because GDAL does not always raise when the disk is full."""
     with without(NotGeoreferencedWarning):
         dataset = rasterio.open(path, driver="GTiff")
     with dataset:

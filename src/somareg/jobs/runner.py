@@ -1,4 +1,4 @@
-"""Which runner the options `workers` and `dask` ask for."""
+"""The runner for the options `workers` and `dask`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from somareg.jobs.one import Runner, Serial
 
 @contextmanager
 def open_runner(workers: int | None = None, dask: Any = None) -> Iterator[Runner]:
-    """The runner that the two options ask for; worker processes that were started for it end with the context.
+    """Open the runner for the two options; worker processes that it starts end with the context.
 
     Args:
         workers: processes of one thread each on this machine (extra `dask`); None or 1 without `dask` is this process.
@@ -24,9 +24,9 @@ def open_runner(workers: int | None = None, dask: Any = None) -> Iterator[Runner
         ClusterError: nobody answers at the address, or its workers lack this version of somareg.
     """
     if workers is not None and dask is not None:
-        raise ConfigError("workers and dask are two ways to the same end; give one of them")
+        raise ConfigError("workers and dask exclude each other; give one of them")
     if workers is not None and workers < 1:
-        raise ConfigError(f"{workers} workers can do nothing; give 1 or more")
+        raise ConfigError(f"{workers} workers are too few; give 1 or more")
     if dask is None and workers in (None, 1):
         yield Serial()
         return

@@ -1,4 +1,4 @@
-"""Where an estimate is off, and by how much: figures of the error map, cell by cell, and in words."""
+"""The error map, cell by cell and in words."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from somareg.io.compass import cell_words
 from somareg.io.metric import ground_metric
 from somareg.types import ACROSS, BoolArray, Cell, FloatArray, Grid
 
-LEAST_SHOWN = 0.25  # of a cell: where both images show less of it, it is no cell
-LEAST_SEEN = 0.5  # of what they show of it: a cell of which less was seen was not seen
-ALIKE = 0.9  # of the largest error: cells with more are as bad
+LEAST_SHOWN = 0.25  # least share of a cell that both images must show
+LEAST_SEEN = 0.5  # least share of a cell's common pixels with a known error
+ALIKE = 0.9  # share of the largest error from which a cell counts as equally bad
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Places:
     Attributes:
         points: (N, 2) reference pixels.
         shown: (N,) whether both images have pixels there.
-        error_px: (N,) expected RMS error, reference pixels; NaN where nothing was seen.
+        error_px: (N,) expected RMS error, reference pixels; NaN where unknown.
         area: (left, top, width, height) of the common ground.
     """
 
@@ -40,11 +40,11 @@ class Places:
 
     @property
     def unseen_share(self) -> float:
-        """Share of what both images show where no match nearby tells anything, 0-1; 1 where they show nothing."""
+        """Share of the common pixels without a known error, 0-1; 1 when there are no common pixels."""
         return float(np.isnan(self.error_px[self.shown]).mean()) if self.shown.any() else 1.0
 
     def cells(self, reference: Grid) -> tuple[Cell, ...]:
-        """The cells that both images show, row by row.
+        """The cells of the common ground, row by row.
 
         Args:
             reference: grid whose pixels these are.
@@ -81,38 +81,38 @@ def middles(area: tuple[float, float, float, float], across: int) -> FloatArray:
 
 
 def worst_cell(cells: Sequence[Cell]) -> Cell | None:
-    """The cell of the largest expected error; None where none was seen."""
+    """The cell with the largest expected error; None when no cell has a known error."""
     return max((cell for cell in cells if cell.is_seen), key=lambda cell: cell.error_px, default=None)
 
 
 def worst_place(cells: Sequence[Cell], reference: Grid) -> str:
-    """Which part is off most, by how much, and how much was not seen, as one sentence.
+    """One sentence on the part with the largest expected error and on the parts without a known error.
 
     As in "At worst, the north-west corner is off by about 3 px (30 m); 4 of 36 cells were not seen."
 
     Args:
-        cells: that both images show.
+        cells: of the common ground.
         reference: grid, which tells whether up is north.
     """
     worst = worst_cell(cells)
     if worst is None:
-        return "No part of the images was seen well enough to tell how far off it is."
+        return "No part of the images has enough matches nearby to state its error."
     size = f"{worst.error_px:.1f} px" if worst.error_px < 9.95 else f"{worst.error_px:.0f} px"
     if worst.error_m is not None and math.isfinite(worst.error_m):
         size += f" ({_metres(worst.error_m)})"
-    seen = [cell for cell in cells if cell.is_seen]
-    alike = [cell for cell in seen if cell.error_px >= ALIKE * worst.error_px]
-    if len(alike) > len(seen) / 2 and len(seen) > 2:
-        told = f"All parts that were seen are off by about as much: {size}"
+    known_cells = [cell for cell in cells if cell.is_seen]
+    alike = [cell for cell in known_cells if cell.error_px >= ALIKE * worst.error_px]
+    if len(alike) > len(known_cells) / 2 and len(known_cells) > 2:
+        sentence = f"All parts that were seen are off by about as much: {size}"
     else:
-        told = f"At worst, {cell_words(worst.column, worst.row, reference)} is off by about {size}"
+        sentence = f"At worst, {cell_words(worst.column, worst.row, reference)} is off by about {size}"
     missing = [cell for cell in cells if not cell.is_seen]
     if not missing:
-        return f"{told}; all {len(cells)} cells were seen."
+        return f"{sentence}; all {len(cells)} cells were seen."
     verb = "was" if len(missing) == 1 else "were"
     zones = dict.fromkeys(cell_words(cell.column, cell.row, reference) for cell in missing)
     where = f", in {' and '.join(zones)}," if len(zones) <= 2 else ""
-    return f"{told}; {len(missing)} of {len(cells)} cells{where} {verb} not seen."
+    return f"{sentence}; {len(missing)} of {len(cells)} cells{where} {verb} not seen."
 
 
 def _metres(value: float) -> str:

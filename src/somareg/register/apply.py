@@ -47,14 +47,14 @@ def warp(
 ) -> Any:
     """Apply an estimate to any raster of the moving image's ground: other bands, other pixel sizes, masks.
 
-    What was said of the moving image when it was registered holds here, too. The moving image itself, known by its
-    checksum, is read as it was: nodata value, mask file, bands that are imagery although flagged alpha. Any other
-    raster tells itself which of its pixels are invalid; one that declares nothing and is not sampled with "nearest"
-    gets the nodata value. What is said here goes first.
+    The options with which the moving image was registered apply here, too. The moving image itself, recognised by its
+    checksum, is read in the same way: nodata value, mask file, bands that are imagery although flagged alpha. Any other
+    raster declares itself which of its pixels are invalid; if it declares nothing and is not sampled with "nearest",
+    it gets that nodata value. Arguments given here take precedence.
 
     The verdict on the estimate goes into the tags of what is written: `SOMAREG_VERDICT`, `SOMAREG_PROBABILITY`,
-    `SOMAREG_PREDICTED_RMSE_PX` and, where known, `SOMAREG_PREDICTED_RMSE_M`. An estimate that was judged "review" is
-    applied with a warning in the log, and so is one that nobody judged, which leaves no such tags.
+    `SOMAREG_PREDICTED_RMSE_PX` and, where known, `SOMAREG_PREDICTED_RMSE_M`. A "review" estimate is applied
+    with a warning in the log. So is an estimate without a verdict, which leaves no such tags.
 
     Args:
         raster: path, array (of the moving image's size or the same proportions), Raster, STAC Item or DataArray; of a

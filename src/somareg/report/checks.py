@@ -109,7 +109,7 @@ CHECKS = (
         "hit_ratio",
         "Windows that agree by themselves",
         "%",
-        "Share of windows whose own best match, read without any help, is the estimate; chance is about 10 %.",
+        "Share of windows whose own best match agrees with the estimate; about 10 % agree by chance.",
         0.8,
         0.6,
         True,
@@ -151,7 +151,7 @@ CHECKS = (
         True,
     ),
     Check("overlap", "Overlap", "%", "Share of the reference that valid moving pixels cover.", 0.5, 0.1, True),
-    Check("folding", "Folding", "%", "Share of pixels where the map turns over itself.", 0.0, 0.001, False),
+    Check("folding", "Folding", "%", "Share of pixels where the map folds over itself.", 0.0, 0.001, False),
 )
 
 

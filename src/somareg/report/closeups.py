@@ -1,4 +1,4 @@
-"""Small pictures of the places to look at: edges of one image in colour over the other one, as aligned."""
+"""Close-ups: edges of one image in colour over the other, as aligned."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from somareg.types import BoolArray, Closeup, FloatArray, Modality, Place, Raste
 SIDE = 96
 """Pixels of a picture along each side."""
 
-_MARGIN = 12  # around a picture, so that its rim has edges like its middle
+_MARGIN = 12  # margin around a picture, so that its rim has edges like its middle
 _DIMMED = 0.85
 
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """Both images as they were looked at.
+    """Both images as they were matched.
 
     Attributes:
         reference, moving: their pixels.
@@ -42,7 +42,7 @@ class Sight:
 
 
 def make_closeups(sight: Sight, places: Sequence[Place]) -> tuple[Closeup, ...]:
-    """A picture of each place; of pixels in memory, no file is read.
+    """Draw a picture of each place from pixels in memory.
 
     Args:
         sight: both images.
@@ -67,7 +67,7 @@ class _Side:
     kind: Modality
 
     def at(self, points: FloatArray, footprint: tuple[float, float]) -> tuple[NDArray[np.uint8], BoolArray]:
-        """Its picture and mask (h, w) at its pixels (h, w, 2)."""
+        """Picture and mask (h, w) at pixels (h, w, 2) of the image."""
         data, mask = resample(
             shown_values(self.raster),
             self.raster.mask,
@@ -80,7 +80,7 @@ class _Side:
 
 
 def _picture(sight: Sight, moving: _Side, reference: _Side, place: Place) -> NDArray[np.uint8]:
-    # Near the rim the picture moves inwards, so that it is not half empty.
+    # Near the rim the picture is shifted inwards, so that it is not half empty.
     lowest, highest = SIDE // 2, np.array(sight.reference.mask.shape[::-1]) - SIDE // 2
     middle = np.rint(sight.to_reference(np.array([[place.x, place.y]])))[0]
     middle = np.where(highest > lowest, np.clip(middle, lowest, highest), middle)
@@ -89,13 +89,13 @@ def _picture(sight: Sight, moving: _Side, reference: _Side, place: Place) -> NDA
     points = np.stack([x, y], axis=-1) + middle
     there = sight.to_moving(points.reshape(-1, 2)).reshape(points.shape)
     footprint = footprint_of(jacobian_at(sight.to_moving, (float(middle[0]), float(middle[1]))))
-    shown = {"moving": moving.at(there, footprint), "reference": reference.at(points, (1.0, 1.0))}
-    # Speckle hides what lies beneath its edges, so SAR gives the edges; without SAR, the moving image.
+    images = {"moving": moving.at(there, footprint), "reference": reference.at(points, (1.0, 1.0))}
+    # Speckle would hide edges drawn over it, so the edges come from SAR; without SAR, from the moving image.
     above = edges_from(*sight.modalities)
     below = "reference" if above == "moving" else "moving"
     kind = sight.modalities[above == "reference"]
-    lines = edges(*shown[above], smoothing_of(kind)) & shown[below][1]
-    base = shown[below][0]
+    lines = edges(*images[above], smoothing_of(kind)) & images[below][1]
+    base = images[below][0]
     picture = (_DIMMED * (np.repeat(base[..., None], 3, axis=2) if base.ndim == 2 else base)).astype(np.uint8)
     picture[lines] = EDGE
     inner = slice(_MARGIN, _MARGIN + SIDE)

@@ -1,4 +1,4 @@
-"""What `report.json` says of where an estimate is off, and by how much."""
+"""The error map in `report.json`."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from somareg.types import Result
 
 
 class CellRecord(Part):
-    """One of 6 x 6 parts of the common ground that both images show."""
+    """One of at most 6 x 6 parts of the common ground."""
 
     column: int = Field(description="0-5, from the left")
     row: int = Field(description="0-5, from the top")
-    x: Number = Field(description="reference pixel in the middle of what both images show of it")
+    x: Number = Field(description="reference pixel in the middle of the ground that both images show of the cell")
     y: Number
-    seen: Number = Field(description="share of that where matches nearby tell the error, 0-1")
-    error: Length = Field(description="expected RMS error; null where less than half was seen")
+    seen: Number = Field(description="share of that ground with matches nearby, 0-1")
+    error: Length = Field(description="expected RMS error; null if less than half has matches nearby")
 
 
 class PlaceRecord(Part):
-    """A place to look at: where the error is expected to be large, or a kept tie point is far off."""
+    """A place to check: with a large expected error or an inlier with a large residual."""
 
     x: Number = Field(description="reference pixel")
     y: Number
     where: str = Field(description="in words")
     error: Length = Field(description="expected RMS error there")
-    residual: Length | None = Field(description="of the kept tie point there; null without one")
+    residual: Length | None = Field(description="of the inlier there; null without one")
 
 
 class ErrorMapRecord(Part):
-    """Where the estimate is off, and by how much."""
+    """Expected error of the estimate, place by place."""
 
     worst_place: str = Field(description="the worst part and what was not seen, as a sentence")
     worst: Length = Field(description="expected RMS error of the worst cell")
-    unseen_share: Number = Field(description="of what both images show, 0-1: no match nearby tells anything there")
+    unseen_share: Number = Field(description="share of the ground that both images show without a match nearby, 0-1")
     cells: list[CellRecord]
-    places: list[PlaceRecord] = Field(description="to look at, worst first")
+    places: list[PlaceRecord] = Field(description="places to look at, worst first")
 
 
 def error_map_record(result: Result) -> ErrorMapRecord:

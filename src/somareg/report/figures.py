@@ -1,4 +1,4 @@
-"""All drawings of a report, with the words that go with them."""
+"""All drawings of a report, with their titles and captions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from somareg.types.words import percent, pixels
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A drawing with its words.
+    """A drawing with its texts.
 
     Attributes:
         key: identifier, lower case.
         title, caption: what it shows and how to read it.
-        svg: for the page, with the finding in one sentence for who cannot see it.
+        svg: for the page, with the finding in one sentence for screen readers.
     """
 
     key: str
@@ -33,12 +33,12 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Drawings:
-    """Everything that is drawn of a result.
+    """All drawings of a result.
 
     Attributes:
-        error: the map of the expected error; None where none is told.
+        error: the map of the expected error; None without one.
         others: in reading order.
-        absent: what is not drawn, and why, a sentence each.
+        absent: one sentence for each drawing that is left out.
     """
 
     error: Drawing | None
@@ -47,7 +47,7 @@ class Drawings:
 
 
 def drawings(result: Result) -> Drawings:
-    """All drawings of a result; of what there is nothing to see, a sentence takes the place."""
+    """Make all drawings of a result; a sentence replaces a drawing without content."""
     is_found = result.verdict.decision != "no-go"
     error = [_error(result)] if is_found else []
     others = [
@@ -61,7 +61,7 @@ def drawings(result: Result) -> Drawings:
 
 
 def _error(result: Result) -> Drawing | str:
-    """The error map, which a no-go has not."""
+    """The error map; None for a no-go."""
     quality = result.quality
     alt = (
         f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "
@@ -69,13 +69,13 @@ def _error(result: Result) -> Drawing | str:
     )
     svg = error_map(result, alt)
     if svg is None:
-        return "No map of the expected error: nothing was seen well enough to tell how far off it is."
+        return "No map of the expected error: no part has enough matches nearby."
     return Drawing(
         "error",
         "Expected error",
-        "How far off each place is expected to be, by what matches nearby tell and by the pair's predicted "
-        "error; the numbers are those of 6 by 6 cells, in pixels, and a frame marks the worst. Grey places were not "
-        "seen: no match nearby tells anything of them, or one image shows nothing there.",
+        "The expected error of each place, from the matches nearby and the pair's predicted error. The numbers are "
+        "those of 6 by 6 cells, in pixels; a frame marks the worst. Grey places were not seen: no match is near, or "
+        "one image has no data.",
         svg,
     )
 
@@ -89,11 +89,7 @@ def _arrows(result: Result, is_found: bool) -> Drawing | str:
         "Displacement",
         "Each arrow starts at a reference pixel and points to where the moving image showed the same ground before "
         "alignment. "
-        + (
-            "Pale arrows stand where nothing was seen nearby."
-            if is_found
-            else "All are pale: no reliable alignment was found."
-        ),
+        + ("Pale arrows have no match nearby." if is_found else "All are pale: no reliable alignment was found."),
         svg,
     )
 
@@ -111,7 +107,7 @@ def _points(result: Result) -> list[Drawing | str]:
 
 
 def _residuals(result: Result, is_found: bool) -> list[Drawing | str]:
-    """How far the tie points are off, and where to; nothing without points."""
+    """Drawings of the residuals; none without points."""
     residuals = residuals_of(result)
     if residuals is None:
         return ["No residuals: no tie point was kept."] if len(result.tie_points) else []
@@ -120,7 +116,7 @@ def _residuals(result: Result, is_found: bool) -> list[Drawing | str]:
         "Distance of each point to the final transform. It includes the noise of the single point, so it is "
         "usually wider than the predicted error of the alignment."
         if is_found
-        else "Distance of each point to a transform that is not reliable: it tells nothing of an error."
+        else "Distance of each point to a transform that is not reliable: it is no measure of the error."
     )
     where_to = (
         "The same residuals by direction."

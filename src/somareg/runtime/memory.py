@@ -27,7 +27,7 @@ def keep() -> None:
 
 
 def environment() -> dict[str, int]:
-    """Variables that say the same to a process that is about to start."""
+    """Environment variables with the same effect on a process that is about to start."""
     return {
         "MALLOC_MMAP_THRESHOLD_": MAP_BYTES,
         "MALLOC_TRIM_THRESHOLD_": KEEP_BYTES,

@@ -1,4 +1,4 @@
-"""Names of kinds of arrays, and the words of `somareg.choices` beside them."""
+"""Type aliases of arrays, and the words of `somareg.choices`."""
 
 from __future__ import annotations
 

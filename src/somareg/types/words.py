@@ -1,4 +1,4 @@
-"""Figures as people read them, the same on every page and in every message."""
+"""Figures as text, the same on every page and in every message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def percent(share: float | None) -> str:
 
 
 def chance(probability: float) -> str:
-    """A chance of 0-1 as in "97 %" or "more than 99 %": never said to be certain, nor to be none."""
+    """A probability of 0-1 as text, "97 %" or "more than 99 %"; never 0 or 100 %."""
     if probability >= 0.995:
         return "more than 99 %"
     return "less than 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"

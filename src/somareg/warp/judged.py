@@ -22,7 +22,7 @@ def check_verdict(estimate: Estimate, *, force: bool = False) -> None:
     """
     verdict = estimate.verdict
     if verdict is None:
-        log.warning("nobody has judged this estimate; the output says nothing of its error")
+        log.warning("this estimate has no verdict; the output states no error")
     elif verdict.decision == "no-go" and not force:
         raise EstimationError(
             f"the verdict on this estimate is no-go, so nothing was warped ({verdict.headline}); register the pair "

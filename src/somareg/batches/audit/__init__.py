@@ -1,1 +1,1 @@
-"""How an archive of scenes, or a data set of pairs, lies: offsets over time, steps, outliers, and a report of them."""
+"""Audit of an archive of scenes or a data set of pairs: offsets over time, steps, outliers, and a report."""

@@ -1,4 +1,4 @@
-"""Two rows of an ablation, sample by sample: which is better, and whether chance explains it."""
+"""Comparison of two rows of an ablation, sample by sample, with its significance."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from somareg.types import FloatArray
 
-LOST_PX = 5.0  # two errors beyond it are two failures, neither better than the other
-TIE_PX = 0.2  # the labels are not better than that
+LOST_PX = 5.0  # two larger errors are both failures and count as equal
+TIE_PX = 0.2  # accuracy of the labels
 CLEAR = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Samples that a row does better and worse than the full one."""
+    """Numbers of samples on which a row is better and worse than the full one."""
 
     better: int
     worse: int
@@ -25,20 +25,20 @@ class Comparison:
     def z(self) -> float:
         """Standard errors between the row and "no difference", positive where the row is better.
 
-        The sign test in McNemar's form, with continuity correction: were both alike, each sample that differs would be
-        better or worse by the toss of a coin.
+        The sign test in McNemar's form, with continuity correction: under equality each differing sample would be
+        better or worse with equal probability.
         """
         different, gain = self.better + self.worse, self.better - self.worse
         return math.copysign(max(abs(gain) - 1, 0), gain) / math.sqrt(different) if different else 0.0
 
     @property
     def is_clear(self) -> bool:
-        """Whether chance in the choice of samples is an unlikely explanation."""
+        """Whether the difference is unlikely to come from the choice of samples."""
         return abs(self.z) > CLEAR
 
 
 def compare(row: FloatArray, full: FloatArray) -> Comparison:
-    """Compare errors (n,) in pixels sample by sample; within `TIE_PX`, or both beyond `LOST_PX`, they are alike."""
+    """Compare errors (n,) in pixels sample by sample; within `TIE_PX`, or both beyond `LOST_PX`, they are equal."""
     gain = np.minimum(full, LOST_PX) - np.minimum(row, LOST_PX)
     return Comparison(int((gain > TIE_PX).sum()), int((gain < -TIE_PX).sum()))
 

@@ -1,4 +1,4 @@
-"""`train`: a configuration in, a folder with checkpoints and a log out; stops in time, resumes exactly."""
+"""`train`: from a configuration to a folder with checkpoints and a log; stops in time and resumes exactly."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RAN
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a call of `train` did.
+    """The result of a call of `train`.
 
     Attributes:
         steps: of all calls so far.
         minutes: of all calls so far.
         pairs_per_second: of this call, over all processes, validation and checkpoints not counted.
-        data_share: share of a step spent on making its batch, 0-1.
+        data_share: share of a step spent on its batch, 0-1.
         skipped: steps without effect because loss or gradient was not finite.
         scores: of the last validation; empty without one.
         checkpoint: the last one.
@@ -59,7 +59,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the engine puts together; the defaults are somareg's own.
+    """The parts that the engine combines; by default somareg's own.
 
     Attributes:
         network: configuration -> network, its weights drawn from PyTorch's generator.
@@ -123,7 +123,7 @@ def train(
         report: called with a line after every validation, on rank 0.
 
     Raises:
-        OutputError: the folder holds something, or cannot be written.
+        OutputError: the folder is not empty, or cannot be written.
         ReadError: the checkpoint or the data cannot be read.
         ConfigError: the checkpoint belongs to another network; the device is not there; no data.
         EstimationError: the training diverged.
@@ -168,7 +168,7 @@ def train(
 
 
 def is_main_process() -> bool:
-    """Whether this process is the first of its run, before Lightning has started: it alone writes."""
+    """Whether this process is the first of its run, the only one that writes; works before Lightning starts."""
     return all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: where it begins, whether it may be used, and what an earlier run left in it."""
+"""The folder of a run: its starting checkpoint, checks before use, and removal of an earlier run."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def _difference(one: Any, other: Any, name: str) -> str | None:
     """The first setting in which two mappings differ, None when they agree."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in dict.fromkeys((*one, *other)):
-            found = _difference(one.get(key), other.get(key), f"{name}.{key}")
-            if found is not None:
-                return found
+            difference = _difference(one.get(key), other.get(key), f"{name}.{key}")
+            if difference is not None:
+                return difference
         return None
     return None if one == other else name
 

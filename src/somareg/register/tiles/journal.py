@@ -1,4 +1,4 @@
-"""Finished tiles and facts of a scene on disk, so that a killed run goes on where it stopped."""
+"""Journal of finished tiles and facts of a scene, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _ARRAYS = {"points": (-1, 2), "beyond": (-1, 2), "precision": (-1,), "hit": (-1,
 
 
 class Journal:
-    """What a run has finished, in a file of `io.records`. Records after the first damaged one are dropped.
+    """Finished work of a run in a file of `io.records`. Records after the first damaged one are dropped.
 
-    The first record binds the rest to what the run was asked for; a later run that asks for something else is refused.
+    The first record binds the rest to inputs and settings; a later run with others is refused.
     A checksum says that a record is whole, not that it is ours: the content is checked, too.
 
     Args:
@@ -35,7 +35,7 @@ class Journal:
         binding: JSON-ready description of inputs and settings.
 
     Raises:
-        OutputError: the file belongs to other inputs or settings, holds what no run writes, or cannot be written.
+        OutputError: the file belongs to other inputs or settings, has invalid content, or cannot be written.
     """
 
     def __init__(self, path: Path | None, binding: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Journal:
             self._open(path, binding)
 
     def _open(self, path: Path, binding: Mapping[str, Any]) -> None:
-        """Take what the file holds, and cut off what is damaged at its end."""
+        """Load the records of the file and cut off a damaged end."""
         first, *others = _read(path) or [None]
         self._bind(path, binding, first)
         for record in others:
@@ -54,7 +54,7 @@ class Journal:
                 self._take(record)
 
     def _bind(self, path: Path, binding: Mapping[str, Any], first: Any) -> None:
-        """Make sure that the file is about `binding`; a new one is from now on."""
+        """Check that the file belongs to `binding`; bind a new file to it."""
         wanted = {"format": FORMAT, **json.loads(json.dumps(binding))}
         if first is None:
             self._append({"binding": wanted})
@@ -76,10 +76,10 @@ class Journal:
 
     @contextmanager
     def believed(self) -> Iterator[None]:
-        """Read what the file says; nonsense becomes an error that names the way out.
+        """Context in which the content of the file is interpreted; invalid content becomes an error with the way out.
 
         Raises:
-            OutputError: it says what no run writes.
+            OutputError: the content is not what a run writes.
         """
         try:
             yield
@@ -91,12 +91,12 @@ class Journal:
             ) from error
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a JSON-ready fact about the whole scene."""
+        """Store a JSON-ready fact about the whole scene."""
         self.facts[name] = value
         self._append({"fact": {name: value}})
 
     def keep(self, tile: TileResult) -> None:
-        """Keep a finished tile; it is on disk when this returns."""
+        """Store a finished tile; it is on disk when this returns."""
         self.tiles[tile.index] = tile
         self._append({"tile": _to_json(tile)})
 
@@ -112,7 +112,7 @@ class Journal:
 
 
 def _read(path: Path) -> list[Any]:
-    """The whole records of a journal, none of a new one; the file ends with the last of them afterwards."""
+    """Read the records of a journal, none of a new one, and truncate the file after the last of them."""
     with output_errors(path):
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise OutputError(f"{path} is no file; move it away and run again")
@@ -128,7 +128,7 @@ def _read(path: Path) -> list[Any]:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Names of what differs, "" for nothing; compared as text, for NaN differs from itself."""
+    """Names of differing entries, "" without any; compared as text, because NaN differs from itself."""
     names = sorted(key for key in {*before, *now} if json.dumps(before.get(key)) != json.dumps(now.get(key)))
     return ", ".join(names[:4])
 
@@ -142,10 +142,10 @@ def _to_json(tile: TileResult) -> dict[str, Any]:
 
 
 def _from_json(record: Mapping[str, Any]) -> TileResult:
-    """A tile as it was kept.
+    """Restore a tile.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: the record is no tile.
     """
     arrays = {
         name: np.frombuffer(base64.b64decode(record[name]), "<f8").astype(np.float64).reshape(shape)
