@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from somareg.geometry.lattice import source_window
 from somareg.geometry.resample import Kernel, resample
 from somareg.io.folders import keep_inputs
-from somareg.io.memory import check_fits
+from somareg.io.memory import block_cache, check_fits
 from somareg.io.source import Block
 from somareg.io.validity import differs
 from somareg.io.verdicts import verdict_tags, without_verdict
@@ -35,7 +35,7 @@ UNSAID = Reading()
 
 _PER_BAND = ("descriptions", "scales", "offsets", "units")
 _MAX_WINDOW_VALUES = 48_000_000  # values read at a time; a block that needs more is split
-_READ_CACHE_MB = 512  # holds the strips of a striped file that lie under one row of blocks
+_READ_CACHE_BYTES = 512 << 20  # holds the strips of a striped file that lie under one row of blocks
 _ON_THE_WAY = 24  # bytes per value of a window: its masks, floats and what is sampled from it
 
 
@@ -123,7 +123,7 @@ def apply_to_file(
     keep_inputs((final,), {"input": raster if isinstance(raster, str | Path) else None, "mask": reading.mask})
     with (
         limited(None) as limit,
-        rasterio.Env(GDAL_CACHEMAX=max(16, min(_READ_CACHE_MB, limit // 4 >> 20))),
+        rasterio.Env(GDAL_CACHEMAX=block_cache(_READ_CACHE_BYTES, limit // 4)),
         open_subject(raster, estimate, reading, bands, classes=resampling == "nearest") as subject,
     ):
         plan = make_plan(_placed_by(estimate, reading), subject.grid, subject.name, resolution)
