@@ -125,6 +125,9 @@ class Scene:
         with suppress(SomaregError):
             if self.points is not None:
                 len(self.points)
+        with suppress(SomaregError):
+            for layer in self.edges.values():
+                layer.warm_up()
 
     def _inside(self, area: Area) -> BoolArray:
         """(h, w) True where a pixel of an area lies in the reference."""
