@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from somareg.matching.belief import relative_noise
 from somareg.matching.gaussian_process import (
     GaussianProcess,
     kernel,
     lattice,
-    overlap_noise,
     process_mean,
     process_variance,
     profiled_likelihood,
@@ -40,7 +40,7 @@ def no_noise(points: Tensor) -> Tensor:
 
 def some_noise(points: Tensor, seed: int = 2) -> Tensor:
     precision = torch.rand(points.shape[:-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return overlap_noise(points, 0.1 + 2 * precision, 48.0)
+    return relative_noise(points, 0.1 + 2 * precision, 48.0)
 
 
 def test_without_noise_it_goes_through_the_measurements() -> None:
@@ -152,39 +152,6 @@ def test_the_kernel_knows_distances_only() -> None:
     torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("apart", [0.0, 0.5, 6.0, 40.0])
-@pytest.mark.parametrize("contrast", [1.0, 1e4])
-def test_overlap_noise_is_a_covariance(apart: float, contrast: float) -> None:
-    """Positive definite however densely the windows lie and however differently they are trusted."""
-    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
-    points = (torch.stack([x.flatten(), y.flatten()], dim=-1) * apart).double()
-    precision = torch.logspace(0, np.log10(contrast), 49, dtype=torch.float64)
-    precision = precision[torch.randperm(49, generator=torch.Generator().manual_seed(0))]
-    noise = overlap_noise(points, precision, 48.0)
-    torch.testing.assert_close(noise, noise.mT, atol=1e-9, rtol=0)
-    correlation = noise * precision.sqrt()[:, None] * precision.sqrt()[None]
-    assert torch.linalg.eigvalsh(correlation).min() > 0.049
-    assert bool(torch.isfinite(torch.linalg.cholesky(noise)).all())
-    # Variances are those of the windows, 5 % more for what neighbours do not share.
-    torch.testing.assert_close(
-        noise.diagonal() * precision, torch.full((49,), 1.05, dtype=torch.float64), atol=1e-9, rtol=0
-    )
-
-
-def test_windows_that_do_not_overlap_err_independently() -> None:
-    points = torch.tensor([[0.0, 0.0], [24.0, 0.0], [200.0, 0.0]], dtype=torch.float64)
-    noise = overlap_noise(points, torch.tensor([1.0, 4.0, 0.25]).double(), 48.0)
-    assert float(noise[0, 1]) == pytest.approx(0.5 * np.exp(-0.5))
-    assert noise[0, 2].abs() < 1e-12
-    # So a crowd of overlapping windows is not trusted like as many independent ones.
-    crowd = torch.zeros(20, 2, dtype=torch.float64) + torch.arange(20.0)[:, None] * 0.1
-    where = crowd[:1]
-    together = process_variance(crowd, overlap_noise(crowd, torch.ones(20).double(), 48.0), LENGTH, VARIANCE, where)
-    independent = process_variance(crowd, 1.05 * torch.eye(20).double(), LENGTH, VARIANCE, where)
-    alone = process_variance(where, torch.full((1, 1), 1.05).double(), LENGTH, VARIANCE, where)
-    assert independent < 0.1 < 0.7 * alone < together <= alone + 1e-9
-
-
 def test_it_can_be_trained_through() -> None:
     points, where = spread_out(2, side=2), spread_out(2, seed=4, side=2) + 15.0
     values = measured(points).requires_grad_()
@@ -192,7 +159,7 @@ def test_it_can_be_trained_through() -> None:
     precision.requires_grad_()
 
     def run(v: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        noise = overlap_noise(points, p, 48.0)
+        noise = relative_noise(points, p, 48.0)
         return (
             process_mean(points, v, noise, LENGTH, VARIANCE, where),
             process_variance(points, noise, LENGTH, VARIANCE, where),
@@ -217,7 +184,7 @@ def test_the_profiled_likelihood_is_the_highest_over_the_factor() -> None:
     values, count = measured(points), len(points)
     for ratio in (0.0, 0.5, 4.0):
         covariance = ratio * kernel(points, points, LENGTH) + some_noise(points)
-        score, factor = profiled_likelihood(covariance, values, 1e-9)
+        score, factor = (float(each) for each in profiled_likelihood(covariance, values, 1e-9))
 
         def exact(by: float, covariance: Tensor = covariance) -> float:
             axis = torch.distributions.MultivariateNormal(points.new_zeros(count), by * covariance)

@@ -20,6 +20,7 @@ from somareg.lab.evaluate.ablation_rows import Judge
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.train.config import load_config
 from somareg.lab.train.validation import validate_samples
+from somareg.matching.belief import BeliefCfg
 from somareg.soma.fge import FgeCfg
 from somareg.soma.glam.local_flow import LocalCfg
 from somareg.soma.network import Soma
@@ -158,7 +159,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_belong_to_their_samples(samples: Path) -> None:
     """A matcher that may not move leaves every sample at its own start."""
     cfg = small_network().cfg
-    rigid = replace(cfg.glam, coarse=None, affine=False, local=LocalCfg(variance_px2=1e-9))
+    rigid = replace(cfg.glam, coarse=None, affine=False, local=LocalCfg(BeliefCfg(ratios=(1e-12,))))
     judge = Judge(samples, None, CPU)
     found, start = judge.of_network(Soma(replace(cfg, glam=rigid)).eval()), judge.of_identity()
     for errors in (found.network, found.stages, start.network, start.stages, start.registration):

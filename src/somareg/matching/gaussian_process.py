@@ -35,28 +35,15 @@ class GaussianProcess:
     variance: float
 
     @cached_property
-    def _factors(self) -> tuple[Tensor, Tensor]:
-        """See `cholesky`, of the values' covariance."""
-        return cholesky(self.variance * kernel(self.points, self.points, self.length) + self.noise)
-
-    @cached_property
     def _pull(self) -> Tensor:
         """(N, 2) of each value on its surroundings: the values, divided by their covariance."""
-        root, refused = self._factors
-        return torch.where(refused, torch.nan, torch.cholesky_solve(self.values, root))
+        return solve(self.variance * kernel(self.points, self.points, self.length) + self.noise, self.values)
 
     def predict(self, where: Tensor) -> Tensor:
         """Posterior mean (M, 2) at points (M, 2)."""
         if self.variance == 0:
             return torch.zeros_like(where)
         return self.variance * kernel(where, self.points, self.length) @ self._pull
-
-    def predict_with_variance(self, where: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean (M, 2) and variance (M,) per axis at points (M, 2)."""
-        if self.variance == 0:
-            return torch.zeros_like(where), where.new_zeros(len(where))
-        cross = self.variance * kernel(where, self.points, self.length)
-        return cross @ self._pull, _left_variance(cross, self._factors, self.variance)
 
     def uncertainty(self, where: Tensor, variance: float) -> Tensor:
         """Posterior variance (M,) of a displacement of the given variance before the values were known."""
@@ -65,25 +52,25 @@ class GaussianProcess:
         return process_variance(self.points, self.noise, self.length, variance, where)
 
 
-def profiled_likelihood(covariance: Tensor, values: Tensor, floor: float) -> tuple[float, float]:
+def profiled_likelihood(covariance: Tensor, values: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """Marginal log likelihood, up to a constant, of values whose covariance is known but for a factor.
 
     Both axes share size, smoothness and noise; the factor is set to its most likely value (profiled out).
 
     Args:
-        covariance: (N, N), signal and noise in units of the factor.
-        values: (N, 2).
+        covariance: (..., N, N), signal and noise in units of the factor.
+        values: (..., N, 2).
         floor: smallest believable factor.
 
     Returns:
-        The log likelihood (minus infinity for what is no covariance), and the factor.
+        (...) log likelihoods, minus infinity for what is no covariance, and (...) factors.
     """
-    root, failed = torch.linalg.cholesky_ex(covariance)
-    if int(failed) or not bool(torch.isfinite(values).all()):
-        return -math.inf, floor
-    factor = max(float((values * torch.cholesky_solve(values, root)).sum() / values.numel()), floor)
-    log_det = 2 * float(root.diagonal().log().sum())
-    return -0.5 * values.numel() * math.log(factor) - log_det, factor
+    root, refused = cholesky(covariance)
+    count = values.shape[-2] * values.shape[-1]
+    factor = ((values * torch.cholesky_solve(values, root)).sum((-2, -1)) / count).clamp_min(floor)
+    log_det = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    hopeless = refused | ~torch.isfinite(values).all(-1).all(-1)
+    return torch.where(hopeless, -torch.inf, -0.5 * count * factor.log() - log_det), factor
 
 
 def lattice(shape: tuple[int, int], step: float) -> tuple[FieldTransform, Tensor]:
@@ -95,14 +82,14 @@ def lattice(shape: tuple[int, int], step: float) -> tuple[FieldTransform, Tensor
 
 
 def process_mean(
-    points: Tensor, values: Tensor, noise: Tensor, length: float, variance: float, where: Tensor
+    points: Tensor, values: Tensor, noise: Tensor, length: float | Tensor, variance: float, where: Tensor
 ) -> Tensor:
     """Posterior mean of a zero-mean Gaussian process; differentiable, with any leading batch dimensions.
 
     Args:
         points, values: (..., N, 2) positions and measurements.
         noise: (..., N, N) covariance of the measurements' errors.
-        length, variance: of the squared-exponential prior.
+        length, variance: of the squared-exponential prior; a length for each of a batch is (..., 1, 1).
         where: (..., M, 2) positions.
 
     Returns:
@@ -113,37 +100,27 @@ def process_mean(
     return mean
 
 
-def process_variance(points: Tensor, noise: Tensor, length: float, variance: float, where: Tensor) -> Tensor:
+def process_variance(points: Tensor, noise: Tensor, length: float | Tensor, variance: float, where: Tensor) -> Tensor:
     """Posterior variance (..., M) of the same process."""
-    covariance = variance * kernel(points, points, length) + noise
-    return _left_variance(variance * kernel(where, points, length), cholesky(covariance), variance)
+    root, refused = cholesky(variance * kernel(points, points, length) + noise)
+    left = left_variance(variance * kernel(where, points, length), root, variance)
+    return torch.where(refused[..., None], torch.nan, left)
 
 
-def _left_variance(cross: Tensor, factors: tuple[Tensor, Tensor], variance: float) -> Tensor:
+def left_variance(cross: Tensor, root: Tensor, variance: float) -> Tensor:
     """(..., M) that is left of a variance after measurements.
 
     Args:
         cross: (..., M, N) covariance of what is asked and what was measured.
-        factors: of the measurements' covariance, see `cholesky`.
+        root: (..., N, N) lower Cholesky factor of the measurements' covariance.
         variance: before them.
     """
-    root, refused = factors
-    removed = torch.linalg.solve_triangular(root, cross.mT, upper=False).square().sum(-2)
-    return torch.where(refused[..., None], torch.nan, (variance - removed).clamp(0.0, variance))
+    removed: Tensor = torch.linalg.solve_triangular(root, cross.mT, upper=False).square().sum(-2)
+    return (variance - removed).clamp(0.0, variance)
 
 
-def kernel(a: Tensor, b: Tensor, length: float) -> Tensor:
+def kernel(a: Tensor, b: Tensor, length: float | Tensor) -> Tensor:
     """Squared-exponential correlation of points (..., M, 2) and (..., N, 2)."""
     a, b = a / length, b / length
     squared = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :] - 2.0 * a @ b.mT
     return torch.exp(-0.5 * squared.clamp_min(0.0))
-
-
-def overlap_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:
-    """Covariance (..., N, N) of the windows' errors from their precisions (..., N) > 0 and common areas.
-
-    Windows share speckle and structure where they overlap, so their errors agree there.
-    """
-    deviation = precision.rsqrt()
-    shared = deviation[..., :, None] * deviation[..., None, :] * kernel(points, points, side / 2)
-    return shared + 0.05 * torch.diag_embed(deviation.square())

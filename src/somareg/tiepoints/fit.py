@@ -158,7 +158,7 @@ def _smooth(points: GivenPoints, fit: GivenFit) -> GaussianProcess:
 def _likeliest(here: Tensor, values: Tensor, noise: Tensor) -> tuple[float, float, float]:
     """Length, variance ratio and noise variance of largest likelihood; ratio 0 unless a field is clearly likelier."""
     spacing = spacing_px(here)
-    best, kappa = profiled_likelihood(noise, values, 1e-6)
+    best, kappa = (float(each) for each in profiled_likelihood(noise, values, 1e-6))
     winner = 3.0 * spacing, 0.0, kappa
     if len(here) < LEAST:
         return winner
@@ -166,7 +166,7 @@ def _likeliest(here: Tensor, values: Tensor, noise: Tensor) -> tuple[float, floa
     for length in (factor * spacing for factor in LENGTHS):
         correlation = kernel(here, here, length)
         for ratio in RATIOS:
-            score, kappa = profiled_likelihood(ratio * correlation + noise, values, 1e-6)
+            score, kappa = (float(each) for each in profiled_likelihood(ratio * correlation + noise, values, 1e-6))
             if score > best:
                 best, winner = score, (length, ratio, kappa)
     return winner

@@ -1,13 +1,13 @@
-"""GLAM (d): what the affine cannot explain, a smooth field through the last stage's windows, 0 far from any."""
+"""GLAM (d): what the affine cannot explain, the field that `register` believes in, from the last stage's windows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from somareg.matching.affine import apply_affine_batch, invert_batch
-from somareg.matching.gaussian_process import overlap_noise, process_mean, process_variance
+from somareg.matching.belief import BeliefCfg, weigh
 from somareg.matching.windows import WindowCfg, roomy
 from somareg.soma.glam.affine_flow import StageEstimate
 from somareg.soma.glam.coarse import cell_centres
@@ -19,13 +19,11 @@ class LocalCfg:
     """Settings of the local flow inside the network.
 
     Attributes:
-        length_px: correlation length of the field.
-        variance_px2: its prior variance per axis.
+        belief: which fields are weighed, as in `register`.
         stride: distance of the flow's nodes, pixels.
     """
 
-    length_px: float = 96.0
-    variance_px2: float = 2.0
+    belief: BeliefCfg = field(default_factory=BeliefCfg)
     stride: int = 16
 
 
@@ -52,9 +50,7 @@ def local_flow(
     beyond = apply_affine_batch(invert_batch(affine), seen) - points
     cells = (pyramid[last.stride].shape[-2], pyramid[last.stride].shape[-1])
     side = float(roomy(window, cells).size * last.stride)
-    noise = overlap_noise(points, last.precision.double().clamp_min(1e-4), side)
-    mean = process_mean(points, beyond, noise, cfg.length_px, cfg.variance_px2, nodes)
-    variance = process_variance(points, noise, cfg.length_px, cfg.variance_px2, nodes)
-    flow = mean.mT.reshape(len(points), 2, height, width).float()
-    certainty = (1 - variance / cfg.variance_px2).reshape(len(points), 1, height, width).float()
+    belief = weigh(points, beyond, last.precision.double(), side, cfg.belief)
+    flow = belief.mean(nodes).mT.reshape(len(points), 2, height, width).float()
+    certainty = belief.coverage(nodes).reshape(len(points), 1, height, width).float()
     return flow, certainty.clamp(0.0, 1.0)
