@@ -29,9 +29,9 @@ from somareg.lab.evaluate.list_file import committed_list
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.evaluate.protocol import AFFINE_LEVELS
 from somareg.lab.evaluate.sample import LoadedSample, load_sample
-from somareg.matching.engine import align
 from somareg.preprocess.prepare import prepare
 from somareg.register.choose import choose_model, engine_settings, pair_tensors, search_radius
+from somareg.soma.align import align
 
 
 @dataclass(frozen=True)

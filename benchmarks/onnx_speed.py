@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import somareg
 from somareg.cli.sample import sample_pair
 from somareg.io import read_raster
-from somareg.matching.network import Soma
+from somareg.soma.network import Soma
 
 STRIDES = (2, 4, 8, 16)
 

@@ -29,10 +29,11 @@ sys.path.insert(0, str(ROOT / "src"))
 from somareg.geometry import AffineTransform, compose  # noqa: E402 - the path comes first: not all machines install
 from somareg.lab.data.standardise import standardise  # noqa: E402
 from somareg.lab.data.synthetic.generator import SyntheticSource  # noqa: E402
-from somareg.matching.engine import align, preset  # noqa: E402
-from somareg.matching.network import Soma  # noqa: E402
+from somareg.matching.engine import preset  # noqa: E402
 from somareg.matching.pair import Pair  # noqa: E402
-from somareg.matching.weights import load_network, resolve  # noqa: E402
+from somareg.soma.align import align  # noqa: E402
+from somareg.soma.network import Soma  # noqa: E402
+from somareg.soma.weights import load_network, resolve  # noqa: E402
 
 DIFFERENT = 8  # pairs of each size
 SHIFT = (5, -3)  # (dx, dy): where reference pixels lie in the moving image, minus their own place

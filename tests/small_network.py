@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from somareg.config import to_mapping
-from somareg.features.encoder import EncoderCfg
-from somareg.features.fge import FgeCfg
-from somareg.features.pyramid import PyramidCfg
-from somareg.matching.coarse import CoarseCfg
-from somareg.matching.glam import GlamCfg
-from somareg.matching.network import NetworkCfg, Soma
-from somareg.matching.weights import save_weights
+from somareg.soma.encoder import EncoderCfg
+from somareg.soma.fge import FgeCfg
+from somareg.soma.glam.coarse import CoarseCfg
+from somareg.soma.glam.matcher import GlamCfg
+from somareg.soma.network import NetworkCfg, Soma
+from somareg.soma.pyramid import PyramidCfg
+from somareg.soma.weights import save_weights
 from tests.synthetic import Map, Scene, SyntheticPair, pixel_points
 
 SMALL = NetworkCfg(

@@ -1,4 +1,4 @@
-"""Closed lists of words: what options take and results hold. No NumPy here, for the command line's help needs them."""
+"""Closed lists of words in options and results. This module does without NumPy, because `--help` imports it."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ SarScale = Literal["auto", "dB", "power", "amplitude", "complex"]
 Decision = Literal["go", "review", "no-go"]
 ControlMethod = Literal["polynomial", "tps"]
 Reports = Literal["all", "problems", "none"]
-"""Whose report.html is written: of every pair, of those whose verdict is not *go*, or of none."""
+"""Pairs with a `report.html`: all, those whose verdict is not *go*, or none."""

@@ -1,7 +1,7 @@
-"""The error classes of somareg.
+"""The errors of somareg, one family of exceptions.
 
-Each error is also the builtin a caller would expect (`OSError`, `ValueError`), and its message is one line that says
-what happened, where (file or parameter) and the way out. Public functions are `guarded`: nothing else leaves them.
+Each error is also the builtin that a caller would expect (`OSError`, `ValueError`). Its message is one line that says
+what happened, where (file or option) and the way out. Public functions are `guarded`: they raise nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class InputError(SomaregError, ValueError):
 
 
 class ReadError(SomaregError, OSError):
-    """A file is missing, not a raster of an allowed format, truncated or damaged."""
+    """A file is missing, truncated, damaged, or not of an allowed format."""
 
 
 class NoDataError(InputError):
@@ -39,7 +39,7 @@ class NoOverlapError(GeoreferenceError):
 
 
 class UnsupportedError(SomaregError, ValueError):
-    """A valid input that somareg does not handle; the message says what does."""
+    """A valid input that somareg does not support; the message names an alternative."""
 
 
 class ConfigError(SomaregError, ValueError):
@@ -47,7 +47,7 @@ class ConfigError(SomaregError, ValueError):
 
 
 class WeightsError(SomaregError, OSError):
-    """Model weights are missing, damaged or not what their card says."""
+    """Model weights are missing or damaged, or contradict their card."""
 
 
 class OutputError(SomaregError, OSError):
@@ -59,23 +59,23 @@ class EstimationError(SomaregError, RuntimeError):
 
 
 class JobError(SomaregError, RuntimeError):
-    """One job of many failed in a way that has no class here, or every worker that tried it died."""
+    """A job failed with an error of no other class here, or every worker that tried it died."""
 
 
 class ClusterError(SomaregError, OSError):
-    """The cluster that should do the work cannot be reached, has lost its workers, or runs another somareg."""
+    """The cluster cannot be reached, has lost its workers, or runs another version of somareg."""
 
 
 class MemoryLimitError(MemoryError, SomaregError):
-    """More memory would be needed than may be used, or there was no more; the message says what needs less."""
+    """The work needs more memory than the limit, or memory ran out; the message says what needs less."""
 
 
 class InternalError(SomaregError, RuntimeError):
-    """A fault of somareg or of a library below it; the message says how to report it.
+    """A bug in somareg or in one of its dependencies; the message says how to report it.
 
     Attributes:
-        what: happened, without the way to report it.
-        place: module and line of somareg where it happened, "" when it is not known.
+        what: what happened, without the advice to report it.
+        place: module and line in somareg, "" when unknown.
     """
 
     def __init__(self, what: str, place: str = "") -> None:
@@ -87,7 +87,7 @@ class InternalError(SomaregError, RuntimeError):
 
     @property
     def report(self) -> str:
-        """How to report it."""
+        """Advice on how to report the bug."""
         where = f" ({self.place})" if self.place else ""
         return f"please report this line{where} with the output of 'somareg doctor' and, if you may, the files"
 
@@ -97,11 +97,11 @@ R = TypeVar("R")
 _MEMORY = re.compile(
     "out of memory|can.t allocate memory|cannot allocate|not enough memory|insufficient memory|array is too big", re.I
 )
-_LONGEST = 300  # characters of another library's message that are worth a line
+_LONGEST = 300  # most characters of another library's message
 
 
 def as_somareg_error(error: Exception) -> SomaregError:
-    """Any exception as one of these classes: itself, or its meaning for the caller."""
+    """Convert any exception to this family; members of it are returned unchanged."""
     if isinstance(error, SomaregError):
         return error
     text = " ".join(str(error).split())[:_LONGEST]
@@ -114,9 +114,9 @@ def as_somareg_error(error: Exception) -> SomaregError:
 
 
 def guarded(call: Callable[P, R]) -> Callable[P, R]:
-    """Decorator of a public function: whatever goes wrong inside leaves it as a `SomaregError`.
+    """Decorator of public functions: every exception inside leaves as a `SomaregError`.
 
-    What the caller's own `progress` raises, to stop the work, leaves as it is, and no handler on the way takes it.
+    An exception of the caller's own `progress`, raised to stop the work, passes unchanged through all handlers.
     """
 
     @functools.wraps(call)
@@ -128,7 +128,7 @@ def guarded(call: Callable[P, R]) -> Callable[P, R]:
         try:
             return call(*args, **kwargs)
         except _CallersError as stopped:
-            if stopped.relay is relay:  # else it is on its way to an outer door
+            if stopped.relay is relay:  # else an outer guarded function unwraps it
                 raise stopped.error from None
             raise
         except SomaregError:
@@ -140,7 +140,7 @@ def guarded(call: Callable[P, R]) -> Callable[P, R]:
 
 
 class _CallersError(BaseException):
-    """Carries an exception of a caller's function through somareg."""
+    """Carries an exception of the caller's function through somareg."""
 
     def __init__(self, relay: _Relay, error: Exception) -> None:
         super().__init__(error)
@@ -148,7 +148,7 @@ class _CallersError(BaseException):
 
 
 class _Relay:
-    """Wraps a caller's function and marks its exceptions as the caller's; a relay of a relay keeps the inner mark."""
+    """Wraps the caller's function and its exceptions in `_CallersError`; nested relays keep the innermost."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
@@ -161,7 +161,7 @@ class _Relay:
 
 
 def _place(error: Exception) -> str:
-    """The innermost line of somareg that an exception came through."""
+    """The innermost line of somareg in the traceback of an exception."""
     home = Path(__file__).parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)

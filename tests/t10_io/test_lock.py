@@ -57,6 +57,27 @@ def test_a_lock_of_a_killed_run_holds_nobody(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
+def test_a_lock_of_another_process_is_named_until_that_process_dies(tmp_path: Path) -> None:
+    code = (
+        "import sys; from somareg.io.lock import folder_lock\n"
+        "with folder_lock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        for _ in range(2):  # who is refused leaves the owner's name as it was
+            with pytest.raises(OutputError, match=rf"process {other.pid} on "), folder_lock(tmp_path / "out"):
+                pass
+        other.kill()
+        other.wait()
+    with folder_lock(tmp_path / "out"):
+        pass
+    assert tree(tmp_path) == {}
+
+
 def test_two_runs_into_one_new_folder(tmp_path: Path) -> None:
     """The second is told before it does anything, and the first one's result is there."""
     out = tmp_path / "out"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,20 +12,15 @@ import pytest
 from somareg.config import make_config
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.doubts import Doubts, Rival
-from somareg.matching.engine import Alignment, EngineCfg, align
+from somareg.matching.engine import Alignment
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.quality import Demands, Engine, Measured, Places, Support, judge, load_calibration, measure, support_of
+from somareg.quality import Demands, Measured, Places, Support, judge, measure, support_of
 from somareg.quality.metres import lattice_over
-from somareg.quality.signs import SIGNS
 from somareg.types import Grid, Quality, TiePoints, Verdict
-from tests.synthetic import make_pair
-from tests.t40_matching.conftest import as_pair
 
-ENGINES: tuple[Engine, ...] = ("orientation", "learned")
 STILL = AffineTransform.identity()
 SHAPE = (101, 141)
 CENTRE = (70.0, 50.0)
-CLEAR = Doubts(Rival(0.3, (20.0, 4.0), 0.1), second_px=0.4)
 FAILED = Alignment(STILL, None, None, NO_EVIDENCE, math.inf, math.inf, "no window could be matched")
 
 CLEAR = Doubts(Rival(0.3, (20.0, 8.0), 0.1), second_px=0.3)
@@ -373,72 +367,3 @@ def test_the_headline_ends_with_the_worst_place_unless_nothing_is_claimed(probab
     assert verdict.worst == ("" if verdict.decision == "no-go" else quality.worst_place)
     assert verdict.headline.endswith(verdict.worst or "the error is not known.")
     assert verdict.headline.count("off by") == bool(verdict.worst)
-
-
-# --- the calibration that ships ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def related() -> Alignment:
-    return align(as_pair(make_pair(0, 192, shift=(5, -3))), (STILL,), EngineCfg())
-
-
-@pytest.fixture(scope="module")
-def unrelated() -> Alignment:
-    pair = replace(make_pair(0, 192), moving=make_pair(77, 192).moving)
-    return align(as_pair(pair), (STILL,), EngineCfg())
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_shipped_calibration_tells_related_from_unrelated(
-    engine: Engine, related: Alignment, unrelated: Alignment
-) -> None:
-    calibration = load_calibration(engine)
-    assert 0 < calibration.review < calibration.go < 1
-    good, bad = calibration.probability(related), calibration.probability(unrelated)
-    assert calibration.go <= good <= 1
-    assert 0 <= bad < calibration.go
-    assert related.evidence.zscore > unrelated.evidence.zscore + 1
-    assert related.evidence.hit_ratio > unrelated.evidence.hit_ratio + 0.3
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_shipped_calibration_predicts_more_error_for_the_unrelated(
-    engine: Engine, related: Alignment, unrelated: Alignment
-) -> None:
-    calibration = load_calibration(engine)
-    good, bad = calibration.predict_rmse(related, 1), calibration.predict_rmse(unrelated, 1)
-    assert 0 < good < 1
-    assert bad > 2 * good
-    assert calibration.predict_rmse(related, 4) == pytest.approx(4 * good)
-    assert calibration.ce90_per_rmse > 1
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_shipped_calibration_knows_a_failure(engine: Engine) -> None:
-    calibration = load_calibration(engine)
-    assert calibration.probability(FAILED) == 0
-    assert calibration.predict_rmse(FAILED, 1) == math.inf
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 1e9])
-def test_extreme_evidence_gives_finite_answers(related: Alignment, value: float) -> None:
-    odd = replace(
-        related,
-        forward_backward_px=value,
-        split_half_px=value,
-        evidence=replace(related.evidence, peak_offset_px=value if value == value else math.nan),
-    )
-    for engine in ENGINES:
-        calibration = load_calibration(engine)
-        assert 0 <= calibration.probability(odd) <= 1
-        assert math.isfinite(calibration.predict_rmse(odd, 1))
-
-
-def test_each_engine_has_its_own_calibration() -> None:
-    free, learned = (load_calibration(engine) for engine in ENGINES)
-    assert load_calibration("learned") is learned  # read once
-    assert free is not learned
-    assert free.weights is None
-    assert learned.weights is None or re.fullmatch("[0-9a-f]{64}", learned.weights)
-    assert all(len(c.success) == len(c.error) == len(SIGNS) + 1 for c in (free, learned))

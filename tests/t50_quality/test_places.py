@@ -1,4 +1,4 @@
-"""Where an estimate is off: cells, the radius of 90 %, and words for places."""
+"""Where an estimate is off: cells, the radius of 90 %, and the worst of them in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from somareg.quality.places import Places, is_north_up, middles, place_words, worst_cell, worst_place, zone
+from somareg.quality.places import Places, middles, worst_cell, worst_place
 from somareg.types import Grid
 
 AREA = (100.0, 40.0, 600.0, 300.0)
@@ -81,33 +81,3 @@ def test_no_place_stands_out_and_none_was_seen() -> None:
 def test_without_north_up_places_are_those_of_the_screen() -> None:
     cells = bad("nw", 3.0, even()).cells(PLAIN)
     assert "the top-left corner is off by about 3.0 px;" in worst_place(cells, PLAIN)
-
-
-@pytest.mark.parametrize(
-    ("transform", "crs", "expected"),
-    [
-        ((10.0, 0.0, 5e5, 0.0, -10.0, 5e6), UTM, True),
-        ((1e-4, 0.0, 179.99, 0.0, -1e-4, 60.0), "EPSG:4326", True),  # across the antimeridian
-        ((0.0, 10.0, 5e5, 10.0, 0.0, 5e6), UTM, False),  # turned
-        ((10.0, 0.0, 5e5, 0.0, 10.0, 5e6), UTM, False),  # upside down
-        ((-10.0, 0.0, 5e5, 0.0, -10.0, 5e6), UTM, False),  # mirrored
-        ((10.0, 0.0, 1e6, 0.0, -10.0, 1e6), "EPSG:3031", False),  # polar: up is not north
-        ((9.8, 1.7, 5e5, 1.7, -9.8, 5e6), UTM, True),  # 10 degrees
-        ((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), None, False),
-    ],
-)
-def test_north_is_up_only_where_it_is(transform: tuple[float, ...], crs: str | None, expected: bool) -> None:
-    assert is_north_up(Grid(900, 500, transform, crs)) is expected  # type: ignore[arg-type]
-
-
-def test_zones() -> None:
-    words = ("north", "south", "west", "east")
-    assert [zone(column, row, words) for column, row in ((0, 0), (2, 1), (5, 3), (3, 2), (1, 5))] == [
-        "the north-west corner",
-        "the north side",
-        "the east side",
-        "the centre",
-        "the south-west corner",
-    ]
-    assert place_words(690.0, 330.0, AREA, NORTH_UP) == "the south-east corner"
-    assert place_words(-5.0, 190.0, AREA, PLAIN) == "the left side"

@@ -20,8 +20,8 @@ from rasterio.warp import transform as reproject_points
 from somareg.geometry import AffineTransform
 from somareg.geometry.ground_control import GroundControl, place_by_control
 from somareg.io.ground_control import gdal_points
-from somareg.matching.weights import store
 from somareg.register import api
+from somareg.soma.weights import store
 from somareg.types import Grid, Result
 from tests.small_network import save_network, small_network
 from tests.synthetic import Scene, SyntheticPair, make_pair, pixel_points, speckled

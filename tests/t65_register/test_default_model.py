@@ -21,11 +21,11 @@ import pytest
 import somareg
 from somareg.cli.main import main
 from somareg.errors import ConfigError, WeightsError
-from somareg.matching.network import Soma
-from somareg.matching.weights import DEFAULT_WEIGHTS, store
 from somareg.quality import calibration
 from somareg.quality.signs import SIGNS
 from somareg.register import api, choose, result, whole
+from somareg.soma.network import Soma
+from somareg.soma.weights import DEFAULT_WEIGHTS, store
 from somareg.types import Result
 from tests.small_network import save_network, small_network
 from tests.synthetic import SyntheticPair, make_pair

@@ -13,9 +13,9 @@ import torch
 
 import somareg
 from somareg.errors import ConfigError, NoDataError
-from somareg.features.encoder import Encoded
-from somareg.matching.network import Soma
-from somareg.matching.together import Rendezvous, seated
+from somareg.soma.encoder import Encoded
+from somareg.soma.network import Soma
+from somareg.soma.together import Rendezvous, seated
 from somareg.types import Result
 from tests.small_network import save_network, small_network
 from tests.synthetic import make_pair

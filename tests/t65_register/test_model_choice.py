@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 import somareg
 from somareg.cli.main import main
 from somareg.errors import ConfigError, WeightsError
-from somareg.features.encoder import MIN_SIDE
 from somareg.lab.evaluate.peers import make_method
-from somareg.matching.network import Soma
 from somareg.register import api
 from somareg.register.choose import Chosen, choose_device
+from somareg.soma.encoder import MIN_SIDE
+from somareg.soma.network import Soma
 from somareg.types import Grid, Result
 from tests.small_network import SMALL, Shape, save_network, small_network, two_looks
 from tests.synthetic import Scene, SyntheticPair, affine_map, make_pair, pixel_points, speckled

@@ -18,7 +18,7 @@ import torch
 
 import somareg
 from somareg.errors import SomaregError
-from somareg.matching.weights import store
+from somareg.soma.weights import store
 from somareg.types import Result
 from tests.small_network import save_network, small_network
 from tests.synthetic import SyntheticPair, make_pair

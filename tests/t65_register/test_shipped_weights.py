@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 import somareg
 from somareg.cli.sample import sample_pair
 from somareg.io import read_raster
-from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, load_network, read_card, store
 from somareg.quality import load_calibration
+from somareg.soma.weights import DEFAULT_WEIGHTS, embedded, load_network, read_card, store
 from somareg.types import Result
 
 SHIPPED = embedded().get(DEFAULT_WEIGHTS)

@@ -14,7 +14,7 @@ import rasterio
 import somareg
 from somareg.batches import work
 from somareg.jobs.dask import Dask
-from somareg.matching.weights import store
+from somareg.soma.weights import store
 from somareg.types import Grid
 from tests.small_network import save_network, small_network
 from tests.t65_register.conftest import REFERENCE, UTM, moving_grid, write_pair

@@ -25,7 +25,7 @@ from somareg.lab.train import callbacks
 from somareg.lab.train.config import TrainCfg
 from somareg.lab.train.engine import train
 from somareg.lab.train.export import read_checkpoint
-from somareg.matching.network import Soma
+from somareg.soma.network import Soma
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CPU = torch.device("cpu")

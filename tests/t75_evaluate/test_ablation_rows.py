@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from somareg.errors import ConfigError
-from somareg.features.fge import FgeCfg
 from somareg.lab.data.stacks import ProtocolSamples
+from somareg.lab.evaluate.ablation_compare import Comparison, compare, standard_error
 from somareg.lab.evaluate.ablation_config import ANOTHER_SEED, FULL, PUBLISHED, ROWS, AblateCfg, overlaid, row_config
-from somareg.lab.evaluate.ablation_page import Comparison, compare, standard_error
 from somareg.lab.evaluate.ablation_rows import Judge
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.train.config import load_config
 from somareg.lab.train.validation import validate_samples
-from somareg.matching.glam import LocalCfg
-from somareg.matching.network import Soma
+from somareg.soma.fge import FgeCfg
+from somareg.soma.glam.local_flow import LocalCfg
+from somareg.soma.network import Soma
 from tests.small_network import small_network
 from tests.t75_evaluate.meadow import SIDE
 

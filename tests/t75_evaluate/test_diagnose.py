@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from somareg.errors import InputError, OutputError
-from somareg.features.encoder import Encoded
-from somareg.features.fge import FeatureGradientEnhancer, FgeCfg
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.evaluate import diagnose as D
 from somareg.lab.evaluate.diagnosis import Spread
 from somareg.matching.affine import AffineFit, compose_batch, invert_batch
-from somareg.matching.affine_flow import StageEstimate
-from somareg.matching.attention import AttentionBlock
-from somareg.matching.coarse import CoarseMatches
-from somareg.matching.glam import GlamOutput
-from somareg.matching.network import Soma
+from somareg.soma.encoder import Encoded
+from somareg.soma.fge import FeatureGradientEnhancer, FgeCfg
+from somareg.soma.glam.affine_flow import StageEstimate
+from somareg.soma.glam.attention import AttentionBlock
+from somareg.soma.glam.coarse import CoarseMatches
+from somareg.soma.glam.matcher import GlamOutput
+from somareg.soma.network import Soma
 
 SIZE = (64, 96)
 TURN = torch.tensor([[0.98, -0.05, 3.0], [0.04, 1.02, -2.0]], dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from somareg.errors import InputError
 from somareg.lab.train import losses as L
 from somareg.matching.affine import invert_batch
-from somareg.matching.coarse import cell_centres
+from somareg.soma.glam.coarse import cell_centres
 
 NAN = math.nan
 SIZE = (96, 128)

@@ -10,8 +10,8 @@ from somareg.geometry import AffineTransform
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.evaluate.peers import METHODS, make_method, make_methods
 from somareg.lab.evaluate.peers.base import Known, affine_displacement, gradient_magnitude, grey, well_inside
-from somareg.matching.weights import DEFAULT_WEIGHTS, store
 from somareg.register import api
+from somareg.soma.weights import DEFAULT_WEIGHTS, store
 from tests.small_network import save_network, small_network
 
 SIDE = 160

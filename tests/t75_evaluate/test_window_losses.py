@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from somareg.errors import InputError
 from somareg.lab.train import losses as L
 from somareg.lab.train.window_losses import COARSEST_PX, FINEST_PX, bounded_log_precision
-from somareg.matching.coarse import cell_centres
+from somareg.soma.glam.coarse import cell_centres
 
 NAN = math.nan
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from somareg.errors import ConfigError
-from somareg.features.fge import FgeCfg
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.train.config import TrainCfg, load_config, save_config
 from somareg.lab.train.objective import objective
 from somareg.lab.train.sources import open_source
-from somareg.matching.network import NetworkCfg, Soma
+from somareg.soma.fge import FgeCfg
+from somareg.soma.network import NetworkCfg, Soma
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -234,7 +234,7 @@ def test_without_the_delta_supervision_the_middle_stages_learn_nothing() -> None
     cfg, network, batch = prepared("soma-paper-small.yaml", "objective.turned=1", "objective.weights.reconstruction=0")
     with_it = replace(cfg.objective.weights, nll=0.1)
     without = replace(cfg.objective.weights, nll=0.0)
-    middle = [f"glam.stages.{i}.{name}" for i in (0, 1) for name in ("log_temperature", "log_floor")]
+    middle = [f"glam.log_temperature.{stride}" for stride in (8, 4)]
     branches = network.encoder.branches
     middle += [
         f"encoder.branches.{branch}.backbone.top_down.smooth.{stride}.2.weight"

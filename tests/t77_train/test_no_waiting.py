@@ -18,7 +18,7 @@ from somareg.lab.train.config import DataCfg, OptimiserCfg, RunCfg, TrainCfg
 from somareg.lab.train.engine import train
 from somareg.lab.train.objective import ObjectiveCfg, objective
 from somareg.lab.train.sources import PairSource, generator_for
-from somareg.matching.network import Soma
+from somareg.soma.network import Soma
 from tests.small_network import SMALL
 
 WAITING = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::masked_select"}

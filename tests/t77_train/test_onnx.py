@@ -18,18 +18,18 @@ from torch import Tensor
 from somareg.cli.main import main
 from somareg.config import to_mapping
 from somareg.errors import ConfigError, OutputError, UnsupportedError
-from somareg.features.encoder import Encoder, EncoderCfg
-from somareg.features.fge import FgeCfg
 from somareg.features.orientation import OrientationCfg, gradients, orientation_channels
-from somareg.features.pyramid import STRIDES, PyramidCfg
-from somareg.features.resnet import ResNetCfg
 from somareg.lab.train import export_onnx as export_module
 from somareg.lab.train.export_onnx import OnnxExport, export_onnx
 from somareg.lab.train.onnx_graph import BRANCHES, LEVELS, VALID, Branch, encoder_graphs
-from somareg.matching.coarse import CoarseCfg
-from somareg.matching.glam import GlamCfg
-from somareg.matching.network import NetworkCfg, Soma
-from somareg.matching.weights import load_network
+from somareg.soma.encoder import Encoder, EncoderCfg
+from somareg.soma.fge import FgeCfg
+from somareg.soma.glam.coarse import CoarseCfg
+from somareg.soma.glam.matcher import GlamCfg
+from somareg.soma.network import NetworkCfg, Soma
+from somareg.soma.pyramid import STRIDES, PyramidCfg
+from somareg.soma.resnet import ResNetCfg
+from somareg.soma.weights import load_network
 from tests.small_network import save_network
 
 # Every kind of part that the default has, as few of each as possible: the exporter takes its time.

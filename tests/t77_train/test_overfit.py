@@ -8,16 +8,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from somareg.features.encoder import EncoderCfg
-from somareg.features.fge import FgeCfg
 from somareg.features.orientation import OrientationCfg
-from somareg.features.pyramid import PyramidCfg
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.train.objective import ObjectiveCfg, objective
-from somareg.matching.affine_flow import default_stages
-from somareg.matching.coarse import CoarseCfg
-from somareg.matching.glam import GlamCfg
-from somareg.matching.network import NetworkCfg, Soma
+from somareg.soma.encoder import EncoderCfg
+from somareg.soma.fge import FgeCfg
+from somareg.soma.glam.affine_flow import default_stages
+from somareg.soma.glam.coarse import CoarseCfg
+from somareg.soma.glam.matcher import GlamCfg
+from somareg.soma.network import NetworkCfg, Soma
+from somareg.soma.pyramid import PyramidCfg
 from tests.t40_matching.textures import affine, off, reference_view, standard, view
 
 SIZE = (112, 112)

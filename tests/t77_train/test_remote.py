@@ -23,8 +23,8 @@ from somareg.lab.train.config import load_config
 from somareg.lab.train.forward import validate_forward
 from somareg.lab.train.remote import Trip, join, plan_file, split, travel
 from somareg.lab.train.sources import load_tiles
-from somareg.matching.network import Soma
-from somareg.matching.weights import load_network
+from somareg.soma.network import Soma
+from somareg.soma.weights import load_network
 from tests.small_network import SMALL
 
 PLANS = Path(__file__).parents[2] / "configs" / "gpu"

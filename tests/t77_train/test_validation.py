@@ -19,8 +19,8 @@ from somareg.lab.train.judge import ProtocolValidator
 from somareg.lab.train.validation import ENGINE, validate_samples
 from somareg.matching.engine import Alignment, EngineCfg
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
+from somareg.soma.network import Soma
 from tests.small_network import small_network, two_looks
 from tests.synthetic import affine_map
 

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from somareg.matching.weights import load_network, load_weights
+from somareg.soma.weights import load_network, load_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = """
@@ -72,13 +72,13 @@ def test_what_trains_imports_saves_and_exports(tmp_path: Path) -> None:
     import somareg.lab.data.augment, somareg.lab.data.pack, somareg.lab.data.samples
     import somareg.lab.evaluate.diagnose, somareg.lab.evaluate.diagnose_figures
     import somareg.lab.train.engine, somareg.lab.train.judge, somareg.lab.train.validation
-    import somareg.matching.engine, somareg.matching.weights
+    import somareg.matching.engine, somareg.soma.weights
     from pathlib import Path
     import torch
     from somareg.config import to_mapping
     from somareg.lab.train.export import export_checkpoint
     from somareg.lab.train.guard import AtomicCheckpointIO
-    from somareg.matching.weights import save_weights
+    from somareg.soma.weights import save_weights
     from tests.small_network import small_network
 
     here = Path(sys.argv[1])

@@ -141,7 +141,9 @@ class Browser:
         self.mouse("mouseReleased", *end, button="left", clickCount=1)
 
     def key(self, key: str) -> None:
-        text = {"text": key} if len(key) == 1 else {}
+        text: dict[str, Any] = {"text": key} if len(key) == 1 else {}
+        if key == "Escape":
+            text = {"windowsVirtualKeyCode": 27}  # without it a dialog stays open
         self.send("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, **text})
         self.send("Input.dispatchKeyEvent", {"type": "keyUp", "key": key})
 

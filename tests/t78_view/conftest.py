@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from somareg.types import Result
 from tests.synthetic import make_pair
 
 pytest.importorskip("rio_tiler")
-from somareg.view import Scene, find_folder, make_app
+from somareg.view import Scene, Server, find_folder, make_app
 
 TOKEN, PORT = "a-token", 8000
 SIDE = 300
@@ -65,6 +66,17 @@ def georeferenced(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return register(tmp_path_factory.mktemp("plain"), None)
+
+
+@pytest.fixture(scope="session")
+def address(georeferenced: Made) -> Iterator[str]:
+    """Of the page, for a browser."""
+    with Scene(find_folder(georeferenced.folder)) as scene, Server(scene) as server:
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        yield server.url
+        server.stop()
+        thread.join()
 
 
 @pytest.fixture

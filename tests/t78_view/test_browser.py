@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-
-from somareg.view import Scene, Server, find_folder
 
 from .browser import Browser, find_chromium
 from .conftest import Made
@@ -20,16 +17,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: sudo apt-get install chromium"),
 ]
 QUIET = "for (const id of ['show-arrows']) document.getElementById(id).click()"
-
-
-@pytest.fixture(scope="module")
-def address(georeferenced: Made) -> Iterator[str]:
-    with Scene(find_folder(georeferenced.folder)) as scene, Server(scene) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        yield server.url
-        server.stop()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

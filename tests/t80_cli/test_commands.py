@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from somareg.errors import ConfigError, NoOverlapError, OutputError, ReadError
-from somareg.matching.weights import DEFAULT_WEIGHTS
+from somareg.soma.weights import DEFAULT_WEIGHTS
 from tests.t80_cli.conftest import Cli, FakeApi
 
 DECISIONS = [("go", 0), ("review", 3), ("no-go", 4)]

@@ -11,7 +11,7 @@ import rasterio
 
 from somareg.cli import sample
 from somareg.io import ground_metric, read_raster
-from somareg.matching.weights import read_card, store
+from somareg.soma.weights import read_card, store
 from tests.small_network import save_network, small_network
 from tests.t80_cli.conftest import Cli, FakeApi
 

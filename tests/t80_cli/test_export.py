@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from somareg.config import to_mapping
 from somareg.errors import ConfigError, OutputError, ReadError, WeightsError
 from somareg.lab.train.export import export_checkpoint
-from somareg.matching.network import NetworkCfg, Soma
-from somareg.matching.weights import load_network, load_weights
+from somareg.soma.network import NetworkCfg, Soma
+from somareg.soma.weights import load_network, load_weights
 from tests.t80_cli.conftest import Cli
 
 Content = dict[str, Any]

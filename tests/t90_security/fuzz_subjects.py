@@ -275,7 +275,7 @@ SUBJECTS: dict[str, Subject] = {
     "journal": Subject(
         journal,
         ("run/work/journal",),
-        lambda folder: Journal(folder / "run" / "work" / "journal", {"moving": "a"}).close(),
+        lambda folder: Journal(folder / "run" / "work" / "journal", {"moving": "a"}),
     ),
     "yaml": Subject(configuration, ("run.yaml", "base.yaml"), lambda folder: load_config(folder / "run.yaml")),
     "stac": Subject(item, ("item.json",), planned_item),

@@ -16,7 +16,7 @@ import torch
 
 from somareg.errors import ReadError, WeightsError
 from somareg.lab.train.export import export_checkpoint
-from somareg.matching.weights import load_network, load_weights, save_weights
+from somareg.soma.weights import load_network, load_weights, save_weights
 from tests.t80_cli.conftest import Cli
 
 FIELDS = dict.fromkeys(("minutes", "seed", "steps"), 0) | {"network": {}, "scores": {}}
@@ -114,7 +114,7 @@ def test_loading_a_model_runs_no_code(
 def test_card_cannot_smuggle_lines_into_the_terminal(cli: Cli, tmp_path: Path) -> None:
     """Texts of a checkpoint's record are escaped where they are printed."""
     from somareg.config import to_mapping
-    from somareg.matching.network import NetworkCfg, Soma
+    from somareg.soma.network import NetworkCfg, Soma
 
     soma = Soma(NetworkCfg())
     record = {key: FIELDS[key] for key in ("minutes", "seed", "steps", "data")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -32,3 +33,22 @@ def test_every_room_stands_in_the_table_and_on_the_arrow(graph: grimp.ImportGrap
     }
     assert rooms <= table, f"not in DESIGN's table: {sorted(rooms - table)}"
     assert rooms == set(re.findall(r"\w+", design.split("```")[1])), "the arrow"
+
+
+def test_no_private_part_of_another_package_is_imported() -> None:
+    """Names that begin with an underscore may go away with any release, outside of somareg and the `__future__`."""
+    private = []
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            private += [
+                f"{file.name}: {name}"
+                for name in names
+                if not name.startswith(("somareg.", "__future__.")) and any(p.startswith("_") for p in name.split("."))
+            ]
+    assert private == []

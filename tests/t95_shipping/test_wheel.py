@@ -44,8 +44,8 @@ def test_the_wheel_is_the_package_and_nothing_else(wheel: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "matching/weights/compact.safetensors",
-        "matching/weights/compact.json",
+        "soma/weights/compact.safetensors",
+        "soma/weights/compact.json",
         "data/demo/sar.tif",
         "data/demo/optical.tif",
         "data/demo/ATTRIBUTION.txt",

@@ -1,1 +1,1 @@
-"""Many pairs and many rasters: lists of pairs, a manifest that outlives the run, one estimate applied to many."""
+"""Many pairs and many rasters: lists of pairs, a manifest for resuming, one estimate applied to many rasters."""

@@ -1,4 +1,4 @@
-"""The steps of a batch: a list of pairs becomes jobs, finished ones stay, the others are done and recorded."""
+"""The common run of `batch` and `audit`: pairs become jobs; finished ones stay, the others run and are recorded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from somareg.io.masks import check_mask_values
 from somareg.io.paths import whole_path
 from somareg.jobs.one import Outcome, Runner
 from somareg.jobs.runner import open_runner
-from somareg.matching.weights import DEFAULT_WEIGHTS
 from somareg.report import OWNED
+from somareg.soma.weights import DEFAULT_WEIGHTS
 from somareg.tiepoints.use import check_use
 from somareg.types import Progress
 
@@ -30,7 +30,7 @@ log = logging.getLogger("somareg.batch")
 
 
 def job_of(pair: BatchPair, folder: Path | None, options: Mapping[str, Any], **saving: Any) -> PairJob:
-    """What a worker is told; `saving` are arguments of `Result.save`, without a folder nothing is saved."""
+    """The job of a pair; `saving` are arguments of `Result.save`, and without a folder nothing is saved."""
     both = {**options, **pair.options}
     try:
         cfg = make_config(both)
@@ -48,25 +48,25 @@ def job_of(pair: BatchPair, folder: Path | None, options: Mapping[str, Any], **s
 def entries_of(
     pairs: Sequence[BatchPair], jobs: Mapping[str, PairJob], earlier: Mapping[str, Entry]
 ) -> dict[str, Entry]:
-    """The entries of this list: as they were where that still holds, else pending."""
+    """The entries of this list: earlier ones that are still valid, else pending ones."""
     entries, weights = {}, shipped_weights()
     for pair in pairs:
         job = jobs[pair.name]
         key = _key(job, weights)
-        known = earlier.get(pair.name)
-        keep = known is not None and known.key == key and known.still_holds(job.folder, job.reports)
-        entries[pair.name] = known if known and keep else Entry(pair.name, pair.moving, pair.reference, key)
+        entry = earlier.get(pair.name)
+        keep = entry is not None and entry.key == key and entry.still_holds(job.folder, job.reports)
+        entries[pair.name] = entry if entry and keep else Entry(pair.name, pair.moving, pair.reference, key)
     return entries
 
 
 def _key(job: PairJob, weights: str | None) -> str:
-    """What the pair is done with; what STAC Items tell counts only for modalities that nobody said."""
+    """Key of the settings of a pair; modalities count as part of it only when the user names them."""
     cfg = make_config(job.options)
-    said = [role for role in ("moving_modality", "reference_modality") if role in job.options]
+    named_roles = [role for role in ("moving_modality", "reference_modality") if role in job.options]
     return key_of(
         {
             "settings": cfg.model_dump(mode="json", exclude={"max_memory"}),
-            "said": said,
+            "said": named_roles,
             "weights": weights if cfg.model in ("auto", DEFAULT_WEIGHTS) else None,
             "images": (job.moving, job.reference),
             "outputs": (job.force, job.stac),
@@ -77,15 +77,15 @@ def _key(job: PairJob, weights: str | None) -> str:
 def begin(
     pairs: Sequence[BatchPair], jobs: Mapping[str, PairJob], manifest: Manifest, *, overwrite: bool = False
 ) -> Manifest:
-    """The manifest with the entries of this list, on disk: done ones of an earlier run stay where they still hold.
+    """Write the manifest with the entries of this list; done ones of an earlier run stay if they are still valid.
 
     Raises:
         OutputError, InputError: see `read_manifest`.
     """
     earlier = read_manifest(manifest.folder, manifest.kind, overwrite=overwrite)
-    gone = [name for name in earlier if name not in jobs]
-    if gone:
-        log.warning("%d pairs of an earlier run are no longer in the list; their outputs stay: %s", len(gone), gone)
+    lost = [name for name in earlier if name not in jobs]
+    if lost:
+        log.warning("%d pairs of an earlier run are no longer in the list; their outputs stay: %s", len(lost), lost)
     manifest.entries = entries_of(pairs, jobs, earlier)
     manifest.write()
     return manifest
@@ -100,18 +100,18 @@ def finish(
     *,
     continue_on_error: bool = True,
 ) -> list[str]:
-    """Do all pairs of a manifest that are not done; the caller holds the lock of its folder.
+    """Do all unfinished pairs of a manifest; the caller holds the lock of its folder.
 
     Args:
         manifest: from `begin`.
         jobs: by name.
-        do: does one, here or on a worker.
+        do: function of one job, run here or on a worker.
         workers: processes on this machine, and Dask scheduler, see `open_runner`.
-        tell: called with what was done and the share of the pairs that are.
+        tell: called with the last pair and the share of the pairs done.
         continue_on_error: False ends with the first pair that fails; the rest stays pending.
 
     Returns:
-        Names of the pairs that were to do.
+        Names of the pairs that were unfinished.
     """
     total = len(manifest.entries)
     todo = [entry.name for entry in manifest.entries.values() if entry.status != "done"]
@@ -169,7 +169,7 @@ def _record(manifest: Manifest, name: str, job: PairJob, outcome: Outcome[PairDo
 
 
 def _clear(folder: Path, job: PairJob) -> None:
-    """Take away what an earlier run left for a pair that has failed now: it is no longer what the inputs say."""
+    """Remove outputs of an earlier run for a pair that failed now, because they no longer match the inputs."""
     if not folder.is_dir():
         return
     stale = without_inputs((folder / name for name in OWNED), files_of(job).values())
@@ -181,10 +181,10 @@ def _clear(folder: Path, job: PairJob) -> None:
 
 
 def files_of(job: PairJob) -> dict[str, str | Path]:
-    """What a pair reads: images, STAC Items, and files that options name."""
+    """Input files of a pair: images, STAC Items, and files named by options."""
     files: dict[str, str | Path] = {f"file of {k}": v for k, v in job.options.items() if isinstance(v, str | Path)}
     for role, image in (("moving", job.moving), ("reference", job.reference)):
         files |= {f"{role} image": image, f"STAC Item of the {role} image": image.partition("#")[0]}
-        with suppress(SomaregError):  # one that is missing is told when the pair's turn comes
+        with suppress(SomaregError):  # a missing one fails when the pair's turn comes
             files |= {f"{role} image": file_of(locate(image, role)) or image}
     return files

@@ -1,10 +1,9 @@
-"""`manifest.jsonl`: the state of every pair, so that a killed run can continue."""
+"""`manifest.jsonl`: the state of every pair, from which a killed run resumes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,10 +13,8 @@ from pydantic import ConfigDict, TypeAdapter
 
 from somareg.batches.offsets import Offset
 from somareg.errors import InputError, OutputError, ReadError
-from somareg.io.atomic import write_text
 from somareg.io.raster import file_sha256
-from somareg.io.refusals import output_errors
-from somareg.io.text import parse_json, read_bytes
+from somareg.io.records import append_record, read_records, write_records
 from somareg.report.names import PAGE, has_page
 from somareg.report.plain import plain
 from somareg.types import Decision, Reports
@@ -28,16 +25,16 @@ FORMAT = 1
 
 Status = Literal["pending", "running", "done", "failed"]
 Kind = Literal["batch", "audit"]
-"""What a manifest is of."""
+"""The kind of run behind a manifest."""
 
 
 @dataclass(frozen=True)
 class FileMark:
-    """A file as it was when it was used.
+    """The state of a file when it was read.
 
     Attributes:
         path: absolute.
-        size, mtime_ns: as long as both stay, the content is taken to be the same, without reading it.
+        size, mtime_ns: while both stay, the content counts as unchanged without reading it.
         sha256: of the content.
     """
 
@@ -48,7 +45,7 @@ class FileMark:
 
     @classmethod
     def of(cls, path: str | Path, sha256: str = "") -> FileMark:
-        """The mark of a file now; `sha256` saves reading it."""
+        """The mark of a file now; a known `sha256` saves reading it."""
         stat = Path(path).stat()
         return cls(str(path), stat.st_size, stat.st_mtime_ns, sha256 or file_sha256(path))
 
@@ -69,16 +66,16 @@ class Entry:
 
     Attributes:
         name, moving, reference: see `BatchPair`.
-        key: of the settings and paths; another key is another pair.
-        status: "running" may also mean that the run died.
-        verdict, probability: of a pair that is done.
+        key: hash of settings and paths; a pair with another key must be done again.
+        status: "running" can also mean that the run died.
+        verdict, probability: of a done pair.
         headline: of its verdict, see `Verdict.headline`.
         predicted_rmse_px, predicted_rmse_m: expected error; None on no-go, metres also without a georeference.
-        misregistration_px: RMS displacement found.
-        seconds: the pair took.
-        error_kind, error: of a pair that failed.
-        files: marks of all that went in.
-        measured: how a pair lies that was only measured; None on no-go, and for a pair that was registered.
+        misregistration_px: measured RMS displacement.
+        seconds: duration.
+        error_kind, error: of a failed pair.
+        files: marks of all input files.
+        measured: offset of a pair that was only measured; None on no-go, and for a pair that was registered.
     """
 
     name: str
@@ -100,14 +97,15 @@ class Entry:
 
     @property
     def state(self) -> Literal["go", "review", "no-go", "failed", "pending"]:
-        """The verdict; "failed", or "pending" where there is none."""
+        """The verdict, else "failed" or "pending"."""
         return self.verdict or ("failed" if self.status == "failed" else "pending")
 
     def still_holds(self, folder: str | None, reports: Reports) -> bool:
-        """Done, its outputs are there, with the page if `reports` ask for it, and its inputs are what they were.
+        """Whether the pair is done, its outputs exist (with the page if `reports` ask for it) and its inputs are
+        unchanged.
 
         Args:
-            folder: of its outputs; None where there are none.
+            folder: of its outputs; None without outputs.
             reports: see `batch`.
         """
         names = ["report.json", "displacement.tif"]
@@ -118,18 +116,18 @@ class Entry:
 
 
 def key_of(content: Mapping[str, Any]) -> str:
-    """A short name for settings and paths."""
+    """A short hash of settings and paths."""
     return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()[:24]
 
 
 @dataclass
 class Manifest:
-    """The entries of a batch in the order of its list, on disk after every change.
+    """The entries of a run in the order of its list, on disk after every change.
 
-    The file holds a header and entries, one per line; of several with one name the last one counts.
+    The file holds a header and entries, one per line; the last of several entries with one name counts.
 
     Attributes:
-        folder: of the batch.
+        folder: of the run.
         entries: by name.
         kind: of the run.
     """
@@ -141,30 +139,22 @@ class Manifest:
     def update(self, name: str, **changes: Any) -> Entry:
         """Change an entry and append it to the file that `write` made; it is on disk when this returns."""
         self.entries[name] = entry = replace(self.entries[name], **changes)
-        file = self.folder / FILE_NAME
-        with output_errors(file), file.open("ab") as stream:
-            stream.write(_line(asdict(entry)).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_record(self.folder / FILE_NAME, plain(asdict(entry)))
         return entry
 
     def write(self) -> None:
-        """The whole file beside itself, then renamed: a reader sees the old one or the new one."""
-        lines = ({f"somareg_{self.kind}": FORMAT}, *map(asdict, self.entries.values()))
-        write_text(self.folder / FILE_NAME, "".join(map(_line, lines)), overwrite=True)
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n"
+        """Write the whole file anew, each entry once."""
+        entries = (plain(asdict(entry)) for entry in self.entries.values())
+        write_records(self.folder / FILE_NAME, ({f"somareg_{self.kind}": FORMAT}, *entries))
 
 
 def read_manifest(folder: Path, kind: Kind = "batch", *, overwrite: bool = False) -> dict[str, Entry]:
-    """The entries of an earlier run; none in a new folder or with `overwrite`.
+    """Read the entries of an earlier run; none in a new folder or with `overwrite`.
 
-    What a kill left half-written at the end is dropped.
+    A last line that a kill cut short is dropped.
 
     Raises:
-        OutputError: the folder holds other things and no manifest, or that of another kind, and not `overwrite`.
+        OutputError: the folder has other content but no manifest, or one of another kind, and not `overwrite`.
         InputError: the manifest is damaged or newer.
     """
     file = folder / FILE_NAME
@@ -175,18 +165,20 @@ def read_manifest(folder: Path, kind: Kind = "batch", *, overwrite: bool = False
             raise OutputError(f"output folder {folder} is not empty and holds no {kind}; give another, or --overwrite")
         return {}
     try:
-        lines = read_bytes(file, "manifest", MAX_MIB).split(b"\n")[:-1]
+        records = read_records(file, "manifest", MAX_MIB)
     except ReadError as error:
         raise InputError(f"{error}; start anew with --overwrite") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror or error}); start anew with --overwrite") from error
     try:
-        header, *rows = map(parse_json, lines)
+        header, *rows = records.values
         other = next(each for each in get_args(Kind) if each != kind)
         if isinstance(header, dict) and f"somareg_{other}" in header:
             raise OutputError(f"output folder {folder} holds a run of somareg {other}; give another, or --overwrite")
         if header[f"somareg_{kind}"] > FORMAT:
             raise InputError(f"{file} was written by a newer somareg; update, or start anew with --overwrite")
+        if not records.is_whole:
+            raise ValueError(f"line {len(records.values) + 1}")
         entries = _ENTRIES.validate_python(rows)
     except (InputError, OutputError):
         raise

@@ -1,4 +1,4 @@
-"""The offset of a pair as it stands, in a few figures for every pair of an archive."""
+"""The offset of a pair, in few enough figures to store for every pair of an archive."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from somareg.types import Assessment
 
 @dataclass(frozen=True)
 class Offset:
-    """Where a moving image shows what the reference shows.
+    """Offset of a moving image relative to the reference.
 
     Attributes:
-        dx_px, dy_px: mean of that place minus the place in the reference, reference pixels, to the right and down, over
-            the ground that both can show.
-        sigma_px: of the offset per axis: the calibrated expected error of the estimate (RMS length), shared out between
-            two axes. That error holds local ones, too, which a mean averages out: it is an upper bound.
-        rms_px: RMS of the whole displacement, with rotation, scale and what is local.
-        local_rms_px: RMS of what is left of it beyond the global affine.
+        dx_px, dy_px: mean displacement, reference pixels, to the right and down, over
+            the common ground.
+        sigma_px: of the offset per axis: the calibrated expected error of the estimate (RMS length), divided between
+            two axes. It is an upper bound, because that error includes local ones, which a mean averages out.
+        rms_px: RMS of the whole displacement, with rotation, scale and the local part.
+        local_rms_px: RMS of the displacement beyond the global affine.
         rotation_deg, scale: of the global affine.
-        dx_m, dy_m, sigma_m, rms_m: on the ground, along the edges of a pixel; None where no CRS tells.
+        dx_m, dy_m, sigma_m, rms_m: the same in metres, along the edges of a pixel; None without a CRS.
     """
 
     dx_px: float
@@ -40,7 +40,7 @@ class Offset:
 
 
 def offset_of(assessment: Assessment) -> Offset | None:
-    """The offset of a pair; None where the verdict on the measurement is no-go."""
+    """The offset of a pair; None when the verdict on the measurement is no-go."""
     result, (dx, dy) = assessment.result, assessment.offset_px
     if result.verdict.decision == "no-go":
         return None

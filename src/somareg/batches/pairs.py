@@ -1,4 +1,4 @@
-"""The pairs of a batch and their names: from a table, two folders matched by name, or a list."""
+"""The pairs of a batch and their names, from a table, two folders matched by name, or a list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from somareg.io.text import read_text
 
 MAX_TABLE_MIB = 64
 SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".bsq", ".bil", ".bip"})
-"""What counts as an image in a folder."""
+"""Suffixes of images in a folder."""
 
 _COLUMNS = ("name", "moving", "reference")
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
@@ -28,9 +28,9 @@ class BatchPair:
     """One pair of a batch.
 
     Attributes:
-        name: of its folder in the output; "" lets the batch choose one.
+        name: of its output folder; "" for an automatic one.
         moving, reference: absolute paths, or "item.json#ASSET" of STAC Items.
-        options: of `register`, as far as they differ from the batch's.
+        options: of `register` that differ from the batch's.
     """
 
     name: str
@@ -43,39 +43,39 @@ Pairs = str | Path | Sequence[BatchPair | tuple[str | Path, str | Path]]
 
 
 def find_pairs(pairs: Pairs, reference: str | Path | None = None) -> list[BatchPair]:
-    """Every pair with its name.
+    """List all pairs with their names.
 
     Args:
         pairs: a table (see `read_table`), a folder of moving images, or a list.
-        reference: to a folder of moving images: the folder of references, matched by name, or the one reference of a
+        reference: for a folder of moving images: the folder of references, matched by name, or the one reference of a
             time series.
 
     Raises:
         ReadError: the table or a folder is missing.
         InputError: a bad row or name, or no pair at all.
-        ConfigError: an unknown column or a bad value, or `reference` where none belongs.
+        ConfigError: an unknown column or a bad value, or a `reference` beside a table or list.
     """
     if not isinstance(pairs, str | Path):
         if reference is not None:
             raise ConfigError("a list of pairs holds the references itself; leave `reference` out")
-        found = [p if isinstance(p, BatchPair) else _given(*p) for p in pairs]
+        result = [p if isinstance(p, BatchPair) else _given(*p) for p in pairs]
     elif Path(pairs).is_dir():
         if reference is None:
             raise ConfigError(f"{pairs} is a folder; name the references, too: a folder, or one image")
-        found = _match_folders(Path(pairs), Path(reference))
+        result = _match_folders(Path(pairs), Path(reference))
     else:
         if reference is not None:
             raise ConfigError(f"{pairs} is no folder: a table holds the references itself, give nothing beside it")
-        found = read_table(pairs)
-    if not found:
+        result = read_table(pairs)
+    if not result:
         raise InputError(f"{pairs if isinstance(pairs, str | Path) else 'the list'} holds no pair")
-    return _named(found)
+    return _named(result)
 
 
 def read_table(path: str | Path) -> list[BatchPair]:
-    """The pairs of a CSV file (comma, semicolon or tab).
+    """Read the pairs of a CSV file (comma, semicolon or tab).
 
-    Columns are `moving` and `reference`, `name` if you like, and any option of `register`; an empty cell leaves the
+    Columns are `moving` and `reference`, optionally `name`, and any option of `register`; an empty cell leaves the
     option to the batch. Relative paths start at the table's folder.
 
     Raises:
@@ -90,13 +90,13 @@ def read_table(path: str | Path) -> list[BatchPair]:
 def read_rows(
     file: Path, needed: Sequence[str], own: Sequence[str], what: str = "table of pairs"
 ) -> list[tuple[str, dict[str, str]]]:
-    """The rows of a CSV file that are not empty: where each stands, and its cells by column.
+    """The rows of a CSV file that are not empty: the place of each for messages, and its cells by column.
 
     Args:
         file: comma, semicolon or tab.
-        needed: columns that must be there.
-        own: columns beside the options of `register`.
-        what: it is, for messages.
+        needed: required columns.
+        own: columns that are no options of `register`.
+        what: kind of table, for messages.
 
     Raises:
         ReadError, InputError, ConfigError: see `read_table`.
@@ -143,10 +143,10 @@ def _pair(cells: Mapping[str, str], folder: Path, where: str) -> BatchPair:
 
 
 def image_in(cells: Mapping[str, str], role: str, folder: Path, where: str) -> str:
-    """The image that a row names, relative ones from `folder`.
+    """The image of a row; relative paths start at `folder`.
 
     Raises:
-        InputError: it names none.
+        InputError: the cell is empty.
     """
     if not cells.get(role):
         raise InputError(f"{where} names no {role} image")
@@ -154,7 +154,7 @@ def image_in(cells: Mapping[str, str], role: str, folder: Path, where: str) -> s
 
 
 def options_in(cells: Mapping[str, str], own: Sequence[str], folder: Path, where: str) -> dict[str, Any]:
-    """The options of `register` in a row; files that they name start at `folder`.
+    """The options of `register` in a row; relative paths start at `folder`.
 
     Raises:
         ConfigError: a bad value.
@@ -190,7 +190,7 @@ def _match_folders(moving: Path, reference: Path) -> list[BatchPair]:
 
 
 def unmatched(moving: str | Path, reference: str | Path) -> list[str]:
-    """Images of two folders that the other one has no partner for."""
+    """Images of two folders without a partner in the other one."""
     first, second = images_in(Path(moving)), images_in(Path(reference))
     return [first[k] for k in first if k not in second] + [second[k] for k in second if k not in first]
 
@@ -202,7 +202,7 @@ def images_in(folder: Path) -> dict[str, str]:
         ReadError: the folder cannot be read.
         InputError: two images have one stem.
     """
-    found: dict[str, str] = {}
+    images: dict[str, str] = {}
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
@@ -210,16 +210,16 @@ def images_in(folder: Path) -> dict[str, str]:
     for entry in entries:
         if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file():
             stem = entry.stem.casefold()
-            if stem in found:
-                raise InputError(f"{folder} holds {Path(found[stem]).name} and {entry.name}; which one is meant?")
-            found[stem] = whole_path(entry)
-    return found
+            if stem in images:
+                raise InputError(f"{folder} holds {Path(images[stem]).name} and {entry.name}; which one is meant?")
+            images[stem] = whole_path(entry)
+    return images
 
 
 def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
-    """Every pair with a name that is a folder's and no other pair's, whatever the file system thinks of case."""
+    """Give every pair a unique folder name, unique also on file systems that ignore case."""
     pairs = list(pairs)
-    taken: set[str] = set()
+    names: set[str] = set()
     for pair in pairs:
         if not pair.name:
             continue
@@ -229,10 +229,10 @@ def _named(pairs: Iterable[BatchPair]) -> list[BatchPair]:
             raise InputError(
                 f"the pair's name {pair.name!r} is a file's, and its outputs are a folder; leave the end out"
             )
-        if pair.name.casefold() in taken:
+        if pair.name.casefold() in names:
             raise InputError(f"two pairs are called '{pair.name}'; give each its own name")
-        taken.add(pair.name.casefold())
-    return [pair if pair.name else replace(pair, name=unused_name(_folder_name(pair.moving), taken)) for pair in pairs]
+        names.add(pair.name.casefold())
+    return [pair if pair.name else replace(pair, name=unused_name(_folder_name(pair.moving), names)) for pair in pairs]
 
 
 def _folder_name(image: str) -> str:
@@ -241,7 +241,7 @@ def _folder_name(image: str) -> str:
 
 
 def unused_name(stem: str, taken: set[str]) -> str:
-    """`stem`, numbered if it is in `taken`, whatever the file system thinks of case; it is taken from now on."""
+    """Return `stem`, numbered if it is in `taken` (case ignored), and add it to `taken`."""
     name, number = stem, 1
     while name.casefold() in taken:
         number += 1
@@ -251,7 +251,7 @@ def unused_name(stem: str, taken: set[str]) -> str:
 
 
 def file_stem(image: str) -> str:
-    """What outputs of an image are called: its file's name without suffix, "item_ASSET" for an asset."""
+    """Name for outputs of an image: its file's name without suffix, "item_ASSET" for an asset."""
     item, mark, asset = image.partition(".json#")
     stem = f"{Path(item).name}_{asset}" if mark else Path(image).stem
     return _UNFIT.sub("_", stem).strip(". ")[:120] or "image"

@@ -1,4 +1,4 @@
-"""`batch`: every pair of a list registered and saved, in a folder that a later run goes on from."""
+"""`batch`: register and save every pair of a list, in a folder from which a later run resumes."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def batch(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> BatchResult:
-    """Register many pairs and save each into its own folder; a second call continues.
+    """Register many pairs and save each into its own folder; a second call resumes.
 
-    A pair is done again if its settings, its files or the weights have changed, if it failed, or if its outputs
-    are missing. A bad pair is recorded and the others continue.
+    A pair is done again when its settings, its files or the weights have changed, when it failed, and when its outputs
+    are missing. A failed pair is recorded and does not stop the others.
 
     Args:
-        pairs: a CSV with the columns moving, reference and, if you like, name and options of `register`; a folder of
+        pairs: a CSV with the columns moving, reference and optionally name and options of `register`; a folder of
             moving images; or a list of (moving, reference).
         out: folder for one folder per pair, `manifest.jsonl`, `summary.csv` and `summary.json`.
         reference: to a folder of moving images, the folder of references, matched by name without suffix, or one
@@ -56,19 +56,19 @@ def batch(
         workers: processes on this machine (extra `dask`). A script that asks for them needs the usual
             `if __name__ == "__main__":`.
         dask: address of a Dask scheduler, or a `distributed.Client`; its workers must see the same files.
-        overwrite: do all pairs anew, and allow a folder that holds other things.
+        overwrite: do all pairs anew, and allow a folder with other content.
         force, stac: see `Result.save`.
-        reports: whose `report.html` is written: "all" pairs', "problems" (every verdict but *go*), or "none". What is
-            missing is made when it is asked for later, by doing its pairs again.
+        reports: pairs with a `report.html`: "all", "problems" (every verdict but *go*), or "none". A later call
+            that asks for more pages does their pairs again.
         continue_on_error: False ends the run with the first pair that fails; the rest stays pending.
-        progress: called with what was done and the share of the pairs that are.
-        **options: of `register`, for all pairs; a row of the table goes before them.
+        progress: called with the last pair and the share of the pairs done.
+        **options: of `register`, for all pairs; a row of the table takes precedence.
 
     Returns:
         An entry per pair, counts, and the worst of them.
 
     Raises:
-        ConfigError: an unknown option or column, or a bad value; nothing has been done then.
+        ConfigError: an unknown option or column, or a bad value; nothing is done.
         ReadError, InputError: the list cannot be used, or an earlier manifest is damaged.
         OutputError: another run is at work in the folder, or it cannot be written.
         ClusterError: no worker is left; run again to continue.
@@ -79,9 +79,9 @@ def batch(
         from somareg.report.stac import need_pystac
 
         need_pystac()
-    found = find_pairs(pairs, reference)
+    listed_pairs = find_pairs(pairs, reference)
     folder = Path(out)
-    jobs = {pair.name: job_of(pair, folder, options, force=force, stac=stac, reports=reports) for pair in found}
+    jobs = {pair.name: job_of(pair, folder, options, force=force, stac=stac, reports=reports) for pair in listed_pairs}
     tell = progress or (lambda stage, share: None)
     lonely = _unmatched(pairs, reference)
     check_folder_name(folder)
@@ -89,7 +89,7 @@ def batch(
     make_folder(folder)
     with folder_lock(folder) as lock:
         check_writable(folder, overwrite=True, lock=lock)
-        manifest = begin(found, jobs, Manifest(folder), overwrite=overwrite)
+        manifest = begin(listed_pairs, jobs, Manifest(folder), overwrite=overwrite)
         todo = finish(manifest, jobs, do_pair, (workers, dask), tell, continue_on_error=continue_on_error)
         result = BatchResult(folder, tuple(manifest.entries.values()), tuple(todo), tuple(lonely))
         result.save()
@@ -108,16 +108,16 @@ def planned(
     reports: Reports = "problems",
     **options: Unpack[RegisterOptions],
 ) -> list[Entry]:
-    """What `batch` would find done ("done") and do ("pending"), without doing it; args as there."""
+    """The entries that `batch` would start from: "done" ones and "pending" ones that it would do; same arguments."""
     check_use(make_config(options))
     check_reports(reports)
-    found, folder = find_pairs(pairs, reference), Path(out)
-    jobs = {pair.name: job_of(pair, folder, options, force=force, stac=stac, reports=reports) for pair in found}
-    return list(entries_of(found, jobs, read_manifest(folder, overwrite=overwrite)).values())
+    listed_pairs, folder = find_pairs(pairs, reference), Path(out)
+    jobs = {pair.name: job_of(pair, folder, options, force=force, stac=stac, reports=reports) for pair in listed_pairs}
+    return list(entries_of(listed_pairs, jobs, read_manifest(folder, overwrite=overwrite)).values())
 
 
 def _spare_inputs(folder: Path, pairs: Pairs, jobs: Iterable[PairJob]) -> None:
-    """Refuse a folder where the batch's own files have the name of something that it reads."""
+    """Refuse a folder where the batch's own files would overwrite an input."""
     outputs = [folder / name for name in (FILE_NAME, CSV_NAME, JSON_NAME)]
     keep_inputs(outputs, {"table of pairs": pairs if isinstance(pairs, str | Path) else None})
     for job in jobs:

@@ -1,4 +1,4 @@
-"""What came out of a batch: figures that do not depend on where, when or in how many runs they were made."""
+"""The result of a batch; its figures do not depend on where, when or in how many runs they were made."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class BatchResult:
     """What `batch` returns.
 
     Attributes:
-        folder: of the outputs; each pair has a folder of its name in it.
+        folder: of the outputs, with one folder per pair.
         entries: one per pair, in the order of the list.
-        redone: names of the pairs that this run did; the others had been done before.
-        unmatched: images of two folders that had no partner.
+        redone: names of the pairs done in this run; the others come from earlier runs.
+        unmatched: images of two folders without a partner.
     """
 
     folder: Path
@@ -60,13 +60,13 @@ class BatchResult:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Pairs by verdict, and "failed" and "pending" (not done) where there are such."""
-        found = Counter[str](entry.state for entry in self.entries)
-        return {name: found[name] for name in (*_BAD, "pending") if found[name]}
+        """Number of pairs by verdict, and of "failed" and "pending" ones, without zeros."""
+        states = Counter[str](entry.state for entry in self.entries)
+        return {name: states[name] for name in (*_BAD, "pending") if states[name]}
 
     @property
     def worst(self) -> Worst:
-        """The worst of all; a pair that failed is worse than any verdict, and so is one that was not done."""
+        """The worst state; failed and pending pairs are worse than any verdict."""
         counts = self.counts
         if counts.get("pending"):
             return "failed"
@@ -81,7 +81,7 @@ class BatchResult:
         ]
 
     def without_page(self) -> list[str]:
-        """Names of the pairs that are done and have no page."""
+        """Names of the done pairs without a page."""
         return [entry.name for entry in self.entries if entry.status == "done" and self._page(entry) is None]
 
     def _page(self, entry: Entry) -> str | None:

@@ -1,4 +1,4 @@
-"""One estimate applied to many rasters: bands, other pixel sizes, masks, the dates of a time series."""
+"""One estimate applied to many rasters: bands, other pixel sizes, masks, dates of a time series."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from somareg.warp.reading import NO_MASK, make_reading
 
 @dataclass(frozen=True, eq=False)
 class WarpJob:
-    """What a worker is told: an estimate on disk is read there, once per process."""
+    """The job of one raster; a worker reads an estimate on disk once per process."""
 
     raster: str
     estimate: Estimate | str
@@ -46,14 +46,14 @@ class WarpJob:
 
 @dataclass(frozen=True)
 class Warped:
-    """What became of one raster.
+    """The outcome of one raster.
 
     Attributes:
-        raster: as it was given.
-        output: path of the GeoTIFF; it is there when `failure` is None.
-        failure: what went wrong.
-        seconds: it took.
-        verdict: on the estimate; None where nobody has judged it.
+        raster: as given by the caller.
+        output: path of the GeoTIFF; it exists when `failure` is None.
+        failure: the error; None on success.
+        seconds: duration.
+        verdict: on the estimate; None when it was not judged.
     """
 
     raster: str
@@ -84,32 +84,33 @@ def warp_many(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Warped]:
-    """Apply an estimate to many rasters of the moving image's ground; a failure is recorded and the others continue.
+    """Apply an estimate to many rasters of the moving image's ground; a failure is recorded and does not stop the
+    others.
 
     Args:
         rasters: files or STAC references; their size may differ from the moving image's. With georeferences each is
-            found by its own; without, it must show the moving image's picture at some size.
+            placed by its own; without, it must have the moving image's frame, at any pixel size.
         estimate: as for `warp`; from tie points: `estimate_from_points`.
-        folder: for one GeoTIFF per raster, called as the raster.
-        nearest: more rasters, whose values are classes or masks and must not be mixed.
+        folder: for one GeoTIFF per raster, named after it.
+        nearest: more rasters, of classes or masks, whose values must not be mixed.
         nodata, bands, mask, mask_values: of each of `rasters`, as for `warp`; `nearest` have none of these.
-        gcp_method: of all of them.
+        gcp_method: for all rasters.
         resampling: for `rasters`.
         resolution: "reference" for the reference grid, "native" for its extent at each raster's own pixel size.
-        max_memory: that each process may take, as for `register`.
+        max_memory: limit of each process, as for `register`.
         workers, dask: as for `batch`.
         overwrite: replace earlier outputs.
         force: apply an estimate although its verdict is no-go.
-        progress: called with what was done and the share of the rasters that are.
+        progress: called with the last raster and the share of the rasters done.
 
     Returns:
         One entry per raster, those of `nearest` last.
 
     Raises:
         InputError: no raster.
-        OutputError: an output exists, or the folder cannot be written; nothing has been done then.
+        OutputError: an output exists, or the folder cannot be written; nothing is done.
         ReadError: there is no estimate.
-        EstimationError: its verdict is no-go, and not `force`; nothing has been done then.
+        EstimationError: its verdict is no-go, and not `force`; nothing is done.
     """
     subjects: list[tuple[str, Resampling]] = [(str(raster), resampling) for raster in rasters]
     images = len(subjects)
@@ -122,23 +123,23 @@ def warp_many(
     if reading.mask is not None and reading.mask != NO_MASK:
         reading = replace(reading, mask=whole_path(reading.mask))
     most = make_config({"max_memory": max_memory}).max_memory
-    known = _known(estimate)
-    judged = known if isinstance(known, Estimate) else _read(known)
+    loaded = _known(estimate)
+    judged = loaded if isinstance(loaded, Estimate) else _read(loaded)
     check_verdict(judged, force=force)
     outputs = output_paths([raster for raster, _ in subjects], Path(folder))
     files = {raster: _file_of(raster) for raster, _ in subjects}
-    # A raster whose output would be the raster itself fails alone; no other output may take its place.
+    # A raster whose output would overwrite itself fails alone; overwriting any other input is refused.
     own = [without_inputs([out], [files[raster]]) for (raster, _), out in zip(subjects, outputs, strict=True)]
     inputs = {f"input {raster}": file for raster, file in files.items()}
     keep_inputs(
-        itertools.chain(*own), {**inputs, "mask": reading.mask, "estimate": known if isinstance(known, str) else None}
+        itertools.chain(*own), {**inputs, "mask": reading.mask, "estimate": loaded if isinstance(loaded, str) else None}
     )
     _check(outputs, Path(folder), overwrite)
     classes = Reading(gcp_method=reading.gcp_method)
     readings = [reading if index < images else classes for index in range(len(subjects))]
     jobs = [
-        WarpJob(raster, known, str(out), kernel, resolution, overwrite, said, most)
-        for (raster, kernel), out, said in zip(subjects, outputs, readings, strict=True)
+        WarpJob(raster, loaded, str(out), kernel, resolution, overwrite, how, most)
+        for (raster, kernel), out, how in zip(subjects, outputs, readings, strict=True)
     ]
     done: dict[int, Warped] = {}
     with open_runner(None if workers is None else min(workers, len(jobs)), dask) as runner:
@@ -151,7 +152,7 @@ def warp_many(
 
 
 def warp_one(job: WarpJob) -> None:
-    """One raster, wherever this runs."""
+    """Warp one raster, in any process."""
     with limited(job.max_memory):
         _warp_one(job)
 
@@ -172,15 +173,15 @@ def _warp_one(job: WarpJob) -> None:
 
 
 def _file_of(raster: str) -> str | Path:
-    with suppress(SomaregError):  # one that is missing is told when its turn comes
+    with suppress(SomaregError):  # a missing one fails when its turn comes
         return file_of(locate(raster, "input")) or raster
     return raster
 
 
 def output_paths(rasters: Sequence[str], folder: Path) -> list[Path]:
-    """A GeoTIFF in the folder per raster, called as the raster; namesakes are numbered."""
-    taken: set[str] = set()
-    return [(folder / f"{unused_name(file_stem(raster), taken)}.tif").absolute() for raster in rasters]
+    """One GeoTIFF in the folder per raster, named after it; equal names are numbered."""
+    names: set[str] = set()
+    return [(folder / f"{unused_name(file_stem(raster), names)}.tif").absolute() for raster in rasters]
 
 
 def _known(estimate: Result | Estimate | str | Path) -> Estimate | str:
@@ -189,7 +190,7 @@ def _known(estimate: Result | Estimate | str | Path) -> Estimate | str:
     if isinstance(estimate, Estimate):
         return estimate
     file = find_displacement(estimate)
-    _read(str(file.absolute()))  # a bad one is told before any work
+    _read(str(file.absolute()))  # a bad one raises before any work
     return str(file.absolute())
 
 
@@ -200,7 +201,7 @@ def _read(path: str) -> Estimate:
 
 @lru_cache(maxsize=1)
 def _read_once(path: str, size: int, mtime_ns: int) -> Estimate:
-    """`size` and `mtime_ns` are read by the cache only."""
+    """Read an estimate; the cache tells versions of the file apart by `size` and `mtime_ns`."""
     return read_estimate(path)
 
 

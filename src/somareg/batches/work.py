@@ -1,4 +1,4 @@
-"""One pair of a batch, wherever it runs; what one process keeps for the pairs that follow."""
+"""One pair of a batch, in any process, and the cache of references of each process."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from somareg.io.inputs import Located, file_of, locate, open_image, read_image, 
 from somareg.io.masks import mask_file
 from somareg.io.paths import file_behind, named
 from somareg.io.stac import StacAsset
-from somareg.matching.weights import DEFAULT_WEIGHTS, embedded, read_card
 from somareg.register import api
 from somareg.runtime.budget import allowed, limited
+from somareg.soma.weights import DEFAULT_WEIGHTS, embedded, read_card
 from somareg.types import Decision, Raster, Reports, Result
 
-_KEPT = 0.1  # of the memory that may be used; a reference that takes more is not decoded whole
+_KEPT = 0.1  # share of the memory limit; a reference that needs more is not decoded whole
 
 
 @dataclass(frozen=True)
 class PairJob:
-    """What a worker is told.
+    """The job of one pair.
 
     Attributes:
         moving, reference: paths that the worker can read, or STAC references.
@@ -50,7 +50,7 @@ class PairJob:
 
 @dataclass(frozen=True)
 class PairDone:
-    """What a worker answers; see `Entry`."""
+    """The outcome of a pair; see `Entry`."""
 
     verdict: Decision
     probability: float
@@ -63,9 +63,9 @@ class PairDone:
 
 
 def do_pair(job: PairJob) -> PairDone:
-    """Register one pair and save it, or only measure it; a reference that was just decoded is not decoded again.
+    """Register one pair and save it, or only measure it; the cached reference is not decoded again.
 
-    Of a large one the ground of the pair is read from its file.
+    A reference too large for the cache is read from its file, only on the common ground.
     """
     moving, reference = locate(job.moving, "moving"), locate(job.reference, "reference")
     options = {**job.options, **told_modalities(moving, reference, job.options)}
@@ -74,12 +74,12 @@ def do_pair(job: PairJob) -> PairDone:
         facts = opened.facts
         whole = float(np.prod(opened.grid.shape)) * facts.count * (facts.dtype.itemsize + 1)
         is_large = max(opened.grid.shape) > SCENE_PX or whole > _KEPT * allowed()
-    before = named(_path(moving), "moving").file.stat()  # what changes while it is read is found changed later
+    before = named(_path(moving), "moving").file.stat()  # before reading, so that a later change is noticed
     image = job.reference if is_large else REFERENCES.get(reference, cfg)
-    measured = None
+    offset = None
     if job.folder is None:
         assessment = api.assess(job.moving, image, **options)
-        result, measured = assessment.result, offset_of(assessment)
+        result, offset = assessment.result, offset_of(assessment)
     else:
         saving: dict[str, Any] = {"force": job.force, "stac": job.stac, "reports": job.reports}
         result = api.register_into(job.moving, image, job.folder, overwrite=True, **saving, **options)
@@ -95,7 +95,7 @@ def do_pair(job: PairJob) -> PairDone:
             FileMark(str(_file(moving)), before.st_size, before.st_mtime_ns, result.moving.sha256),
             *_others(job, reference, result),
         ),
-        measured=measured,
+        measured=offset,
     )
 
 
@@ -104,20 +104,20 @@ def _finite(value: float) -> float | None:
 
 
 def _others(job: PairJob, reference: Located, result: Result) -> list[FileMark]:
-    """Marks of everything but the moving image."""
+    """Marks of all input files but the moving image."""
     settings = result.settings
     marks = [FileMark.of(_file(reference), result.reference.sha256)]
     masks = [str(settings[name]) for name in ("moving_mask", "reference_mask") if settings[name] is not None]
     items = {image.partition("#")[0] for image in (job.moving, job.reference, *masks) if ".json" in image.lower()}
     more = [*sorted(items), settings["tie_points"], *(file_behind(mask_file(path, "")) for path in masks)]
     used = str(settings.get("model_used"))
-    if used.endswith(".safetensors"):  # those that ship belong to the installation, see `shipped_weights`
+    if used.endswith(".safetensors"):  # the shipped weights are part of the installation, see `shipped_weights`
         more.append(used)
     return marks + [FileMark.of(path) for path in more if path is not None and Path(path).is_file()]
 
 
 def shipped_weights() -> str | None:
-    """Hash of the weights that "auto" takes in this installation, None where there are none."""
+    """Hash of the weights that "auto" uses in this installation, None without any."""
     path = embedded().get(DEFAULT_WEIGHTS)
     return None if path is None else read_card(path).sha256
 
@@ -127,14 +127,14 @@ def _path(image: Located) -> Path:
 
 
 def _file(image: Located) -> Path:
-    """The file that is read."""
+    """The file of an image."""
     return named(_path(image), "input").file
 
 
 class ReferenceCache:
-    """The references that were decoded last, by file, time of change and settings.
+    """The most recently decoded references, by file, modification time and settings.
 
-    The last one is always kept; older ones as long as all fit into `most_bytes`.
+    The last one is always kept; older ones as long as all together fit into `most_bytes`.
     """
 
     def __init__(self, most_bytes: int = 512_000_000) -> None:
@@ -143,7 +143,7 @@ class ReferenceCache:
         self._kept: OrderedDict[tuple[Any, ...], Raster] = OrderedDict()
 
     def get(self, image: Located, cfg: RegisterConfig) -> Raster:
-        """The reference in memory; its pixels cannot be written to, for others will look at them."""
+        """The reference in memory; its pixels are read-only because other pairs share them."""
         key = self._key(image, cfg)
         if key is not None and key in self._kept:
             self._kept.move_to_end(key)
@@ -159,7 +159,7 @@ class ReferenceCache:
         return raster
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all references."""
         self._kept.clear()
         self.reads = 0
 
@@ -168,10 +168,10 @@ class ReferenceCache:
         try:
             stat = _file(image).stat()
         except (OSError, SomaregError):
-            return None  # reading tells what is wrong
-        told = (repr(image), cfg.reference_modality) if isinstance(image, StacAsset) else ()
+            return None  # reading it will raise the right error
+        modality = (repr(image), cfg.reference_modality) if isinstance(image, StacAsset) else ()
         settings = cfg.reference_nodata, cfg.reference_bands, cfg.max_pixels, cfg.gcp_method
-        return str(_path(image)), stat.st_size, stat.st_mtime_ns, *settings, *told
+        return str(_path(image)), stat.st_size, stat.st_mtime_ns, *settings, *modality
 
 
 def _bytes(raster: Raster) -> int:
@@ -179,4 +179,4 @@ def _bytes(raster: Raster) -> int:
 
 
 REFERENCES = ReferenceCache()
-"""Of this process."""
+"""The cache of this process."""

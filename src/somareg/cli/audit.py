@@ -44,13 +44,6 @@ Asset = Annotated[str | None, typer.Option("--asset", metavar="KEY", help="asset
 Tolerance = Annotated[
     float, typer.Option("--tolerance", metavar="PX", help="RMS displacement up to which a scene is fine, pixels")
 ]
-Out = Annotated[
-    str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; a run that exists there continues")
-]
-ContinueOnError = Annotated[
-    bool, typer.Option("--continue-on-error/--stop-on-error", help="continue after a scene that fails")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="measure every scene anew")]
 
 
 @takes_options()
@@ -62,12 +55,12 @@ def audit(
     glob: Glob = None,
     asset: Asset = None,
     tolerance: Tolerance = TOLERANCE_PX,
-    out: Out,
+    out: o.JobsOut,
     workers: o.Workers = None,
     dask: o.Dask = None,
-    continue_on_error: ContinueOnError = True,
+    continue_on_error: o.ContinueOnError = True,
     asked: RegisterConfig,
-    overwrite: Overwrite = False,
+    overwrite: o.Redo = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,

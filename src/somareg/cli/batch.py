@@ -23,16 +23,9 @@ Reference = Annotated[
     str | None,
     typer.Argument(metavar="[REFERENCE]", help="folder of references, matched by name, or one image for all"),
 ]
-Out = Annotated[
-    str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; a run that exists there continues")
-]
-ContinueOnError = Annotated[
-    bool, typer.Option("--continue-on-error/--stop-on-error", help="continue after a pair that fails")
-]
 Reports = Annotated[
     str, typer.Option("--reports", metavar="WHICH", help="whose report.html is written: all, problems (not go), none")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="do every pair anew")]
 
 
 @takes_options()
@@ -40,12 +33,12 @@ def batch(
     pairs: Pairs,
     reference: Reference = None,
     *,
-    out: Out,
+    out: o.JobsOut,
     workers: o.Workers = None,
     dask: o.Dask = None,
-    continue_on_error: ContinueOnError = True,
+    continue_on_error: o.ContinueOnError = True,
     asked: RegisterConfig,
-    overwrite: Overwrite = False,
+    overwrite: o.Redo = False,
     force: o.Force = False,
     stac: o.Stac = False,
     reports: Reports = "problems",

@@ -103,7 +103,7 @@ def _formats() -> str:
 
 
 def _weights() -> str:
-    from somareg.matching.weights import embedded, load_network, read_card
+    from somareg.soma.weights import embedded, load_network, read_card
 
     found = []
     for name, path in embedded().items():

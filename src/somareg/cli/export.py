@@ -16,7 +16,7 @@ from somareg.errors import ConfigError
 
 if TYPE_CHECKING:
     from somareg.lab.train.export_onnx import OnnxExport
-    from somareg.matching.weights import ModelCard
+    from somareg.soma.weights import ModelCard
 
 Checkpoint = Annotated[
     Path,
@@ -69,7 +69,7 @@ def export(
             return
         from somareg.lab.data.stacks import ProtocolSamples
         from somareg.lab.train.export import export_checkpoint
-        from somareg.matching.weights.card import card_path
+        from somareg.soma.weights.card import card_path
 
         with ui.working():
             ui.progress("exporting", 0.0)

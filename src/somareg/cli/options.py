@@ -29,6 +29,13 @@ Dask = Annotated[
     _option("--dask", "Dask scheduler whose workers see the same files: tcp://host:8786", RUNNING, "ADDRESS"),
 ]
 Resume = Annotated[bool, _option("--resume", "scenes: continue from the finished tiles of a killed run", RUNNING)]
+JobsOut = Annotated[
+    str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs; a run that exists there continues")
+]
+ContinueOnError = Annotated[
+    bool, typer.Option("--continue-on-error/--stop-on-error", help="continue after a pair or scene that fails")
+]
+Redo = Annotated[bool, typer.Option("--overwrite", help="do every pair or scene anew")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="log every step; tracebacks", rich_help_panel=RUNNING)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only", rich_help_panel=RUNNING)]
 

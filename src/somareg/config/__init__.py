@@ -1,4 +1,4 @@
-"""The options of `register`, and how settings of any kind are read from plain values."""
+"""Options of `register`, and how settings of any kind are read from plain values."""
 
 from somareg.config.options import (
     GROUPS,

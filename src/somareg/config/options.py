@@ -41,7 +41,7 @@ SCENE_PX = 4096
 """Longer side of the common ground above which a pair is matched tile by tile, reference pixels."""
 
 INPUT, SEARCH, JUDGING, OUTPUT, RUNNING = GROUPS = "Input images", "Search and engine", "Verdict", "Output", "Running"
-"""What options are about, in the order in which they are listed."""
+"""Groups of options, in the order in which help texts and tables list them."""
 
 
 def option(
@@ -50,16 +50,16 @@ def option(
     """A field of `RegisterConfig`.
 
     Args:
-        default: its value where none is given.
-        text: what it means. Where this does not name all values of a literal, they are listed before it.
+        default: value of an option that the user leaves out.
+        text: what the option means. Values of a literal that the text does not name are listed before it.
         group: of `GROUPS`.
         metavar: what the command line shows in place of a value; for a literal "NAME", for a whole number "N".
-        flag: of the command line, where it is not the name with dashes.
-        accepts: annotation of what Python callers may give, where that is more than the field holds.
+        flag: of the command line, when it differs from the name with dashes.
+        accepts: annotation for Python callers, when they may pass more types than the field holds.
         **bounds: `gt`, `ge`, `lt`, `le`, `allow_inf_nan`.
     """
-    told: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
-    return Field(default=default, description=text, json_schema_extra=told, **bounds)
+    metadata: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "accepts": accepts}
+    return Field(default=default, description=text, json_schema_extra=metadata, **bounds)
 
 
 class RegisterConfig(BaseModel):
@@ -208,13 +208,13 @@ class RegisterConfig(BaseModel):
 
     @field_validator("moving_bands", "reference_bands", mode="wrap")
     @classmethod
-    def _bands(cls, given: Any, check: Check, info: ValidationInfo) -> Bands | None:
-        """Band numbers, from a list or a text such as "3,2,1"."""
+    def _bands(cls, value: Any, check: Check, info: ValidationInfo) -> Bands | None:
+        """Read band numbers from a list or a text such as "3,2,1"."""
         try:
-            bands: Bands | None = check(re.split(r"[\s,;]+", given.strip()) if isinstance(given, str) else given)
+            bands: Bands | None = check(re.split(r"[\s,;]+", value.strip()) if isinstance(value, str) else value)
         except ValidationError as error:
             raise ConfigError(
-                f"{info.field_name}: {shown(given)} is not a list of band numbers from 1, such as 1 or 3,2,1"
+                f"{info.field_name}: {shown(value)} is not a list of band numbers from 1, such as 1 or 3,2,1"
             ) from error
         return bands
 
@@ -228,35 +228,35 @@ class RegisterConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_limit(cls, given: Any) -> Any:
-        """A limit in metres stands in place of the one in pixels, which is there by default."""
-        if not isinstance(given, Mapping) or given.get("max_error_m") is None:
-            return given
-        if given.get("max_error") is not None:
+    def _one_limit(cls, value: Any) -> Any:
+        """Drop the default limit in pixels when the user gives one in metres."""
+        if not isinstance(value, Mapping) or value.get("max_error_m") is None:
+            return value
+        if value.get("max_error") is not None:
             raise ConfigError("max_error and max_error_m are both given; leave one out (--max-error is in pixels)")
-        return {**given, "max_error": None}
+        return {**value, "max_error": None}
 
     @field_validator("moving_mask_values", "reference_mask_values", mode="before")
     @classmethod
-    def _classes(cls, given: Any, info: ValidationInfo) -> str | None:
-        """Classes of a mask, from a text, a number or a list."""
+    def _classes(cls, value: Any, info: ValidationInfo) -> str | None:
+        """Read the classes of a mask from a text, a number or a list."""
         from somareg.types import Classes
 
         try:
-            return None if given is None else str(Classes.parse(given))
+            return None if value is None else str(Classes.parse(value))
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"{info.field_name}: {shown(given)} is not a list of classes, such as 3,8-10 or bit3,bit4"
+                f"{info.field_name}: {shown(value)} is not a list of classes, such as 3,8-10 or bit3,bit4"
             ) from error
 
     @field_validator("model", "tie_points", "moving_mask", "reference_mask", mode="before")
     @classmethod
-    def _path(cls, given: Any) -> Any:
-        return str(given) if isinstance(given, Path) else given
+    def _path(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
 
 
 def make_config(options: Mapping[str, Any]) -> RegisterConfig:
-    """Validate options into a `RegisterConfig`; None stands for an option that is not given.
+    """Validate options into a `RegisterConfig`; None means that the option was left out.
 
     Raises:
         ConfigError: unknown option or bad value, naming it and the nearest valid choice.
@@ -264,7 +264,7 @@ def make_config(options: Mapping[str, Any]) -> RegisterConfig:
     fields = RegisterConfig.model_fields
     try:
         return RegisterConfig(
-            **{name: given for name, given in options.items() if given is not None or name not in fields}
+            **{name: value for name, value in options.items() if value is not None or name not in fields}
         )
     except ValidationError as error:
         raise explained(error.errors(include_url=False), RegisterConfig) from error

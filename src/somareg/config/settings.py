@@ -1,4 +1,4 @@
-"""How settings of any kind are read: nested dataclasses from plain values, and one line about what is wrong."""
+"""Settings of any kind: nested dataclasses from plain values, with one-line errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """`" Did you mean 'base'?"`, or the list of choices when nothing is near."""
+    """Return `" Did you mean 'base'?"`, or the list of choices when none is similar."""
     options = list(choices)
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else f" Choose from {', '.join(options)}."
@@ -41,11 +41,11 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     except ValueError as error:
         raise ConfigError(f"{where or cls.__name__} holds what no YAML or JSON file can: {error}") from error
     try:
-        # Strict takes no text for a number, and as JSON lists are tuples and mappings are dataclasses all the same.
+        # Strict mode refuses a text for a number; JSON mode still reads lists as tuples and mappings as dataclasses.
         read: list[T] = _reader(kind).validate_json(text)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise explained([{**each, "loc": each["loc"][1:]} for each in found], cls, where) from error
+        problems = error.errors(include_url=False)
+        raise explained([{**each, "loc": each["loc"][1:]} for each in problems], cls, where) from error
     return read[0]
 
 
@@ -56,50 +56,50 @@ def to_mapping(cfg: Any) -> Any:
 
 @lru_cache(maxsize=32)
 def _reader(cls: Any) -> TypeAdapter[list[Any]]:
-    """Reads a list of one, because pydantic accepts no settings together with a bare dataclass."""
+    """Validator of a list of one: pydantic takes no configuration for a bare dataclass."""
     return TypeAdapter(list[cls], config=ConfigDict(extra="forbid", strict=True))
 
 
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def explained(found: Sequence[Any], kind: type, where: str = "") -> ConfigError:
-    """One line about the first thing that is wrong; what is unknown goes first, for it explains what is missing.
+def explained(problems: Sequence[Any], kind: type, where: str = "") -> ConfigError:
+    """Turn pydantic's errors into one line about the first; unknown names go first because they explain missing ones.
 
     Args:
-        found: pydantic's errors.
-        kind: the class that was to be read.
+        problems: pydantic's errors.
+        kind: the class being read.
         where: prefix for names.
     """
-    first = next((each for each in found if each["type"] in _UNKNOWN), found[0])
-    given, told = first["input"], first.get("ctx", {})
-    if isinstance(told.get("error"), ConfigError):  # from a check of our own
-        return ConfigError(*told["error"].args)
+    first = next((each for each in problems if each["type"] in _UNKNOWN), problems[0])
+    value, context = first["input"], first.get("ctx", {})
+    if isinstance(context.get("error"), ConfigError):  # from a check of our own
+        return ConfigError(*context["error"].args)
     parts, owner = _place(kind, first["loc"])
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*where.split(), *parts))
     name = name.removeprefix(".")
     if first["type"] in _UNKNOWN:
         return ConfigError(f"unknown option '{name}'.{did_you_mean(str(parts[-1]), _fields(owner))}")
     if first["type"] == "literal_error":
-        choices = told["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return ConfigError(f"unknown {name} {shown(str(given))}.{did_you_mean(str(given), choices)}")
+        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return ConfigError(f"unknown {name} {shown(str(value))}.{did_you_mean(str(value), choices)}")
     if first["type"] == "dataclass_type":
-        return ConfigError(f"{name or kind.__name__} must be a mapping of names to values, not {shown(given)}")
+        return ConfigError(f"{name or kind.__name__} must be a mapping of names to values, not {shown(value)}")
     if first["type"] == "missing":
         if isinstance(parts[-1], str):
             return ConfigError(f"option '{name}' is missing")
-        return ConfigError(f"bad value {shown(given)} for option '{name.rpartition('[')[0]}': too few values")
-    return ConfigError(f"bad value {shown(given)} for option '{name}': {first['msg']}")
+        return ConfigError(f"bad value {shown(value)} for option '{name.rpartition('[')[0]}': too few values")
+    return ConfigError(f"bad value {shown(value)} for option '{name}': {first['msg']}")
 
 
-def shown(given: Any) -> str:
-    """A value for a message: one short line."""
-    text = " ".join(repr(given).split())
+def shown(value: Any) -> str:
+    """Format a value for a message: one short line."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _place(kind: Any, loc: Iterable[int | str]) -> tuple[list[int | str], Any]:
-    """The names and indices in the place of an error, and the class of the last name; marks of unions are left out."""
+    """Split the place of an error into names and indices, and find the class of the last name; skip marks of unions."""
     parts: list[int | str] = []
     owner = kind
     for part in loc:

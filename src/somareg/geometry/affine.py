@@ -92,10 +92,10 @@ class AffineTransform:
         }
 
     def __call__(self, xy: FloatArray) -> FloatArray:
-        moved: FloatArray = np.asarray(xy, float) @ self.matrix[:, :2].T
-        moved[..., 0] += self.matrix[0, 2]  # one column at a time: five times as fast as adding rows of two
-        moved[..., 1] += self.matrix[1, 2]
-        return moved
+        result: FloatArray = np.asarray(xy, float) @ self.matrix[:, :2].T
+        result[..., 0] += self.matrix[0, 2]  # one column at a time: five times as fast as adding rows of two
+        result[..., 1] += self.matrix[1, 2]
+        return result
 
     @property
     def inverse(self) -> AffineTransform:

@@ -1,4 +1,4 @@
-"""Composition of maps: `moving <- A @ D`, the right one is applied first."""
+"""Composition of maps: in `moving <- A @ D` the right one is applied first."""
 
 from __future__ import annotations
 

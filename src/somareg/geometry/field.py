@@ -15,7 +15,7 @@ from somareg.types.brief import brief
 
 @dataclass(frozen=True, eq=False)
 class LatticeValues:
-    """A number everywhere, bilinear between lattice nodes and held constant outside the lattice.
+    """A scalar field, bilinear between lattice nodes and constant outside the lattice.
 
     Attributes:
         array: (h, w) values at the nodes.
@@ -35,7 +35,7 @@ class LatticeValues:
 def between_nodes(
     array: NDArray[np.floating[Any]], origin: tuple[float, float], step: tuple[float, float], xy: FloatArray
 ) -> FloatArray:
-    """Bilinear values (N, k) at points (N, 2) of nodes (k, h, w), held constant outside; see `FieldTransform`."""
+    """Interpolate nodes (k, h, w) at points (N, 2): values (N, k), constant outside; see `FieldTransform`."""
     _, h, w = array.shape
     points = np.asarray(xy, float)
     x = np.clip((points[:, 0] - origin[0]) / step[0], 0, w - 1)
@@ -55,7 +55,7 @@ def between_nodes(
 
 @dataclass(frozen=True, eq=False)
 class FieldTransform:
-    """`xy -> xy + d(xy)`, d bilinear between lattice nodes and held constant outside the lattice.
+    """`xy -> xy + d(xy)`, d bilinear between lattice nodes and constant outside the lattice.
 
     Attributes:
         array: (2, h, w) float64 pixels (dx, dy) at the nodes.
@@ -118,9 +118,9 @@ class InverseFieldTransform:
         guess = target.copy()
         for _ in range(100):
             update = target - self.forward.displacement(guess)
-            moved = float(np.abs(update - guess).max(initial=0.0))
+            largest = float(np.abs(update - guess).max(initial=0.0))
             guess = update
-            if moved < self.tolerance_px:
+            if largest < self.tolerance_px:
                 break
         return guess
 

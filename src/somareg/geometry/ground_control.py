@@ -4,6 +4,15 @@ A raster in radar geometry (Sentinel-1 GRD) has no geotransform, only points who
 curves through them: a least-squares polynomial of first or second order and a thin-plate spline. Here the curve is
 evaluated once on a lattice, as an affine map plus a displacement in pixels, so that both directions are cheap and
 undo each other.
+
+Why not `rasterio.transform.GCPTransformer` (1.4.4)? On nine sets of 3 to 2000 points of a swath of 2500 x 1600 px:
+
+* Its polynomials are these to 2e-3 px, but it fits each direction by itself: there and back misses by 0.1 to 0.3 px,
+  here by 2e-8 px. It refuses six points on a grid of 3 x 2, which here take first order.
+* Its spline is fitted from the map to the pixels and inverted point by point. It differs from the one here by 0.03 px
+  on the 210 points of a Sentinel-1 swath and by up to 8 px between four points; neither is nearer to the truth. It
+  takes four times as long with 2000 points (2.5 s against 0.6 s of CPU for 5000 places).
+* Left-out errors, which choose the curve, need the linear system itself, and then the curve costs three lines.
 """
 
 from __future__ import annotations
@@ -28,8 +37,8 @@ Area = tuple[float, float, float, float]
 MAX_SPLINE_POINTS = 2000
 """The spline solves a full linear system of the points."""
 
-_SPLINE_FROM = 10  # points from which the spline is a choice when nobody asked for it
-_MARGIN = 0.1  # lattice beyond the area, as a share of its size; the displacement is held further out
+_SPLINE_FROM = 10  # number of points from which "auto" considers the spline
+_MARGIN = 0.1  # margin of the lattice around the area, as a share of its size; beyond it the displacement is constant
 _TOLERANCE_PX = 5e-3
 _NODES = (33, 65, 129, 257, 513)  # along the longer side
 _CHUNK = 2_000_000  # distances held at a time
@@ -73,7 +82,7 @@ class GroundControl:
 
     @property
     def is_affine(self) -> bool:
-        """True when a geotransform says the same to a hundredth of a pixel."""
+        """True when a geotransform agrees to a hundredth of a pixel."""
         return float(np.abs(self._field.array).max()) < 1e-2
 
     def to_map(self, xy: FloatArray) -> FloatArray:
@@ -85,7 +94,7 @@ class GroundControl:
         return self._field.inverse(self._affine.inverse(map_xy))
 
     def scaled(self, scale: tuple[float, float]) -> GroundControl:
-        """The same for pixels of which `scale` (x, y) lie along one of these: corners stay on corners."""
+        """The same map for `scale` (x, y) times as many pixels: corners stay on corners."""
         sx, sy = scale
 
         def x_of(column: float) -> float:
@@ -99,7 +108,7 @@ class GroundControl:
         return replace(self, points=points, area=(x_of(left), y_of(top), x_of(right), y_of(bottom)))
 
     def shifted(self, by: tuple[float, float]) -> GroundControl:
-        """The same for pixels whose coordinates are larger by (x, y)."""
+        """The same map for pixel coordinates that are larger by (x, y)."""
         dx, dy = by
         left, top, right, bottom = self.area
         points = tuple((column + dx, row + dy, x, y) for column, row, x, y in self.points)
@@ -118,7 +127,7 @@ class GroundControl:
 
     @cached_property
     def _field(self) -> FieldTransform:
-        """What the curve adds to the affine, in pixels."""
+        """Difference between curve and affine, in pixels."""
         curve = _curve(self.xy, self.map_xy, self.method)
         back = self._affine.inverse
         corners = np.concatenate([self.xy, np.reshape(self.area, (2, 2))])
@@ -145,10 +154,10 @@ class GroundControl:
 def place_by_control(
     xy: FloatArray, map_xy: FloatArray, area: Area, method: Literal["auto", "polynomial", "tps"] = "auto"
 ) -> tuple[GroundControl, str]:
-    """The map through control points, and in words which curve was taken and how well it predicts a point.
+    """The map through control points, and a phrase on the chosen curve and how well it predicts a point.
 
-    "auto" takes the curve that predicts left-out points better: exact points of a smooth geometry want the spline,
-    points placed by hand want the polynomial.
+    "auto" takes the curve that predicts left-out points better: exact points of a smooth geometry favour the spline,
+    points placed by hand the polynomial.
 
     Args:
         xy: (N, 2) pixel-centre coordinates.
@@ -165,13 +174,13 @@ def place_by_control(
     errors: dict[ControlMethod, float] = {"polynomial": polynomial.left_out() / scale}
     if method == "tps" or (method == "auto" and _SPLINE_FROM <= len(xy) <= MAX_SPLINE_POINTS):
         errors["tps"] = _Spline(xy, map_xy).left_out() / scale
-    chosen: ControlMethod = min(errors, key=lambda name: errors[name]) if method == "auto" else method
-    if chosen == "tps":
+    curve: ControlMethod = min(errors, key=lambda name: errors[name]) if method == "auto" else method
+    if curve == "tps":
         words = "thin-plate spline"
-    if np.isfinite(errors[chosen]):
-        words += f", which predicts a left-out point to {errors[chosen]:.2f} px"
+    if np.isfinite(errors[curve]):
+        words += f", which predicts a left-out point to {errors[curve]:.2f} px"
     points = tuple((float(x), float(y), float(u), float(v)) for (x, y), (u, v) in zip(xy, map_xy, strict=True))
-    return GroundControl(points, chosen, area), words
+    return GroundControl(points, curve, area), words
 
 
 def _curve(xy: FloatArray, map_xy: FloatArray, method: ControlMethod) -> _Polynomial | _Spline:
@@ -179,7 +188,7 @@ def _curve(xy: FloatArray, map_xy: FloatArray, method: ControlMethod) -> _Polyno
 
 
 class _Normalised:
-    """Points about their centre in units of their spread, the same for both axes: better conditioned, same curves."""
+    """Points relative to their centre in units of their spread, the same on both axes, for better conditioning."""
 
     def __init__(self, xy: FloatArray, map_xy: FloatArray) -> None:
         if len(xy) < 3:
@@ -209,8 +218,8 @@ class _Polynomial(_Normalised):
         self.coefficients = np.linalg.lstsq(self.design, self.values, rcond=None)[0]
 
     def __call__(self, xy: FloatArray) -> FloatArray:
-        placed: FloatArray = _monomials(self.normalised(xy), self.order) @ self.coefficients + self.map_centre
-        return placed
+        result: FloatArray = _monomials(self.normalised(xy), self.order) @ self.coefficients + self.map_centre
+        return result
 
     @property
     def map_units_per_pixel(self) -> float:
@@ -251,8 +260,8 @@ class _Spline(_Normalised):
             _radial(points[i : i + size], self.nodes) @ self.coefficients[:n] for i in range(0, len(points), size)
         ]
         bent = np.concatenate(parts) if parts else np.zeros((0, 2))
-        placed: FloatArray = bent + _monomials(points, 1) @ self.coefficients[n:] + self.map_centre
-        return placed
+        result: FloatArray = bent + _monomials(points, 1) @ self.coefficients[n:] + self.map_centre
+        return result
 
     def left_out(self) -> float:
         """RMS error at each point of the spline without it (Rippa 1999)."""

@@ -31,20 +31,20 @@ def jacobian_at(transform: PointMap, xy: tuple[float, float], step: float = 1.0)
 def jacobian_between(to_moving: Transform, reference: tuple[int, int], moving: tuple[int, int]) -> FloatArray:
     """2x2 Jacobian of a map from reference to moving pixels, where both images show the same ground.
 
-    That is the centre of the moving image, or that of the reference where only this one lies in the other image: far
-    away a projection may have no answer, or quite another one.
+    It is taken at the centre of the moving image, or of the reference when only that one lies in the other image: far
+    away a projection may be undefined or quite different.
 
     Args:
         to_moving: the map.
         reference, moving: (height, width) of the images.
 
     Returns:
-        The Jacobian; NaN where the map has no answer at the centre of either image.
+        The Jacobian; NaN when the map is undefined at both centres.
     """
     here, there = (np.array([[(width - 1) / 2, (height - 1) / 2]]) for height, width in (reference, moving))
-    claimed = to_moving.inverse(there)  # of the moving image, on the reference
-    is_common = _inside(claimed, reference), _inside(to_moving(here), moving)
-    places = (here, claimed) if is_common == (False, True) else (claimed, here)
+    centre_here = to_moving.inverse(there)  # of the moving image, on the reference
+    is_common = _inside(centre_here, reference), _inside(to_moving(here), moving)
+    places = (here, centre_here) if is_common == (False, True) else (centre_here, here)
     both = [jacobian_at(to_moving, (float(place[0, 0]), float(place[0, 1]))) for place in places]
     return both[0] if np.isfinite(both[0]).all() else both[1]
 
@@ -61,15 +61,15 @@ def on_lattice(
     step: float = 16.0,
     tolerance_px: float = 1e-3,
 ) -> PointMap:
-    """A map that agrees with `transform` inside `bounds` to `tolerance_px` and is fast on many points.
+    """Approximate `transform` inside `bounds` to `tolerance_px` by a map that is fast on many points.
 
     The map's best affine part is exact; the rest is bilinear between lattice nodes. The middles of the cells, where
-    that is worst, are checked; the lattice is refined until they agree, and `transform` itself is returned when a
-    lattice of a million nodes does not do.
+    the error is largest, are checked. The lattice is refined until they agree; `transform` itself is returned when a
+    lattice of a million nodes is not enough.
 
     Args:
         transform: a smooth map.
-        bounds: (left, top, right, bottom) of the points to come, pixels.
+        bounds: (left, top, right, bottom) of the points to map, pixels.
         step: pixels between nodes to begin with.
         tolerance_px: largest error allowed at the middles.
     """

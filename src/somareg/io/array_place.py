@@ -1,4 +1,4 @@
-"""The place of a DataArray's pixels: from coordinates, rioxarray's CRS and the attributes of stackstac."""
+"""The grid of a DataArray, from its coordinates, rioxarray's CRS and what stackstac writes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CRS_COORDINATES = ("proj:code", "proj:epsg", "epsg")
 
 
 def grid_of_array(array: xarray.DataArray, name: str, notes: list[str]) -> Grid:
-    """CRS and transform; the coordinates decide, because a written transform outlives a crop.
+    """CRS and transform; coordinates go before a written transform, which a crop does not update.
 
     Coordinates are those of pixel centres. Where a written transform shows that they are those of upper left corners,
     as stackstac writes them, they are taken as that.
@@ -29,7 +29,7 @@ def grid_of_array(array: xarray.DataArray, name: str, notes: list[str]) -> Grid:
     Args:
         array: with dimensions that rioxarray knows.
         name: what messages call it.
-        notes: of what was decided; added to.
+        notes: list to which decisions are appended.
 
     Raises:
         InputError: coordinates that are not evenly spaced.
@@ -55,7 +55,7 @@ def grid_of_array(array: xarray.DataArray, name: str, notes: list[str]) -> Grid:
 
 
 def _crs(array: xarray.DataArray, name: str, notes: list[str]) -> str | None:
-    """WKT of rioxarray's CRS, else of the coordinate in which stackstac and odc-stac keep a code."""
+    """WKT of rioxarray's CRS, else of the coordinate in which stackstac and odc-stac store a code."""
     if array.rio.crs is not None:
         return str(array.rio.crs.to_wkt())
     for key in _CRS_COORDINATES:
@@ -73,14 +73,14 @@ def _crs(array: xarray.DataArray, name: str, notes: list[str]) -> str | None:
 
 
 def _by_attribute(array: xarray.DataArray, transform: Geotransform, name: str, notes: list[str]) -> Geotransform:
-    """The transform by coordinates, moved by half a pixel where a written one says that they name corners."""
+    """The transform from coordinates, moved by half a pixel when a written transform shows that they name corners."""
     attribute = _told_transform(array.attrs.get("transform"))
-    told = attribute or _written_transform(array)
+    written = attribute or _written_transform(array)
     axes = [array.coords.get(dim) for dim in (array.rio.x_dim, array.rio.y_dim)]
-    if told is None or any(axis is None for axis in axes):
+    if written is None or any(axis is None for axis in axes):
         return transform
     first = [float(axis[0]) for axis in axes if axis is not None]
-    a, b, c, d, e, f = told
+    a, b, c, d, e, f = written
     here = np.array([(first[0] - c) / a, (first[1] - f) / e])
     a0, b0, c0, d0, e0, f0 = transform
     is_same_size = np.allclose(np.abs([a, e]), np.abs([a0, e0]), rtol=1e-3) and b == d == 0
@@ -96,10 +96,10 @@ def _by_attribute(array: xarray.DataArray, transform: Geotransform, name: str, n
     return transform
 
 
-def _told_transform(told: Any) -> Geotransform | None:
+def _told_transform(value: Any) -> Geotransform | None:
     """Six coefficients from an Affine or from 6 or 9 numbers in its order; None for anything else."""
     try:
-        values = np.array([float(v) for v in told][:6])
+        values = np.array([float(v) for v in value][:6])
     except (TypeError, ValueError):
         return None
     if len(values) != 6 or not np.isfinite(values).all() or values[0] == 0 or values[4] == 0:
@@ -119,7 +119,7 @@ def _written_transform(array: xarray.DataArray) -> Geotransform | None:
 
 
 def _unrounded(computed: Grid, written: Geotransform | None) -> Geotransform:
-    """The written transform where the coordinates agree with it, else theirs."""
+    """The written transform when it agrees with the coordinates, else the transform from coordinates."""
     if written is None:
         return computed.transform
     corners = np.array([[-0.5, -0.5], [computed.width - 0.5, computed.height - 0.5]])

@@ -23,9 +23,9 @@ _APPEARED = (errno.EEXIST, errno.ENOTEMPTY)
 
 @contextmanager
 def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a hidden temporary name in the same folder; on success it becomes `path`, on any exception it is removed.
+    """Yield a hidden temporary name in the same folder; on success it becomes `path`, on an exception it is removed.
 
-    What a killed run left half-written in the folder is removed as well.
+    Half-written files that a killed run left in the folder are removed as well.
 
     Raises:
         OutputError: `path` exists, or appeared meanwhile, and not `overwrite`; or the folder or disk refuses.
@@ -78,20 +78,20 @@ def output_folder(
     Args:
         folder: may exist when empty or with `overwrite`.
         overwrite: allow a folder that is not empty.
-        owned: names that somareg may write here.
-        beside: names that may be there all the same.
-        lock: of a caller that holds the folder; None takes it for this call.
+        owned: names of files that somareg writes here.
+        beside: names of other files that may be in the folder.
+        lock: of a caller that holds the folder; None locks it for this call.
 
     Raises:
         OutputError: exists and is not empty, is a file, read-only, in use by another run, or the disk is full.
     """
     final = Path(folder)
     with ExitStack() as stack:
-        held = stack.enter_context(folder_lock(final)) if lock is None else lock
-        _clear_up(final, held)
+        hold = stack.enter_context(folder_lock(final)) if lock is None else lock
+        _clear_up(final, hold)
         _check(final, overwrite, owned, {*beside, LOCK_NAME})
         is_new = not final.exists()
-        made = make_parents(final.parent)
+        parents = make_parents(final.parent)
         temporary = final.parent / part_name(f"{final.name}.new") if is_new else final / part_name(FOLDER)
         try:
             with output_errors(final):
@@ -99,18 +99,18 @@ def output_folder(
                 yield temporary
                 sync_tree(temporary)
                 if not (is_new and _became(temporary, final)):
-                    held.settle()  # a folder that appeared meanwhile is held from now on, too
+                    hold.settle()  # the folder may have appeared meanwhile; it is locked from now on
                     _check(final, overwrite, owned, {*beside, LOCK_NAME, temporary.name})
                     swap_in(temporary, final, owned)
                 sync(final.parent)
-            made = []
+            parents = []
         except OutputError as error:
-            # The temporary name says nothing to the user.
+            # The temporary name means nothing to the user.
             raise OutputError(str(error).replace(str(temporary), str(final))) from error
         finally:
             if not is_open(temporary):  # else it holds what was in the folder, and a later run puts it back
                 shutil.rmtree(temporary, ignore_errors=True)
-            for parent in made:
+            for parent in parents:
                 with contextlib.suppress(OSError):
                     parent.rmdir()
 
@@ -123,7 +123,7 @@ def check_writable(
     beside: Sequence[str] = (),
     lock: FolderLock | None = None,
 ) -> None:
-    """Check before work starts that `output_folder` will succeed; clean up after killed runs.
+    """Check before work starts whether `output_folder` will succeed, and clean up after killed runs.
 
     Args:
         folder, overwrite, owned, beside, lock: as for `output_folder`.
@@ -138,7 +138,7 @@ def check_writable(
 
 
 def _clear_up(final: Path, lock: FolderLock) -> None:
-    """Put back and remove what killed runs left, in a folder that is held and beside it."""
+    """Restore and remove what killed runs left in a locked folder and beside it."""
     with output_errors(final):
         for place in (final, final.parent):
             if place.is_dir():
@@ -161,7 +161,7 @@ def _check(final: Path, overwrite: bool, owned: Sequence[str], mine: Collection[
 
 
 def _became(temporary: Path, final: Path) -> bool:
-    """Rename a new folder into place; False when the place was taken meanwhile."""
+    """Rename a new folder into place; False when a folder of that name appeared meanwhile."""
     if final.exists():
         return False
     try:
@@ -174,7 +174,7 @@ def _became(temporary: Path, final: Path) -> bool:
 
 
 def _take_name(temporary: Path, final: Path) -> None:
-    """Give a file its name, unless somebody else has taken that meanwhile."""
+    """Give a file its final name, unless a file of that name appeared meanwhile."""
     try:
         os.link(temporary, final)  # unlike a rename it never replaces
     except FileExistsError:

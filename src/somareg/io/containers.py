@@ -13,18 +13,18 @@ from somareg.io.paths import Named, pick
 from somareg.types import IDENTITY
 
 Opener = Callable[[str, Sequence[str]], Any]
-"""Opens what GDAL is to be told with the drivers that may try."""
+"""Opens a GDAL name with the given drivers."""
 
 _HDF5 = ("HDF5", "HDF5Image")
 
 
 def open_container(place: Named, name: str, opener: Opener) -> Any:
-    """A variable of a netCDF or HDF5 file; None when the file is neither.
+    """Open a variable of a netCDF or HDF5 file; None when the file is neither.
 
     Raises:
         ReadError: damaged.
-        InputError: several variables, and none is named, or not one of them.
-        UnsupportedError: its data lie in other files.
+        InputError: the file has several variables and the caller names none, or one that it does not have.
+        UnsupportedError: the data are stored in other files.
     """
     with place.file.open("rb") as stream:
         head = stream.read(8)
@@ -46,7 +46,7 @@ def open_container(place: Named, name: str, opener: Opener) -> Any:
 
 
 def open_page(place: Named, name: str, opener: Opener, dataset: Any) -> tuple[Any, str]:
-    """The page of an open file that is meant, and a note of those that are not read, "" for none.
+    """Open the requested page of a file, and describe the pages that are not read ("" when there are none).
 
     Raises:
         InputError: there is no such page.
@@ -66,7 +66,7 @@ def open_page(place: Named, name: str, opener: Opener, dataset: Any) -> tuple[An
 
 
 def _variable(file: str, variable: str, opener: Opener, *, is_hdf5: bool) -> Any:
-    """The variable by netCDF, which knows its place; without one by HDF5, which keeps the order of its rows."""
+    """Open a variable by netCDF, which knows its georeference, else by HDF5, which keeps the order of rows."""
     path = variable.strip("/")
     netcdf = f'NETCDF:"{file}":{f"/{path}" if "/" in variable else path}', ("netCDF",)
     hdf5 = f'HDF5:"{file}"://{path}', ("HDF5Image",)
@@ -84,7 +84,7 @@ def _variable(file: str, variable: str, opener: Opener, *, is_hdf5: bool) -> Any
 
 
 def _first(trials: Sequence[tuple[str, Sequence[str]]], opener: Opener) -> Any:
-    """What can be opened first; the error of the first trial when none can."""
+    """The first name that opens; raises the error of the first trial when none does."""
     failure: ReadError | None = None
     for text, drivers in trials:
         try:
@@ -97,5 +97,5 @@ def _first(trials: Sequence[tuple[str, Sequence[str]]], opener: Opener) -> Any:
 
 @lru_cache(maxsize=64)
 def _check_once(file: str, size: int, mtime_ns: int, name: str) -> None:
-    """`size` and `mtime_ns` are read by the cache only: every tile opens the file again."""
+    """Check a file once: every tile opens it again, and the cache tells versions apart by `size` and `mtime_ns`."""
     check_self_contained(Path(file), name)

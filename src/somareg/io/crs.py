@@ -1,4 +1,4 @@
-"""Coordinate reference systems: parsing, reprojection of points, and properties."""
+"""Coordinate reference systems: parsing, reprojection and properties."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.env import Env
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError
 from rasterio.warp import transform as reproject_points
 
 from somareg.errors import GeoreferenceError
+from somareg.io.gdal_errors import RASTERIO_ERRORS
 from somareg.types import FloatArray
 
 LONLAT = "EPSG:4326"
 
 _MAX_PROJ_CALLS = 4000
-# GDAL would also open a file of that name, or fetch a URL: neither was asked for.
+# GDAL would also open a file of that name, or fetch a URL; neither is wanted.
 _DEFINITION = re.compile(r"\s*(urn(:[\w.+-]*)+\s*$|[A-Za-z][\w-]*:[\w+-]+\s*$|\+|\{|[A-Za-z]\w*\s*\[)")
 _EQUATOR_M, _FLATTENING = 6378137.0, 1 / 298.257223563  # WGS 84
 
@@ -65,29 +65,29 @@ def parse_crs(text: str | None, where: str = "a CRS") -> CRS:
 
 
 def is_plane(crs: CRS) -> bool:
-    """Whether it is a local system, which has lengths but no place on the earth."""
+    """Whether a CRS is a local system, with lengths but no place on the earth."""
     return not (crs.is_geographic or crs.is_projected) and _root(crs).get("type") == "EngineeringCRS"
 
 
 @lru_cache(maxsize=256)
 def same_crs(first: str | None, second: str | None) -> bool:
-    """Whether two CRSs mean the same; of local systems, which nothing else defines, the names count too."""
+    """Whether two CRSs are the same; local systems must also share their name, which is all that defines them."""
     one, other = parse_crs(first), parse_crs(second)
     return bool(one == other) and (not is_plane(one) or name_of(str(first)) == name_of(str(second)))
 
 
 def name_of(crs: str) -> str:
-    """What a CRS calls itself."""
+    """The name of a CRS."""
     return crs.split('"')[1][:60] if '"' in crs else crs[:60]
 
 
 def places_images(crs: CRS) -> bool:
-    """Whether its coordinates can be those of pixels; heights and coordinates in space cannot."""
+    """Whether a CRS can place pixels; systems of heights or of coordinates in space cannot."""
     return bool(crs.is_geographic or crs.is_projected) or is_plane(crs)
 
 
 def is_of_earth(crs: str) -> bool:
-    """Whether its places have a longitude and a latitude on the earth, not on another body or in a local system."""
+    """Whether places of a CRS have longitude and latitude on the earth, not on another body or in a local system."""
     parsed = parse_crs(crs)
     if not (parsed.is_geographic or parsed.is_projected):
         return False
@@ -96,7 +96,7 @@ def is_of_earth(crs: str) -> bool:
 
 @lru_cache(maxsize=64)
 def ellipsoid_of(crs: str) -> Ellipsoid:
-    """The ellipsoid under a geographic or projected CRS; WGS 84 where it does not tell."""
+    """The ellipsoid of a geographic or projected CRS; WGS 84 when the CRS names none."""
     described = _root(parse_crs(crs))
     base: dict[str, Any] = described.get("base_crs") or described
     figure = (base.get("datum") or base.get("datum_ensemble") or {}).get("ellipsoid", {})
@@ -111,9 +111,9 @@ def ellipsoid_of(crs: str) -> Ellipsoid:
 
 @lru_cache(maxsize=64)
 def turn_of(crs: str) -> float | None:
-    """How much x grows once around the earth, map units; None where x and x + that are not the same place.
+    """Growth of x once around the earth, map units; None for a CRS that does not wrap.
 
-    All cylindrical projections wrap so: Mercator, plate carrée, equal-area grids.
+    All cylindrical projections wrap: Mercator, plate carrée, equal-area grids.
     """
     parsed = parse_crs(crs)
     if parsed.is_geographic:
@@ -138,12 +138,12 @@ def turn_of(crs: str) -> float | None:
 
 
 def near_turn(values: FloatArray, centre: float, turn: float | None) -> FloatArray:
-    """The same places, counted so that none is more than half a turn from `centre`."""
+    """Shift x by whole turns so that no place is more than half a turn from `centre`."""
     return values if turn is None else values + turn * np.round((centre - values) / turn)
 
 
 def reproject(points: FloatArray, source: str, target: str) -> FloatArray:
-    """Map coordinates (N, 2) in another CRS, NaN where the projection has no answer.
+    """Reproject map coordinates (N, 2); NaN where the projection is not defined.
 
     Raises:
         GeoreferenceError: no operation joins the two CRSs.
@@ -151,14 +151,14 @@ def reproject(points: FloatArray, source: str, target: str) -> FloatArray:
     result = np.full(points.shape, np.nan)
     usable = np.flatnonzero(np.isfinite(points).all(axis=1))
     crs = parse_crs(source), parse_crs(target)
-    # One point that a projection refuses fails the whole call, so a failing set is halved until the culprits are alone.
+    # One undefined point fails the whole call, so a failing set is halved until the undefined points are alone.
     pieces, calls = [usable] if usable.size else [], 0
     while pieces and calls < _MAX_PROJ_CALLS:
         piece = pieces.pop()
         calls += 1
         try:
             x, y = reproject_points(*crs, *points[piece].T)
-        except (CPLE_BaseError, RasterioError) as error:
+        except RASTERIO_ERRORS as error:
             if calls == 1 and isinstance(error, CRSError):
                 raise GeoreferenceError(f"the CRSs of the two images cannot be joined: {error}") from error
             if piece.size > 1:
@@ -170,12 +170,12 @@ def reproject(points: FloatArray, source: str, target: str) -> FloatArray:
 
 
 def _all_near(steps: FloatArray, usual: float, turn: float) -> bool:
-    """Whether all steps are the usual one; some may lead across the edge of the map."""
+    """Whether all steps have the usual length; a step across the edge of the map does not."""
     return bool((np.abs(near_turn(steps, usual, turn) - usual) < 1e-6 * turn).all())
 
 
 def _root(crs: CRS) -> dict[str, Any]:
-    """PROJJSON of the horizontal CRS, without what binds it to another or adds heights."""
+    """PROJJSON of the horizontal CRS, without bound or vertical parts."""
     try:
         described: dict[str, Any] = crs.to_dict(projjson=True)
     except CRSError:

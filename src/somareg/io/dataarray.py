@@ -36,16 +36,16 @@ INSTALL = "pip install 'somareg[xarray]'"
 
 @dataclass(frozen=True, eq=False)
 class ArrayHeader:
-    """What is known of a DataArray before any of its pixels is computed.
+    """A DataArray's grid and metadata, before any of its pixels is computed.
 
     Attributes:
-        bands: it, as (band, y, x).
+        bands: the DataArray, as (band, y, x).
         grid: where the pixels are.
         nodata: declared value, NaN where masked values were read as NaN, None without one.
         descriptions: one per band.
         tags: its text attributes.
-        scales, offsets, units: one per band, () where none are told.
-        notes: what was decided.
+        scales, offsets, units: one per band, () when there are none.
+        notes: decisions taken while reading.
     """
 
     bands: xarray.DataArray
@@ -159,7 +159,7 @@ def read_header(array: xarray.DataArray, role: str, nodata: float | None = None)
 
 
 def kept_attributes(image: object) -> dict[str, Any]:
-    """The attributes of a DataArray that hold on any grid, see `attributes_of`; {} of anything else."""
+    """Attributes of a DataArray that stay true on another grid, see `attributes_of`; {} for anything else."""
     return attributes_of(image.attrs) if is_dataarray(image) else {}
 
 
@@ -173,15 +173,15 @@ def to_dataarray(
 ) -> Any:
     """A raster as DataArray (band, y, x) that rioxarray understands.
 
-    Coordinates are those of pixel centres; a rotated grid has none but its transform, and one that ground control
-    points place has neither, nor a CRS. Where pixels are invalid and no
-    value can say so (integers without nodata), the boolean coordinate `valid` (y, x) says it.
+    Coordinates are pixel centres. A rotated grid has a transform and no coordinates, and one that ground control
+    points place has neither, nor a CRS. When pixels are invalid and no
+    value can mark them (integers without nodata), the boolean coordinate `valid` (y, x) does.
 
     Args:
         raster: pixels and place.
         like: a DataArray on the same grid, whose names and exact values of y and x are taken; anything else is ignored.
         name: of the DataArray.
-        kept: attributes of what it was made of, see `kept_attributes`.
+        kept: attributes of the source, see `kept_attributes`.
         **attributes: added to its attributes.
 
     Raises:
@@ -199,16 +199,16 @@ def to_dataarray(
     attrs = {**raster.tags, **(kept or {}), **scaling_attributes(raster), **attributes}
     if any(raster.descriptions):
         attrs["long_name"] = raster.descriptions if len(raster.descriptions) > 1 else raster.descriptions[0]
-    made = xarray.DataArray(raster.data, coordinates, ("band", y_dim, x_dim), name=name, attrs=attrs)
-    made = made.rio.set_spatial_dims(x_dim=x_dim, y_dim=y_dim)
+    result = xarray.DataArray(raster.data, coordinates, ("band", y_dim, x_dim), name=name, attrs=attrs)
+    result = result.rio.set_spatial_dims(x_dim=x_dim, y_dim=y_dim)
     if raster.grid.control is None:
-        made = made.rio.write_crs(raster.grid.crs) if raster.grid.crs is not None else made
-        made = made.rio.write_transform(Affine(*raster.grid.transform))
-    return made if raster.nodata is None else made.rio.write_nodata(raster.nodata)
+        result = result.rio.write_crs(raster.grid.crs) if raster.grid.crs is not None else result
+        result = result.rio.write_transform(Affine(*raster.grid.transform))
+    return result if raster.nodata is None else result.rio.write_nodata(raster.nodata)
 
 
 def _as_bands(array: xarray.DataArray, name: str) -> tuple[xarray.DataArray, Hashable | None]:
-    """As (band, y, x), and the name of its band dimension if it has one."""
+    """Transpose to (band, y, x); also return the name of the band dimension if there is one."""
     from rioxarray.exceptions import RioXarrayError
 
     try:

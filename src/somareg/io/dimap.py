@@ -12,13 +12,13 @@ from rasterio.control import GroundControlPoint
 from somareg.errors import ReadError
 from somareg.io.text import read_text
 
-_MAX_MIB = 256  # the product's metadata lie in the same file
+_MAX_MIB = 256  # the file also holds the product's metadata
 _MOST_POINTS = 1600
 _INFO = re.compile(r"<Tie_Point_Grid_Info>(.*?)</Tie_Point_Grid_Info>", re.DOTALL)
 
 
 def tie_points_of(product: Path) -> list[GroundControlPoint]:
-    """Longitude and latitude at the nodes of a product's tie-point grids; none where it has no such grids.
+    """Longitude and latitude at the nodes of a product's tie-point grids; none for a product without them.
 
     Args:
         product: the `.dim` file, with its `.data` folder beside it.
@@ -51,7 +51,7 @@ def tie_points_of(product: Path) -> list[GroundControlPoint]:
 
 
 def _thinned(count: int, every: int) -> list[int]:
-    """Every n-th index, and the last."""
+    """Every n-th index and the last."""
     return sorted({*range(0, count, every), count - 1})
 
 

@@ -1,4 +1,4 @@
-"""`displacement.tif`: the estimate as a file that any GIS can read and somareg can apply again."""
+"""`displacement.tif`: the estimate as a raster that any GIS reads and somareg can apply."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STEP_TAG = "SOMAREG_STEP"
 """Reference pixels per pixel of the file, 1 without the tag."""
 
 BANDS = ("dx", "dy", "certainty", "sigma")
-"""Of `displacement.tif`; files of earlier versions have no sigma."""
+"""Bands of `displacement.tif`; files of earlier versions have no sigma."""
 
 _UNITS = ("px", "px", "1", "px")
 _MAX_NODES = 16_000_000
@@ -63,13 +63,13 @@ def write_displacement(
         OutputError: as `write_geotiff`.
     """
     own = estimate_tags(estimate, affine_matrix, step)
-    known = displacement.certainty[None], displacement.sigma[None]
-    bands = np.concatenate([displacement.array, *known]).astype(np.float32, copy=False)
+    expectations = displacement.certainty[None], displacement.sigma[None]
+    bands = np.concatenate([displacement.array, *expectations]).astype(np.float32, copy=False)
     return write_geotiff(
         path,
         bands,
         displacement.grid,
-        nodata=math.nan,  # of sigma where nothing was seen: overviews average what is known
+        nodata=math.nan,  # nodata marks unknown sigma, so that overviews average known values only
         descriptions=BANDS,
         units=_UNITS,
         tags={**(tags or {}), **own},
@@ -82,7 +82,7 @@ def write_displacement(
 def estimate_tags(
     estimate: Estimate, affine_matrix: NDArray[np.float64] | None = None, step: int = 1
 ) -> dict[str, str]:
-    """The tags with which `read_estimate` applies a file of displacements again; see `write_displacement`."""
+    """Tags from which `read_estimate` restores an estimate; see `write_displacement`."""
     tags = {
         "SOMAREG_FORMAT": str(FORMAT),
         "SOMAREG_CONVENTION": "moving_xy = reference_xy + (dx, dy); pixels; x right, y down; integer = pixel centre",
@@ -98,7 +98,7 @@ def estimate_tags(
 
 
 def coarser_grid(grid: Grid, step: int) -> Grid:
-    """Pixels of `step` x `step` pixels of a grid, the last of which may reach beyond its right and lower edge."""
+    """A grid whose pixels are `step` x `step` pixels of another; the last may reach beyond its right and lower edge."""
     if step == 1:
         return grid
     a, b, c, d, e, f = grid.transform
@@ -148,7 +148,7 @@ def read_estimate(path: str | Path) -> Estimate:
 
 @guarded
 def read_verdict(path: str | Path) -> Verdict | None:
-    """The verdict on an estimate, without its displacements; None if it has none.
+    """Read the verdict on an estimate without its displacements; None when it was not judged.
 
     Args:
         path: as for `read_estimate`.
@@ -185,12 +185,12 @@ def node_step(tags: Mapping[str, str], file: Path) -> int:
 
 
 def read_correction(source: RasterSource, affine: AffineTransform, step: int = 1) -> Transform:
-    """The map whose displacement is in the first two bands, and which `affine` continues outside the grid.
+    """Read the correction from the first two bands; `affine` continues it outside the grid.
 
     Args:
         source: open file.
         affine: of the correction.
-        step: reference pixels per pixel of the file; displacements hold in the middles of its pixels.
+        step: reference pixels per pixel of the file; displacements are those at the pixels' centres.
 
     Raises:
         InputError: a displacement is not finite.
@@ -202,7 +202,7 @@ def read_correction(source: RasterSource, affine: AffineTransform, step: int = 1
 
 
 def find_displacement(path: str | Path) -> Path:
-    """The displacement file that a path of a file, folder or `report.json` means.
+    """Find the displacement file for the path of a file, folder or `report.json`.
 
     Raises:
         ReadError: there is none.
@@ -221,8 +221,8 @@ def find_displacement(path: str | Path) -> Path:
 
 
 def check_format(source: RasterSource, file: Path) -> None:
-    """Make sure that an open file is one of somareg's: dx, dy, certainty and sigma; an earlier one has
-    no sigma, a shift raster neither.
+    """Check that an open file is one of somareg's: dx, dy, certainty and sigma; one of an earlier version has
+    no sigma, a shift raster neither certainty nor sigma.
 
     Raises:
         InputError: it is not.
@@ -241,8 +241,8 @@ def _grid(tags: Mapping[str, str], key: str, file: Path) -> Grid:
         a, b, c, d, e, f = (float(v) for v in values["transform"])
         crs = None if values["crs"] is None else str(values["crs"])
         control = read_control(values.get("control"))
-        known = {name: bool(values.get(name, False)) for name in ("unnamed_crs", "rpcs")}
-        grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), crs, control, **known)
+        flags = {name: bool(values.get(name, False)) for name in ("unnamed_crs", "rpcs")}
+        grid = Grid(int(values["width"]), int(values["height"]), (a, b, c, d, e, f), crs, control, **flags)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{file} has a malformed tag {key}; write it anew with somareg register") from error
     if min(grid.shape) < 1 or not np.isfinite(grid.transform).all():
@@ -277,7 +277,7 @@ def _read_nodes(source: RasterSource) -> tuple[NDArray[np.float32], int]:
 
 
 def _correction(values: NDArray[np.float32], step: int, origin: float, affine: AffineTransform) -> Transform:
-    """`A @ D` with D(x) = x + A^-1(x + displacement(x)) - x, so that beyond the edge A goes on and D is held."""
+    """`A @ D` with D(x) = A^-1(x + displacement(x)): beyond the edge A continues and D stays constant."""
     back = affine.inverse
     residual = np.empty(values.shape, np.float32)
     columns = origin + np.arange(values.shape[2]) * float(step)
@@ -286,5 +286,5 @@ def _correction(values: NDArray[np.float32], step: int, origin: float, affine: A
         residual[:, row] = (back(points + values[:, row].T) - points).T
     if float(np.abs(residual).max()) < _ROUNDING_PX:
         return affine
-    nodes: NDArray[Any] = residual  # float32: half the memory, and all the file has
+    nodes: NDArray[Any] = residual  # float32 as in the file: half the memory of float64
     return compose(affine, FieldTransform(nodes, (origin, origin), (step, step)))

@@ -1,4 +1,4 @@
-"""Output folders: created if missing, checked before work begins."""
+"""Output folders: made when missing, checked before work begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from somareg.io.refusals import output_errors, reason
 
 
 def make_folder(folder: str | Path) -> Path:
-    """Make a folder where it is missing, and its parents.
+    """Make a folder and its parents where they are missing.
 
     Raises:
         OutputError: it cannot be made.
@@ -79,11 +79,11 @@ def check_free_space(path: Path, needed: int) -> None:
 
 
 def keep_inputs(outputs: Iterable[Path], inputs: Mapping[str, str | Path | None]) -> None:
-    """Refuse outputs that would take the place of something that is read.
+    """Refuse outputs that would overwrite an input.
 
     Args:
-        outputs: that may be written, replaced or removed.
-        inputs: what each is called -> its path; None and what is no file are passed over.
+        outputs: files that may be written, replaced or removed.
+        inputs: name for messages -> path; None and paths of no file are skipped.
 
     Raises:
         OutputError: an output is an input, also by another name (a link).
@@ -97,13 +97,13 @@ def keep_inputs(outputs: Iterable[Path], inputs: Mapping[str, str | Path | None]
 
 
 def without_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> list[Path]:
-    """The outputs that are no input."""
-    taken = {_identity(file_behind(path)) for path in inputs} - {None}
-    return [output for output in outputs if _identity(output) not in taken]
+    """The outputs that are not inputs."""
+    identities = {_identity(file_behind(path)) for path in inputs} - {None}
+    return [output for output in outputs if _identity(output) not in identities]
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """What a file has in common with all of its names; None where there is no file."""
+    """Device and inode of a file, the same under all of its names; None when there is no file."""
     try:
         stat = Path(path).stat()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Places on the ground: pixel to pixel through CRSs, overlap, bounds in degrees."""
+"""Georeferences of a pair: pixel to pixel through both CRSs, overlap, bounds in degrees."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ log = logging.getLogger("somareg.io")
 class CrsTransform:
     """Pixel centres of one georeferenced grid -> pixel centres of another, through both CRSs.
 
-    Points that the projections cannot reach become NaN. Where the target's CRS wraps around the earth, points are
-    counted from its centre, so that a scene across its edge stays in one piece.
+    Points for which a projection is not defined become NaN. When the target's CRS wraps around the earth, x is
+    shifted by whole turns to the target's side, so that a scene across the map's edge stays in one piece.
 
     Attributes:
         source, target: the grids, both georeferenced.
@@ -73,7 +73,7 @@ def georeference(reference: Grid, moving: Grid, names: tuple[str, str] = ("refer
     Args:
         reference: grid mapped from.
         moving: grid mapped to.
-        names: how messages call them.
+        names: of the two images in messages.
 
     Raises:
         GeoreferenceError: a CRS in one only, a degenerate geotransform, or CRSs that cannot be joined.
@@ -113,18 +113,18 @@ def assume_crs(raster: Facts, crs: str) -> Facts:
 
 
 def check_crs(crs: str) -> str:
-    """WKT of a CRS that is assumed, see `assume_crs`, whether it is needed or not.
+    """Validate an assumed CRS (see `assume_crs`) and return its WKT.
 
     Raises:
         ConfigError: it is not understood, does not exist, or is one of heights.
     """
     try:
-        known = parse_crs(crs)
+        parsed = parse_crs(crs)
     except GeoreferenceError as error:
         raise ConfigError(f"assume_crs '{crs}' is not a CRS that exists; write for example EPSG:32632") from error
-    if not places_images(known):
+    if not places_images(parsed):
         raise ConfigError(f"assume_crs '{crs}' holds no map coordinates (x, y); write for example EPSG:32632")
-    return str(known.to_wkt())
+    return str(parsed.to_wkt())
 
 
 def check_overlap(reference: Grid, moving: Grid, names: tuple[str, str] = ("reference", "moving")) -> float:
@@ -151,9 +151,9 @@ def check_overlap(reference: Grid, moving: Grid, names: tuple[str, str] = ("refe
 
 
 def _check_both_named(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
-    """Refuse a pair of which one image is georeferenced and the other is not."""
-    placed = [grid.crs is not None for grid in grids]
-    if placed[0] == placed[1]:
+    """Refuse a pair with only one georeferenced image."""
+    have_crs = [grid.crs is not None for grid in grids]
+    if have_crs[0] == have_crs[1]:
         return
     (missing, grid), (other, _) = sorted(zip(names, grids, strict=True), key=lambda one: one[1].crs is not None)
     if grid.rpcs:
@@ -165,7 +165,7 @@ def _check_both_named(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
 
 
 def _check_on_earth(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
-    """Refuse a local system beside another CRS, for nothing tells where on the earth it lies, and two bodies."""
+    """Refuse a local system beside another CRS, because its place on the earth is unknown, and two different bodies."""
     for grid, name, other in zip(grids, names, names[::-1], strict=True):
         if grid.crs is not None and is_plane(parse_crs(grid.crs)):
             raise GeoreferenceError(
@@ -186,7 +186,7 @@ def _check_geotransform(grid: Grid, name: str) -> None:
 
 
 def _between_grids(reference: Grid, moving: Grid) -> AffineTransform:
-    """Pixel centres to pixel centres of two grids in one CRS, computed about their origins to keep the digits."""
+    """Affine between the pixel centres of two grids in one CRS, computed about their origins for precision."""
 
     def linear(grid: Grid) -> FloatArray:
         a, b, _, d, e, _ = grid.transform

@@ -23,7 +23,7 @@ def control_grid(
     name: str,
     method: GcpMethod = "auto",
 ) -> tuple[Grid, str]:
-    """The grid of a raster that control points place, and a note that says how and what it leaves out.
+    """The grid of a raster that control points place, and a note about the curve and its limits.
 
     Args:
         size: (width, height) pixels.
@@ -55,7 +55,7 @@ def control_grid(
 
 
 def gdal_points(xy: FloatArray, map_xy: FloatArray) -> list[GroundControlPoint]:
-    """Control points as GDAL counts them, from pixel centres (N, 2) and map coordinates (N, 2)."""
+    """GDAL's control points (corner convention) from pixel centres (N, 2) and map coordinates (N, 2)."""
     return [
         GroundControlPoint(row=float(y) + 0.5, col=float(x) + 0.5, x=float(u), y=float(v), id=str(i))
         for i, ((x, y), (u, v)) in enumerate(zip(xy, map_xy, strict=True), 1)
@@ -70,7 +70,7 @@ def gdal_arrays(gcps: Iterable[GroundControlPoint]) -> tuple[FloatArray, FloatAr
 
 
 def read_control(record: Mapping[str, Any] | None) -> GroundControl | None:
-    """`GroundControl` from the JSON that `dataclasses.asdict` made of it; None for None.
+    """Restore a `GroundControl` from the JSON of `dataclasses.asdict`; None for None.
 
     Raises:
         KeyError, TypeError, ValueError: malformed.

@@ -22,16 +22,16 @@ _VIRTUAL = 3
 def check_self_contained(path: Path, name: str) -> None:
     """Refuse an HDF5 file one of whose datasets is stored in another file, or is a view of datasets of other files.
 
-    HDF5 opens those without asking. Every object header, local heap and global heap lies in the file uncompressed, so
-    whatever leads elsewhere shows as a header message that points to a heap. External links need no look: neither of
-    GDAL's drivers follows them.
+    HDF5 opens those without asking. Object headers, local heaps and global heaps are never compressed, so
+    a reference to another file shows as a header message that points to a heap. External links need no check: GDAL's
+    drivers do not follow them.
 
     Args:
         path: of the file.
         name: what messages call it.
 
     Raises:
-        UnsupportedError: it leads to other files, or is of an unusual kind that cannot be followed.
+        UnsupportedError: the file refers to other files, or has an unusual layout that cannot be checked.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         base = _base_address(content, name)
@@ -46,7 +46,7 @@ def check_self_contained(path: Path, name: str) -> None:
 
 
 def _base_address(content: mmap.mmap, name: str) -> int:
-    """What addresses in the file count from."""
+    """The offset from which addresses in the file count."""
     version = content[8] if len(content) > 64 else 255
     sizes, at = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}.get(version, (0, 0))
     if not at or content[sizes] != 8:
@@ -58,7 +58,7 @@ def _base_address(content: mmap.mmap, name: str) -> int:
 
 
 def _places(content: mmap.mmap, mark: bytes, name: str) -> NDArray[np.int64]:
-    """Where heaps begin."""
+    """Addresses of heaps in the file."""
     found: list[int] = []
     at = content.find(mark)
     while at >= 0:
@@ -70,21 +70,21 @@ def _places(content: mmap.mmap, mark: bytes, name: str) -> NDArray[np.int64]:
 
 
 def _lists_files(piece: NDArray[np.uint8], at: int, heaps: NDArray[np.int64]) -> bool:
-    """Whether a message lists external files, whose names are in a local heap."""
+    """Whether a message lists external files, whose names a local heap holds."""
     message = _messages(piece, 0x07, at)
     message = message[piece[message] == 1]  # version
     return bool(np.isin(_addresses(piece, message + 8), heaps).any())
 
 
 def _is_view(piece: NDArray[np.uint8], at: int, heaps: NDArray[np.int64]) -> bool:
-    """Whether a message lays a dataset out as a view of others, which are named in a global heap."""
+    """Whether a message defines a dataset as a view of others, whose names a global heap holds."""
     message = _messages(piece, 0x08, at)
     message = message[(piece[message] >= 4) & (piece[message + 1] == _VIRTUAL)]
     return bool(np.isin(_addresses(piece, message + 2), heaps).any())
 
 
 def _messages(piece: NDArray[np.uint8], kind: int, at: int) -> NDArray[np.intp]:
-    """Where messages of a kind may begin."""
+    """Positions where messages of a kind may begin."""
     return np.flatnonzero(piece[:-_REACH] == kind) + at
 
 

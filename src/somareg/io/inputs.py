@@ -1,4 +1,4 @@
-"""Everything that `register` takes as an image, turned into a `Raster`."""
+"""Everything that `register` accepts as an image, opened or read as a `Raster`."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ Facts = TypeVar("Facts", Raster, Header)
 
 
 def locate(image: Image, role: str) -> Located:
-    """The image itself, or the asset that a STAC reference means (see `find_asset` for errors)."""
+    """Return the image itself, or the asset that a STAC reference names (see `find_asset` for errors)."""
     if isinstance(image, Header):  # of a result
         return image.reader()
-    found = find_asset(image, role)
-    return image if found is None else found  # type: ignore[return-value]  # what is no asset is no pystac object
+    asset = find_asset(image, role)
+    return image if asset is None else asset  # type: ignore[return-value]  # what is no asset is no pystac object
 
 
-def told_modalities(moving: Located, reference: Located, said: Mapping[str, Any]) -> dict[str, Any]:
-    """`moving_modality` and `reference_modality`, as said, else as STAC Items tell; without either there is none."""
-    told = {"moving_modality": moving, "reference_modality": reference}
-    found = {key: said.get(key) or getattr(image, "modality", None) for key, image in told.items()}
-    return {key: value for key, value in found.items() if value is not None}
+def told_modalities(moving: Located, reference: Located, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`moving_modality` and `reference_modality` from the options, else from STAC Items; unknown ones are left out."""
+    images = {"moving_modality": moving, "reference_modality": reference}
+    modalities = {key: options.get(key) or getattr(image, "modality", None) for key, image in images.items()}
+    return {key: value for key, value in modalities.items() if value is not None}
 
 
 def file_of(image: Located) -> str | Path | None:
-    """The file of an image, as it was given or as a STAC Item names it; None for one in memory."""
+    """The file of an image, as the caller or a STAC Item names it; None for an image in memory."""
     if isinstance(image, StacAsset):
         return image.path
     return image if isinstance(image, str | Path) else None
@@ -73,19 +73,19 @@ def file_of(image: Located) -> str | Path | None:
 def open_image(
     image: Located, role: str, mask: ArrayLike | None, cfg: RegisterConfig, *, again: bool = False
 ) -> Iterator[OpenImage]:
-    """The image, open; of a file no pixel is read yet. `role` is "moving" or "reference".
+    """Open an image without reading pixels of a file. `role` is "moving" or "reference".
 
-    All of its bands are looked at; `OpenImage.matched_on` chooses.
+    All bands are selected; `OpenImage.matched_on` selects fewer.
 
     Args:
-        image: as `locate` gives it.
-        role: for messages and for the options that belong to it.
-        mask: (H, W) not zero where valid; of an image in memory only. A mask in a file is an option of `cfg`.
+        image: from `locate`.
+        role: for messages, and to choose the options of this image.
+        mask: (H, W), not zero where valid; for an image in memory only. A mask in a file is an option of `cfg`.
         cfg: settings.
-        again: opened once more, as every tile does: nothing is logged and no checksum is made.
+        again: the image was opened before, as for every tile: log nothing and compute no checksum.
 
     Raises:
-        ConfigError: a mask in memory for a file or a Raster, or classes of a mask that is not given.
+        ConfigError: a mask in memory for a file or a Raster, or classes without a mask.
         ReadError, InputError, NoDataError, UnsupportedError, GeoreferenceError: as `open_source`, `from_array`,
             `from_dataarray`, `open_mask` and `assume_crs`.
     """
@@ -132,7 +132,7 @@ def _in_file(
 
 
 def _reading(role: str, cfg: RegisterConfig) -> dict[str, Any]:
-    """What settings say of how a file is read."""
+    """Arguments of `open_source` from the settings."""
     return {
         "nodata": getattr(cfg, f"{role}_nodata"),
         "bands": getattr(cfg, f"{role}_bands"),
@@ -145,7 +145,7 @@ def _placed(image: Facts, cfg: RegisterConfig) -> Facts:
 
 
 def read_image(image: Located, role: str, mask: ArrayLike | None, cfg: RegisterConfig) -> Raster:
-    """The image in memory, whatever mask is in a file; `role` is "moving" or "reference".
+    """Read an image into memory, without its mask file; `role` is "moving" or "reference".
 
     Raises:
         ConfigError: a mask for a file or a Raster.
@@ -169,16 +169,16 @@ def read_image(image: Located, role: str, mask: ArrayLike | None, cfg: RegisterC
 
 
 def with_item(raster: Facts, asset: StacAsset, role: str, cfg: RegisterConfig) -> Facts:
-    """The image with its Item, and notes about what that told and where it disagrees with the file."""
-    taken = cfg.moving_modality if role == "moving" else cfg.reference_modality
-    told: list[str] = asset.disagreements(raster.grid)
-    for note in told:
+    """Add the STAC Item to an image, with notes about what it contributed and where it contradicts the file."""
+    modality = cfg.moving_modality if role == "moving" else cfg.reference_modality
+    notes: list[str] = asset.disagreements(raster.grid)
+    for note in notes:
         log.warning(note)
-    if asset.modality == taken:
-        told.append(f"{role} image taken as {taken}: STAC Item {asset.origin.item} says so ({asset.reason})")
+    if asset.modality == modality:
+        notes.append(f"{role} image taken as {modality}: STAC Item {asset.origin.item} says so ({asset.reason})")
     elif asset.modality is not None:
-        told.append(
-            f"{role} image taken as {taken}, as asked, although STAC Item {asset.origin.item} says "
+        notes.append(
+            f"{role} image taken as {modality}, as asked, although STAC Item {asset.origin.item} says "
             f"{asset.modality} ({asset.reason})"
         )
-    return replace(raster, origin=asset.origin, notes=(*raster.notes, *told))
+    return replace(raster, origin=asset.origin, notes=(*raster.notes, *notes))

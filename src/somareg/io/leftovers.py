@@ -1,4 +1,4 @@
-"""Temporary names that tell who made them, and what becomes of those whose maker was killed."""
+"""Temporary names that carry their owner, and clean-up after owners that were killed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from somareg.io.swap import undo
 
 SUFFIX = ".part"
 FOLDER = "somareg"
-"""Name of the temporary folder, in the one that it is for, of outputs that appear together."""
+"""Name of the temporary folder, inside the output folder, for outputs that appear together."""
 
 
 def _host() -> str:
-    """This machine, and within it the space of process numbers, which containers have of their own."""
+    """This machine and its namespace of process ids; each container has its own namespace."""
     space = Path("/proc/self/ns/pid")
     inode = space.stat().st_ino if space.exists() else 0
     return f"{zlib.crc32(f'{platform.node()}/{inode}'.encode()):08x}"
@@ -28,11 +28,11 @@ def _host() -> str:
 
 _HOST = _host()
 _PART = re.compile(r"^\.(?P<name>.+)-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<run>[0-9a-f]+)\.part$", re.DOTALL)
-_RUN = secrets.token_hex(4)  # a process number comes again, in a container always as the same
+_RUN = secrets.token_hex(4)  # process ids recur; in a container the same one every time
 
 
 def part_name(name: str) -> str:
-    """`.NAME-HOST-PID-RUN.part`; host, pid and run tell later runs whether the owner is still alive."""
+    """`.NAME-HOST-PID-RUN.part`: host, pid and run tell later runs whether the owner is still alive."""
     short = name.encode()[:80].decode(errors="ignore")  # a file name may hold 255 bytes
     pid = os.getpid()
     return f".{short}-{_HOST}-{pid}-{_run_of(pid)}{secrets.token_hex(4)}{SUFFIX}"
@@ -41,7 +41,7 @@ def part_name(name: str) -> str:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of runs on this machine that are no longer alive.
 
-    What such a run had put aside to replace it goes back to its place first; where that fails, nothing is removed.
+    Files that such a run had put aside are restored first; when that fails, nothing is removed.
 
     Raises:
         OutputError: something else stands in that place.
@@ -53,9 +53,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Remove what earlier runs left in a folder, on whatever machine or in whatever container they were killed.
+    """Remove what earlier runs left in a folder, on any machine and in any container.
 
-    The caller holds the folder's lock, so none of those who write whole folders is alive.
+    The caller holds the folder's lock, so no run that writes whole folders is alive.
 
     Raises:
         OutputError: as `remove_leftovers`.
@@ -86,7 +86,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _run_of(pid: int) -> str:
-    """Of this process; a child by `fork` is another one."""
+    """The run id of this process; a forked child has another one."""
     return _RUN if pid == _PID else f"{zlib.crc32(f'{_RUN}/{pid}'.encode()):08x}"
 
 

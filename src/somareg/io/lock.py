@@ -1,4 +1,8 @@
-"""One run at a time in a folder: a lock that the operating system lets go of when the run dies, however it dies."""
+"""One run at a time in a folder: a lock that the operating system releases when the run ends or dies.
+
+`filelock` takes the lock. Its `FileLock` would also choose the file, but it neither names the process that holds the
+lock nor refuses a file or pipe that a stranger put there. So this module opens the file and writes the owner into it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import lock_descriptor
+
 from somareg.errors import OutputError
 from somareg.io.folders import existing
 from somareg.io.refusals import output_errors
@@ -27,11 +33,11 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 
 class FolderLock:
-    """A folder that this run holds; made by `folder_lock`.
+    """A folder that only this run may write to; made by `folder_lock`.
 
     Attributes:
-        folder: that is held; it need not be there.
-        is_real: False where the file system knows no locks, so that another run may be at work all the same.
+        folder: the locked folder; it need not exist yet.
+        is_real: False where the file system has no locks, so that another run may be writing there too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,12 +46,12 @@ class FolderLock:
         self._held: dict[Path, Any] = {}
 
     def settle(self) -> None:
-        """Hold the folder by a file in it; before it is there, a file beside it stands for it.
+        """Lock a file in the folder; while the folder does not exist, lock a file in its nearest parent instead.
 
-        To be called again by whoever makes the folder.
+        Whoever makes the folder calls this again.
 
         Raises:
-            OutputError: another run holds it, or it cannot be written.
+            OutputError: another run holds the folder, or the folder cannot be written.
         """
         tries = 0
         while missing := [file for file in _lock_files(self.folder) if file not in self._held]:
@@ -60,16 +66,16 @@ class FolderLock:
                 self._held[missing[0]] = stream
 
     def release(self) -> None:
-        """Let the folder go."""
+        """Release the folder and remove its lock files."""
         for file, stream in self._held.items():
-            # Unlinked while it is still held: who waits for this very file finds that it is no longer the folder's.
+            # Unlinked while still locked: a run that has this file open sees that its name is gone, and tries again.
             with contextlib.suppress(OSError):
                 file.unlink()
             stream.close()
         self._held.clear()
 
     def _acquire(self, file: Path) -> Any:
-        """The open lock file; None when its owner took it away meanwhile."""
+        """Open and lock the file; None when its owner removed it meanwhile."""
         stream = _open(file)
         try:
             # Locked files cannot be read by others on some systems.
@@ -95,32 +101,23 @@ class FolderLock:
         return None
 
     def _lock(self, stream: Any) -> bool:
+        """Lock an open file for this process; False where another process has it locked."""
         try:
-            if os.name == "nt":
-                import msvcrt
-
-                stream.seek(0)
-                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-            else:
-                import fcntl
-
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
+            return lock_descriptor(stream.fileno(), blocking=False)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
             self.is_real = False
             log.warning("the disk of %s has no file locks; do not start a second run in that folder", self.folder)
-        return True
+            return True
 
 
 @contextmanager
 def folder_lock(folder: str | Path) -> Iterator[FolderLock]:
-    """Hold a folder for this run, also one that is not there yet.
+    """Lock a folder for this run, also one that does not exist yet.
 
     Raises:
-        OutputError: another run holds it, it is a file, or it cannot be written.
+        OutputError: another run holds the folder, it is a file, or it cannot be written.
     """
     lock = FolderLock(Path(folder))
     try:
@@ -131,7 +128,7 @@ def folder_lock(folder: str | Path) -> Iterator[FolderLock]:
 
 
 def _open(file: Path) -> Any:
-    """Open or make a lock file. A folder may come from a stranger: a link in it would have another file written to."""
+    """Open or make a lock file; never through a link, which a stranger's folder could point at another file."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     handle = os.open(file, flags, 0o644)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -141,8 +138,8 @@ def _open(file: Path) -> Any:
 
 
 def _lock_files(folder: Path) -> list[Path]:
-    """The one in the folder, or where that is not there the one in its nearest parent that is; and those of runs that
-    began when fewer parents were there.
+    """Lock files of a folder: the one inside it, or in its nearest existing parent while it does not exist, then those
+    that other runs made in parents further up, when fewer of the parents existed.
     """
     whole = _absolute(folder)
     name = whole.name.encode()[:80].decode(errors="ignore")

@@ -27,14 +27,14 @@ def to_lonlat(grid: Grid, xy: FloatArray) -> FloatArray:
 
 
 def has_lonlat(grid: Grid) -> bool:
-    """Whether its pixels have a longitude and a latitude on the earth: it has a CRS, and not a local one."""
+    """Whether pixels of a grid have longitude and latitude on the earth: it has a CRS that is not local."""
     return grid.crs is not None and is_of_earth(grid.crs)
 
 
 def lonlat_bounds(grid: Grid) -> tuple[float, float, float, float]:
     """(west, south, east, north) in degrees; east exceeds 180 when the image crosses the antimeridian.
 
-    An image that holds a pole has all longitudes, from -180 to 180.
+    An image that contains a pole covers all longitudes, from -180 to 180.
 
     Raises:
         GeoreferenceError: the grid has no CRS or lies outside what its CRS can express.
@@ -71,12 +71,12 @@ def pole_inside(grid: Grid) -> float | None:
     poles = np.array([90.0, -90.0])
     there = grid.to_pixel(reproject(np.stack([0 * poles, poles], axis=-1), LONLAT, grid.crs))
     inside = poles[is_inside(grid, there)]
-    # Projections that show the pole as a line, or as another place, do not lead back to it.
+    # Projections that show the pole as a line, or as another place, do not invert to it.
     back = [float(pole) for pole in inside if abs(to_lonlat(grid, there[poles == pole])[0, 1] - pole) < 1e-3]
     return back[0] if back else None
 
 
 def is_inside(grid: Grid, xy: FloatArray) -> BoolArray:
-    """Which pixel places (N, 2) lie in the image."""
+    """Mask of the pixel positions (N, 2) that lie in the image."""
     x, y = xy.T
     return np.asarray((x >= -0.5) & (x < grid.width - 0.5) & (y >= -0.5) & (y < grid.height - 0.5))

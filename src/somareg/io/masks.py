@@ -29,13 +29,13 @@ _WINDOW_VALUES = 16_000_000  # of a mask that are read at a time
 
 @dataclass(frozen=True, eq=False)
 class MaskFile:
-    """An open mask, seen from the pixels of an image.
+    """An open mask, sampled at the pixels of an image.
 
     Attributes:
         source: the open file.
         to_mask: pixel centres of the image -> pixel centres of the mask.
         classes: values that are invalid; None where zero is, as in the masks of GDAL.
-        notes: how it is taken, for the report.
+        notes: how the mask is interpreted, for the report.
     """
 
     source: RasterSource = field(repr=False)
@@ -44,7 +44,7 @@ class MaskFile:
     notes: tuple[str, ...]
 
     def valid(self, block: Block) -> BoolArray:
-        """(h, w) True where the nearest pixel of the mask leaves a pixel of the image valid.
+        """(h, w), True where the nearest pixel of the mask keeps a pixel of the image valid.
 
         Raises:
             ReadError: the file is damaged there.
@@ -61,7 +61,7 @@ class MaskFile:
         x, y, w, h = block
         xy = on_lattice(self.to_mask, (x, y, x + w - 1, y + h - 1))(pixel_centres(*block))
         window = source_window(xy, self.source.grid.shape, margin=2)
-        outside = self.classes is not None  # what a mask does not show is of none of its classes
+        outside = self.classes is not None  # a pixel outside the mask belongs to no class
         if window is None:
             return np.full((h, w), outside)
         if window[2] * window[3] * self.source.count > _WINDOW_VALUES and max(w, h) > 16:
@@ -74,11 +74,11 @@ class MaskFile:
         return np.where(inside, picked[0], outside)
 
     def _own(self, block: Block) -> BoolArray:
-        """(h, w) which pixels of the mask are valid: in all of its bands."""
-        values, told = self.source.read(block)
+        """(h, w), True where all bands of the mask are valid."""
+        values, valid = self.source.read(block)
         if self.classes is not None:
             return np.asarray(~self.classes.hold(values).any(axis=0))
-        return np.asarray(((values != 0) & told).all(axis=0))
+        return np.asarray(((values != 0) & valid).all(axis=0))
 
 
 @contextmanager
@@ -87,15 +87,15 @@ def open_mask(path: str, values: str | None, image: Grid, name: str, role: str) 
 
     Args:
         path: file of one or more bands, all of which count, or "item.json#ASSET".
-        values: classes that are invalid, see `Classes.parse`; None where zero is, and what the file itself masks.
+        values: invalid classes, see `Classes.parse`; None for zero and what the file itself masks.
         image: grid of the image.
         name: what messages call the image.
         role: of the image, "moving", "reference" or "input".
 
     Raises:
         ReadError, UnsupportedError: it cannot be opened, see `open_source`.
-        InputError: complex values, or neither georeferences nor proportions tell where it lies on the image.
-        NoOverlapError: it lies elsewhere.
+        InputError: complex values, or neither georeferences nor proportions place the mask on the image.
+        NoOverlapError: the mask does not cover the image.
         GeoreferenceError: its CRS cannot be joined with the image's.
     """
     with open_source(mask_file(path, role), role=f"{role} mask", tell=False) as source:
@@ -113,25 +113,25 @@ def open_mask(path: str, values: str | None, image: Grid, name: str, role: str) 
 
 
 def mask_file(path: str, role: str) -> Path:
-    """The file of a mask, where it lies or where a STAC Item says; see `find_asset` for errors."""
+    """The file of a mask, named directly or by a STAC Item; see `find_asset` for errors."""
     asset = find_asset(path, f"{role} mask")
     return Path(path) if asset is None else asset.path
 
 
 def classes_of_array(mask: NDArray[np.generic], values: str | None) -> BoolArray:
-    """(H, W) True where a mask in memory leaves a pixel valid: where it is not zero, or not of the classes.
+    """(H, W), True where a mask in memory keeps a pixel valid: where it is not zero, or not one of the classes.
 
     Raises:
         ConfigError: it holds no numbers.
     """
-    given = np.asarray(mask)
-    if given.dtype.kind not in "biuf":
+    classes = np.asarray(mask)
+    if classes.dtype.kind not in "biuf":
         raise ConfigError("moving_mask, reference_mask and mask are files, or arrays (H, W) of bool or numbers")
-    return np.asarray(given, bool) if values is None else ~Classes.parse(values).hold(given)
+    return np.asarray(classes, bool) if values is None else ~Classes.parse(values).hold(classes)
 
 
 def check_mask_values(mask: object, values: str | None, option: str) -> None:
-    """Refuse classes of a mask that is not given.
+    """Refuse classes without a mask.
 
     Raises:
         ConfigError: naming the option.
@@ -141,7 +141,7 @@ def check_mask_values(mask: object, values: str | None, option: str) -> None:
 
 
 def _place(image: Grid, source: RasterSource, name: str) -> tuple[Transform, float, str]:
-    """The map from the image to the mask, the share of the image that the mask covers, and words on what was taken."""
+    """The map from image to mask, the share of the image that the mask covers, and a note on how it was placed."""
     mask, how = source.grid, ""
     if image.crs is None and mask.crs is None and IDENTITY not in (image.transform, mask.transform):
         corner, right, below = mask.to_pixel(image.to_map(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])))

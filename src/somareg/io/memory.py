@@ -1,4 +1,4 @@
-"""What does not fit into memory is refused before any of its pixels is read."""
+"""Memory checks: what does not fit is refused before any pixel is read."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rasterio.enums import Interleaving
 from somareg.errors import MemoryLimitError
 from somareg.runtime.budget import allowed, in_words
 
-CACHE_MB = 192
-"""Decoded blocks that GDAL keeps; by default it takes a twentieth of the machine's memory."""
+CACHE_BYTES = 192 << 20
+_LEAST_CACHE = 16 << 20
 
 _SMALL_BLOCK = 64 << 20
 
 
 def check_fits(count: float, what: str, way_out: str) -> None:
-    """Refuse what takes more memory than may be used.
+    """Refuse work that needs more memory than the limit.
 
     Args:
-        count: bytes that it takes.
-        what: the work, as the subject of a sentence.
-        way_out: what takes less.
+        count: bytes needed.
+        what: the work, as the subject of the message.
+        way_out: advice that needs less.
 
     Raises:
         MemoryLimitError: it does not fit.
@@ -35,9 +35,16 @@ def check_fits(count: float, what: str, way_out: str) -> None:
         )
 
 
-def cache_mb() -> int:
-    """For `GDAL_CACHEMAX`."""
-    return max(16, min(CACHE_MB, allowed() // 8 >> 20))
+def block_cache(most: int = CACHE_BYTES, limit: int | None = None) -> int:
+    """Bytes of decoded blocks that GDAL keeps, an eighth of what may be used; by itself it takes a twentieth of memory.
+
+    For `rasterio.Env(GDAL_CACHEMAX=...)`, which takes bytes; GDAL's option of that name takes megabytes.
+
+    Args:
+        most: bytes, at most.
+        limit: bytes, another limit than that eighth.
+    """
+    return max(_LEAST_CACHE, min(most, allowed() // 8 if limit is None else limit))
 
 
 def block_bytes(dataset: Any) -> int:
@@ -54,10 +61,10 @@ def block_bytes(dataset: Any) -> int:
 
 
 def check_block(dataset: Any, name: str) -> None:
-    """Refuse an open file of which any pixel at all can be had only by decoding too much.
+    """Refuse an open file whose tiles or strips are too large to decode.
 
     Raises:
-        MemoryLimitError: a strip or tile does not fit, twice: as GDAL decodes it and as it keeps it.
+        MemoryLimitError: a strip or tile does not fit twice, as GDAL decodes it and as its cache holds it.
     """
     size = block_bytes(dataset)
     if size > _SMALL_BLOCK:

@@ -1,4 +1,4 @@
-"""How long a pixel is on the ground: the only place where lengths in pixels become metres."""
+"""Pixel sizes on the ground: the only place where lengths in pixels become metres."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from somareg.errors import GeoreferenceError
 from somareg.io.crs import Ellipsoid, ellipsoid_of, is_plane, parse_crs, reproject
 from somareg.types import FloatArray, Grid, GroundMetric, metric_of
 
-_STEP_M = 50.0  # each way on the map: long against the rounding of projections, short against their curvature
+_STEP_M = 50.0  # in each direction: long against the rounding of projections, short against their curvature
 _AXES = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
 
 
@@ -78,7 +78,7 @@ def _radii(figure: Ellipsoid, latitude: FloatArray) -> tuple[FloatArray, FloatAr
 def _in_space(figure: Ellipsoid, angles: FloatArray) -> FloatArray:
     """(N, 3) metres from the centre of the body, of longitudes and latitudes (N, 2) in radians.
 
-    In space the poles and the meridian of 180 degrees are places like any other.
+    In space the poles and the antimeridian need no special case.
     """
     longitude, latitude = angles.T
     normal = figure.equator_m / np.sqrt(1 - figure.e2 * np.sin(latitude) ** 2)

@@ -1,4 +1,4 @@
-"""What a path names: a file on this machine, one image of several that it holds, or a product folder of an agency."""
+"""Paths of images: a file on this machine, one image of a file with several, or a product folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.\-]+:/)", re.IGNORECASE)
 
 _PREFIXED = re.compile(r"(GTIFF_DIR|NETCDF|HDF5):(.+)", re.IGNORECASE | re.DOTALL)
 _QUOTED = re.compile(r'"([^"]+)":?(.*)', re.DOTALL)
-_POLARISATIONS = ("vv", "hh", "vh", "hv")  # the order in which one is taken
+_POLARISATIONS = ("vv", "hh", "vh", "hv")  # the order of preference
 _MANIFEST = "manifest.safe"
 _RASTERS = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".nc", ".h5"}
 _FILES = _RASTERS | {".json", ".geojson", ".csv", ".html", ".gpkg", ".points", ".zip"}
@@ -23,13 +23,13 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Named:
-    """What a path names.
+    """The target of a path.
 
     Attributes:
-        file: that is opened, on this machine.
-        part: of the file: the number of a page or the name of a variable; "" for a file that was named alone.
+        file: to open, on this machine.
+        part: number of a page or name of a variable in the file; "" for the file as a whole.
         product: the file of a product that the file belongs to, which tells more about it; None without.
-        notes: what was chosen.
+        notes: choices made for the user.
     """
 
     file: Path
@@ -39,7 +39,7 @@ class Named:
 
 
 def named(path: str | Path, role: str) -> Named:
-    """What a path names.
+    """Resolve a path.
 
     Args:
         path: a file; "FILE:2" or "FILE:NAME" for a page or variable of it, also as GDAL writes that
@@ -50,7 +50,7 @@ def named(path: str | Path, role: str) -> Named:
     Raises:
         UnsupportedError: a URL or GDAL virtual path.
         ReadError: missing, empty, or a folder that is no product.
-        InputError: a product of which several images could be meant.
+        InputError: a product with several candidate images.
     """
     if REMOTE.match(str(path)) and not _PREFIXED.match(str(path)):
         check_local_file(path, role)
@@ -64,7 +64,7 @@ def named(path: str | Path, role: str) -> Named:
 
 
 def split(path: str | Path, folder: Path | None = None) -> tuple[Path, str]:
-    """The file or folder that a path begins with, and the part of it that is named, "" without; see `named`.
+    """Split a path into the file or folder that it begins with and the part after it, "" without one; see `named`.
 
     Args:
         path: it need not exist.
@@ -88,14 +88,14 @@ def split(path: str | Path, folder: Path | None = None) -> tuple[Path, str]:
 
 
 def file_behind(path: str | Path) -> Path:
-    """The file or folder on this machine that a path names or names a part of; it may be missing."""
+    """The file or folder of a path, without its part; it may be missing."""
     return split(path)[0]
 
 
 def whole_path(path: str | Path, folder: Path | None = None) -> str:
-    """The same with a file that means the same everywhere; relative ones start at `folder`, see `split`.
+    """Make the file of a path absolute; relative ones start at `folder`, see `split`.
 
-    What is no local path stays as it is, for `named` to refuse.
+    A path that is not local stays as it is; `named` refuses it.
     """
     if REMOTE.match(str(path)) and not split(path, folder)[1]:
         return str(path)
@@ -130,12 +130,12 @@ def check_local_file(path: str | Path, role: str) -> Path:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name is that of a file, not of a folder of outputs."""
+    """Whether a name looks like that of a file, not of an output folder."""
     return Path(name).suffix.lower() in _FILES
 
 
 def check_folder_name(folder: str | Path) -> None:
-    """Refuse a folder for outputs that is called like a file, unless there is such a folder.
+    """Refuse an output folder that is named like a file, unless the folder exists.
 
     Raises:
         OutputError: "-o aligned.tif" where a folder is wanted.
@@ -148,31 +148,31 @@ def check_folder_name(folder: str | Path) -> None:
         )
 
 
-def pick(names: list[str], wanted: str, what: str) -> str:
-    """The one name that is meant: the wanted one, or the only one that ends with it.
+def pick(names: list[str], part: str, what: str) -> str:
+    """Find the one name that equals `part`, or the only one that ends with it.
 
     Args:
-        names: all there are.
-        wanted: "" for the only one.
-        what: the file, for messages, in which they are.
+        names: all candidates.
+        part: "" for the only one.
+        what: the file that holds them, for messages.
 
     Raises:
         InputError: none or several; the message lists them.
     """
-    word = wanted.strip("/").casefold()
-    found = [name for name in names if name.strip("/").casefold() == word] or [
+    word = part.strip("/").casefold()
+    hits = [name for name in names if name.strip("/").casefold() == word] or [
         name for name in names if not word or name.strip("/").casefold().endswith(f"/{word}")
     ]
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join((found or names)[:_SHOWN]) + (", ..." if len(found or names) > _SHOWN else "")
-    if found:
-        raise InputError(f"{what} holds {len(found)} images; name one of {listed}, as in FILE:{found[0].strip('/')}")
-    raise InputError(f"{what} holds no image '{wanted}'; it has {listed}" if names else f"{what} holds no image")
+    if len(hits) == 1:
+        return hits[0]
+    listed = ", ".join((hits or names)[:_SHOWN]) + (", ..." if len(hits or names) > _SHOWN else "")
+    if hits:
+        raise InputError(f"{what} holds {len(hits)} images; name one of {listed}, as in FILE:{hits[0].strip('/')}")
+    raise InputError(f"{what} holds no image '{part}'; it has {listed}" if names else f"{what} holds no image")
 
 
 def _of_safe(folder: Path, part: str, role: str) -> Named:
-    """The measurement of a Sentinel-1 product: vv before hh, and the cross-polarised ones where they are named."""
+    """The measurement of a Sentinel-1 product: vv before hh; cross-polarised ones only by name."""
     what = f"{role} image {folder}"
     files = sorted((folder / "measurement").glob("*.tif*"))
     if not files:
@@ -180,20 +180,20 @@ def _of_safe(folder: Path, part: str, role: str) -> Named:
         hint = f"; give one of its bands: {bands[0]}" if bands else "; give the raster itself"
         raise ReadError(f"{what} is a folder without Sentinel-1 measurements{hint}")
     words = {file: _words(file) for file in files}
-    chosen = [file for file in files if part.casefold() in words[file] or file.name == part] if part else files
-    kinds = sorted({word for file in chosen for word in words[file]}, key=_preference)
+    matches = [file for file in files if part.casefold() in words[file] or file.name == part] if part else files
+    kinds = sorted({word for file in matches for word in words[file]}, key=_preference)
     for kind in kinds:
-        one = [file for file in chosen if kind in words[file]]
-        if len(one) == 1 and (kind in _POLARISATIONS or len(chosen) == 1):
+        one = [file for file in matches if kind in words[file]]
+        if len(one) == 1 and (kind in _POLARISATIONS or len(matches) == 1):
             others = sorted({word for file in files if file != one[0] for word in words[file] if word != kind})
             more = f"; name another as {folder.name}:{others[0]} ({', '.join(others)})" if others and not part else ""
             return Named(check_local_file(one[0], role), "", None, (f"{what}: {one[0].name} is read{more}",))
-    listed = ", ".join(file.name for file in (chosen or files)[:_SHOWN])
-    raise InputError(f"{what} holds {len(files)} measurements ({listed}); give one: {(chosen or files)[0]}")
+    listed = ", ".join(file.name for file in (matches or files)[:_SHOWN])
+    raise InputError(f"{what} holds {len(files)} measurements ({listed}); give one: {(matches or files)[0]}")
 
 
 def _words(file: Path) -> set[str]:
-    """How a measurement may be called: its polarisation, and with its swath before it where it has one."""
+    """Names of a measurement: its polarisation, also with its swath before it if it has one."""
     pieces = file.stem.casefold().split("-")
     polarisation = next((piece for piece in pieces if piece in _POLARISATIONS), "")
     swath = next((piece for piece in pieces if re.fullmatch(r"(iw|ew|s|wv)\d", piece)), "")
@@ -221,7 +221,7 @@ def _of_dimap(product: Path, part: str, role: str) -> Named:
 
 
 def _rank(band: str) -> int:
-    """How unlikely a band is the one that is meant."""
+    """Sort key of a band; the most likely choice has the lowest."""
     name = band.casefold()
     polarisation = next((i for i, one in enumerate(_POLARISATIONS) if re.search(rf"(^|_){one}($|_)", name)), 4)
     is_measured = name.startswith(("sigma", "gamma", "beta", "intensity", "amplitude"))

@@ -8,18 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from somareg.errors import ReadError
+from somareg.io.gdal_errors import GDAL_ERRORS, gdal_cause
 from somareg.io.memory import block_bytes
 from somareg.io.validity import Validity
 from somareg.types import BoolArray, Grid
-
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
-"""What comes out of rasterio where a file is damaged: also texts that are no UTF-8, and GDAL's errors as they are."""
 
 
 class Block(NamedTuple):
@@ -80,7 +76,7 @@ class RasterSource:
 
     @property
     def all_colorinterp(self) -> tuple[str, ...]:
-        """One name per band of the file, with "alpha" in its place."""
+        """One colour interpretation per band of the file, alpha bands included."""
         names = iter(self.colorinterp)
         if not self.alphas:
             return self.colorinterp
@@ -93,21 +89,21 @@ class RasterSource:
 
         Args:
             block: rectangle of pixels; default all.
-            bands: numbers in the file, alpha bands too; default the data bands. Of a palette that is expanded 1, 2, 3.
-            size: (h, w) to average the block to, from overviews where the file has some; classes are picked.
+            bands: numbers in the file, alpha bands too; default the data bands. Of an expanded palette 1, 2, 3.
+            size: (h, w) to average the block to, from overviews where the file has some; classes are sampled instead.
 
         Raises:
             ReadError: the file is truncated or damaged there.
         """
         window = None if block is None else Window(*block)
-        wanted = list(self.bands if bands is None or self.palette is not None else bands)
+        numbers = list(self.bands if bands is None or self.palette is not None else bands)
         more: dict[str, Any] = {}
         if size is not None:
             kernel = Resampling.nearest if self._is_unmixable else Resampling.average
-            more = {"out_shape": (len(wanted), *size), "resampling": kernel}
+            more = {"out_shape": (len(numbers), *size), "resampling": kernel}
         try:
-            data = self.dataset.read(wanted, window=window, **more)
-            mask = self.validity.of(wanted, data, window, size)
+            data = self.dataset.read(numbers, window=window, **more)
+            mask = self.validity.of(numbers, data, window, size)
         except GDAL_ERRORS as error:
             raise ReadError(
                 f"{self.name} is truncated or damaged: {gdal_cause(error)}. Fetch the file again."
@@ -116,17 +112,10 @@ class RasterSource:
             return data, mask
         rgba = self.palette[np.minimum(data[0], len(self.palette) - 1)]
         visible = mask[0] & (rgba[..., 3] > 0)
-        chosen = [band - 1 for band in bands or (1, 2, 3)]
-        colours = np.ascontiguousarray(np.moveaxis(rgba[..., chosen], -1, 0))
+        channels = [band - 1 for band in bands or (1, 2, 3)]
+        colours = np.ascontiguousarray(np.moveaxis(rgba[..., channels], -1, 0))
         return colours, np.broadcast_to(visible, colours.shape)
 
     @property
     def _is_unmixable(self) -> bool:
         return self.palette is not None or bool(self.colormap) or self.dtype.kind == "c"
-
-
-def gdal_cause(error: BaseException) -> str:
-    """GDAL's own words, which rasterio keeps in the chain of causes."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The place of an open file's pixels: from its geotransform, its control points, or its product."""
+"""The grid of an open file, from its geotransform, its control points or its product."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from somareg.types import IDENTITY, Geotransform, Grid
 
 
 def grid_of(dataset: Any, name: str, gcp_method: GcpMethod, place: Named) -> tuple[Grid, list[str]]:
-    """The grid of an open dataset, and notes of what places it and of what is not used.
+    """The grid of an open dataset, and notes on which georeference was used and which was not.
 
     Raises:
         GeoreferenceError: its ground control points place nothing.
@@ -37,8 +37,8 @@ def grid_of(dataset: Any, name: str, gcp_method: GcpMethod, place: Named) -> tup
     if not points and place.product is not None:
         points, points_crs = tie_points_of(place.product), CRS.from_epsg(4326)
     if len(points) >= 3 and points_crs:
-        placed, note = control_grid(size, points, points_crs, name, gcp_method)
-        return placed, [*notes, note]
+        placement, note = control_grid(size, points, points_crs, name, gcp_method)
+        return placement, [*notes, note]
     if points:
         notes.append(f"{name}: its {len(points)} ground control points are too few or have no CRS, and are ignored")
     elif dataset.rpcs is not None:

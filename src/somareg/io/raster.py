@@ -1,4 +1,4 @@
-"""From a file or an array to a `Raster`: pixels, one mask, and their place on the ground."""
+"""Read a file, or wrap an array, as a `Raster`: pixels, one mask and a grid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from somareg.types import BoolArray, Grid, Header, Raster
 
 log = logging.getLogger("somareg.io")
 
-_MASK_BYTES = 3  # per value: its mask, the file's own, and one on the way
+_MASK_BYTES = 3  # bytes per value: its mask, the file's own mask, and a temporary one
 MIN_SIDE = 64
 """Smallest width and height that can be registered, pixels."""
 
@@ -47,13 +47,13 @@ def read_raster(
         path: file of one of `ALLOWED_DRIVERS`.
         role: "moving" or "reference", named in messages.
         nodata: overrides the declared nodata value.
-        bands: 1-based bands that somebody named; one of them that is flagged alpha is imagery all the same.
+        bands: 1-based bands that the user named; one that the file flags as alpha is then imagery, too.
         matched: 1-based bands of the file that must be valid for `mask` to be True; default all data bands.
         max_pixels: refuse more than this many values (width x height x bands).
         gcp_method: the curve through ground control points where no geotransform places the image.
 
     Returns:
-        The raster; its `notes` say what was decided while reading.
+        The raster; its `notes` list the decisions taken while reading.
 
     Raises:
         ReadError: missing, empty, not an allowed format, truncated or damaged.
@@ -68,11 +68,11 @@ def read_raster(
         values = source.grid.width * source.grid.height * (source.count + len(source.alphas))
         what, way = f"reading {source.name} whole", "cut out the part that is needed"
         check_fits(values * (source.dtype.itemsize + _MASK_BYTES) + 2 * source.block_bytes, what, way)
-        data, seen = source.read()
+        data, valid = source.read()
         alpha = source.read(bands=source.alphas)[0] if source.alphas else None
-        check_any_valid(seen, source.name, source.nodata)
+        check_any_valid(valid, source.name, source.nodata)
         numbers = (1, 2, 3) if source.palette is not None else source.bands
-        mask, apart = _joined(seen, [numbers.index(band) for band in matched or numbers])
+        mask, apart = _joined(valid, [numbers.index(band) for band in matched or numbers])
         facts = header_of(source, path, partial(read_raster, path, role=role))
         shared = {name: getattr(facts, name) for name in ("grid", "name", "path", "nodata", "descriptions", "tags")}
         per_band = {name: getattr(source, name) for name in ("scales", "offsets", "units")}
@@ -89,19 +89,19 @@ def read_raster(
         )
 
 
-def _joined(seen: BoolArray, chosen: Sequence[int]) -> tuple[BoolArray, BoolArray | None]:
-    """Where all chosen bands are valid, (H, W); and the masks (C, H, W) of all bands, None where they are one."""
-    mask: BoolArray = np.asarray(seen[list(chosen)].all(axis=0))
-    return mask, None if bool((seen == mask).all()) else seen
+def _joined(valid: BoolArray, bands: Sequence[int]) -> tuple[BoolArray, BoolArray | None]:
+    """The mask (H, W) of the given bands together; and the masks (C, H, W) of all bands, None when they are equal."""
+    mask: BoolArray = np.asarray(valid[list(bands)].all(axis=0))
+    return mask, None if bool((valid == mask).all()) else valid
 
 
 def header_of(source: RasterSource, path: str | Path, reader: Callable[..., Raster]) -> Header:
-    """The header of an open file; no checksum is made.
+    """Metadata of an open file, without a checksum.
 
     Args:
         source: the open file.
-        path: as it was given.
-        reader: reads it whole.
+        path: as the caller gave it.
+        reader: reads the whole file.
     """
     return Header(
         grid=source.grid,
@@ -141,23 +141,23 @@ def from_array(
     """
     name = f"{role} array"
     data = _as_bands(array, name)
-    seen = np.ones(data.shape, bool)
+    band_valid = np.ones(data.shape, bool)
     if mask is not None:
-        seen &= _as_mask(mask, data, name)
+        band_valid &= _as_mask(mask, data, name)
     if isinstance(array, np.ma.MaskedArray):
-        seen &= ~np.ma.getmaskarray(array).reshape(data.shape)
+        band_valid &= ~np.ma.getmaskarray(array).reshape(data.shape)
     if data.dtype.kind in "fc":
-        seen &= np.isfinite(data)
-    seen &= differs(data, nodata)
-    check_any_valid(seen, name, nodata)
-    valid, apart = _joined(seen, range(len(data)))
+        band_valid &= np.isfinite(data)
+    band_valid &= differs(data, nodata)
+    check_any_valid(band_valid, name, nodata)
+    valid, apart = _joined(band_valid, range(len(data)))
     notes = tuple(count_non_finite(data, name))
     grid = Grid(data.shape[2], data.shape[1])
     return Raster(data, valid, grid, name=name, nodata=nodata, notes=notes, band_masks=apart)
 
 
 def file_sha256(path: str | Path) -> str:
-    """Hex digest of the file that a path names or names a part of, read in pieces."""
+    """SHA-256 of the file of a path, read in pieces, as hex digits."""
     file = Path(path)
     with (file if file.is_file() else named(path, "input").file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -188,7 +188,7 @@ def _as_mask(mask: ArrayLike, data: NDArray[Any], name: str) -> BoolArray:
 
 
 def check_size(name: str, size: tuple[int, int, int], max_pixels: float) -> None:
-    """Refuse what would not fit before anything is allocated.
+    """Refuse an image that is too large before anything is allocated.
 
     Raises:
         InputError: more than `max_pixels` values (width x height x bands).
@@ -216,7 +216,7 @@ def check_any_valid(mask: BoolArray, name: str, nodata: float | None) -> None:
 
 
 def count_non_finite(data: NDArray[Any], name: str) -> list[str]:
-    """A note that tells how many pixels are NaN or infinite; none when there are none."""
+    """A note on how many pixels are NaN or infinite; () when there are none."""
     if data.dtype.kind not in "fc":
         return []
     count = data[0].size - int(np.isfinite(data).all(axis=0).sum())

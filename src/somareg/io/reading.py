@@ -17,12 +17,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def reading_record(estimate: Estimate) -> dict[str, Any]:
-    """The reading of the moving image, and its checksum; JSON-ready, {} for none."""
-    said = estimate.reading.said()
-    nodata = said.get("nodata")
+    """The user's reading options of the moving image and its checksum; JSON-ready, {} without any."""
+    reading = estimate.reading.said()
+    nodata = reading.get("nodata")
     if nodata is not None and not math.isfinite(nodata):
-        said["nodata"] = str(nodata)
-    return {**said, "sha256": estimate.moving_sha256} if said else {}
+        reading["nodata"] = str(nodata)
+    return {**reading, "sha256": estimate.moving_sha256} if reading else {}
 
 
 def reading_of(record: object) -> tuple[Reading, str]:
@@ -60,7 +60,7 @@ def reading_of(record: object) -> tuple[Reading, str]:
 
 
 def reading_tags(estimate: Estimate) -> dict[str, str]:
-    """The tag of a file of displacements; none where nothing was said."""
+    """The tag of a displacement file; none without reading options."""
     record = reading_record(estimate)
     return {READING_TAG: json.dumps(record)} if record else {}
 

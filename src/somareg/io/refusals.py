@@ -1,4 +1,4 @@
-"""The operating system's refusals to write, as `OutputError`."""
+"""The operating system's write errors as `OutputError`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into `OutputError`s that name `path`; other errors stay as they are."""
+    """Turn the operating system's errors into `OutputError`s that name `path`; other errors pass."""
     try:
         yield
     except SomaregError:  # some of them are OSErrors
@@ -29,12 +29,12 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """The system's words."""
+    """The system's message."""
     return error.strerror or str(error) or type(error).__name__
 
 
 def _elsewhere(error: OSError, path: Path) -> str:
-    """The file that was refused, where it is not the output or one of its temporary names."""
+    """The file of the error, when it is neither the output nor one of its temporary names."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     return f": {name}" if name and Path(name).name not in ("", path.name) and not name.endswith(".part") else ""
 

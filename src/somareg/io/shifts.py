@@ -68,11 +68,11 @@ def export_shifts(estimate: Result | str | Path, out: str | Path, *, overwrite: 
     keep_inputs((Path(out),), {"estimate": file})
     with open_source(file, role="displacement", tell=False) as source:
         check_format(source, file)
-        kept = {key: value for key, value in source.tags.items() if key.startswith("SOMAREG_") and key != STEP_TAG}
+        own_tags = {key: value for key, value in source.tags.items() if key.startswith("SOMAREG_") and key != STEP_TAG}
         if node_step(source.tags, file) > 1:  # nodes further apart than the pixels of a shift raster
-            known = read_estimate(file)
-            return _write(out, known.reference, kept, partial(_at_pixels, known), overwrite)
-        return _write(out, source.grid, kept, lambda block: source.read(block)[0][:2], overwrite)
+            stored = read_estimate(file)
+            return _write(out, stored.reference, own_tags, partial(_at_pixels, stored), overwrite)
+        return _write(out, source.grid, own_tags, lambda block: source.read(block)[0][:2], overwrite)
 
 
 def _at_pixels(estimate: Estimate, block: Block) -> NDArray[np.float32]:
@@ -98,7 +98,7 @@ def _write(
 def read_shifts(path: str | Path) -> Estimate:
     """Read the shift raster of any program as an estimate that `somareg.warp` applies.
 
-    Outside the raster the shift of the nearest edge goes on. The raster's own georeference places it. One without is
+    Outside the raster the shift of the nearest edge continues. The raster's own georeference places it. One without is
     applied to images of its own size or proportions.
 
     Args:

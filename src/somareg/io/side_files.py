@@ -1,8 +1,8 @@
 """Files beside a raster that GDAL reads with it: masks, overviews, ERDAS statistics.
 
-The list of drivers binds the raster itself. What lies beside it GDAL opens with any driver it has, so that a mask which
-is a VRT reads any file or fetches a URL, and an entry in the metadata may name overviews anywhere. Therefore each of
-these files is looked at before the raster is used, and must be what it is by name.
+The list of drivers binds the raster itself. GDAL opens the files beside it with any driver, so that a mask which
+is a VRT reads any file or fetches a URL, and an entry in the metadata may name overviews anywhere. So each of
+these files is checked before the raster is used, and must have the format that its name promises.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from somareg.errors import ReadError
+from somareg.io.gdal_errors import GDAL_ERRORS
 from somareg.runtime.quiet import without
 
-# By suffix: the driver, and how such a file begins; the latter rules out that another driver takes it for its own.
+# By suffix: the driver and the first bytes of such a file, which exclude that another driver accepts it.
 _KINDS = {
     ".msk": ("GTiff", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     ".ovr": ("GTiff", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
@@ -31,7 +31,7 @@ _WAY_OUT = "GDAL would follow it wherever it leads: remove it, or make it anew (
 
 
 def check_side_files(path: Path, name: str) -> None:
-    """Make sure that GDAL would open nothing beside a raster that may lead elsewhere.
+    """Check that no file beside a raster makes GDAL open files elsewhere.
 
     Args:
         path: of the raster.
@@ -46,21 +46,21 @@ def check_side_files(path: Path, name: str) -> None:
             with side.open("rb") as stream:
                 start = stream.read(16)
             if driver == "HFA" and not start.startswith(starts[0][:-1]):
-                continue  # GDAL passes it over, too: LaTeX and others have files of that name
+                continue  # GDAL ignores it, too: LaTeX and others have files of that name
             if not start.startswith(starts):
                 raise ReadError(f"{name} has a side file {side} that is no {_WORDS[driver]}; {_WAY_OUT}")
             with without(NotGeoreferencedWarning), DatasetReader(str(side), driver=[driver]) as dataset:
                 check_overviews(dataset, f"{name}: side file {side}")
         except ReadError:
             raise
-        except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
+        except GDAL_ERRORS as error:
             raise ReadError(f"{name} has a side file {side} that cannot be read ({error}); {_WAY_OUT}") from error
 
 
 def check_overviews(dataset: Any, name: str) -> None:
-    """Make sure that the metadata of an open raster, or those in its .aux.xml, do not name overviews elsewhere.
+    """Check that neither the metadata of an open raster nor its .aux.xml name overviews elsewhere.
 
-    To be called before anything else is asked of it, for GDAL opens them when it is asked for overviews.
+    Call this before any other request, because GDAL opens such overviews on demand.
 
     Raises:
         ReadError: they do.
@@ -74,14 +74,14 @@ def check_overviews(dataset: Any, name: str) -> None:
 
 
 def _side_files(path: Path) -> list[Path]:
-    """All files of those names, in whatever case: GDAL finds them in the folder's list."""
+    """All side files of a raster, in any case: GDAL finds them in the folder's list."""
     whole = path.absolute()
     suffix = rf"(?:{'|'.join(map(re.escape, _KINDS))})"
     name, stem = re.escape(whole.name.lower()), re.escape(whole.stem.lower())
     is_side_file = re.compile(rf"(?:{name}{suffix}|{stem}\.aux){suffix}*").fullmatch
     try:
         names = [entry.name for entry in whole.parent.iterdir()]
-    except OSError:  # it may be entered and not listed; then GDAL asks for these
+    except OSError:  # a folder that can be entered but not listed; GDAL then tries these names
         ends = [*_KINDS, *map(str.upper, _KINDS)]
         names = [whole.name + "".join(chain) for count in (1, 2) for chain in itertools.product(ends, repeat=count)]
         names = [each for each in (*names, f"{whole.stem}.aux", f"{whole.stem}.AUX") if (whole.parent / each).exists()]

@@ -1,4 +1,4 @@
-"""Opening raster files safely: format, place, and the content of their bands."""
+"""Opening raster files safely: format, grid, and the role of each band."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from rasterio.io import DatasetReader
 from somareg.config import GcpMethod
 from somareg.errors import ReadError, SomaregError
 from somareg.io.containers import open_container, open_page
+from somareg.io.gdal_errors import GDAL_ERRORS, gdal_cause
 from somareg.io.memory import check_block
 from somareg.io.paths import Named, named
-from somareg.io.pixels import GDAL_ERRORS, Block, RasterSource, gdal_cause
+from somareg.io.pixels import Block, RasterSource
 from somareg.io.placing import grid_of
 from somareg.io.side_files import check_overviews, check_side_files
 from somareg.io.validity import Validity, flagged_alpha
@@ -31,8 +32,8 @@ __all__ = ["ALLOWED_DRIVERS", "Block", "RasterSource", "gdal_cause", "open_sourc
 log = logging.getLogger("somareg.io")
 
 ALLOWED_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "ENVI", "PNG", "JPEG", "HFA")
-"""Formats that are opened. VRT and everything that can point elsewhere is left out on purpose; netCDF and HDF5 are
-opened by `somareg.io.containers`, after a look whether they do."""
+"""Formats that are opened. VRT and all formats that can refer to other files are left out; netCDF and HDF5 are
+opened by `somareg.io.containers` after a check for such references."""
 
 _RGBA = ("red", "green", "blue", "alpha")
 
@@ -54,16 +55,16 @@ def open_source(
         path: file on this machine.
         role: "moving", "reference" or what else messages should call it.
         nodata: overrides the declared nodata value.
-        bands: 1-based bands that somebody named; one of them that is flagged alpha is imagery all the same.
+        bands: 1-based bands that the user named; one that the file flags as alpha is then imagery, too.
         expand_palette: turn a palette image into red, green and blue bands.
         gcp_method: the curve through ground control points where no geotransform places the image.
-        tell: log what was decided. Who opens a file again, as every tile of a scene does, leaves it to the notes.
+        tell: log the decisions; False when a file is opened again, as for every tile.
 
     Raises:
         UnsupportedError: a URL or GDAL virtual path.
         ReadError: missing, empty, a folder, unreadable, or not one of `ALLOWED_DRIVERS`.
         GeoreferenceError: its ground control points place nothing.
-        MemoryLimitError: no pixel of it can be had in the memory that may be used.
+        MemoryLimitError: a single tile or strip does not fit into the memory limit.
     """
     place = named(path, role)
     name = f"{role} image {path}"
@@ -84,7 +85,7 @@ def open_source(
 
 
 def _open(place: Named, name: str) -> tuple[Any, tuple[str, ...]]:
-    """What a path names, and what was chosen and not read."""
+    """Open the target of a path; also return notes on the choices made."""
     check_side_files(place.file, name)
 
     def opener(text: str, drivers: Sequence[str]) -> Any:
@@ -124,39 +125,39 @@ def _is_vrt(file: Path) -> str:
 def _describe(
     dataset: Any,
     name: str,
-    said: tuple[float | None, Sequence[int]],
+    overrides: tuple[float | None, Sequence[int]],
     expand_palette: bool,
     gcp_method: GcpMethod,
     tell: bool,
-    found: tuple[Named, tuple[str, ...]],
+    located: tuple[Named, tuple[str, ...]],
 ) -> RasterSource:
-    """`said`: nodata value and bands, see `open_source`; `found`: what was opened, and notes about it."""
-    grid, about = grid_of(dataset, name, gcp_method, found[0])
-    notes = [*found[1], *about]
+    """Describe an open file; `overrides` are nodata value and bands, `located` is the target with notes."""
+    grid, about = grid_of(dataset, name, gcp_method, located[0])
+    notes = [*located[1], *about]
     level = logging.WARNING if tell else logging.DEBUG
     for note in notes:
         log.log(level, note)
-    placed = len(notes)
+    count_before = len(notes)
     interp, flagged = dataset.colorinterp, flagged_alpha(dataset)
-    imagery = tuple(i for i in flagged if i in said[1])
+    imagery = tuple(i for i in flagged if i in overrides[1])
     alphas = tuple(i for i in flagged if i not in imagery)
     bands = tuple(i for i in dataset.indexes if i not in alphas)
-    validity = Validity(dataset, said[0], imagery, alphas)
+    validity = Validity(dataset, overrides[0], imagery, alphas)
     if tell and (about_alpha := validity.note()):
         notes.append(f"{name}: {about_alpha}")
     palette, colormap = _palette(dataset, bands, interp)
     expanded = palette is not None and expand_palette
     if expanded:
         notes.append(f"{name}: palette expanded to red, green, blue")
-    # Each property of a dataset is a list over all bands that is made anew whenever it is asked for.
+    # rasterio builds each of these lists over all bands anew at every access.
     scales, offsets, units, dtypes = dataset.scales, dataset.offsets, dataset.units, dataset.dtypes
     texts, declared = dataset.descriptions, dataset.nodatavals
     scaled = [i for i in bands if (scales[i - 1], offsets[i - 1]) != (1.0, 0.0)]
     if scaled:
         notes.append(f"{name}: scale and offset tags kept, raw values used")
-    for note in notes[placed:]:
+    for note in notes[count_before:]:
         log.log(logging.INFO if tell else logging.DEBUG, note)
-    nodatas = tuple(_nodata(declared[i - 1], said[0]) for i in bands)
+    nodatas = tuple(_nodata(declared[i - 1], overrides[0]) for i in bands)
     return RasterSource(
         name=name,
         grid=grid,

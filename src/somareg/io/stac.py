@@ -1,7 +1,9 @@
-"""STAC Items as inputs: which asset is meant, where it lies, and what the Item says about it.
+"""STAC Items as inputs: the asset, its file, and what the Item says about it.
 
-Items are read as JSON, so pystac is not needed; its objects are taken as well. Nothing is fetched from a network, and
-the georeference is the file's: `proj:` fields are only compared with it.
+Items are read as JSON, so pystac (an extra, for writing Items) is not needed; its objects are taken as well. It would
+replace about ten lines: it does not answer which asset is meant, where it lies and what its fields tell, and an Item
+with a value of the wrong type raises one of six kinds of exception there. Nothing is fetched from a network, and the
+georeference is the file's: `proj:` fields are only compared with it.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class StacAsset:
     Attributes:
         path: the file.
         origin: which Item and asset it is, for the result.
-        modality: what its fields tell, None when they do not.
-        reason: the fields that told it.
+        modality: from its fields, None when they do not tell.
+        reason: the fields that tell it.
         proj: `proj:` fields of the asset, or of the Item where the asset has none.
     """
 
@@ -54,14 +56,14 @@ class StacAsset:
     proj: Fields
 
     def disagreements(self, grid: Grid) -> list[str]:
-        """What the Item says about the file's place and size that the file itself denies."""
-        found = [_about_crs(self.proj, grid), _about_shape(self.proj, grid), _about_transform(self.proj, grid)]
+        """Contradictions between the Item and the file about place and size."""
+        sentences = [_about_crs(self.proj, grid), _about_shape(self.proj, grid), _about_transform(self.proj, grid)]
         name = f"asset '{self.origin.asset}' of STAC Item {self.origin.item}"
-        return [f"{name}: {text}; the file is used" for text in found if text]
+        return [f"{name}: {text}; the file is used" for text in sentences if text]
 
 
 def find_asset(image: Any, role: str) -> StacAsset | None:
-    """The asset that a STAC reference means, or None when `image` is no STAC reference.
+    """Find the asset that a STAC reference names; None when `image` is no STAC reference.
 
     Args:
         image: "item.json" or "item.json#ASSET" (text or path), a pystac.Item, or a pystac.Asset of an Item. ASSET is
@@ -71,7 +73,7 @@ def find_asset(image: Any, role: str) -> StacAsset | None:
 
     Raises:
         ReadError: the Item's file is missing or is not JSON.
-        InputError: not a STAC Item, no such asset, or several that could be meant; the message lists the keys.
+        InputError: not a STAC Item, no such asset, or several candidates; the message lists the keys.
         UnsupportedError: the Item or the asset is not on this machine.
     """
     if isinstance(image, str | Path):
@@ -89,7 +91,7 @@ def find_asset(image: Any, role: str) -> StacAsset | None:
     return None
 
 
-def _from_file(path: str, wanted: str | None, role: str) -> StacAsset:
+def _from_file(path: str, selector: str | None, role: str) -> StacAsset:
     file = check_local_file(path, role)
     if file.stat().st_size > MAX_ITEM_BYTES:
         raise InputError(f"{file} is larger than any STAC Item; give an Item's JSON file")
@@ -99,7 +101,7 @@ def _from_file(path: str, wanted: str | None, role: str) -> StacAsset:
         raise ReadError(f"{file} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ReadError(f"{file} is not JSON ({error}); give a raster, or an Item's JSON file") from error
-    return asset_of(item, wanted or None, file.parent, str(file), str(file))
+    return asset_of(item, selector or None, file.parent, str(file), str(file))
 
 
 def _from_object(item: Any, key: str | None) -> StacAsset:
@@ -109,14 +111,14 @@ def _from_object(item: Any, key: str | None) -> StacAsset:
     return asset_of(content, key, file and file.parent, href, f"pystac.Item {item.id}")
 
 
-def asset_of(item: Any, wanted: str | None, folder: Path | None, href: str, name: str) -> StacAsset:
-    """The asset of an Item's content that is meant.
+def asset_of(item: Any, selector: str | None, folder: Path | None, href: str, name: str) -> StacAsset:
+    """Find the selected asset in the JSON of an Item.
 
     Args:
         item: its JSON.
-        wanted: see `find_asset`.
-        folder: where relative hrefs start, None where that is not known.
-        href: the Item's address where it names none itself.
+        selector: see `find_asset`.
+        folder: where relative hrefs start, None when unknown.
+        href: the Item's address, for an Item without a self link.
         name: of the Item, for messages.
 
     Raises:
@@ -127,7 +129,7 @@ def asset_of(item: Any, wanted: str | None, folder: Path | None, href: str, name
         says = f" but a STAC {kind}" if kind in ("Collection", "Catalog", "FeatureCollection") else ""
         raise InputError(f"{name} is not a STAC Item{says}; give an Item's JSON file")
     assets = {str(key): value for key, value in as_mapping(item.get("assets")).items() if isinstance(value, dict)}
-    key = choose_asset(assets, wanted, name)
+    key = choose_asset(assets, selector, name)
     asset, properties = assets[key], as_mapping(item.get("properties"))
     dates = {date: properties[date] for date in _DATES if isinstance(properties.get(date), str)}
     origin = StacOrigin(str(item.get("id", "")), key, _address(item) or href, dates)
@@ -136,19 +138,19 @@ def asset_of(item: Any, wanted: str | None, folder: Path | None, href: str, name
     return StacAsset(path, origin, modality, reason, _proj(asset, properties))
 
 
-def choose_asset(assets: Mapping[str, Fields], wanted: str | None, name: str) -> str:
-    """The key of the one asset that is meant; see `find_asset`.
+def choose_asset(assets: Mapping[str, Fields], selector: str | None, name: str) -> str:
+    """The key of the selected asset; see `find_asset`.
 
     Raises:
         InputError: none, or several; the message lists their keys.
     """
-    if wanted in assets:
-        return str(wanted)
+    if selector in assets:
+        return str(selector)
     rasters = {key: asset for key, asset in assets.items() if _is_raster(asset)}
-    if wanted is None:
+    if selector is None:
         data = [key for key, asset in rasters.items() if "data" in as_texts(asset.get("roles"))]
         return _only(data or list(rasters), f"{name} names no asset", assets)
-    word = wanted.casefold()
+    word = selector.casefold()
     rules: tuple[Callable[[str, Fields], bool], ...] = (
         lambda key, _: key.casefold() == word,
         lambda _, asset: word in map(str.casefold, as_texts(asset.get("roles"))),
@@ -156,19 +158,19 @@ def choose_asset(assets: Mapping[str, Fields], wanted: str | None, name: str) ->
         lambda _, asset: [p.casefold() for p in as_texts(asset.get("sar:polarizations"))] == [word],
     )
     for rule in rules:
-        found = [key for key, asset in rasters.items() if rule(key, asset)]
-        if found:
-            return _only(found, f"'{wanted}' in {name} is not one asset", assets)
-    hint = did_you_mean(wanted, assets) if assets else " It has none."
-    raise InputError(f"{name} has no asset '{wanted}'.{hint}")
+        keys = [key for key, asset in rasters.items() if rule(key, asset)]
+        if keys:
+            return _only(keys, f"'{selector}' in {name} is not one asset", assets)
+    hint = did_you_mean(selector, assets) if assets else " It has none."
+    raise InputError(f"{name} has no asset '{selector}'.{hint}")
 
 
-def _only(found: list[str], problem: str, assets: Mapping[str, Fields]) -> str:
-    if len(found) == 1:
-        return found[0]
-    if found:
+def _only(keys: list[str], problem: str, assets: Mapping[str, Fields]) -> str:
+    if len(keys) == 1:
+        return keys[0]
+    if keys:
         raise InputError(
-            f"{problem}, and several could be meant: {', '.join(found)}; add one, as in item.json#{found[0]}"
+            f"{problem}, and several could be meant: {', '.join(keys)}; add one, as in item.json#{keys[0]}"
         )
     raise InputError(f"{problem}, and none of its assets is a raster ({', '.join(assets) or 'it has none'})")
 
@@ -191,7 +193,7 @@ def _band_names(asset: Fields) -> list[str]:
 
 
 def _proj(asset: Fields, properties: Fields) -> dict[str, Any]:
-    """`proj:` fields of the asset; the Item's where it has none. A CRS is told by one of the two, not by both."""
+    """`proj:` fields of the asset, else of the Item. The CRS comes from one of the two only."""
     own, shared = ({k: v for k, v in fields.items() if k.startswith("proj:")} for fields in (asset, properties))
     if own.keys() & _CRS_FIELDS:
         shared = {k: v for k, v in shared.items() if k not in _CRS_FIELDS}
@@ -205,16 +207,16 @@ def _locate(href: Any, folder: Path | None, name: str) -> Path:
     path = _local_path(href)
     if path is not None and not path.is_absolute() and folder is None:
         raise InputError(f"{name} has the relative href {href} but the Item has no local self link to start from")
-    found = local_file(href, folder or Path())
-    if found is None:
+    file = local_file(href, folder or Path())
+    if file is None:
         raise UnsupportedError(
             f"{name} lies at {href}, and nothing is fetched from a network; download it and give its path"
         )
-    return found
+    return file
 
 
 def local_file(href: str, folder: Path) -> Path | None:
-    """The file behind an href on this machine, relative ones from `folder`; None where it leads elsewhere."""
+    """The file of an href on this machine, relative ones from `folder`; None for a remote one."""
     path = _local_path(href)
     if path is None:
         return None
@@ -224,7 +226,7 @@ def local_file(href: str, folder: Path) -> Path | None:
 
 
 def _local_path(href: str) -> Path | None:
-    """The path of an href on this machine, None when it leads elsewhere."""
+    """The path of an href on this machine, None for a remote one."""
     if href[:7].casefold() == "file://":
         url = urlsplit(href)
         return Path(url2pathname(url.path)) if url.netloc in ("", "localhost") else None
@@ -232,7 +234,7 @@ def _local_path(href: str) -> Path | None:
 
 
 def _address(item: Fields) -> str:
-    """Where the Item says that it lives, when that is a URL."""
+    """The URL in the Item's self link; "" without one."""
     for link in as_list(item.get("links")):
         if isinstance(link, dict) and link.get("rel") == "self":
             href = link.get("href")
@@ -242,16 +244,16 @@ def _address(item: Fields) -> str:
 
 def _about_crs(proj: Fields, grid: Grid) -> str:
     epsg = proj.get("proj:epsg")
-    said = proj.get("proj:code") or (f"EPSG:{epsg}" if epsg else None) or proj.get("proj:wkt2")
-    if not isinstance(said, str):
+    crs = proj.get("proj:code") or (f"EPSG:{epsg}" if epsg else None) or proj.get("proj:wkt2")
+    if not isinstance(crs, str):
         return ""
     if grid.crs is None:
-        return f"it says {_short(said)}, the file declares no CRS (name one with --assume-crs)"
+        return f"it says {_short(crs)}, the file declares no CRS (name one with --assume-crs)"
     try:
-        same = same_crs(said, grid.crs)
+        same = same_crs(crs, grid.crs)
     except GeoreferenceError:
-        return f"its CRS {_short(said)} cannot be understood"
-    return "" if same else f"it says {_short(said)}, the file another CRS"
+        return f"its CRS {_short(crs)} cannot be understood"
+    return "" if same else f"it says {_short(crs)}, the file another CRS"
 
 
 def _about_shape(proj: Fields, grid: Grid) -> str:
@@ -262,11 +264,11 @@ def _about_shape(proj: Fields, grid: Grid) -> str:
 
 
 def _about_transform(proj: Fields, grid: Grid) -> str:
-    said = _numbers(proj.get("proj:transform"), (6, 9))
-    if said is None or grid.crs is None:
+    coefficients = _numbers(proj.get("proj:transform"), (6, 9))
+    if coefficients is None or grid.crs is None:
         return ""
     corners = np.array([[0.0, 0.0], [grid.width, 0.0], [0.0, grid.height]]) - 0.5
-    a, b, c, d, e, f = said[:6]
+    a, b, c, d, e, f = coefficients[:6]
     off = Grid(grid.width, grid.height, (a, b, c, d, e, f)).to_map(corners) - grid.to_map(corners)
     pixels = float(np.abs(off).max() / min(grid.pixel_size))
     return "" if pixels < 0.01 else f"proj:transform puts it {pixels:.3g} px away from where the file does"

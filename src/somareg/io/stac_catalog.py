@@ -1,4 +1,4 @@
-"""Items of a STAC catalogue, collection or item collection on this machine; links are followed to files only."""
+"""Items of a STAC catalogue, collection or item collection on this machine; only links to files are followed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from somareg.io.text import parse_json, read_bytes
 
 MAX_CATALOG_MIB = 256
 MAX_FILES = 200_000
-"""Catalogues and Items that one catalogue may lead to."""
+"""Limit of catalogues and Items below one catalogue."""
 
 
 @dataclass(frozen=True, eq=False)
 class CatalogItem:
-    """An Item that a catalogue leads to.
+    """An Item below a catalogue.
 
     Attributes:
-        content: of its JSON.
-        file: it, or the item collection that holds it; relative hrefs start at its folder.
+        content: its JSON.
+        file: the Item's file, or the item collection that contains it; relative hrefs start at its folder.
         is_alone: whether the file is the Item's own.
     """
 
@@ -41,17 +41,17 @@ def read_items(path: str | Path) -> Iterator[CatalogItem]:
 
     Raises:
         ReadError: a file is missing, too large or not JSON.
-        InputError: a file is none of these, or leads to too many.
-        UnsupportedError: a link leads to another machine; nothing is fetched.
+        InputError: a file is none of these, or links to too many.
+        UnsupportedError: a link to another machine; nothing is fetched.
     """
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     waiting = [check_local_file(path, "STAC")]
     while waiting:
         file = waiting.pop()
-        if (whole := file.resolve()) in seen:
+        if (whole := file.resolve()) in visited:
             continue
-        seen.add(whole)
-        if len(seen) > MAX_FILES:
+        visited.add(whole)
+        if len(visited) > MAX_FILES:
             raise InputError(f"{path} leads to more than {MAX_FILES} files; audit a part of the catalogue")
         content = _read(file)
         kind = content.get("type")

@@ -1,4 +1,4 @@
-"""Fields of a STAC Item, validated, and the modality that they give an asset."""
+"""Fields of a STAC Item, of any type until checked, and the modality that they imply."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OPTICAL_INSTRUMENTS = {
 
 
 def modality_of(key: str, asset: Fields, item: Fields) -> tuple[Modality | None, str]:
-    """What an asset shows, and the fields that tell it: by its own, else by the Item's.
+    """The modality of an asset and the fields that tell it: its own, else the Item's.
 
     Args:
         key: of the asset.
@@ -44,9 +44,9 @@ def modality_of(key: str, asset: Fields, item: Fields) -> tuple[Modality | None,
         None and "" when the fields are silent or contradict each other.
     """
     properties = as_mapping(item.get("properties"))
-    for told in (_by_name(key, asset), _by_bands(asset), _by_extension(asset, properties)):
-        if told is not None:
-            return told
+    for guess in (_by_name(key, asset), _by_bands(asset), _by_extension(asset, properties)):
+        if guess is not None:
+            return guess
     instruments = as_texts(asset.get("instruments")) or as_texts(properties.get("instruments"))
     sar = any("sar" in _words(name) for name in instruments)
     optical = any(name.casefold() in _OPTICAL_INSTRUMENTS for name in instruments)
@@ -61,18 +61,18 @@ def modality_of(key: str, asset: Fields, item: Fields) -> tuple[Modality | None,
 def _by_name(key: str, asset: Fields) -> tuple[Modality, str] | None:
     bands = [name for band in bands_of(asset) for name in as_texts([band.get("name")])]
     names = [key, *as_texts(asset.get("roles")), *(bands if len(bands) == 1 else [])]
-    said = next((name for name in names if name.casefold() in _HEIGHTS), None)
-    return None if said is None else ("dem", f"it is named {said}")
+    height = next((name for name in names if name.casefold() in _HEIGHTS), None)
+    return None if height is None else ("dem", f"it is named {height}")
 
 
 def _by_bands(asset: Fields) -> tuple[Modality, str] | None:
     bands = bands_of(asset)
     names = as_texts([band.get(field) for band in (*bands, asset) for field in ("common_name", "eo:common_name")])
-    for modality, known in _COMMON_NAMES.items():
-        if len(names) == max(1, len(bands)) and {name.casefold() for name in names} <= known:
+    for modality, common in _COMMON_NAMES.items():
+        if len(names) == max(1, len(bands)) and {name.casefold() for name in names} <= common:
             return modality, f"its band is {', '.join(names)}"
-    told = _by_extension(asset, {})
-    if len(bands) > _FEW_BANDS and told is not None and told[0] == "optical":
+    extension = _by_extension(asset, {})
+    if len(bands) > _FEW_BANDS and extension is not None and extension[0] == "optical":
         return "multispectral", f"it has {len(bands)} bands"
     return None
 

@@ -1,8 +1,8 @@
-"""New files take the place of old ones in a folder, and a run that dies on the way harms neither.
+"""Replace files of a folder; a run that dies on the way loses neither old nor new ones.
 
-The order is what makes it safe. All new files lie whole in a temporary folder. A list of them is written there, the old
+The order makes it safe. All new files are complete in a temporary folder. A list of them is written there, the old
 files are put aside beside it, the new ones move in, the list is removed. As long as the list exists the replacement is
-open: whoever finds it there, this run or a later one, puts everything back.
+open: this run or a later one that finds the list puts everything back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def swap_in(temporary: Path, final: Path, owned: Iterable[str]) -> None:
     Args:
         temporary: in `final` or beside it, on one disk.
         final: exists.
-        owned: names of which earlier files go, whether or not a new one comes.
+        owned: names of earlier files to remove, with or without a new file of that name.
 
     Raises:
         OSError: the disk refuses; everything is as before.
@@ -48,12 +48,12 @@ def swap_in(temporary: Path, final: Path, owned: Iterable[str]) -> None:
     except BaseException:
         undo(temporary)
         raise
-    with contextlib.suppress(OSError):  # it is done; a power cut now would bring the old files back
+    with contextlib.suppress(OSError):  # done; without this sync a power cut would bring the old files back
         sync(temporary)
 
 
 def is_open(temporary: Path) -> bool:
-    """Whether a replacement from this folder was begun and neither finished nor undone."""
+    """Whether a replacement from this folder was begun but neither finished nor undone."""
     return os.path.lexists(temporary / LIST)
 
 
@@ -91,7 +91,7 @@ def undo(temporary: Path) -> None:
 def _read_list(temporary: Path) -> tuple[Path, dict[str, int]] | None:
     """The folder that was written into, and name -> inode of the new files; None for a list that is not whole.
 
-    The inode tells a new file from one that a person has put there since.
+    The inode tells a new file from one that somebody put there since.
     """
     try:
         content = json.loads((temporary / LIST).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Files and folders flushed to the disk, so that they survive a power cut."""
+"""Flush files and folders to the disk, so that they survive a power cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Push a file or folder to the disk, where the system allows it."""
+    """Flush a file or folder to the disk, where the system allows it."""
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -22,7 +22,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Push all files below a folder to the disk."""
+    """Flush all files below a folder to the disk."""
     for entry in folder.rglob("*"):
         if entry.is_file():
             sync(entry)

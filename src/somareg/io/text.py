@@ -1,4 +1,4 @@
-"""Text and JSON that people and other programs wrote."""
+"""Bounded reading of text and JSON from other sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from somareg.errors import ReadError
 
 MAX_PARTS, MAX_VALUES = 5_000_000, 25_000_000
-"""Lists and objects, and values, that a JSON text may hold: a few bytes of text each become a hundred in memory."""
+"""Limits of lists and objects, and of values, in a JSON text: a few bytes of text each take a hundred in memory."""
 
 
 def read_text(path: Path, what: str, most_mib: float) -> str:
@@ -34,7 +34,7 @@ def read_text(path: Path, what: str, most_mib: float) -> str:
 
 
 def read_bytes(path: Path, what: str, most_mib: float) -> bytes:
-    """The content of a file that is not larger than it can be.
+    """Read a file up to a size limit.
 
     Args:
         path: of the file.
@@ -47,17 +47,17 @@ def read_bytes(path: Path, what: str, most_mib: float) -> bytes:
     """
     most = int(most_mib * (1 << 20))
     with path.open("rb") as stream:
-        content = stream.read(most + 1)  # the size that the system tells is no bound, as for a device
+        content = stream.read(most + 1)  # the size from the system is no bound, for example for a device
     if len(content) > most:
         raise ReadError(f"{what} {path} is larger than {most_mib:g} MiB; give a file that is one")
     return content
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The content of a JSON text; every fault raises the same exception.
+    """Parse a JSON text; every fault is a `ValueError`.
 
     Raises:
-        ValueError: it is no JSON, nested too deep, holds a number of thousands of digits, or too many values.
+        ValueError: it is no JSON, is nested too deeply, or has a number of thousands of digits or too many values.
     """
     if isinstance(text, str):
         lists, objects, commas = text.count("["), text.count("{"), text.count(",")

@@ -1,4 +1,4 @@
-"""Images with a geotransform and without a CRS: world files, local surveys, exports of CAD."""
+"""Images with geotransforms but without a CRS: world files, local surveys, exports of CAD."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from somareg.types import Grid
 def in_one_system(
     reference: Grid, moving: Grid, names: tuple[str, str] = ("reference", "moving")
 ) -> tuple[Grid, Grid, str]:
-    """Both grids, placed by their geotransforms where both have one, neither names a CRS, and they share ground.
+    """Use the geotransforms of a pair without CRSs when both have one and they overlap.
 
     Args:
-        reference, moving: as their files tell.
-        names: how messages call them.
+        reference, moving: grids from their files.
+        names: of the two images in messages.
 
     Returns:
-        The grids, with `unnamed_crs` where their geotransforms are used, and a sentence that says what became of
-        geotransforms without a CRS; "" where there are none.
+        The grids, with `unnamed_crs` when their geotransforms are used, and a sentence on whether they use
+        geotransforms without a CRS; "" when there are none.
 
     Raises:
         GeoreferenceError: a degenerate geotransform.

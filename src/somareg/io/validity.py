@@ -1,6 +1,6 @@
-"""The valid pixels of an open file, band by band: GDAL decides, unless the user's options override it.
+"""Valid pixels of an open file, band by band: GDAL's masks, and own computation only for a user's nodata value.
 
-GDAL's masks (`read_masks`) know alpha bands of some types and places only. Where they tell nothing, a last band that is
+GDAL's masks (`read_masks`) know alpha bands of some types and places only. Otherwise a last band that is
 flagged alpha decides, as in `gdalwarp`.
 """
 
@@ -20,17 +20,17 @@ from rasterio.windows import Window
 from somareg.runtime.quiet import without
 from somareg.types import BoolArray
 
-_LOOK_PX = 256  # side of the window in which an alpha band is looked at
+_LOOK_PX = 256  # side of the window in which an alpha band is examined
 
 
 @dataclass(frozen=True, eq=False)
 class Validity:
-    """The rules by which pixels of one file are valid.
+    """Rules for the valid pixels of one file.
 
     Attributes:
         dataset: open file.
-        nodata: value that the user says means no data, instead of what the file declares.
-        imagery: 1-based bands that are flagged alpha although the user says that they are imagery.
+        nodata: the user's nodata value, which replaces the declared one.
+        imagery: 1-based bands that the file flags as alpha and the user calls imagery.
         alphas: 1-based bands that are alpha.
     """
 
@@ -44,14 +44,14 @@ class Validity:
     ) -> BoolArray:
         """(C, h, w) True where a pixel is valid.
 
-        What GDAL's mask of each band says: of the mask band or alpha band where the file has one, else of the nodata
+        Each band follows GDAL's mask: from the mask band or alpha band where the file has one, else from the nodata
         value that the band declares. NaN and infinite values are never valid.
 
         Args:
             bands: 1-based.
             values: (C, h, w) of these bands, as they were read.
             window: that was read; None for all.
-            size: (h, w) where that is fewer pixels than the window has.
+            size: (h, w) when the window was reduced.
         """
         valid = np.ones(values.shape, bool)
         shared: BoolArray | None = None  # the mask band or alpha band of the file, read once
@@ -75,12 +75,12 @@ class Validity:
 
     @property
     def has_none(self) -> bool:
-        """Whether the file itself tells of no invalid pixel."""
+        """Whether the file itself marks no pixel as invalid."""
         return all(MaskFlags.all_valid in own for own in self._flags) and not self.follows_alpha
 
     @property
     def has_mask(self) -> bool:
-        """Whether one mask says what is valid in all bands, whatever nodata value they declare."""
+        """Whether one mask applies to all bands and overrides their nodata values."""
         flags = self._flags[0]
         return self.nodata is None and MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
@@ -89,7 +89,7 @@ class Validity:
         """Whether the last band is alpha and decides what is valid."""
         last = self.dataset.count
         flags = self._flags[last - 1]
-        # The user's nodata value stands for the file's, behind which GDAL sees no alpha band.
+        # The user's nodata value replaces the file's, and GDAL ignores an alpha band beside a nodata value.
         told_otherwise = self.nodata is not None and MaskFlags.nodata in flags
         return last in self.alphas and (MaskFlags.all_valid in flags or told_otherwise)
 
@@ -106,7 +106,7 @@ class Validity:
         return tuple(self.dataset.nodatavals)
 
     def note(self) -> str | None:
-        """A sentence where an alpha band is no plain mask, or decides nothing."""
+        """A sentence about an alpha band that is no plain mask, or that has no effect."""
         if not self.alphas:
             return None
         band = self.alphas[-1]
@@ -117,17 +117,17 @@ class Validity:
             )
         width, height = (min(side, _LOOK_PX) for side in (self.dataset.width, self.dataset.height))
         left, top = (self.dataset.width - width) // 2, (self.dataset.height - height) // 2
-        seen = np.unique(self.dataset.read(band, window=Window(left, top, width, height)))
-        if len(seen) <= 2:
+        codes = np.unique(self.dataset.read(band, window=Window(left, top, width, height)))
+        if len(codes) <= 2:
             return None
         every = ",".join(map(str, self.dataset.indexes))
         return (
-            f"band {band} is flagged alpha and holds {len(seen)} values or more: pixels are invalid where it is 0, as "
+            f"band {band} is flagged alpha and holds {len(codes)} values or more: pixels are invalid where it is 0, as "
             f"for GDAL, and it is kept as it is; if it is imagery, name it among the bands ({every})"
         )
 
     def _rule(self, band: int) -> str:
-        """How GDAL knows what is valid in a band; "" where all of it is."""
+        """The rule by which GDAL decides what is valid in a band; "" when all of it is."""
         flags = self._flags[band - 1]
         if self.follows_alpha:
             return "alpha"
@@ -139,7 +139,7 @@ class Validity:
             return "shared"
         if MaskFlags.all_valid in flags:
             return ""
-        # GDAL looks at real parts alone, which of a complex image are zero in many a valid pixel.
+        # GDAL compares real parts only, which are zero in many valid pixels of a complex image.
         return "complex" if self._kinds[band - 1].startswith("complex") else "own"
 
     def _alpha(self, window: Window | None, size: tuple[int, int] | None) -> BoolArray:
@@ -151,7 +151,7 @@ class Validity:
 
 
 def flagged_alpha(dataset: Any) -> tuple[int, ...]:
-    """1-based bands that a file flags alpha; none where all are."""
+    """1-based bands that a file flags as alpha; none when it flags all of them."""
     meanings = dataset.colorinterp
     flagged = tuple(i for i in dataset.indexes if meanings[i - 1] == ColorInterp.alpha)
     return flagged if len(flagged) < dataset.count else ()
@@ -162,10 +162,10 @@ def _sized(size: tuple[int, int] | None) -> dict[str, Any]:
 
 
 def differs(values: NDArray[Any], nodata: float | None) -> BoolArray:
-    """Whether values are another than the nodata value, as GDAL compares them: floats to about their last digit.
+    """Whether values differ from the nodata value, compared as GDAL does: floats to about their last digit.
 
-    Nodata values go through text and through other types, and come back rounded. Of a complex value both parts count.
-    A value that a whole number cannot be, or None, matches nothing.
+    Nodata values pass through text and other types and come back rounded. Both parts of a complex value count.
+    None, and a value that the integer type cannot hold, match nothing.
     """
     if nodata is None or not np.isfinite(nodata):
         return np.ones(values.shape, bool)
@@ -175,6 +175,6 @@ def differs(values: NDArray[Any], nodata: float | None) -> BoolArray:
         return np.asarray(values != nodata)
     with np.errstate(over="ignore", invalid="ignore"):
         stored = values.dtype.type(nodata)
-        # Near the largest value the sum overflows, and what is called -3.40282e+38 is meant, as for GDAL.
+        # The sum overflows near the largest value; as in GDAL, a nodata value of -3.40282e+38 then means that one.
         near = np.abs(values - stored) < 2 * np.finfo(values.dtype).eps * np.abs(values + stored)
     return np.asarray((values != stored) & ~near)

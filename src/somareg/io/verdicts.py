@@ -1,4 +1,4 @@
-"""The verdict on an estimate as tags of a raster and attributes of a DataArray, and back."""
+"""The verdict as tags of a raster and attributes of a DataArray, and back."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FIGURES = {
 
 
 def verdict_tags(verdict: Verdict | None) -> dict[str, str]:
-    """Decision, probability and expected error; what is not known has no tag, and no verdict has none."""
+    """Tags for decision, probability and expected error; unknown figures have no tag."""
     if verdict is None:
         return {}
-    known = {tag: getattr(verdict, name) for tag, name in _FIGURES.items()}
-    return {VERDICT_TAG: verdict.decision, **{tag: f"{v:.6g}" for tag, v in known.items() if math.isfinite(v)}}
+    figures = {tag: getattr(verdict, name) for tag, name in _FIGURES.items()}
+    return {VERDICT_TAG: verdict.decision, **{tag: f"{v:.6g}" for tag, v in figures.items() if math.isfinite(v)}}
 
 
 def verdict_attributes(verdict: Verdict | None) -> dict[str, Any]:
@@ -32,13 +32,13 @@ def verdict_attributes(verdict: Verdict | None) -> dict[str, Any]:
 
 
 def without_verdict(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Tags or attributes of a raster that is warped, without the verdict on how it came to lie where it did before."""
-    gone = {VERDICT_TAG, *_FIGURES}
-    return {name: value for name, value in metadata.items() if str(name).upper() not in gone}
+    """Remove the verdict of an earlier registration from the tags or attributes of a raster."""
+    own_tags = {VERDICT_TAG, *_FIGURES}
+    return {name: value for name, value in metadata.items() if str(name).upper() not in own_tags}
 
 
 def verdict_of_tags(tags: Mapping[str, str]) -> Verdict | None:
-    """The inverse of `verdict_tags`; reasons and the worst place stay in the report.
+    """The inverse of `verdict_tags`, which holds neither reasons nor the worst place.
 
     Raises:
         ValueError: malformed.

@@ -12,9 +12,8 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from somareg.errors import OutputError
@@ -29,8 +28,10 @@ from somareg.io.cog import (
 )
 from somareg.io.crs import parse_crs
 from somareg.io.folders import check_free_space
+from somareg.io.gdal_errors import RASTERIO_ERRORS, gdal_cause
 from somareg.io.ground_control import gdal_points
-from somareg.io.source import Block, gdal_cause
+from somareg.io.memory import block_cache
+from somareg.io.source import Block
 from somareg.runtime.quiet import without
 from somareg.types import IDENTITY, BoolArray, Grid
 
@@ -48,8 +49,8 @@ __all__ = [
     "write_text",
 ]
 
-_GDAL_CACHE_MB = 128
-_PLAIN_BYTES = 64 << 20  # up to which packing what is read once more costs more than it saves
+_CACHE_BYTES = 128 << 20
+_PLAIN_BYTES = 64 << 20  # up to this size packing a file that is read once costs more than it saves
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class GeotiffSpec:
     Attributes:
         grid, dtype, count: shape and place.
         nodata: declared nodata value.
-        has_mask: an internal mask follows, which says what is valid; `nodata` then only tells what is behind it.
+        has_mask: an internal mask marks valid pixels; `nodata` is then only the value under it.
         descriptions, colorinterp, scales, offsets, units, band_tags: one per band, () for defaults.
         tags: dataset-level metadata.
         colormap: of a palette image.
@@ -99,19 +100,19 @@ class GeotiffWriter:
         spec, window = self._spec, Window(*block)
         self._dataset.write(data.astype(spec.dtype, copy=False), list(range(1, spec.count + 1)), window=window)
         if spec.has_mask:
-            shown = np.full(data.shape[1:], 255, np.uint8) if mask is None else np.where(mask, 255, 0).astype(np.uint8)
-            self._dataset.write_mask(shown, window=window)
+            alpha = np.full(data.shape[1:], 255, np.uint8) if mask is None else np.where(mask, 255, 0).astype(np.uint8)
+            self._dataset.write_mask(alpha, window=window)
 
 
 @contextmanager
 def write_geotiff_blocks(
     path: str | Path, spec: GeotiffSpec, *, cog: bool = True, overwrite: bool = False
 ) -> Iterator[GeotiffWriter]:
-    """A writer for blocks; the file appears under its name, complete and checked, when the context ends well.
+    """Open a writer of blocks; on success the complete and checked file appears under its name.
 
     Args:
         path: output.
-        spec: what it is.
+        spec: everything but the pixels.
         cog: cloud-optimised with overviews; plain tiled GeoTIFF otherwise.
         overwrite: replace an existing file.
 
@@ -124,7 +125,7 @@ def write_geotiff_blocks(
         check_free_space(final, size)
         tiled = whole.with_name(whole.name.replace(".part", "0.part")) if cog else whole
         try:
-            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_GDAL_CACHE_MB):
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=block_cache(_CACHE_BYTES)):
                 with _created(tiled, _profile(spec, size, is_final=not cog)) as dataset:
                     _write_metadata(dataset, spec)
                     yield GeotiffWriter(dataset, spec)
@@ -133,7 +134,7 @@ def write_geotiff_blocks(
                 if cog:
                     rasterio.shutil.copy(tiled, whole, driver="COG", **cog_options(spec.dtype, mixing=spec.mixes))
                 _check_complete(whole, spec)
-        except (RasterioError, CPLE_BaseError) as error:
+        except RASTERIO_ERRORS as error:
             reason = gdal_cause(error)
             raise OutputError(
                 f"writing {final} failed (disk full or damaged?): {reason}; make room and retry"
@@ -191,8 +192,8 @@ def write_geotiff(
         stored = np.where(mask, stored, np.asarray(declared).astype(dtype))
     has_alpha = len(colorinterp) == len(data) + 1 and colorinterp[-1] == "alpha"
     if has_alpha:
-        shown = np.ones(grid.shape, bool) if mask is None else mask
-        stored = np.concatenate([stored, (shown * opaque(dtype)).astype(dtype)[None]])
+        valid = np.ones(grid.shape, bool) if mask is None else mask
+        stored = np.concatenate([stored, (valid * opaque(dtype)).astype(dtype)[None]])
     spec = GeotiffSpec(
         grid=grid,
         dtype=dtype,
@@ -216,7 +217,7 @@ def write_geotiff(
 
 
 def opaque(dtype: np.dtype[Any]) -> float:
-    """What an alpha band of a dtype holds where nothing shines through."""
+    """The opaque value of an alpha band of this dtype."""
     return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
 
 
@@ -241,7 +242,7 @@ def _created(path: Path, profile: Mapping[str, Any]) -> Any:
 
 
 def _profile(spec: GeotiffSpec, size: int, *, is_final: bool) -> dict[str, Any]:
-    """How a file of `size` bytes is made; one that is not final is read once more, and then gone."""
+    """Creation options of a file of `size` bytes; one that is not final is read once and deleted."""
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "width": spec.grid.width,
@@ -267,7 +268,7 @@ def _profile(spec: GeotiffSpec, size: int, *, is_final: bool) -> dict[str, Any]:
 
 
 def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
-    # What is valid is told by nodata value, mask or alpha; the tag of GDAL that tells it, too, would go before them.
+    # Nodata value, mask or alpha mark valid pixels; this tag of GDAL would take precedence over them.
     tags = {key: value for key, value in spec.tags.items() if key not in ("AREA_OR_POINT", "NODATA_VALUES")}
     dataset.update_tags(**tags)
     if spec.descriptions:
@@ -280,15 +281,15 @@ def _write_metadata(dataset: Any, spec: GeotiffSpec) -> None:
         if own:
             dataset.update_tags(index, **own)
     names = [*(spec.colorinterp or ["gray", *["undefined"] * (spec.count - 1)])]
-    known = [name if name in ColorInterp.__members__ else "undefined" for name in names]
+    interpretations = [name if name in ColorInterp.__members__ else "undefined" for name in names]
     if spec.colormap:
         dataset.write_colormap(1, dict(spec.colormap))
     else:
-        dataset.colorinterp = [ColorInterp[name] for name in known]
+        dataset.colorinterp = [ColorInterp[name] for name in interpretations]
 
 
 def _check_complete(path: Path, spec: GeotiffSpec) -> None:
-    """Read the last block back: a full disk may only have been noticed by GDAL, not raised."""
+    """Read the last block back, because GDAL does not always raise when the disk is full."""
     with without(NotGeoreferencedWarning):
         dataset = rasterio.open(path, driver="GTiff")
     with dataset:

@@ -24,12 +24,12 @@ log = logging.getLogger("somareg.jobs")
 J = TypeVar("J")
 V = TypeVar("V")
 
-# One thread each: workers that share their cores gain nothing from more, and figures do not depend on the machine.
+# One thread per worker: more gain nothing when workers share the cores, and results do not depend on the machine.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 _SETTINGS = {
-    # A worker that pauses at a memory limit stays paused where caches hold the memory; one that may not is restarted.
+    # A worker that pauses at a memory limit stays paused when caches hold the memory, so workers are restarted instead.
     **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
-    # Dask looks every 10 ms at what a worker computes and every 20 ms at whether it still answers. Nobody reads that
+    # Dask profiles each worker every 10 ms and checks every 20 ms whether it still answers. Nobody reads that
     # here, and it takes a tenth of the time of a job from the thread that computes.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
@@ -66,32 +66,32 @@ class Dask:
         """See `somareg.jobs.one.Runner.run`."""
         waiting = enumerate(jobs)
         killed: list[tuple[int, J]] = []
-        given: dict[Any, tuple[int, J]] = {}
+        futures: dict[Any, tuple[int, J]] = {}
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
             while True:
-                for index, job in islice(waiting, max(0, self._room() - len(given))):
-                    self._give(function, index, job, given, done)
-                if not given:
+                for index, job in islice(waiting, max(0, self._room() - len(futures))):
+                    self._give(function, index, job, futures, done)
+                if not futures:
                     break
                 future = self._next(done)
-                index, job = given.pop(future)
+                index, job = futures.pop(future)
                 outcome: Outcome[V] | None = self._outcome(future)
                 if outcome is None:
                     killed.append((index, job))
                 else:
                     yield index, outcome
             for index, job in killed:
-                self._give(function, index, job, given, done)
+                self._give(function, index, job, futures, done)
                 future = self._next(done)
-                del given[future]
+                del futures[future]
                 yield index, self._outcome(future) or _deadly()
         finally:
-            for future in given:
+            for future in futures:
                 future.cancel()
 
     def _room(self) -> int:
-        """How many jobs may be at the cluster now; it follows workers that come and go."""
+        """Number of jobs that may be queued now; it follows workers that join and leave."""
         threads: int = sum(self.client.nthreads().values())
         return max(4, self.ahead * threads)
 
@@ -100,11 +100,11 @@ class Dask:
         function: Callable[[J], V],
         index: int,
         job: J,
-        given: dict[Any, tuple[int, J]],
+        futures: dict[Any, tuple[int, J]],
         done: queue.SimpleQueue[Any],
     ) -> None:
         future = self.client.submit(_do_in_share, self.sharing, function, job, pure=False)
-        given[future] = index, job
+        futures[future] = index, job
         future.add_done_callback(done.put)
 
     def _next(self, done: queue.SimpleQueue[Any]) -> Any:
@@ -126,7 +126,7 @@ class Dask:
                     ) from None
 
     def _outcome(self, future: Any) -> Outcome[Any] | None:
-        """How a job ended; None when the workers that tried it died."""
+        """The outcome of a job; None when every worker that tried it died."""
         from distributed.scheduler import KilledWorker
 
         if future.status == "cancelled":
@@ -169,10 +169,10 @@ def local_cluster(workers: int) -> Iterator[Dask]:
 
     with dask.config.set(_SETTINGS):
         settings = copy.deepcopy(dask.config.config)  # so that a restarted worker gets them, too
-    kept = {**dask.config.get(_ENVIRON, {}), **memory.environment()}
+    environment = {**dask.config.get(_ENVIRON, {}), **memory.environment()}
     with (
         _environment_kept(),
-        dask.config.set({**_SETTINGS, _ENVIRON: kept}),  # read here, when a worker's keeper is made
+        dask.config.set({**_SETTINGS, _ENVIRON: environment}),  # read here, when a worker's keeper is made
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -190,7 +190,7 @@ def local_cluster(workers: int) -> Iterator[Dask]:
 
 @contextmanager
 def _environment_kept() -> Iterator[None]:
-    """The environment of this process as it was: Dask puts into it what its workers are to find in theirs."""
+    """Restore the environment of this process on exit: Dask changes it to set that of its workers."""
     before = dict(os.environ)
     try:
         yield
@@ -243,12 +243,12 @@ def _version() -> str:
 
 
 def _check_workers(client: Any) -> None:
-    """Make sure that all workers run this version of somareg: another one would give other figures."""
+    """Check that all workers run this version of somareg, because another one would give other results."""
     try:
-        found = client.run(_version, on_error="return")
+        versions = client.run(_version, on_error="return")
     except Exception as error:
         raise ClusterError(f"the Dask workers cannot be asked for their somareg ({error})") from error
-    for worker, version in found.items():
+    for worker, version in versions.items():
         if version != __version__:
-            told = f"cannot load it ({version})" if isinstance(version, Exception) else f"has version {version}"
-            raise ClusterError(f"somareg is {__version__} here, Dask worker {worker} {told}; install the same there")
+            problem = f"cannot load it ({version})" if isinstance(version, Exception) else f"has version {version}"
+            raise ClusterError(f"somareg is {__version__} here, Dask worker {worker} {problem}; install the same there")

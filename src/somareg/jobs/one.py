@@ -1,4 +1,4 @@
-"""Many independent jobs: the protocol of a runner, the outcome of a job, and the serial runner.
+"""Many independent jobs: the protocol of a runner, the outcome of a job, and a runner for this process.
 
 An exception of one job never ends the others: it is recorded as that job's `Failure`. Functions and jobs must be
 picklable, and a job must give the same when it is done twice, because a worker may die after the work and before its
@@ -29,7 +29,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @dataclass(frozen=True)
 class Failure:
-    """What a job raised.
+    """The exception of a job.
 
     Attributes:
         kind: name of the exception's class; "KilledWorker" when the workers that tried it died.
@@ -44,12 +44,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome(Generic[V]):
-    """How a job ended.
+    """The result of a job or its failure.
 
     Attributes:
         value: what the function returned; None on failure.
         failure: None on success.
-        seconds: that the job took where it ran.
+        seconds: duration of the job on its worker.
     """
 
     value: V | None = None
@@ -64,9 +64,9 @@ class Outcome(Generic[V]):
         """
         if self.failure is None:
             return self.value  # type: ignore[return-value]  # a function may well return None
-        known = getattr(errors, self.failure.kind, None)
-        if isinstance(known, type) and issubclass(known, errors.SomaregError):
-            raise known(self.failure.message)
+        error_class = getattr(errors, self.failure.kind, None)
+        if isinstance(error_class, type) and issubclass(error_class, errors.SomaregError):
+            raise error_class(self.failure.message)
         raise JobError(f"{self.failure.kind}: {self.failure.message}")
 
 
@@ -85,7 +85,7 @@ class Runner(Protocol):
             left.
 
         Raises:
-            ClusterError: nobody is left to do the work.
+            ClusterError: no worker is left.
         """
         ...
 

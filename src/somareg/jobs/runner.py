@@ -1,4 +1,4 @@
-"""Which runner the options `workers` and `dask` ask for."""
+"""The runner for the options `workers` and `dask`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from somareg.jobs.one import Runner, Serial
 
 @contextmanager
 def open_runner(workers: int | None = None, dask: Any = None) -> Iterator[Runner]:
-    """The runner that the two options ask for; worker processes that were started for it end with the context.
+    """Open the runner for the two options; worker processes that it starts end with the context.
 
     Args:
         workers: processes of one thread each on this machine (extra `dask`); None or 1 without `dask` is this process.

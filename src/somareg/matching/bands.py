@@ -2,10 +2,13 @@
 
 The rows of a window and their channels are one long axis, over which a matrix product sums at once: columns of the
 reference times columns of the moving image. Of each product only the diagonals within the margin are wanted; blocks of
-a few columns keep what is computed for nothing small.
+a few columns keep what is computed for nothing small. Windows overlap: rows are cut where a window begins or ends, each
+band between two cuts is multiplied once, and a window is the sum of its bands.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -37,13 +40,24 @@ def band_sums(reference: Tensor, moving: Tensor, grid: WindowGrid) -> Tensor:
     left = cells.reshape(height * channels, -1).unfold(-1, BLOCK, BLOCK).permute(1, 2, 0)  # (blocks, BLOCK, rows)
     right = area.reshape(tall * channels, -1).unfold(-1, reach, BLOCK).permute(1, 0, 2)  # (blocks, rows, reach)
     over_columns = selection(grid.columns, grid.size[1], width, reference)
+    bands = bands_of(grid)
     product = reference.new_empty(n, batch * blocks, BLOCK, reach)
-    sums = reference.new_empty(batch, len(grid.rows), len(grid.columns), n, n)
-    for row, first in enumerate(grid.rows):
-        window = left[..., first * channels : (first + size) * channels]
+    sums = reference.new_empty(len(bands), batch, len(grid.columns), n, n)
+    for own, (first, last) in zip(sums, bands, strict=True):
+        band = left[..., first * channels : last * channels]
         for j in range(n):
-            torch.bmm(window, right[:, (first + j) * channels : (first + j + size) * channels], out=product[j])
+            torch.bmm(band, right[:, (first + j) * channels : (last + j) * channels], out=product[j])
         # Entry (c, c + i) of a block: column c, displacement i.
         diagonals = product.as_strided((n, batch * blocks, BLOCK, n), (*product.stride()[:2], reach + 1, 1))
-        sums[:, row] = (over_columns @ diagonals.reshape(n, batch, pitch, n)[:, :, :width]).permute(1, 2, 0, 3)
-    return sums.flatten(1, 2)
+        own[:] = (over_columns @ diagonals.reshape(n, batch, pitch, n)[:, :, :width]).permute(1, 2, 0, 3)
+    firsts = torch.tensor([first for first, _ in bands], device=sums.device)
+    rows = torch.tensor(grid.rows, device=sums.device)[:, None]
+    of_windows = ((firsts >= rows) & (firsts < rows + size)).to(sums)
+    return torch.einsum("wk,kbcji->bwcji", of_windows, sums).flatten(1, 2)
+
+
+def bands_of(grid: WindowGrid) -> list[tuple[int, int]]:
+    """Rows, first and one beyond the last, between neighbouring cuts; a window begins or ends at each cut."""
+    size = grid.size[0]
+    cuts = sorted({row for first in grid.rows for row in (first, first + size)})
+    return [(a, b) for a, b in pairwise(cuts) if any(first <= a < first + size for first in grid.rows)]

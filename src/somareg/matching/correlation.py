@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from somareg.features.masks import is_whole
-from somareg.matching.bands import BLOCK, band_sums
+from somareg.matching.bands import BLOCK, band_sums, bands_of
 from somareg.matching.layout import WindowGrid
 
 CHUNK_ELEMENTS = 24_000_000  # bounds the memory of one batch of windows (about 100 MB of float32)
@@ -67,8 +67,9 @@ def _fastest(reference: Tensor, moving: Tensor, grid: WindowGrid) -> Callable[..
         by_fft: FFT_COST * len(grid.rows) * len(grid.columns) * area,
     }
     if not (torch.is_grad_enabled() and (reference.requires_grad or moving.requires_grad)):
-        products = grid.size[0] * (width + 2 * grid.margin) * (BLOCK + 2 * grid.margin)
-        costs[by_bands] = len(grid.rows) * side * (BAND_COST * products + BAND_CALL / len(reference))
+        bands = bands_of(grid)
+        products = sum(b - a for a, b in bands) * (width + 2 * grid.margin) * (BLOCK + 2 * grid.margin)
+        costs[by_bands] = side * (BAND_COST * products + len(bands) * BAND_CALL / len(reference))
     return min(costs, key=lambda method: costs[method])
 
 
@@ -134,17 +135,16 @@ def by_bands(
     reference_energy = reference.square().sum(1, keepdim=True)
     moving_energy = moving.square().sum(1, keepdim=True)
     covariance = band_sums(reference, moving, grid)
-    of_reference, of_moving = [reference_valid], [moving_energy]
-    if whole := is_whole(moving_valid):
-        seen = count[..., None, None].expand_as(covariance)
+    if is_whole(reference_valid):  # a window sees all that lies below it
+        energy, seen = (grid.displaced_sums(maps[:, 0]) for maps in (moving_energy, moving_valid))
+    else:
+        both = torch.cat([moving_energy, moving_valid])
+        energy, seen = band_sums(reference_valid.repeat(2, 1, 1, 1), both, grid).view(2, *covariance.shape)
+    if is_whole(moving_valid):
         window_energy = grid.sums(reference_energy[:, 0])[..., None, None]
     else:
-        of_reference += [reference_energy, reference_valid]
-        of_moving += [moving_valid, moving_valid]
-    sums = band_sums(torch.cat(of_reference), torch.cat(of_moving), grid).view(len(of_reference), *covariance.shape)
-    if not whole:
-        window_energy, seen = sums[1], sums[2].round()
-    return covariance, window_energy * sums[0], seen, count
+        window_energy = band_sums(reference_energy, moving_valid, grid)
+    return covariance, window_energy * energy, seen.round(), count
 
 
 def by_products(

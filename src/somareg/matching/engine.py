@@ -1,7 +1,7 @@
 """From a pair to an alignment: search, coarse-to-fine affine, local flow, evidence.
 
-It reads like its steps; each is a module. Without a network it runs on orientation channels; with one, on learned
-features and coarse matches, by the same window correlation and fits.
+It reads like its steps; each is a module. It knows no network: it compares what a `Describe` makes of the images,
+orientation channels unless it is given something better.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from functools import partial
 import torch
 
 from somareg.errors import EstimationError
-from somareg.features.encoder import Encoded
 from somareg.features.orientation import OrientationCfg
-from somareg.geometry import AffineTransform, compose
-from somareg.matching.affine import departure, to_transform
+from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.matching.affine import departure
 from somareg.matching.approach import ApproachCfg, begin
-from somareg.matching.coarse import fit_magsac
-from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.describe import Describe, OrientationFeatures
 from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
 from somareg.matching.evidence import (
+    BEGINS,
     NO_EVIDENCE,
     Evidence,
     back_again,
@@ -33,27 +32,21 @@ from somareg.matching.evidence import (
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
 from somareg.matching.keypoints import KeypointCfg, keypoint_guesses
 from somareg.matching.matcher import Matcher
-from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
-from somareg.matching.refine import NEAR, ShapeCfg, StepCfg, refine_affine, rescale
+from somareg.matching.refine import refine_affine, rescale
 from somareg.matching.runoff import RunOff, Start
 from somareg.matching.search import SearchCfg
 from somareg.matching.start import find_start, no_hints, reduction
+from somareg.matching.steps import NEAR, StepCfg
 from somareg.matching.vote import Guess
-from somareg.matching.windows import WindowCfg
 from somareg.runtime.threads import SMALL_PX, helper
 from somareg.types import Progress
 
 RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
 LEAST_PX, LEAST_TRAINED_PX = 64, 128  # shorter side that a second reading keeps, without and with a network
-COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
 
-LEARNED_NEAR = (
-    StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=ShapeCfg(gain=0.5)),
-    StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=2.0)),
-    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=3.3)),
-)
+FRESH_PX = 0.6  # later steps with a network want features that were described nearer than this to where they are read
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,8 @@ class EngineCfg:
         features: orientation channels, for the weight-free engine and for the evidence.
         search: what is searched.
         keypoints: guesses of a wide search.
-        near, learned_near: refinement steps without and with a network.
+        near: refinement steps without a network; a network brings its own.
+        is_hasty: whether of a network's steps the first and the last are enough.
         flow: local flow, None for none.
         windows: windows per step at most (about).
         reuse_px: see `Matcher`; with a network, whose features are dear.
@@ -74,25 +68,26 @@ class EngineCfg:
     search: SearchCfg = field(default_factory=SearchCfg)
     keypoints: KeypointCfg = field(default_factory=KeypointCfg)
     near: tuple[StepCfg, ...] = NEAR
-    learned_near: tuple[StepCfg, ...] = LEARNED_NEAR
+    is_hasty: bool = False
     flow: FlowCfg | None = field(default_factory=FlowCfg)
     windows: int = 140
     reuse_px: float = 6.0
 
-    def learned_on(self, shape: tuple[int, int]) -> tuple[StepCfg, ...]:
-        """The steps with a network on images of (height, width).
+    def steps(self, features: Describe, shape: tuple[int, int]) -> tuple[StepCfg, ...]:
+        """The refinement steps for images of (height, width).
 
         Features that were described some pixels off serve a last step as well on images of 512 px, where they are dear.
         On images of 160 px describing them anew is worth 0.02 px.
         """
-        if max(shape) <= SMALL_PX:
-            return self.learned_near
-        return (*self.learned_near[:-1], replace(self.learned_near[-1], reuse_px=self.reuse_px))
-
-    @property
-    def strides(self) -> frozenset[int]:
-        """Of the learned features that the steps look at; search and flow take the finest."""
-        return frozenset(step.stride for step in self.learned_near if step.stride)
+        given = features.steps
+        if given is None:
+            return self.near
+        if self.is_hasty:
+            return ends(given)
+        near_by = self.reuse_px if max(shape) > SMALL_PX else FRESH_PX
+        middle = (replace(step, reuse_px=FRESH_PX) for step in given[1:-1])
+        last = (replace(step, reuse_px=near_by) for step in given[1:][-1:])
+        return (given[0], *middle, *last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +125,8 @@ def align(
     starts: tuple[AffineTransform, ...],
     cfg: EngineCfg,
     progress: Progress = lambda stage, share: None,
-    network: Soma | None = None,
+    learned: Describe | None = None,
+    candidates: tuple[Guess, ...] = (),
     cores: int | None = None,
 ) -> Alignment:
     """Align a pair.
@@ -140,14 +136,15 @@ def align(
         starts: what is known before (reference pixels -> moving pixels), at least one; the search runs around each.
         cfg: settings.
         progress: called with a stage's name and the share of the work done.
-        network: learned features and coarse matches; None for the weight-free engine. The evidence is read from the
-            orientation channels in both cases: they know nothing of what the network was trained for.
+        learned: features of a network; None for the weight-free engine. The evidence is read from the orientation
+            channels in both cases: they know nothing of what the network was trained for.
+        candidates: further guesses, looked at before those of `starts`.
         cores: that may be used; None for as many as torch has threads.
     """
     device, cores = pair.reference.device, cores or torch.get_num_threads()
     channels = OrientationFeatures(cfg.features)
-    features: Describe = channels if network is None else LearnedFeatures(network, cfg.strides)
-    near, reuse = (cfg.near, 0.0) if network is None else (cfg.learned_on(pair.shape), cfg.reuse_px)
+    features: Describe = learned or channels
+    near, reuse = cfg.steps(features, pair.shape), cfg.reuse_px if learned else 0.0
     try:
         progress("close look", 0.05)
         with helper(device, cores) as beside:
@@ -156,10 +153,10 @@ def align(
             factor = reduction(pair, cfg.search.fine_px, cfg.search.strip_px)
             run_off = RunOff(matcher, max(1, factor // 2), near, cfg.windows)
             rough = ApproachCfg(factor, near, cfg.windows, run_off.chance, run_off.clear)
-            judge = matcher if network is None else Matcher(pair, channels, submit=submit)
+            judge = Matcher(pair, channels, submit=submit) if learned else matcher
             before = submit(lambda: similarity(judge, starts[0]))
             hints = partial(keypoint_guesses, pair, cfg.keypoints) if cfg.search.is_wide else no_hints
-            guesses = _likely_starts(pair, starts, network)
+            guesses = (*candidates, *(Guess(start, departure(start)) for start in starts))
 
             def search() -> Start:
                 progress("search", 0.1)
@@ -175,14 +172,22 @@ def align(
     expected = Guess(starts[0], begun.shape)
     with helper(device, cores) as beside:
         judged = beside.submit(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
-        doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=network is not None))
-        flow = estimate_flow(matcher, affine, cfg.flow) if cfg.flow else None
+        doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=learned is not None))
+
+        def with_field(field: FieldTransform) -> tuple[Evidence, WindowMatches | None]:
+            return gather(judge, compose(affine, field), before())
+
+        def is_seen(field: FieldTransform) -> bool:
+            """Whether the judge, which did not make the field, begins to see it."""
+            return with_field(field)[0].is_beyond(judged().evidence, BEGINS)
+
+        flow = estimate_flow(matcher, affine, cfg.flow, is_seen) if cfg.flow else None
     found = replace(judged(), flow=flow, support=begun.support, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
     if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
         return found
-    evidence, ties = gather(judge, compose(affine, flow.field), before())
-    if not evidence.is_beyond(found.evidence):  # the judge, which did not make the field, does not see it
+    evidence, ties = with_field(flow.field)
+    if not evidence.is_beyond(found.evidence):
         return replace(found, flow=flow.without_field())
     return replace(found, evidence=evidence, ties=ties)
 
@@ -237,37 +242,15 @@ def examine(
     return Alignment(affine, None, ties, evidence, backward, halves)
 
 
-def _likely_starts(pair: Pair, starts: tuple[AffineTransform, ...], network: Soma | None) -> tuple[Guess, ...]:
-    """What is known before, and the global affine of the network's coarse matches where it has them."""
-    guesses = tuple(Guess(start, departure(start)) for start in starts)
-    if network is None or network.glam.coarse is None:
-        return guesses
-    small = pair.reduced(factor := reduction(pair, COARSE_MATCHING_PX))
-    encoded_reference = network.encode(small.reference, small.reference_mask, small.modalities[0])
-    encoded_moving = network.encode(small.moving, small.moving_mask, small.modalities[1])
-    found = coarse_affine(network, encoded_reference, encoded_moving)
-    return guesses if found is None else (Guess(rescale(found, factor, 1)), *guesses)
-
-
-def coarse_affine(network: Soma, reference: Encoded, moving: Encoded) -> AffineTransform | None:
-    """The global affine (MAGSAC) of a pair's coarse matches, reference pixels -> moving pixels; None without one."""
-    matches = network.glam.match_coarse(reference, moving)
-    if matches is None:
-        return None
-    matrix = fit_magsac(matches.points, matches.displacement[0], matches.confidence[0])
-    return None if matrix is None else to_transform(matrix)
-
-
 def preset(name: str) -> EngineCfg:
     """Engine settings of a preset: "fast", "base" or "precise"; all are judged on the same channels."""
     base = EngineCfg()
     if name == "fast":
-        near, learned = (_hasty(steps) for steps in (base.near, base.learned_near))
         search = replace(base.search, keep=1)
-        return replace(base, search=search, near=near, learned_near=learned, windows=80, flow=FlowCfg(limit=300))
+        return replace(base, search=search, near=ends(base.near), is_hasty=True, windows=80, flow=FlowCfg(limit=300))
     return base  # "precise" keeps the resolution of larger images: more windows or steps than these gain nothing
 
 
-def _hasty(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
+def ends(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
     """The first step and the last, on features that are resampled instead of computed anew."""
-    return tuple(replace(step, reuse_px=None) for step in (steps[0], steps[-1]))
+    return tuple(replace(step, reuse_px=None) for step in (steps[0], *steps[1:][-1:]))

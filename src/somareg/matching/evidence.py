@@ -13,7 +13,8 @@ from somareg.geometry import AffineTransform, compose
 from somareg.matching.affine import fit_affine, to_transform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
-from somareg.matching.refine import NEAR, StepCfg, fit_windows, refine_affine
+from somareg.matching.refine import fit_windows, refine_affine
+from somareg.matching.steps import NEAR, StepCfg
 from somareg.matching.warping import pixel_grid
 from somareg.matching.windows import WindowCfg, overlap, roomy, thinned
 from somareg.types import Transform
@@ -23,6 +24,7 @@ LOW_PX = 150.0
 """Longer side of the images at which what needs no sub-pixel place is read."""
 
 CLEARLY = 0.6  # both are read from the same images, so their difference errs less than either
+BEGINS = 0.45  # the same for a first look at a field: a second step adds 0.1
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Evidence:
     peak_offset_px: float
     independent: float = 0.0
 
-    def is_beyond(self, other: Evidence) -> bool:
-        """Whether the images agree better here, by more than `CLEARLY` standard errors."""
-        return (self.zscore - other.zscore) * math.sqrt(self.independent) > CLEARLY
+    def is_beyond(self, other: Evidence, clearly: float = CLEARLY) -> bool:
+        """Whether the images agree better here, by more than `clearly` standard errors."""
+        return (self.zscore - other.zscore) * math.sqrt(self.independent) > clearly
 
 
 NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, math.nan)

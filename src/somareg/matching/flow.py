@@ -11,6 +11,7 @@ displacement.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +39,7 @@ class FlowCfg:
         none: probability that there is no field, before the windows are looked at.
         least: posterior probability of a field below which there is none.
         share: candidates of less posterior probability are left out of the mean.
-        node_px: distance of the field's nodes, pixels (more on images wider than 96 nodes).
+        node_px: distance of the field's nodes, a fifth of the shortest field, pixels; at most 96 nodes a side.
         limit: windows per step at most (about).
         first_limit: the same for the first step, which decides whether there is a field at all.
         selection: windows used to weigh the candidates (about).
@@ -53,7 +54,7 @@ class FlowCfg:
     none: float = 0.9
     least: float = 0.2
     share: float = 0.03
-    node_px: float = 8.0
+    node_px: float = 16.0
     limit: int = 400
     first_limit: int = 200
     selection: int = 200
@@ -117,11 +118,12 @@ class _Belief:
 
     def variance(self, where: Tensor) -> Tensor:
         """Of that displacement, (M,) per axis: within the processes and between them."""
-        second = where.new_zeros(len(where))
+        second, mean = where.new_zeros(len(where)), torch.zeros_like(where)
         for probability, process in zip(self.probabilities, self.processes, strict=True):
-            squared = process.predict(where).square().mean(-1)
-            second += probability * (process.uncertainty(where, process.variance) + squared)
-        return (second - self.mean(where).square().mean(-1)).clamp_min(0.0)
+            expected, variance = process.predict_with_variance(where)
+            second += probability * (variance + expected.square().mean(-1))
+            mean += probability * expected
+        return (second - mean.square().mean(-1)).clamp_min(0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,13 +146,19 @@ class _Reading:
         return (1.0 - self.belief.still.uncertainty(where, 1.0)) * near
 
 
-def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Flow:
+def estimate_flow(
+    matcher: Matcher,
+    affine: AffineTransform,
+    cfg: FlowCfg,
+    is_seen: Callable[[FieldTransform], bool] = lambda field: True,
+) -> Flow:
     """Follow what the windows still see after the affine.
 
     Args:
         matcher: the pair at the resolution of the reference.
         affine: reference pixels -> moving pixels.
         cfg: settings.
+        is_seen: whether somebody who did not make a field sees it, too; one that is not seen is dropped.
 
     Returns:
         The local flow D such that `moving <- affine @ D`.
@@ -163,20 +171,23 @@ def estimate_flow(matcher: Matcher, affine: AffineTransform, cfg: FlowCfg) -> Fl
         """(M, n) values at the nodes as (n, h, w)."""
         return np.asarray(values.T.reshape(-1, *still.array.shape[1:]), np.float64)
 
-    nothing = np.zeros(still.array.shape[1:])
-    field, sigma = still, nothing
+    field = still
     last: _Reading | None = None
     # Fewer windows would tell most fields, but not relief of a pixel: of seven such fields 80 windows saw two.
     for step, settings in enumerate(cfg.steps):
         last = _read(matcher, affine, field, settings, cfg.limit if step else cfg.first_limit, cfg)
         if last is None or not cfg.follow or last.belief.of_a_field < cfg.least:
-            field, sigma = still, nothing
+            field = still
             break
         field = replace(still, array=on_lattice(last.belief.mean(where).clamp(-cfg.max_px, cfg.max_px)))
-        sigma = on_lattice(last.belief.variance(where).sqrt()[:, None])[0]
+        if not is_seen(field):
+            field = still
+            break
     if last is None:  # the affine leads off the moving image
+        nothing = np.zeros(still.array.shape[1:])
         return Flow(still, nothing, nothing, NO_MATCHES, torch.zeros(0))
     coverage = on_lattice(last.coverage(where)[:, None])[0]
+    sigma = on_lattice(last.belief.variance(where).sqrt()[:, None])[0] if field.array.any() else np.zeros_like(coverage)
     return Flow(field, coverage, sigma, last.matches, last.belief.factor)
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from somareg.geometry import FieldTransform
-from somareg.matching.affine import solve
+from somareg.matching.affine import cholesky, solve
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +34,29 @@ class GaussianProcess:
     length: float
     variance: float
 
+    @cached_property
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """See `cholesky`, of the values' covariance."""
+        return cholesky(self.variance * kernel(self.points, self.points, self.length) + self.noise)
+
+    @cached_property
+    def _pull(self) -> Tensor:
+        """(N, 2) of each value on its surroundings: the values, divided by their covariance."""
+        root, refused = self._factors
+        return torch.where(refused, torch.nan, torch.cholesky_solve(self.values, root))
+
     def predict(self, where: Tensor) -> Tensor:
         """Posterior mean (M, 2) at points (M, 2)."""
         if self.variance == 0:
             return torch.zeros_like(where)
-        return process_mean(self.points, self.values, self.noise, self.length, self.variance, where)
+        return self.variance * kernel(where, self.points, self.length) @ self._pull
+
+    def predict_with_variance(self, where: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean (M, 2) and variance (M,) per axis at points (M, 2)."""
+        if self.variance == 0:
+            return torch.zeros_like(where), where.new_zeros(len(where))
+        cross = self.variance * kernel(where, self.points, self.length)
+        return cross @ self._pull, _left_variance(cross, self._factors, self.variance)
 
     def uncertainty(self, where: Tensor, variance: float) -> Tensor:
         """Posterior variance (M,) of a displacement of the given variance before the values were known."""
@@ -96,15 +115,28 @@ def process_mean(
 
 def process_variance(points: Tensor, noise: Tensor, length: float, variance: float, where: Tensor) -> Tensor:
     """Posterior variance (..., M) of the same process."""
-    cross = variance * kernel(where, points, length)
     covariance = variance * kernel(points, points, length) + noise
-    removed: Tensor = (cross * solve(covariance, cross.mT).mT).sum(-1)
-    return (variance - removed).clamp(0.0, variance)
+    return _left_variance(variance * kernel(where, points, length), cholesky(covariance), variance)
+
+
+def _left_variance(cross: Tensor, factors: tuple[Tensor, Tensor], variance: float) -> Tensor:
+    """(..., M) that is left of a variance after measurements.
+
+    Args:
+        cross: (..., M, N) covariance of what is asked and what was measured.
+        factors: of the measurements' covariance, see `cholesky`.
+        variance: before them.
+    """
+    root, refused = factors
+    removed = torch.linalg.solve_triangular(root, cross.mT, upper=False).square().sum(-2)
+    return torch.where(refused[..., None], torch.nan, (variance - removed).clamp(0.0, variance))
 
 
 def kernel(a: Tensor, b: Tensor, length: float) -> Tensor:
     """Squared-exponential correlation of points (..., M, 2) and (..., N, 2)."""
-    return torch.exp(-0.5 * (torch.cdist(a, b) / length).square())
+    a, b = a / length, b / length
+    squared = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :] - 2.0 * a @ b.mT
+    return torch.exp(-0.5 * squared.clamp_min(0.0))
 
 
 def overlap_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:

@@ -40,6 +40,15 @@ class WindowGrid:
         over_columns = selection(self.columns, self.size[1], maps.shape[-1], maps)
         return (over_rows @ maps @ over_columns.mT).flatten(-2)
 
+    def displaced_sums(self, maps: Tensor) -> Tensor:
+        """Sum of each window, at every displacement, of (B, h + 2 margin, w + 2 margin) maps: (B, N, n, n)."""
+        n = 2 * self.margin + 1
+        rows, columns = (tuple(first + i for first in firsts for i in range(n)) for firsts in (self.rows, self.columns))
+        over_rows = selection(rows, self.size[0], maps.shape[-2], maps)
+        over_columns = selection(columns, self.size[1], maps.shape[-1], maps)
+        sums = (over_rows @ maps @ over_columns.mT).view(-1, len(self.rows), n, len(self.columns), n)
+        return sums.transpose(2, 3).flatten(1, 2)
+
 
 def selection(starts: tuple[int, ...], size: int, length: int, like: Tensor) -> Tensor:
     """(len(starts), length) of 0 and 1: which cells of an axis belong to which window."""

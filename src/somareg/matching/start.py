@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from somareg.errors import EstimationError
-from somareg.features.encoder import MIN_SIDE
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import turned_shape
 from somareg.matching.matcher import Matcher
@@ -25,6 +24,8 @@ from somareg.matching.runoff import RunOff, Start
 from somareg.matching.search import SearchCfg, Turn
 from somareg.matching.vote import Elected, Guess, VoteCfg, vote
 from somareg.runtime.threads import Over, one_by_one
+
+LEAST_SIDE_PX = 64  # of a reduced image: a window and its margin, and what networks need
 
 Hints = Callable[[], tuple[Guess, ...]]
 
@@ -232,12 +233,12 @@ def reduction(pair: Pair, side_px: float, strip_px: float = math.inf) -> int:
     Args:
         pair: the images.
         side_px: longer side that is asked for.
-        strip_px: longer side from which half of what a network needs is enough of the shorter one.
+        strip_px: longer side from which half of `LEAST_SIDE_PX` is enough of the shorter one.
     """
     length, narrowest = max(pair.shape), min(*pair.shape, *pair.moving.shape[-2:])
     factor = max(1, math.ceil(length / side_px - 0.2))
-    while factor > 1 and narrowest // factor < MIN_SIDE:
-        if narrowest // factor >= MIN_SIDE // 2 and length / (factor - 1) > strip_px:
+    while factor > 1 and narrowest // factor < LEAST_SIDE_PX:
+        if narrowest // factor >= LEAST_SIDE_PX // 2 and length / (factor - 1) > strip_px:
             break
         factor -= 1
     return factor

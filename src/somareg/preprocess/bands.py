@@ -1,4 +1,4 @@
-"""The bands of an image that are matched."""
+"""Choice of the bands that are matched."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NIR, _SWIR = ("B8", "NIR", "NIR08"), ("B11", "SWIR16")
 def choose_bands(
     count: int, wanted: tuple[int, ...] | None, descriptions: tuple[str, ...], modality: Modality = "optical"
 ) -> tuple[int, ...]:
-    """1-based bands for matching: those wanted, else all up to `MAX_BANDS`, else those that tell most.
+    """1-based bands for matching: the user's, else all up to `MAX_BANDS`, else the most useful ones.
 
-    Of more than `MAX_BANDS` that are blue, green, red and near infrared by their names, or the first ones. Bands of a
-    "multispectral" image are taken from all over the spectrum, for neighbours repeat each other: green, red, near and
-    short-wave infrared by their names, or evenly spread ones. Heights are one band, the first.
+    With more than `MAX_BANDS`, these are blue, green, red and near infrared by name, or the first ones. Bands of a
+    "multispectral" image are spread over the spectrum, because neighbouring bands are alike: green, red, near and
+    short-wave infrared by name, or evenly spread ones. Heights are one band, the first.
 
     Args:
         count: bands of the image.
@@ -35,16 +35,16 @@ def choose_bands(
         return tuple(range(1, count + 1))
     if modality != "multispectral":
         return _named(descriptions, _BLUE, _GREEN, _RED, _NIR) or tuple(range(1, MAX_BANDS + 1))
-    if (named := _named(descriptions, _GREEN, _RED, _NIR, _SWIR)) is None:
+    if (channels := _named(descriptions, _GREEN, _RED, _NIR, _SWIR)) is None:
         return tuple(int((i + 0.5) * count / MAX_BANDS) + 1 for i in range(MAX_BANDS))
-    return named
+    return channels
 
 
-def _named(descriptions: tuple[str, ...], *wanted: tuple[str, ...]) -> tuple[int, ...] | None:
-    """The bands of these names, in the image's order; None unless there is one for each."""
+def _named(descriptions: tuple[str, ...], *groups: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The bands with these names, in the image's order; None unless each name has a band."""
     names = [text.strip().upper().replace("B0", "B") for text in descriptions]
-    found = [next((names.index(name) + 1 for name in spellings if name in names), 0) for spellings in wanted]
-    return tuple(sorted(found)) if all(found) else None
+    numbers = [next((names.index(name) + 1 for name in spellings if name in names), 0) for spellings in groups]
+    return tuple(sorted(numbers)) if all(numbers) else None
 
 
 def check_bands(bands: tuple[int, ...], count: int, name: str) -> None:

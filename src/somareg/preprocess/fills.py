@@ -1,10 +1,10 @@
-"""Regions of one exact value that are no ground: undeclared fills, gaps, frames and overlays.
+"""Regions of one exact value that show no ground: undeclared fills, gaps, frames and overlays.
 
-Ground that two sensors see has no outline that both draw to the very pixel. Where regions of one value have the same
-outline in both images, on the pixel grid or on the georeference, the outline was drawn by a program: a cut to one area
-of interest, gaps of a scanner, a graticule. Matching such outlines finds the pixel grid and not the ground. One image
-alone tells less: a region with straight edges that reaches the frame is taken for a fill, and so is a solid one in a
-SAR image, whose speckle never rests at a value. Dark water, which is ragged, is kept.
+Two sensors never draw an outline of the ground to the very same pixel. Where regions of one value have the same outline
+in both images, on the pixel grid or by the georeference, a program drew it: a cut to one area of interest, gaps of a
+scanner, a graticule. Matching such outlines finds the pixel grid instead of the ground. One image alone is weaker
+evidence: a region with straight edges that reaches the frame is taken for a fill, and so is a solid one in a SAR image,
+because speckle is never constant. Dark water has a ragged outline and is kept.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from somareg.preprocess.regions import Regions, blurred_regions_of, is_solid, ou
 from somareg.preprocess.rulings import without_rulings
 from somareg.types import BoolArray, FloatArray, Modality, Raster, Transform
 
-OUTLINE_PX = 16  # length of the shortest outline whose agreement says anything
-SAME_OUTLINE = 0.5  # share of a region's outline that the other image must draw as well, to the pixel
+OUTLINE_PX = 16  # shortest outline whose agreement is evidence
+SAME_OUTLINE = 0.5  # least share of a region's outline that the other image must share to the pixel
 NEAR_OUTLINE, NEAR_PX = 0.8, 64  # the same within a pixel
-NAMED_SHARE = 0.05  # of a fill that a value must hold to be named
-COVERED = 0.9  # share of one image's fill that rests at a value in the other one as well
-AWAY_PX = 7.0  # that edges are moved to see what agrees by chance
+NAMED_SHARE = 0.05  # least share of a fill for a value to be named
+COVERED = 0.9  # least share of one image's fill that must be constant in the other one as well
+AWAY_PX = 7.0  # displacements of edges that measure agreement by chance
 RIM_PX = 2  # values beside an outline are often blended with it
-FILL_SHARE = 0.005  # of the image that a region must hold to be a fill by its shape alone
-TOLD_SHARE = 0.05  # of the image that holds one value and is kept, from which that is told
-LARGE_SHARE = 0.02  # the same for a solid one in a SAR image
-LEAST_LEFT = 2000  # pixels, fewer than which cannot be matched
-NEGLIGIBLE = 0.001  # share of an image that may stay in it without a word
+FILL_SHARE = 0.005  # least share of the image for a region to be a fill by its shape alone
+TOLD_SHARE = 0.05  # least share of the image at one kept value that is worth a note
+LARGE_SHARE = 0.02  # least share of a SAR image for a solid region to be a fill
+LEAST_LEFT = 2000  # least pixels that can be matched
+NEGLIGIBLE = 0.001  # share of an image below which its fills are ignored
 STRAIGHT_SHARE = 0.8  # of an outline
 
 
 @dataclass(frozen=True, eq=False)
 class Fills:
-    """What is no ground in an image.
+    """Pixels of an image that show no ground.
 
     Attributes:
         mask: (H, W) True there.
-        values: how many pixels hold each value that counts, by its text.
-        kept: the same of large regions that may be ground.
+        values: number of pixels of each fill value, by its text.
+        kept: the same for large regions that may be ground.
     """
 
     mask: BoolArray
@@ -53,11 +53,11 @@ class Fills:
 
     @classmethod
     def none(cls, like: BoolArray) -> Fills:
-        """Of an image of the same size that has none."""
+        """An image of the same size without fills."""
         return cls(np.zeros(like.shape, bool), {})
 
     def joined(self, other: Fills) -> Fills:
-        """Both."""
+        """The union of two fills of one image."""
         values = {
             value: self.values.get(value, 0) + other.values.get(value, 0) for value in (*self.values, *other.values)
         }
@@ -72,11 +72,11 @@ def find_fills(
     places: Sequence[Transform],
     modalities: tuple[Modality, Modality],
 ) -> tuple[Fills, Fills]:
-    """What is no ground in the moving image and in the reference, of what their masks call valid.
+    """Find the valid pixels of the moving image and of the reference that show no ground.
 
     Args:
         moving, reference: the bands that are matched.
-        places: maps, reference pixels -> moving pixels, on which a program may have drawn in both: the georeference,
+        places: maps, reference pixels -> moving pixels, by which a program may have drawn in both: the georeference,
             and pixel on pixel.
         modalities: of moving and reference.
     """
@@ -98,7 +98,7 @@ def find_fills(
 
 
 def _covering(regions: Regions, other: Fills, mask: BoolArray, to_other: Transform) -> Fills:
-    """Of regions that hold nearly all of the other image's fill, the part of it.
+    """The part of the other image's fill in regions that contain nearly all of it.
 
     Dark ground and a fill beside it are one region when both are about as dark.
     """
@@ -113,7 +113,7 @@ def _covering(regions: Regions, other: Fills, mask: BoolArray, to_other: Transfo
 
 
 def _brought(mask: BoolArray, shape: tuple[int, ...], to_other: Transform) -> BoolArray:
-    """Another image's mask on this one's pixels, False beyond it; `to_other` leads from these to those."""
+    """Another image's mask at this one's pixels, False beyond it; `to_other` maps these pixels to the other's."""
     inside, at = _met(to_other, shape, mask.shape)
     out = np.zeros(shape[:2], bool)
     out[inside] = mask[at]
@@ -123,10 +123,10 @@ def _brought(mask: BoolArray, shape: tuple[int, ...], to_other: Transform) -> Bo
 def _met(
     to_other: Transform, shape: tuple[int, ...], other: tuple[int, ...]
 ) -> tuple[BoolArray, tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Which pixels (H, W) of a shape fall on another image of shape `other`, and on which of its rows and columns."""
+    """Mask (H, W) of the pixels that fall on another image of shape `other`, with its rows and columns."""
     height, width = shape[:2]
     if isinstance(to_other, AffineTransform) and not (to_other.matrix[0, 1] or to_other.matrix[1, 0]):
-        # Columns stay columns and rows stay rows: one line of each tells all.
+        # Columns map to columns and rows to rows, so one line of each is enough.
         line = np.arange(max(height, width), dtype=float)
         x, y = _nearest(to_other(np.stack([line, line], axis=-1)))
         x, y = np.broadcast_arrays(x[None, :width], y[:height, None])
@@ -138,7 +138,7 @@ def _met(
 
 
 def _nearest(points: FloatArray) -> NDArray[np.intp]:
-    """(2, N) columns and rows of points (N, 2); -1 of what leads nowhere."""
+    """(2, N) columns and rows of points (N, 2); -1 where a point is not finite."""
     return np.rint(np.nan_to_num(points, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.intp).T
 
 
@@ -155,13 +155,13 @@ def without_fills(
     *,
     is_part: bool = False,
 ) -> tuple[Raster, Raster, tuple[str, ...]]:
-    """Moving and reference whose masks leave out what is no ground, and notes that say so.
+    """Mask pixels that show no ground in the moving image and the reference, with notes.
 
-    An image that holds hardly anything else stays as it is: the verdict says that nothing was found in it.
+    An image that consists almost only of fills stays as it is: the verdict then says that nothing was matched.
 
     Args:
         moving, reference, places, modalities: see `find_fills`.
-        is_part: of larger images, which may lie in a fill as a whole; it is left out then.
+        is_part: the images are parts of larger ones; a part may lie in a fill as a whole and is then masked.
     """
     there, here = find_fills(moving, reference, places, modalities)
     images, notes = [], []
@@ -200,29 +200,29 @@ def _fixed(
     away: BoolArray,
     to_moving: Transform,
 ) -> tuple[BoolArray, BoolArray]:
-    """Which regions of the reference and of the moving image (by label, 0 for none) both images draw at one place."""
+    """Regions of the reference and of the moving image (bool per label) whose outlines coincide."""
     fixed = np.zeros(len(here.values) + 1, bool), np.zeros(len(there.values) + 1, bool)
     if not (here.values or there.values) or not (here.values or not mask.all()) or not (there.values or not away.all()):
-        return fixed  # outlines of one image alone meet nothing
+        return fixed  # without outlines in both images nothing can coincide
     inside, at = _met(to_moving, mask.shape, away.shape)
     brought, lost = np.zeros(mask.shape, np.int32), np.zeros(mask.shape, bool)
     brought[inside], lost[inside] = there.labels[at], ~away[at]
     is_same_grid = mask.shape == away.shape and inside.all() and np.array_equal(at, np.nonzero(inside))
-    # What is not valid counts as well: one image may declare what the other does not.
+    # Invalid pixels count as well: one image may declare a fill that the other does not.
     edges_here = outline_of(here.labels) | outline_of(~mask) | outline_of(mask)
     edges_there = (outline_of(brought) | outline_of(lost) | outline_of(~lost)) & inside
     for labels, edges, result in ((here.labels, edges_there, fixed[0]), (brought, edges_here, fixed[1])):
         if is_same_grid:
             result |= _agreeing(labels, edges, inside, len(result), OUTLINE_PX) >= SAME_OUTLINE
-        # Blended with what lies beside it, or on pixels of another size, an outline moves by a pixel.
+        # Blending with neighbours, or another pixel size, moves an outline by a pixel.
         near = cv2.dilate(edges.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         result |= _agreeing(labels, near, inside, len(result), NEAR_PX) >= NEAR_OUTLINE
     return fixed
 
 
 def _agreeing(labels: NDArray[np.int32], edges: BoolArray, inside: BoolArray, size: int, least: int) -> FloatArray:
-    """Share of the outline of each region (by label) that lies on given edges, 0-1; 0 where the outline is shorter than
-    `least` and where it does so by chance, as when the edges are moved away.
+    """Share of the outline of each region (by label) that lies on the given edges, 0-1; 0 when the outline is shorter
+    than `least`, or when it agrees as well with shifted edges, that is by chance.
     """
     outline = outline_of(labels) & inside
     rows, columns = np.nonzero(outline)
@@ -231,9 +231,9 @@ def _agreeing(labels: NDArray[np.int32], edges: BoolArray, inside: BoolArray, si
 
     def share(dx: int, dy: int) -> FloatArray:
         y, x = rows + dy, columns + dx
-        met = (y >= 0) & (y < edges.shape[0]) & (x >= 0) & (x < edges.shape[1])
-        met[met] = edges[y[met], x[met]]
-        return np.asarray(np.bincount(own, met, minlength=size) / np.maximum(length, 1))
+        inside = (y >= 0) & (y < edges.shape[0]) & (x >= 0) & (x < edges.shape[1])
+        inside[inside] = edges[y[inside], x[inside]]
+        return np.asarray(np.bincount(own, inside, minlength=size) / np.maximum(length, 1))
 
     around = [(round(AWAY_PX * math.cos(a)), round(AWAY_PX * math.sin(a))) for a in np.arange(8) * math.pi / 4 + 0.5]
     chance = np.median([share(dx, dy) for dx, dy in around], axis=0)
@@ -242,27 +242,27 @@ def _agreeing(labels: NDArray[np.int32], edges: BoolArray, inside: BoolArray, si
 
 
 def _drawn(regions: Regions, modality: Modality, is_exact: bool) -> BoolArray:
-    """Which regions (by label) one image alone shows to be no ground.
+    """Regions (bool per label) that one image alone shows to be no ground.
 
-    Roofs and clouds that saturate have straight edges too, and dark rivers are blurred ones: a fill reaches round a
-    corner of the frame, a blurred one round two.
+    Saturated roofs and clouds have straight edges too, and dark rivers are blurred regions: so a fill must reach round
+    a corner of the frame, a blurred one round two corners.
     """
-    drawn = np.zeros(len(regions.values) + 1, bool)
+    is_drawn = np.zeros(len(regions.values) + 1, bool)
     labels = regions.labels
-    areas = np.bincount(labels.ravel(), minlength=len(drawn))
-    sides = [np.isin(np.arange(len(drawn)), line) for line in (labels[0], labels[-1], labels[:, 0], labels[:, -1])]
+    areas = np.bincount(labels.ravel(), minlength=len(is_drawn))
+    sides = [np.isin(np.arange(len(is_drawn)), line) for line in (labels[0], labels[-1], labels[:, 0], labels[:, -1])]
     touched = np.sum(sides, axis=0)
-    corners = np.sum([np.arange(len(drawn)) == labels[y, x] for y in (0, -1) for x in (0, -1)], axis=0)
-    for label in range(1, len(drawn)):
+    corners = np.sum([np.arange(len(is_drawn)) == labels[y, x] for y in (0, -1) for x in (0, -1)], axis=0)
+    for label in range(1, len(is_drawn)):
         if areas[label] < FILL_SHARE * labels.size:
             continue
         own = (labels == label).astype(np.uint8)
         reaches = touched[label] >= 2 if is_exact else corners[label] >= 2
         if reaches and straight_share(own, 1.0 if is_exact else 2.5) >= STRAIGHT_SHARE:
-            drawn[label] = True
+            is_drawn[label] = True
         elif is_exact and modality == "sar" and areas[label] >= LARGE_SHARE * labels.size:
-            drawn[label] = is_solid(own)
-    return drawn
+            is_drawn[label] = is_solid(own)
+    return is_drawn
 
 
 def _fills(regions: Regions, chosen: BoolArray, mask: BoolArray) -> Fills:
@@ -276,7 +276,7 @@ def _fills(regions: Regions, chosen: BoolArray, mask: BoolArray) -> Fills:
 
 
 def _by_value(regions: Regions, chosen: BoolArray) -> dict[str, int]:
-    """How many pixels of the chosen regions (by label) hold each value."""
+    """Number of pixels of the chosen regions (by label) at each value."""
     areas = np.bincount(regions.labels.ravel(), minlength=len(chosen))
     counts: dict[str, int] = {}
     for value, area, is_chosen in zip(regions.values, areas[1:], chosen[1:], strict=True):

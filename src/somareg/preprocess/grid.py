@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from somareg.errors import NoOverlapError
 from somareg.geometry.lattice import jacobian_between, on_lattice, pixel_centres, source_window
-from somareg.geometry.resample import Kernel, footprint_of, resample
+from somareg.geometry.resample import footprint_of, resample
+from somareg.geometry.sampler import Kernel
 from somareg.preprocess.bands import check_bands
 from somareg.types import BoolArray, Grid, Raster, Transform
 
@@ -45,9 +46,9 @@ def to_reference_grid(
         ConfigError: a band that the image does not have.
         NoOverlapError: the georeference cannot be evaluated anywhere on the moving image.
     """
-    chosen = _chosen(moving, bands)
+    selection = _chosen(moving, bands)
     height, width = reference_grid.height + 2 * pad, reference_grid.width + 2 * pad
-    data = np.zeros((len(chosen), height, width), np.float32)
+    data = np.zeros((len(selection), height, width), np.float32)
     mask = np.zeros((height, width), bool)
     jacobian = jacobian_between(georef, reference_grid.shape, moving.grid.shape)
     if not np.isfinite(jacobian).all():
@@ -62,7 +63,7 @@ def to_reference_grid(
             if window is None:
                 continue
             part = slice(top, top + h), slice(left, left + w)
-            pixels, valid = _cut(moving, chosen, window)
+            pixels, valid = _cut(moving, selection, window)
             shifted = (xy - window[:2]).reshape(h, w, 2)
             sampled = resample(pixels, valid, shifted, kernel=kernel, footprint=footprint, out_dtype=np.float32)
             data[(slice(None), *part)], mask[part] = sampled

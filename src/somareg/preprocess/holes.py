@@ -1,7 +1,7 @@
-"""Holes of a pixel or few in what is valid: bridged for matching, where each would blind all that looks at it.
+"""Small holes in the valid area, filled for matching, because each would invalidate every feature around it.
 
-Dark pixels whose value happens to mean no data, dead detectors and gaps of a line are scattered over an image. Every
-feature looks at a neighbourhood of some pixels, so holes in a twentieth of the pixels leave none without a hole.
+Dark pixels at the nodata value, dead detectors and line gaps are scattered over an image. Every
+feature covers some pixels, so that holes in a twentieth of the pixels would leave no feature valid.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from somareg.types import BoolArray, Raster
 
-ENOUGH = 5  # of the 8 neighbours that must be valid: a straight edge of something larger has 3
+ENOUGH = 5  # least valid pixels among the 8 neighbours: a pixel at the straight edge of a larger hole has 3
 ROUNDS = 4
 
 
 def bridged(image: Raster, role: str) -> tuple[Raster, tuple[str, ...]]:
-    """An image without small holes, to be matched, and a note where they were many."""
+    """Fill small holes of an image for matching, with a note when there are many."""
     data, mask, count = bridge_holes(image.data, image.mask)
     if not count:
         return image, ()
@@ -29,15 +29,15 @@ def bridged(image: Raster, role: str) -> tuple[Raster, tuple[str, ...]]:
 
 
 def bridge_holes(data: NDArray[Any], mask: BoolArray, rounds: int = ROUNDS) -> tuple[NDArray[Any], BoolArray, int]:
-    """Give pixels that lie among valid ones the mean of their valid neighbours.
+    """Fill invalid pixels among valid ones with the mean of their valid neighbours.
 
     Args:
         data: (C, H, W), of any dtype; of complex values the moduli are averaged.
         mask: (H, W) True where valid.
-        rounds: how often; each narrows a hole by a pixel on every side where it is narrow.
+        rounds: repetitions; each narrows a narrow hole by a pixel on every side.
 
     Returns:
-        Data and mask with the holes bridged, the given ones where there is none, and how many pixels were.
+        Data and mask with the holes filled (the given ones when there are none), and the number of filled pixels.
     """
     count = 0
     for _ in range(rounds):
@@ -56,7 +56,7 @@ def bridge_holes(data: NDArray[Any], mask: BoolArray, rounds: int = ROUNDS) -> t
 
 
 def _neighbours(mask: BoolArray) -> NDArray[np.uint8]:
-    """(H, W) how many of the 8 neighbours of each pixel are valid."""
+    """(H, W), number of valid pixels among the 8 neighbours."""
     padded = np.pad(mask, 1).astype(np.uint8)
     height, width = mask.shape
     lines = padded[:, :width] + padded[:, 1 : width + 1] + padded[:, 2:]
@@ -72,7 +72,7 @@ def _means(
     count = np.zeros(len(rows))
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
-            # Beyond the edge stands a neighbour at the edge, or the pixel itself, which is not valid.
+            # Clipping turns a neighbour beyond the edge into one at the edge, or into the pixel itself: invalid.
             y, x = np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)
             values, valid = data[:, y, x], mask[y, x]
             total += np.where(valid, np.abs(values) if values.dtype.kind == "c" else values, 0)  # else it may be NaN

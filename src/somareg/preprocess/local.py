@@ -1,4 +1,4 @@
-"""The surroundings of a pixel, and the contrast against them; invalid pixels do not count."""
+"""Local mean and local contrast over the valid pixels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from somareg.types import BoolArray
 
-SURROUNDINGS = 8  # parts of the image's longer side; what counts as around a pixel is one of them
-FLOOR = 0.3  # of the typical deviation: calmer places than that are not stretched further
-_COARSE = 4  # pixels that are left of a standard deviation when wide means are taken on a reduced image
+SURROUNDINGS = 8  # the neighbourhood of a pixel is one of this many parts of the image's longer side
+FLOOR = 0.3  # share of the typical deviation; calmer places are not stretched further
+_COARSE = 4  # standard deviation in pixels of the reduced image on which wide means are computed
 
 
 def local_mean(image: NDArray[np.float32], mask: BoolArray, sigma: float) -> NDArray[np.float32]:
-    """Gaussian mean over the valid pixels around each pixel, valid or not; that of all where none is near.
+    """Gaussian mean over the valid pixels around every pixel; the global mean where none is near.
 
     Args:
         image: (H, W), finite where valid.
@@ -39,12 +39,12 @@ def local_mean(image: NDArray[np.float32], mask: BoolArray, sigma: float) -> NDA
 
 
 def filled(image: NDArray[np.float32], mask: BoolArray, sigma: float) -> NDArray[np.float32]:
-    """The image with invalid pixels replaced by what is valid around them, so that no-data has no edge."""
+    """Replace invalid pixels by the local mean, so that nodata has no edge."""
     return np.asarray(image if mask.all() else np.where(mask, image, local_mean(image, mask, sigma)), np.float32)
 
 
 def against_surroundings(image: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]:
-    """Deviation from the local mean in local deviations, within +-3: what is pale or hidden in slow changes counts too.
+    """Deviation from the local mean in local deviations, clipped to +-3, so that weak contrast counts too.
 
     Args:
         image: (H, W), finite where valid.

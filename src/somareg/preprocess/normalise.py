@@ -1,4 +1,4 @@
-"""Bands of comparable contrast, whatever the sensor's units: what the matcher sees."""
+"""Normalised bands of comparable contrast, in any unit: the input of the matcher."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _TREATMENT: dict[Modality, str] = {
 
 
 def treatment(modality: Modality) -> str:
-    """A note on what is done to images of a modality; "" for those that are stretched alone, and for SAR."""
+    """A note on how images of a modality are treated; "" for SAR and for those that are only stretched."""
     return _TREATMENT.get(modality, "")
 
 
 def normalise(
     data: NDArray[Any], mask: BoolArray, modality: Modality, scale: SarScale = "auto", reason: str = "as given"
 ) -> tuple[NDArray[np.float32], str]:
-    """Robustly stretched bands with mean 0 and deviation 1 over the valid pixels, 0 elsewhere.
+    """Stretch bands robustly to mean 0 and deviation 1 over the valid pixels, 0 elsewhere.
 
     Args:
         data: (C, H, W) real or complex.
         mask: (H, W) valid.
         modality: SAR goes through the logarithm; heights ("depth", "dem") become four bands each, see `relief`;
-            "infrared" and "map" are taken against their surroundings; everything else goes through a square root of
-            its stretched range.
+            "infrared" and "map" become contrast against their surroundings; everything else goes through a square root
+            of its stretched range.
         scale: of SAR values.
-        reason: why it is taken to be that, for the note.
+        reason: for this scale, for the note.
 
     Returns:
-        (C, H, W) float32, (4 C, H, W) of heights, and a note on what was done ("" where nothing is to be said).
+        (C, H, W) float32, (4 C, H, W) for heights, and a note on the treatment ("" without one).
     """
     note = treatment(modality)
     if not mask.any():

@@ -1,4 +1,4 @@
-"""Two rasters made comparable: one working grid, normalised bands, masks, and the way back to the original pixels."""
+"""Prepare a pair: working resolution, normalised bands, masks, and the maps back to the original pixels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from somareg.preprocess.normalise import normalise
 from somareg.preprocess.sar import detect_scale
 from somareg.types import BoolArray, Grid, Modality, Raster, SarScale, Transform
 
-APART = 0.03  # starts nearer to each other, as a share of the reference's longer side, are one
-SAME_SIZE = 0.07  # logarithm of the ratio of two sides below which images of one extent are searched from one start
-MIN_VALID = 2000  # valid pixels in common below which nothing can be measured
+APART = 0.03  # starts closer than this share of the reference's longer side are merged
+SAME_SIZE = 0.07  # logarithm of the ratio of two sides up to which one start suffices for images of the same extent
+MIN_VALID = 2000  # least valid pixels in common for a measurement
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What the matcher is given, and how its pixels relate to the originals'.
+    """The input of the matcher, and how its pixels relate to the originals'.
 
     Attributes:
         reference, moving: (C, h, w) float32 normalised bands at working resolution.
@@ -32,7 +32,7 @@ class Prepared:
         starts: reference working pixels -> moving working pixels as far as known before matching.
         factor: original reference pixels per working pixel.
         reference_pixels, moving_pixels: working pixels -> reference pixels; moving working pixels -> the coordinates
-            in which `correction` speaks (reference grid when georeferenced, else moving pixels).
+            that `correction` maps to (reference grid when georeferenced, else moving pixels).
         notes: decisions taken.
     """
 
@@ -46,15 +46,15 @@ class Prepared:
     moving_pixels: AffineTransform
     notes: tuple[str, ...]
 
-    def affine_of(self, found: AffineTransform) -> AffineTransform:
-        """An affine found between working images, between original pixels."""
-        return self.moving_pixels.after(found).after(self.reference_pixels.inverse)
+    def affine_of(self, affine: AffineTransform) -> AffineTransform:
+        """Convert an affine between working images to original pixels."""
+        return self.moving_pixels.after(affine).after(self.reference_pixels.inverse)
 
-    def field_of(self, found: FieldTransform) -> FieldTransform:
-        """A field found on the working reference, on original reference pixels."""
-        origin = self.reference_pixels(np.array([found.origin]))[0]
-        step = found.step[0] * self.factor, found.step[1] * self.factor
-        return FieldTransform(found.array * self.factor, (float(origin[0]), float(origin[1])), step)
+    def field_of(self, field: FieldTransform) -> FieldTransform:
+        """Convert a field on the working reference to original reference pixels."""
+        origin = self.reference_pixels(np.array([field.origin]))[0]
+        step = field.step[0] * self.factor, field.step[1] * self.factor
+        return FieldTransform(field.array * self.factor, (float(origin[0]), float(origin[1])), step)
 
 
 def prepare(
@@ -64,10 +64,10 @@ def prepare(
 
     Args:
         moving, reference: as read.
-        georef: reference pixels -> moving pixels; without georeferences what is known of it, the identity for nothing.
+        georef: reference pixels -> moving pixels; without georeferences a first guess, the identity without one.
         cfg: modalities, bands, scales.
         longest: largest working side; larger images are averaged by a whole factor.
-        radius_px: how far beyond the reference's edge the moving image is kept, reference pixels.
+        radius_px: margin of the moving image around the reference, reference pixels.
 
     Raises:
         ConfigError: a band that an image does not have.
@@ -107,10 +107,10 @@ def prepare(
     for mask, raster in ((reference_mask, reference), (moving_mask, moving)):
         if mask.sum() * factor**2 < MIN_VALID:
             raise NoDataError(f"{raster.name} has fewer than {MIN_VALID} valid pixels to match; check its nodata value")
-    given = cfg.reference_modality, cfg.reference_scale
-    reference_image = _normalised(reference, reference_bands, given, (reference_data, reference_mask), notes)
-    given = cfg.moving_modality, cfg.moving_scale
-    moving_image = _normalised(moving, moving_bands, given, (moving_data, moving_mask), notes)
+    settings = cfg.reference_modality, cfg.reference_scale
+    reference_image = _normalised(reference, reference_bands, settings, (reference_data, reference_mask), notes)
+    settings = cfg.moving_modality, cfg.moving_scale
+    moving_image = _normalised(moving, moving_bands, settings, (moving_data, moving_mask), notes)
     return Prepared(
         reference_image, reference_mask, moving_image, moving_mask, starts, factor, up, moving_pixels, tuple(notes)
     )
@@ -128,8 +128,8 @@ def _bands(
 
 
 def _scale(raster: Raster, bands: tuple[int, ...], modality: Modality, wanted: SarScale) -> tuple[SarScale, str]:
-    """The scale of SAR values and why, judged on the values as they were read: averaging and resampling make real
-    numbers of integers, and moduli of complex ones.
+    """Detect the scale of SAR values, with the reason, on the values as read: averaging and resampling turn integers
+    into real numbers, and complex values into moduli.
     """
     if modality != "sar" or wanted != "auto":
         return wanted, "as given"
@@ -139,27 +139,27 @@ def _scale(raster: Raster, bands: tuple[int, ...], modality: Modality, wanted: S
 def _normalised(
     raster: Raster,
     bands: tuple[int, ...],
-    given: tuple[Modality, SarScale],
+    settings: tuple[Modality, SarScale],
     working: tuple[NDArray[np.float32], BoolArray],
     notes: list[str],
 ) -> NDArray[np.float32]:
-    """The working image of a raster's bands, normalised; a note says how SAR values were taken."""
-    scale, reason = _scale(raster, bands, *given)
-    image, note = normalise(*working, given[0], scale, reason)
+    """Normalise the working image of a raster; a note gives the SAR scale."""
+    scale, reason = _scale(raster, bands, *settings)
+    image, note = normalise(*working, settings[0], scale, reason)
     if note:
         notes.append(note)
     return image
 
 
 def reduced_grid(grid: Grid, factor: int, shape: tuple[int, ...]) -> Grid:
-    """The place of an image averaged over `factor` x `factor` pixels; ground control points stay with the full grid."""
+    """The grid of an image averaged over `factor` x `factor` pixels; without its ground control points."""
     a, b, c, d, e, f = grid.transform
     transform = (a * factor, b * factor, c, d * factor, e * factor, f)
     return replace(grid, width=shape[1], height=shape[0], transform=transform, control=None)
 
 
 def reduce_blocks(data: NDArray[np.generic], mask: BoolArray, factor: int) -> tuple[NDArray[np.float32], BoolArray]:
-    """Mean over valid pixels of `factor` x `factor` blocks; complex by its modulus."""
+    """Mean over valid pixels of `factor` x `factor` blocks; of the modulus for complex values."""
     values = np.abs(data) if np.iscomplexobj(data) else data
     if factor == 1:
         return np.where(mask, np.nan_to_num(values.astype(np.float32)), 0.0).astype(np.float32), mask
@@ -174,10 +174,10 @@ def reduce_blocks(data: NDArray[np.generic], mask: BoolArray, factor: int) -> tu
 
 
 def _pixel_starts(reference: BoolArray, moving: BoolArray) -> tuple[AffineTransform, ...]:
-    """What may be expected without georeferences, from the masks: frames on each other, and what is valid in them.
+    """Starts without georeferences: the frames of both images on each other, and their valid parts.
 
-    Equal sizes lie on each other; else centre on centre, and stretched to the same extent. Where an image is valid in a
-    part of its frame only, the same with that part.
+    Equal sizes start pixel on pixel; others centre on centre, and stretched to the same extent. When an image is valid
+    in a part of its frame only, the same starts are made for that part.
     """
     frames = (_frame(reference), _frame(moving))
     parts = (_extent(reference), _extent(moving))
@@ -201,7 +201,7 @@ def _frame(mask: BoolArray) -> Extent:
 
 
 def _extent(mask: BoolArray) -> Extent:
-    """Of the valid pixels; the frame where none is valid."""
+    """Extent of the valid pixels; the frame when there are none."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if not len(columns):
         return _frame(mask)
@@ -209,7 +209,7 @@ def _extent(mask: BoolArray) -> Extent:
 
 
 def _on_each_other(reference: Extent, moving: Extent) -> tuple[AffineTransform, ...]:
-    """Centre on centre, and where the sizes differ stretched to the same extent."""
+    """Starts with centre on centre and, for different sizes, stretched to the same extent."""
     (rw, rh), (mw, mh) = ((x1 - x0 + 1, y1 - y0 + 1) for x0, y0, x1, y1 in (reference, moving))
     (rx, ry), (mx, my) = (((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (reference, moving))
     centred = AffineTransform.from_parameters(shift=(mx - rx, my - ry))

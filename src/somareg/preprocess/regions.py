@@ -1,4 +1,4 @@
-"""Connected regions of one exact value in an image, and what their outlines look like."""
+"""Connected regions of one exact value in an image, and the shape of their outlines."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray
 
 LEAST_PX = 24  # pixels of a region that may be an overlay
-LEAST_SHARE = 0.0005  # of the image that holds a value in regions, below which the value is not looked at
-VALUES = 8  # values that are looked at
-BLURRED_VALUES, BLURRED_SHARE = 2, 0.01  # values of blurred regions; share of the image that holds one exactly
-BLUR = 0.08  # of the range of all other values: what compression adds beside an edge
-STRAIGHT_PX = 16.0  # an edge of this length that no pixel leaves is straight
+LEAST_SHARE = 0.0005  # least share of the image that a value must cover in regions to be examined
+VALUES = 8  # most values that are examined
+BLURRED_VALUES, BLURRED_SHARE = 2, 0.01  # most values of blurred regions; least share of the image at exactly one
+BLUR = 0.08  # share of the range of all other values: ringing of compression beside an edge
+STRAIGHT_PX = 16.0  # least length of an edge that counts as straight when no pixel leaves it
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Regions:
     """Regions of one exact value in an image.
 
     Attributes:
-        labels: (H, W) int32, 0 where there is none.
+        labels: (H, W) int32, 0 outside of all regions.
         values: of each region, from label 1 on: the value in every band, as text.
     """
 
@@ -34,7 +34,7 @@ class Regions:
 
 
 def regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
-    """Connected regions in which every band rests at one value.
+    """Connected regions in which every band is constant.
 
     Args:
         data: (C, H, W) of any dtype.
@@ -52,7 +52,7 @@ def regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
 
 
 def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
-    """Connected regions around a value that lossy compression or resampling left exact in their middle only.
+    """Connected regions of a value that lossy compression or resampling kept exact in their middle only.
 
     Args:
         data: (C, H, W) of any dtype.
@@ -82,13 +82,13 @@ def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
 def _label(
     labels: NDArray[np.int32], values: list[str], inside: BoolArray, value: str, exact: BoolArray | None = None
 ) -> None:
-    """Number the connected parts of a mask after those that `labels` and `values` hold, which stay where they are.
+    """Add the connected parts of a mask as new regions to `labels` and `values`; existing regions stay.
 
     Args:
         labels, values: written to, see `Regions`.
         inside: (H, W) pixels of the new regions.
         value: of all of them.
-        exact: pixels that hold the value itself: a part of which less than half does is no region.
+        exact: pixels that hold the value itself; a part with less than half of them is no region.
     """
     _, own, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
     area = stats[:, cv2.CC_STAT_AREA]
@@ -102,7 +102,7 @@ def _label(
 
 
 def outline_of(labels: NDArray[np.int32] | BoolArray) -> BoolArray:
-    """(H, W) pixels of regions (labels above 0) of which a neighbour belongs to another one or to none."""
+    """(H, W), True at pixels of regions (labels above 0) with a neighbour outside of the region."""
     inside = labels > 0
     outline = np.zeros(labels.shape, bool)
     for axis in (0, 1):
@@ -119,7 +119,7 @@ def outline_of(labels: NDArray[np.int32] | BoolArray) -> BoolArray:
 
 
 def straight_share(own: NDArray[np.uint8], leeway_px: float) -> float:
-    """Share of a region's outline, without the frame of the image, that runs straight but for `leeway_px`."""
+    """Share of a region's outline that runs straight within `leeway_px`; the frame of the image does not count."""
     height, width = own.shape
     straight = total = 0.0
     contours, _ = cv2.findContours(own, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -138,7 +138,7 @@ def straight_share(own: NDArray[np.uint8], leeway_px: float) -> float:
 
 
 def is_solid(own: NDArray[np.uint8]) -> bool:
-    """Whether hardly a pixel in a region differs from it, and its outline is not ragged."""
+    """Whether a region has hardly any holes and a smooth outline."""
     closed = cv2.morphologyEx(own, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     opened = cv2.morphologyEx(own, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     rim = max(1, int(outline_of(own > 0).sum()))
@@ -146,7 +146,7 @@ def is_solid(own: NDArray[np.uint8]) -> bool:
 
 
 def _common(data: NDArray[Any], mask: BoolArray) -> tuple[NDArray[np.uint64], list[tuple[np.uint64, int]]]:
-    """`_keys` of an image, and those that rest somewhere with their counts of resting pixels, most common first."""
+    """`_keys` of an image, and the keys of constant pixels with their counts, most common first."""
     keys = _keys(data)
     values, counts = np.unique(keys[_resting(keys, mask)], return_counts=True)
     order = np.argsort(-counts)
@@ -154,7 +154,7 @@ def _common(data: NDArray[Any], mask: BoolArray) -> tuple[NDArray[np.uint64], li
 
 
 def _keys(data: NDArray[Any]) -> NDArray[np.uint64]:
-    """(H, W) a number that is equal where all bands are."""
+    """(H, W), one number per pixel that is equal exactly when all bands are."""
     key = np.zeros(data.shape[1:], np.uint64)
     for band in data:
         parts = (band.real, band.imag) if np.iscomplexobj(band) else (band,)
@@ -166,7 +166,7 @@ def _keys(data: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def _resting(keys: NDArray[np.uint64], mask: BoolArray) -> BoolArray:
-    """(H, W) valid pixels that are equal to two or more of their four neighbours."""
+    """(H, W), True at valid pixels that equal two or more of their four neighbours."""
     count = np.zeros(keys.shape, np.uint8)
     down, right = keys[1:] == keys[:-1], keys[:, 1:] == keys[:, :-1]
     count[1:] += down

@@ -1,7 +1,7 @@
-"""Heights as bands that a camera or a radar can show.
+"""Heights as bands that resemble what a camera or a radar sees of them.
 
-An image shows no height. In towns it shows where height steps, in hills what light makes of slopes: under any sun a
-mixture of how the ground falls towards east and towards north. All of it goes to the matcher, as bands.
+An image shows no height. In towns it shows steps of height, in hills the shading of slopes: under any sun a
+mixture of the slopes towards east and towards north. The matcher gets all of them as bands.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from somareg.preprocess.local import filled
 from somareg.types import BoolArray
 
-BANDS = 4  # that are made of heights
+BANDS = 4  # bands per band of heights
 SIGMA = 0.7  # of the smoothing before slopes are taken, pixels
-STEEP = 1.5  # what counts as a steep slope, in root mean squares of all
+STEEP = 1.5  # a steep slope, in root mean squares of all slopes
 
 
 def relief(heights: NDArray[np.float32], mask: BoolArray) -> NDArray[np.float32]:
-    """Height, slope, and slope towards east and north, whatever the unit of heights.
+    """Height, slope, and slope towards east and north; the unit of heights does not matter.
 
     Args:
         heights: (H, W), finite where valid.

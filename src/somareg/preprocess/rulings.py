@@ -1,8 +1,8 @@
-"""Rows and columns that run through both images at one place: graticules, frames and seams that no exact value tells.
+"""Ruled rows and columns at the same place in both images: graticules, frames and seams without an exact value.
 
-Lossy compression, transparency and resampling leave no region of one value. What is drawn along a whole row remains
-along the row: its pixels differ from those a few rows away by about the same all the way. Ground hardly follows the
-pixel grid so far, and not in both images at the same row.
+Lossy compression, transparency and resampling leave no region of one value. But what is drawn along a whole row stays
+along the row: its pixels differ from those a few rows away by about the same amount all along. Ground hardly follows
+the pixel grid so far, and not in both images at the same row.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from somareg.geometry import AffineTransform
 from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray, FloatArray, Raster, Transform
 
-REACH_PX = 3  # rows on either side that a row is compared with
-ALIKE = 0.7  # share of a ruled row that differs in one direction, by more than the deviation of all differences
+REACH_PX = 3  # distance in rows to the rows that a row is compared with
+ALIKE = 0.7  # least share of a ruled row that differs in one direction by more than the deviation of all differences
 OUTSTANDING = 6.0  # the same in deviations of the shares of all rows
-FRAME_SHARE = 0.15  # of the image: a seam nearer to the edge is the inner edge of a frame
+FRAME_SHARE = 0.15  # share of the image: a seam closer to the edge is the inner edge of a frame
 RIM_PX = 3  # rows beside a ruled one that it is blended with
 ENOUGH = 0.5  # of a row that must be valid
 
@@ -28,11 +28,11 @@ ENOUGH = 0.5  # of a row that must be valid
 def without_rulings(
     moving: Raster, reference: Raster, places: Sequence[Transform]
 ) -> tuple[Raster, Raster, tuple[str, ...]]:
-    """Moving and reference whose masks leave out what is ruled through both, and notes that say so.
+    """Mask lines that are ruled through both images, with notes.
 
     Args:
         moving, reference: the bands that are matched.
-        places: maps, reference pixels -> moving pixels; only those that move by whole pixels keep rows in rows.
+        places: maps, reference pixels -> moving pixels; only shifts by whole pixels are used.
     """
     notes = []
     for place in places:
@@ -51,7 +51,7 @@ def without_rulings(
 
 
 def _whole_shift(place: Transform) -> tuple[int, int] | None:
-    """The shift (x, y) of a map that moves by whole pixels; None of any other."""
+    """The shift (x, y) of a map that moves by whole pixels; None for any other."""
     if not isinstance(place, AffineTransform):
         return None
     shift = np.rint(place.matrix[:, 2])
@@ -91,13 +91,13 @@ def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tupl
         one, two = (
             (np.moveaxis(image, axis, 0), np.moveaxis(mask, axis, 0)) for image, mask in zip(images, masks, strict=True)
         )
-        found = _ruled(*one)
-        if not found.any():
+        lines = _ruled(*one)
+        if not lines.any():
             continue
-        found &= _grown(_ruled(*two), 1)  # a line is seen at its own rows, a seam between two: a row of tolerance
+        lines &= _grown(_ruled(*two), 1)  # a line shows in its own row, a seam between two rows: one row of tolerance
         length = shape[axis]
         rows = np.zeros(length, bool)
-        for row in np.flatnonzero(found):
+        for row in np.flatnonzero(lines):
             rows[max(0, row - RIM_PX) : row + RIM_PX + 1] = True
             if row < FRAME_SHARE * length:
                 rows[:row] = True
@@ -118,14 +118,14 @@ def _grey(data: NDArray[np.generic], mask: BoolArray) -> NDArray[np.float32]:
     for band, sample in zip(values, subsample(values, mask), strict=True):
         finite = sample[np.isfinite(sample)].astype(np.float64)
         low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
-        # Counted from the middle: large values with little contrast keep it in float32.
+        # Relative to the middle, so that float32 keeps the contrast of large values.
         stretched = np.nan_to_num(np.subtract(band, (low + high) / 2, dtype=np.float64).astype(np.float32))
         grey += np.clip(stretched / np.float32(max(high - low, 1e-12)) + 0.5, -0.5, 1.5)
     return grey / np.float32(len(values))
 
 
 def _ruled(image: FloatArray, mask: BoolArray) -> BoolArray:
-    """(H,) rows that differ from those around them by about the same all along: as a line, or as a step."""
+    """(H,), True for rows that differ from those around them by about the same amount all along: a line or a step."""
     height = len(image)
     ruled = np.zeros(height, bool)
     if height <= 4 * REACH_PX:

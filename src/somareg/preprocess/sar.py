@@ -19,7 +19,7 @@ def detect_scale(data: NDArray[Any], mask: BoolArray) -> tuple[SarScale, str]:
         mask: (H, W) valid.
 
     Returns:
-        The scale and a sentence with the reason. Power and amplitude need not be told apart for matching: their
+        The scale and a sentence with the reason. Matching need not distinguish power from amplitude: their
         logarithms differ by a factor.
     """
     if np.iscomplexobj(data):
@@ -46,14 +46,14 @@ def to_log(data: NDArray[Any], mask: BoolArray, scale: SarScale) -> NDArray[np.f
     Args:
         data: (C, H, W) real or complex.
         mask: (H, W) valid.
-        scale: what the values are; not "auto".
+        scale: of the values; not "auto".
     """
     if scale == "dB":
         return np.nan_to_num(np.asarray(data, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     magnitude = np.nan_to_num(np.abs(data).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     valid = magnitude[:, mask]
     positive = valid[valid > 0]
-    # The floor keeps zeros of calm water from becoming the strongest edge of the picture.
+    # The floor keeps zeros of calm water from becoming the strongest edge of the image.
     floor = float(np.percentile(positive, 2)) if positive.size else 1.0
     log: NDArray[np.float32] = np.log(magnitude + floor)
     return log

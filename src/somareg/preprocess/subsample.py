@@ -1,4 +1,4 @@
-"""A sample of an image's values."""
+"""A representative sample of an image's values."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ENOUGH = 50_000  # pixels
 
 
 def subsample(data: NDArray[Any], mask: BoolArray) -> NDArray[Any]:
-    """Values (C, N) of a (C, H, W) image at its valid pixels: all of them, or of many about `ENOUGH`, evenly taken."""
+    """Values (C, N) of a (C, H, W) image at its valid pixels: all of them, or about `ENOUGH` evenly spread ones."""
     step = max(1, int(np.count_nonzero(mask)) // ENOUGH)
-    # Without a divisor in common with the width the step passes through all columns: sensors have stripes.
+    # A step that shares no divisor with the width passes through all columns, because sensors have stripes.
     while math.gcd(step, mask.shape[1]) > 1:
         step += 1
     return data.reshape(len(data), -1)[:, ::step][:, mask.ravel()[::step]]

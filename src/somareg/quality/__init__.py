@@ -1,4 +1,4 @@
-"""Checks and the calibrated verdict: it knows when it failed."""
+"""Quality checks and the calibrated verdict."""
 
 from somareg.quality.calibration import Calibration, Engine, load_calibration
 from somareg.quality.error_map import LocalModel

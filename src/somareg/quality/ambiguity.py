@@ -1,4 +1,4 @@
-"""What the images cannot tell, in words: texture that repeats, texture of one direction, readings that disagree."""
+"""Sentences on ambiguity: repeated texture, texture of one direction, estimates that disagree."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 from somareg.matching.doubts import Rival
 from somareg.matching.engine import Alignment
 
-AS_GOOD = 0.75  # of the estimate's own agreement; right estimates of 170 pairs had less (98th percentile 0.72)
-PROVEN_ZSCORE = 2.0  # agreement that unrelated images rarely reach
-RIDGE = 0.8  # of the rival's: everything on the way to it fits as well
-APART_PX = 2.0  # by which two readings of the images disagree
+AS_GOOD = 0.75  # share of the estimate's agreement; right estimates of 170 pairs had less (98th percentile 0.72)
+PROVEN_ZSCORE = 2.0  # agreement that unrelated images rarely exceed
+RIDGE = 0.8  # share of the rival's agreement: everything between it and the estimate fits as well
+APART_PX = 2.0  # least disagreement of two estimates that is reported
 
 
 def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
-    """Sentences on what forbids to trust an estimate, however well the images agree; () where nothing does.
+    """Sentences on ambiguities that forbid "go" although the images agree; () without any.
 
     Args:
         alignment: of a pair.
@@ -37,7 +37,7 @@ def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
 
 
 def disagreements(alignment: Alignment, factor: int) -> tuple[str, ...]:
-    """Sentences on what speaks against an estimate without forbidding it."""
+    """Sentences on evidence against an estimate that does not forbid "go"."""
     second = alignment.doubts.second_px * factor
     if not math.isfinite(second) or second < APART_PX:
         return ()

@@ -1,6 +1,6 @@
 """From evidence to a probability and a predicted error: coefficients fitted on pairs whose truth is known.
 
-The same evidence means more where an engine is weaker, so each engine has its own. `somareg eval --verdict` fits them;
+The same evidence has another meaning for each engine, so each has its own. `somareg eval --verdict` fits them;
 the figures are in benchmarks/calibration.md.
 """
 
@@ -21,7 +21,7 @@ from somareg.quality.error_map import LocalModel
 from somareg.quality.signs import SIGNS, figures_of, vector
 
 Engine = Literal["orientation", "learned"]
-"""Weight-free, or with a network."""
+"""The engine that a calibration is for: weight-free, or with a network."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Calibration:
         success: weights of a logistic model of "error below 2 px", the intercept last.
         error: weights of a linear model of log(RMSE in working pixels), the intercept last.
         go, review: probabilities from which the verdict is "go" or "review".
-        ce90_per_rmse: ratio of CE90 to predicted RMSE that 9 of 10 pairs keep.
-        weights: SHA-256 of the weights that it was fitted with; None without a network.
-        local: how the error differs from place to place.
+        ce90_per_rmse: ratio of CE90 to predicted RMSE that 9 of 10 pairs do not exceed.
+        weights: SHA-256 of the network's weights during the fit; None without a network.
+        local: model of the error from place to place.
     """
 
     success: tuple[float, ...]
@@ -65,7 +65,7 @@ def load_calibration(engine: Engine) -> Calibration:
     """The calibration that ships with the package for an engine.
 
     Raises:
-        ConfigError: it was fitted to other signs than this version reads.
+        ConfigError: it was fitted to other features than this version computes.
     """
     text = files("somareg.quality").joinpath(f"calibration-{engine}.json").read_text(encoding="utf-8")
     record = json.loads(text)

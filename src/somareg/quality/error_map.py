@@ -1,6 +1,6 @@
-"""Where the estimate is off, and by how much: the expected error at places of the reference.
+"""The expected error of an estimate at places of the reference.
 
-The predicted error of a pair is one number for the whole image. Far from every window that matched, and where the local
+The predicted error of a pair is one number for the whole image. Far from all matched windows, and where the local
 field is itself uncertain, the error is larger; how much larger is fitted on pairs whose truth is known
 (`somareg.lab.evaluate.local_error` gathers the cells).
 """
@@ -14,12 +14,12 @@ import numpy as np
 from somareg.types import FloatArray
 
 SEEN = 0.1
-"""Coverage below which a place counts as not seen: no match nearby tells anything of it."""
+"""Coverage below which the error at a place is unknown because no match is near."""
 
 RMS_PER_MIDDLE = 1.4
-"""RMS of the errors at places of which one error is expected, by that error: few are far larger."""
+"""Ratio of the RMS of errors to the expected error at places with the same expectation: few are far larger."""
 
-_LEAST_PX = 1e-3  # below any error that can be told; keeps logarithms finite
+_LEAST_PX = 1e-3  # below any error that can be predicted; keeps logarithms finite
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class LocalModel:
     """Coefficients of the logarithm of the error at a place; see `expected_error`.
 
     Attributes:
-        constant: of no condition.
+        constant: the constant term.
         predicted: of the logarithm of the pair's predicted RMSE.
-        unseen: of what the windows nearby left uncertain, 1 - coverage.
+        unseen: of 1 - coverage, the uncertainty that nearby windows left.
         spread: of log(1 + spread / predicted).
         away: of the squared distance from the centre, in half-diagonals: errors of an affine grow outwards.
     """
@@ -51,7 +51,7 @@ def expected_error(
     """Expected error (N,) at places: length of the 2-D error, reference pixels.
 
     Args:
-        predicted_px: RMSE that is predicted for the whole pair; inf where nothing was estimated.
+        predicted_px: predicted RMSE of the whole pair; inf without an estimate.
         coverage: (N,) 0-1, share of the uncertainty that windows nearby removed.
         spread_px: (N,) standard deviation per axis of the local displacement, reference pixels; 0 without one.
         model: coefficients.
@@ -71,11 +71,11 @@ def expected_error(
 
 
 def certainty_of(error_px: FloatArray) -> FloatArray:
-    """Probability that the error is below 1 px, 0-1, where `error_px` is expected.
+    """Probability, 0-1, that the error is below 1 px where `error_px` is expected.
 
-    What is expected is the middle of what such places have; chances are told by the RMS, which is larger. Both axes are
-    taken to be normal and alike, so that the length follows Rayleigh's distribution. 0 where the error is infinite or
-    NaN, that is, where nothing was seen.
+    The expected error is the median over such places; probabilities need the RMS, which is larger. Both axes are
+    assumed normal with equal variance, so that the length follows Rayleigh's distribution. 0 where the error is
+    infinite or NaN, that is unknown.
     """
     error = np.asarray(error_px, float)
     with np.errstate(over="ignore"):

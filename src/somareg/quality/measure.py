@@ -1,4 +1,4 @@
-"""The figures that the verdict looks at, in reference pixels."""
+"""The figures behind the verdict, in reference pixels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from somareg.types import FloatArray, Grid, Quality, TiePoints
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What `measure` is given, all in reference pixels.
+    """The input of `measure`, all in reference pixels.
 
     Attributes:
         affine, field: global and local part of the correction.
         expected: the correction expected before matching (identity when georeferenced or of equal size).
         tie_points: all of them.
         support: by the images.
-        overlap: share of the smaller image that both show, 0-1.
-        area: (left, top, width, height) of what was looked at of the reference.
+        overlap: share of the smaller image that is common ground, 0-1.
+        area: (left, top, width, height) of the reference's part of the common ground.
         reference: grid of these pixels.
         places: the error map.
     """
@@ -40,21 +40,21 @@ class Measured:
     places: Places
 
 
-def measure(given: Measured) -> Quality:
-    """Every figure of `Quality`."""
-    support, ties = given.support, given.tie_points
-    left, top, width, height = given.area
-    relative = given.expected.inverse.after(given.affine)
+def measure(measured: Measured) -> Quality:
+    """Compute every figure of `Quality`."""
+    support, ties = measured.support, measured.tie_points
+    left, top, width, height = measured.area
+    relative = measured.expected.inverse.after(measured.affine)
     parameters = relative.parameters((left + (width - 1) / 2, top + (height - 1) / 2))
     scale_x, scale_y = parameters["scale"]
-    field = given.field
+    field = measured.field
     local = 0.0 if field is None else float(np.sqrt((field.array**2).sum(0).mean()))
     folding = 0.0 if field is None else float((field.jacobian_determinant() <= 0).mean())
     inlier = ties.inlier
-    lattice = lattice_over(given.area, 9)
-    moved = relative(lattice) - lattice
-    residuals = residuals_of(ties, given.affine, field)
-    cells = given.places.cells(given.reference)
+    lattice = lattice_over(measured.area, 9)
+    displacement = relative(lattice) - lattice
+    residuals = residuals_of(ties, measured.affine, field)
+    cells = measured.places.cells(measured.reference)
     worst = worst_cell(cells)
     quality = Quality(
         n_points=len(ties),
@@ -68,9 +68,9 @@ def measure(given: Measured) -> Quality:
         split_half_px=support.split_half_px,
         similarity_before=support.before,
         similarity_after=support.after,
-        overlap=given.overlap,
+        overlap=measured.overlap,
         folding=folding,
-        shift_before_px=math.hypot(math.sqrt(float((moved**2).sum(1).mean())), local),
+        shift_before_px=math.hypot(math.sqrt(float((displacement**2).sum(1).mean())), local),
         rotation_deg=parameters["rotation_deg"],
         scale=math.sqrt(abs(scale_x * scale_y)),
         shear_deg=parameters["shear_deg"],
@@ -80,12 +80,12 @@ def measure(given: Measured) -> Quality:
         predicted_ce90_px=support.predicted_px * support.ce90_per_rmse,
         bias_px=_per_axis(residuals[1].mean(0) if len(residuals[1]) else None),
         sigma_px=_per_axis(residuals[1].std(0) if len(residuals[1]) else None),
-        unseen_share=given.places.unseen_share,
+        unseen_share=measured.places.unseen_share,
         worst_px=worst.error_px if worst else math.nan,
-        worst_place=worst_place(cells, given.reference),
+        worst_place=worst_place(cells, measured.reference),
         cells=cells,
     )
-    metres = metres_of(quality, given.reference, (lattice, moved), given.area, field, residuals)
+    metres = metres_of(quality, measured.reference, (lattice, displacement), measured.area, field, residuals)
     return replace(quality, metres=metres)
 
 

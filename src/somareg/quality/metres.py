@@ -1,4 +1,4 @@
-"""The lengths among the figures, on the ground."""
+"""Lengths of `Quality` in metres on the ground."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from somareg.io.metric import ground_metric
 from somareg.quality.places import worst_cell
 from somareg.types import FloatArray, Grid, GroundMetric, Metres, Quality, TiePoints
 
-_ACROSS = 33  # places along each side of the area at which a local displacement is looked at
+_ACROSS = 33  # places along each side of the area at which a local displacement is sampled
 
 
 def metres_of(
@@ -28,16 +28,16 @@ def metres_of(
         quality: in pixels.
         reference: grid whose pixels these are.
         steps: places (N, 2) and the global displacement (N, 2) there.
-        area: (left, top, width, height) of what was looked at of the reference.
+        area: (left, top, width, height) of the reference's part of the common ground.
         field: the local displacement.
-        residuals: places (M, 2) of the inliers and how far (M, 2) they lie from the transform.
+        residuals: places (M, 2) of the inliers and their residual vectors (M, 2) to the transform.
     """
-    places, moved = steps
+    places, displacements = steps
     metric = ground_metric(reference, places)
     if metric is None:
         return None
     local = quality.local_rms_px * _stretch(reference, area, field, metric)
-    lengths = metric.lengths(moved)
+    lengths = metric.lengths(displacements)
     errors = _lengths(reference, *residuals)
     isotropic, edges = metric.per_pixel, metric.pixel_m
     worst = worst_cell(quality.cells)
@@ -60,7 +60,7 @@ def metres_of(
 def residuals_of(
     ties: TiePoints, affine: AffineTransform, field: FieldTransform | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Places (M, 2) of the inliers and how far (M, 2) they lie from the correction, pixels."""
+    """Places (M, 2) of the inliers and their residual vectors (M, 2) to the correction, pixels."""
     correction = compose(affine, field) if field else affine
     here = ties.reference_xy[ties.inlier]
     return here, here + ties.displacement[ties.inlier] - correction(here)
@@ -77,7 +77,7 @@ def lattice_over(area: tuple[float, float, float, float], across: int) -> FloatA
 def _stretch(
     reference: Grid, area: tuple[float, float, float, float], field: FieldTransform | None, metric: GroundMetric
 ) -> float:
-    """Metres per pixel of a local displacement, by the directions that it has."""
+    """Metres per pixel of a local displacement, averaged over its directions."""
     if field is None:
         return metric.per_pixel
     places = lattice_over(area, _ACROSS)
@@ -88,7 +88,7 @@ def _stretch(
 
 
 def _lengths(reference: Grid, places: FloatArray, steps: FloatArray) -> FloatArray:
-    """Metres of steps (N, 2) at places (N, 2); those whose place is not known are left out."""
+    """Metres of steps (N, 2) at places (N, 2); places without a metric are left out."""
     metric = ground_metric(reference, places) if len(places) else None
     if metric is None:
         return np.zeros(0)

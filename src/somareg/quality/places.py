@@ -1,4 +1,4 @@
-"""Where an estimate is off, and by how much: figures of the error map, cell by cell, and in words."""
+"""The error map, cell by cell and in words."""
 
 from __future__ import annotations
 
@@ -8,18 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from somareg.errors import GeoreferenceError
-from somareg.io.lonlat import has_lonlat, to_lonlat
+from somareg.io.compass import cell_words
 from somareg.io.metric import ground_metric
 from somareg.types import ACROSS, BoolArray, Cell, FloatArray, Grid
 
-LEAST_SHOWN = 0.25  # of a cell: where both images show less of it, it is no cell
-LEAST_SEEN = 0.5  # of what they show of it: a cell of which less was seen was not seen
-ALIKE = 0.9  # of the largest error: cells with more are as bad
-_NORTH = math.tan(math.radians(22.5))
-
-_COMPASS = ("north", "south", "west", "east")
-_SCREEN = ("top", "bottom", "left", "right")
+LEAST_SHOWN = 0.25  # least share of a cell that both images must show
+LEAST_SEEN = 0.5  # least share of a cell's common pixels with a known error
+ALIKE = 0.9  # share of the largest error from which a cell counts as equally bad
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +24,7 @@ class Places:
     Attributes:
         points: (N, 2) reference pixels.
         shown: (N,) whether both images have pixels there.
-        error_px: (N,) expected RMS error, reference pixels; NaN where nothing was seen.
+        error_px: (N,) expected RMS error, reference pixels; NaN where unknown.
         area: (left, top, width, height) of the common ground.
     """
 
@@ -45,11 +40,11 @@ class Places:
 
     @property
     def unseen_share(self) -> float:
-        """Share of what both images show where no match nearby tells anything, 0-1; 1 where they show nothing."""
+        """Share of the common pixels without a known error, 0-1; 1 when there are no common pixels."""
         return float(np.isnan(self.error_px[self.shown]).mean()) if self.shown.any() else 1.0
 
     def cells(self, reference: Grid) -> tuple[Cell, ...]:
-        """The cells that both images show, row by row.
+        """The cells of the common ground, row by row.
 
         Args:
             reference: grid whose pixels these are.
@@ -86,17 +81,17 @@ def middles(area: tuple[float, float, float, float], across: int) -> FloatArray:
 
 
 def worst_cell(cells: Sequence[Cell]) -> Cell | None:
-    """The cell of the largest expected error; None where none was seen."""
+    """The cell with the largest expected error; None when no cell has a known error."""
     return max((cell for cell in cells if cell.is_seen), key=lambda cell: cell.error_px, default=None)
 
 
 def worst_place(cells: Sequence[Cell], reference: Grid) -> str:
-    """Which part is off most, by how much, and how much was not seen, as one sentence.
+    """One sentence on the part with the largest expected error and on the parts without a known error.
 
     As in "At worst, the north-west corner is off by about 3 px (30 m); 4 of 36 cells were not seen."
 
     Args:
-        cells: that both images show.
+        cells: of the common ground.
         reference: grid, which tells whether up is north.
     """
     worst = worst_cell(cells)
@@ -105,62 +100,19 @@ def worst_place(cells: Sequence[Cell], reference: Grid) -> str:
     size = f"{worst.error_px:.1f} px" if worst.error_px < 9.95 else f"{worst.error_px:.0f} px"
     if worst.error_m is not None and math.isfinite(worst.error_m):
         size += f" ({_metres(worst.error_m)})"
-    words = _COMPASS if is_north_up(reference) else _SCREEN
-    seen = [cell for cell in cells if cell.is_seen]
-    alike = [cell for cell in seen if cell.error_px >= ALIKE * worst.error_px]
-    if len(alike) > len(seen) / 2 and len(seen) > 2:
-        told = f"All parts that were seen are off by about as much: {size}"
+    known_cells = [cell for cell in cells if cell.is_seen]
+    alike = [cell for cell in known_cells if cell.error_px >= ALIKE * worst.error_px]
+    if len(alike) > len(known_cells) / 2 and len(known_cells) > 2:
+        sentence = f"All parts that were seen are off by about as much: {size}"
     else:
-        told = f"At worst, {zone(worst.column, worst.row, words)} is off by about {size}"
+        sentence = f"At worst, {cell_words(worst.column, worst.row, reference)} is off by about {size}"
     missing = [cell for cell in cells if not cell.is_seen]
     if not missing:
-        return f"{told}; all {len(cells)} cells were seen."
+        return f"{sentence}; all {len(cells)} cells were seen."
     verb = "was" if len(missing) == 1 else "were"
-    zones = dict.fromkeys(zone(cell.column, cell.row, words) for cell in missing)
+    zones = dict.fromkeys(cell_words(cell.column, cell.row, reference) for cell in missing)
     where = f", in {' and '.join(zones)}," if len(zones) <= 2 else ""
-    return f"{told}; {len(missing)} of {len(cells)} cells{where} {verb} not seen."
-
-
-def place_words(x: float, y: float, area: tuple[float, float, float, float], reference: Grid) -> str:
-    """The part of an area (left, top, width, height) in which a reference pixel lies, as in "the south side"."""
-    left, top, width, height = area
-    place = (x - left + 0.5) / width, (y - top + 0.5) / height
-    column, row = (min(max(int(ACROSS * share), 0), ACROSS - 1) for share in place)
-    return zone(column, row, _COMPASS if is_north_up(reference) else _SCREEN)
-
-
-def zone(column: int, row: int, words: tuple[str, str, str, str]) -> str:
-    """A cell's third of both sides in words.
-
-    Args:
-        column, row: 0-5.
-        words: of the upper, lower, left and right side.
-    """
-    third = ACROSS // 3
-    down = (words[0], "", words[1])[row // third]
-    across = (words[2], "", words[3])[column // third]
-    if down and across:
-        return f"the {down}-{across} corner"
-    return f"the {down or across} side" if down or across else "the centre"
-
-
-def is_north_up(grid: Grid) -> bool:
-    """Whether north is up, by less than 22.5 degrees, in the middle of a grid; False where it has no place on earth."""
-    if not has_lonlat(grid):
-        return False
-    x, y, step = (grid.width - 1) / 2, (grid.height - 1) / 2, max(grid.height, grid.width) / 8
-    try:
-        middle, above, right = to_lonlat(grid, np.array([[x, y], [x, y - step], [x + step, y]]))
-    except GeoreferenceError:
-        return False
-    narrow = math.cos(math.radians(float(middle[1])))
-
-    def step_to(place: FloatArray) -> tuple[float, float]:
-        east = (float(place[0] - middle[0]) + 180.0) % 360.0 - 180.0
-        return east * narrow, float(place[1] - middle[1])
-
-    (aside, north), (east, askew) = step_to(above), step_to(right)
-    return north > 0 and east > 0 and abs(aside) <= _NORTH * north and abs(askew) <= _NORTH * east
+    return f"{sentence}; {len(missing)} of {len(cells)} cells{where} {verb} not seen."
 
 
 def _metres(value: float) -> str:

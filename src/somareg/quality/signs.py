@@ -1,4 +1,4 @@
-"""What an alignment shows of itself, in numbers that the calibration weighs."""
+"""Features of an alignment that the calibration weighs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from somareg.types import FloatArray
 
 Figures = Mapping[str, float]
 
-SMALLEST_PX, LARGEST_PX = 0.05, 50.0  # lengths beyond say no more than these
+SMALLEST_PX, LARGEST_PX = 0.05, 50.0  # longer lengths carry no more information
 
 
 def figures_of(alignment: Alignment) -> dict[str, float]:
-    """Every figure that may tell right from wrong, as measured; lengths in pixels of the pair, NaN for none."""
+    """All measured figures that may distinguish right from wrong; lengths in pixels of the pair, NaN when missing."""
     evidence, doubts, flow = alignment.evidence, alignment.doubts, alignment.flow
     local = spread = coverage = 0.0
     if flow is not None and flow.field.array.size:
@@ -52,7 +52,7 @@ def figures_of(alignment: Alignment) -> dict[str, float]:
 
 
 def _length(name: str) -> Callable[[Figures], float]:
-    """The logarithm of a length; one that is missing is as long as can be."""
+    """Logarithm of a length; a missing one counts as the longest."""
 
     def sign(figures: Figures) -> float:
         value = figures[name]
@@ -62,7 +62,7 @@ def _length(name: str) -> Callable[[Figures], float]:
 
 
 def _bounded(name: str, low: float, high: float) -> Callable[[Figures], float]:
-    """A figure between two limits; one that is missing counts as the higher one."""
+    """Clip a figure to two limits; a missing one counts as the upper limit."""
 
     def sign(figures: Figures) -> float:
         value = figures[name]
@@ -95,9 +95,9 @@ SIGNS: Mapping[str, Callable[[Figures], float]] = {
     "local": lambda f: math.log1p(f["local"]),
     "local_spread": lambda f: math.log1p(f["local_spread"]),
 }
-"""What the calibration weighs, each from the figures of an alignment."""
+"""The features that the calibration weighs, each computed from the figures of an alignment."""
 
 
 def vector(figures: Figures) -> FloatArray:
-    """(len(SIGNS),) every sign, in order."""
+    """(len(SIGNS),) the features in order."""
     return np.array([sign(figures) for sign in SIGNS.values()])

@@ -1,4 +1,4 @@
-"""How the images support an estimate, whoever gathered it: a pair matched whole or the tiles of a larger one."""
+"""Evidence of the images for an estimate, from a pair matched whole or from the tiles of a larger one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Support:
 
     Attributes:
         probability: calibrated, that the error is below 2 px, 0-1.
-        predicted_px: expected RMS error; inf when it cannot be told.
-        ce90_per_rmse: how much farther the radius reaches that 90 % of the errors are expected to keep.
+        predicted_px: expected RMS error; inf when unknown.
+        ce90_per_rmse: ratio of the expected CE90 to the expected RMS error.
         coverage, zscore, sharpness, hit_ratio, forward_backward_px, split_half_px: see `somareg.types.Quality`.
         before, after: its `similarity_before` and `similarity_after`.
-        agreement: a sentence on `zscore`, "" where there is none.
+        agreement: a sentence on `zscore`, "" without one.
         told: further sentences for the verdict.
         doubts: sentences that forbid "go".
         failure: why there is no estimate, "" otherwise.
@@ -43,7 +43,7 @@ class Support:
 
 
 def support_of(alignment: Alignment, factor: int, calibration: Calibration, doubts: tuple[str, ...] = ()) -> Support:
-    """The support of a pair that was matched whole, `factor` reference pixels per working pixel; `doubts` of others."""
+    """The support of a pair matched whole, at `factor` reference pixels per working pixel; `doubts` are added."""
     evidence = alignment.evidence
     halves, backward = alignment.split_half_px * factor, alignment.forward_backward_px * factor
     return Support(
@@ -69,10 +69,10 @@ def support_of(alignment: Alignment, factor: int, calibration: Calibration, doub
 
 
 def agreement_in_words(subject: str, zscore: float) -> str:
-    """How far images agree above chance, as a sentence.
+    """A sentence on how far images agree above chance.
 
     Args:
-        subject: with its verb, as in "The images agree".
+        subject: subject and verb, as in "The images agree".
         zscore: height of the correlation's peak at the estimate, in deviations of its background.
     """
     words = f"{subject} {zscore:.1f} deviations above chance at the estimate (unrelated images rarely reach 2)."

@@ -18,7 +18,7 @@ MIN_OVERLAP = 0.2
 
 @dataclass(frozen=True)
 class Demands:
-    """What is asked of a "go" beside the calibration's threshold.
+    """Demands of the user for a "go", beside the calibration's threshold.
 
     Attributes:
         max_error_px, max_error_m: largest expected RMS error, reference pixels and metres; None for no limit.
@@ -31,58 +31,58 @@ class Demands:
 
     @classmethod
     def of(cls, cfg: RegisterConfig) -> Demands:
-        """Those of the options."""
+        """Take the demands from the options."""
         return cls(cfg.max_error, cfg.max_error_m, cfg.min_probability or 0.0)
 
 
 def judge(support: Support, quality: Quality, calibration: Calibration, demands: Demands | None = None) -> Verdict:
     """The verdict on an estimate.
 
-    "go" needs the probability, an expected error within the limit, and no doubt; what lacks one of them is "review" as
-    long as the probability reaches the calibration's threshold for that, which no demand moves. Agreement at the level
-    of chance is no reason for "go", so it is not told there.
+    "go" needs the probability, an expected error within the limit, and no doubt. Otherwise the verdict is "review" as
+    long as the probability reaches the calibration's threshold for that, which demands do not change. Agreement at the
+    level of chance is no reason for "go", so a "go" does not mention it.
 
     Args:
         support: by the images.
         quality: its figures.
         calibration: thresholds.
-        demands: of whoever asks for the verdict.
+        demands: of the user.
     """
     demands = demands or Demands()
     if support.failure:
         return Verdict("no-go", (f"No transform could be estimated: {support.failure}.",), 0.0)
     probability = support.probability
     likely = f"The chance that the error is below 2 px is {chance(probability)}."
-    told = (*((support.agreement,) if support.agreement else ()), *support.told)
+    remarks = (*((support.agreement,) if support.agreement else ()), *support.told)
     if not probability >= calibration.review:
-        return Verdict("no-go", (*_doubts(support, quality), *told, likely), probability)
+        return Verdict("no-go", (*_doubts(support, quality), *remarks, likely), probability)
     short = _short_of(probability, calibration.go, demands.min_probability)
     against = (*short, *_too_far(quality, demands), *_doubts(support, quality))
     decision: Decision = "review" if against else "go"
     proven = quality.peak_zscore >= PROVEN_ZSCORE
     if decision == "go" and not proven:
-        told = support.told
-    known = () if short else (likely,)
-    # Weightiest first: what speaks for an estimate, or what speaks against it.
-    told = (*known, *told) if proven or decision == "go" else (*told, *known)
+        remarks = support.told
+    chances = () if short else (likely,)
+    # Weightiest first: reasons for the estimate on "go", against it otherwise.
+    remarks = (*chances, *remarks) if proven or decision == "go" else (*remarks, *chances)
     ground = quality.metres.predicted_rmse_m if quality.metres else math.nan
     return Verdict(
-        decision, (*against, *told), probability, quality.predicted_rmse_px, ground, worst=quality.worst_place
+        decision, (*against, *remarks), probability, quality.predicted_rmse_px, ground, worst=quality.worst_place
     )
 
 
-def _short_of(probability: float, threshold: float, asked: float) -> tuple[str, ...]:
-    """What a probability lacks for "go"."""
-    needed = max(threshold, asked)
+def _short_of(probability: float, threshold: float, demand: float) -> tuple[str, ...]:
+    """A sentence when a probability is too low for "go"."""
+    needed = max(threshold, demand)
     if probability >= needed:
         return ()
-    by = " (min_probability)" if asked > threshold else ""
+    by = " (min_probability)" if demand > threshold else ""
     have, bar = _apart(100 * probability, 100 * needed, 0)
     return (f"The chance that the error is below 2 px is {have} %; a go needs {bar} %{by}.",)
 
 
 def _too_far(quality: Quality, demands: Demands) -> tuple[str, ...]:
-    """How the expected error exceeds what is allowed."""
+    """A sentence when the expected error exceeds the limit."""
     ground = quality.metres.predicted_rmse_m if quality.metres else math.nan
     limits = (
         (quality.predicted_rmse_px, demands.max_error_px, "px", "max_error"),
@@ -99,7 +99,7 @@ def _too_far(quality: Quality, demands: Demands) -> tuple[str, ...]:
 
 
 def _doubts(support: Support, quality: Quality) -> tuple[str, ...]:
-    """What forbids "go" whatever the images' agreement."""
+    """Doubts that forbid "go" regardless of the images' agreement."""
     doubts = list(support.doubts)
     if quality.folding > MAX_FOLDING:
         doubts.append(f"The displacement folds over itself on {quality.folding:.1%} of the image.")
@@ -109,10 +109,10 @@ def _doubts(support: Support, quality: Quality) -> tuple[str, ...]:
 
 
 def _apart(value: float, bound: float, digits: int) -> tuple[str, str]:
-    """A value and a bound that differ, with so many digits or as many as show on which side the value lies."""
-    shown = f"{bound:.6g}"
+    """Format a value and a bound with enough digits to show on which side of the bound the value lies."""
+    bound_text = f"{bound:.6g}"
     for more in range(digits, 7):
         text = f"{value:.{more}f}"
-        if float(text) != float(shown) and (float(text) < float(shown)) == (value < bound):
-            return text, shown
+        if float(text) != float(bound_text) and (float(text) < float(bound_text)) == (value < bound):
+            return text, bound_text
     return repr(value), repr(bound)

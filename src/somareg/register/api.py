@@ -1,4 +1,4 @@
-"""The public calls. `register` reads like the story of the pipeline."""
+"""The public functions; `_register` shows the whole pipeline."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progres
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
 ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
-OUTPUTS = 0.8  # share of the work done when `register_scene` begins to write
+OUTPUTS = 0.8  # share of the work done when `register_into` begins to write
 
 SceneResult = Result
-"""What `register_scene` returns."""
+"""The type that `register_scene` returns."""
 
 
 @guarded
@@ -54,15 +54,15 @@ def register(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> Result:
-    """Estimate how `moving` must be warped to lie on `reference`, and how far to trust it.
+    """Estimate the warp that aligns `moving` with `reference`, and judge how reliable it is.
 
-    Images may have any size, and one may be much smaller than the other: only the ground that both can show is read.
-    Where that is more than 4096 px long, it is matched in tiles, in bounded memory.
+    Images may have any size, and one may be much smaller than the other: only the common ground is read.
+    A common ground longer than 4096 px is matched in tiles, in bounded memory.
 
     Args:
         moving, reference: paths of rasters, or arrays (H, W) or (C, H, W) of any real or complex dtype; also STAC
             Items ("item.json#ASSET", pystac.Item, pystac.Asset) and xarray.DataArrays with rioxarray's georeference.
-        workers, dask: who matches the tiles, see `somareg.jobs.runner.open_runner`; this process one by one without.
+        workers, dask: processes for the tiles, see `somareg.jobs.runner.open_runner`; by default this process.
         progress: called with a stage's name and the share of work done, 0-1.
         **options: preset, search, model, modalities, bands, tie points ...: the fields of
             `somareg.config.RegisterConfig`, each described there and in `docs/api.md`. `tie_points` may be points in
@@ -70,14 +70,14 @@ def register(
             zero where valid, on top of nodata.
 
     Returns:
-        The result; nothing is written until `Result.save`. Its `settings` tell the model that ran: `model_used`, and
+        The result; nothing is written until `Result.save`. Its `settings` name the model that ran: `model_used`, and
         `model_version` and `model_sha256` from the card of its weights.
 
     Raises:
         ConfigError: unknown option or value.
         WeightsError: a model that is damaged, unfit or not in this installation.
         ReadError, InputError, NoDataError, GeoreferenceError, NoOverlapError, UnsupportedError: see `somareg.errors`.
-        MemoryLimitError: `max_memory` is too small; nothing has been read.
+        MemoryLimitError: `max_memory` is too small; nothing is read.
     """
     images = locate(moving, "moving"), locate(reference, "reference")
     return _register(images, _asked(images, options), Tiling(workers=workers, dask=dask), progress or _quiet)
@@ -100,13 +100,13 @@ def register_into(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> Result:
-    """Register a pair and write the outputs; where it is matched in tiles, finished ones survive a kill.
+    """Register a pair and write the outputs; finished tiles survive a kill.
 
     Args:
         moving, reference: as for `register`.
-        out: folder for the outputs; finished tiles are kept in it until they are written.
-        resume: go on from the finished tiles of a run that was killed in this folder.
-        overwrite: replace earlier outputs; without `resume` also begin an unfinished run anew.
+        out: folder for the outputs, which also keeps finished tiles until the outputs are written.
+        resume: continue from the finished tiles of a killed run in this folder.
+        overwrite: replace earlier outputs; without `resume` also restart an unfinished run.
         force: write aligned.tif even on no-go.
         stac: describe the outputs in a STAC Item.
         reports: "problems" leaves `report.html` out where the verdict is *go*, "none" always.
@@ -117,7 +117,7 @@ def register_into(
         The result, with `folder`; the files that `Result.save` writes are there.
 
     Raises:
-        OutputError: another run is at work in the folder, it holds something else or is called like a file, or it
+        OutputError: another run uses the folder, it has other content or is named like a file, or it
             cannot be written.
         UnsupportedError: `stac` without pystac, or processes for an image in memory.
         SomaregError: as `register`.
@@ -127,12 +127,12 @@ def register_into(
     if stac:
         need_pystac()
     images = locate(moving, "moving"), locate(reference, "reference")
-    asked = _asked(images, options)
+    task = _asked(images, options)
     tell = progress or _quiet
-    spare_inputs(Path(out), _files_of((moving, reference), images), asked.cfg.model_dump())
+    spare_inputs(Path(out), _files_of((moving, reference), images), task.cfg.model_dump())
     with open_workspace(Path(out), resume=resume, overwrite=overwrite) as workspace:
         tiling = Tiling(sizes or SceneCfg(), workers, dask, workspace)
-        result = _register(images, asked, tiling, lambda stage, share: tell(stage, OUTPUTS * share))
+        result = _register(images, task, tiling, lambda stage, share: tell(stage, OUTPUTS * share))
         save(
             result,
             Path(out),
@@ -154,28 +154,28 @@ def register_scene(moving: Image, reference: Image, out: str | Path, **arguments
     return register_into(moving, reference, out, **{**arguments, "scene": "always"})
 
 
-def _files_of(given: tuple[Image, Image], located: tuple[Located, Located]) -> dict[str, str | Path | None]:
+def _files_of(images: tuple[Image, Image], located: tuple[Located, Located]) -> dict[str, str | Path | None]:
     """Both images' files, and the STAC Items that were given for them."""
     files: dict[str, str | Path | None] = {}
-    for role, image, place in zip(("moving image", "reference image"), given, located, strict=True):
+    for role, image, place in zip(("moving image", "reference image"), images, located, strict=True):
         item = str(image).partition("#")[0] if isinstance(image, str | Path) else None
         files |= {role: file_of(place), f"STAC Item of the {role}": item}
     return files
 
 
 def _quiet(stage: str, share: float) -> None:
-    """Progress that nobody asked for."""
+    """Progress callback that does nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What was asked for.
+    """The user's options.
 
     Attributes:
         cfg: settings.
         tie_points: of the user.
-        masks: (H, W) of moving and reference, True where valid, as far as they are in memory.
-        record: what the result's settings say otherwise than `cfg`.
+        masks: (H, W) of moving and reference in memory, True where valid.
+        record: entries of the result's settings that replace those of `cfg`.
     """
 
     cfg: RegisterConfig
@@ -185,7 +185,7 @@ class _Asked:
 
 
 def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Asked:
-    """Options as they were given, sorted into what can be written down and what is in memory."""
+    """Split options into recordable settings and values in memory."""
     points = options.get("tie_points")
     arrays = {}
     for name in ("moving_mask", "reference_mask"):
@@ -193,8 +193,8 @@ def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Ask
         check_mask_values(mask, options.get(f"{name}_values"), f"{name}_values")
         if mask is not None and not isinstance(mask, str | Path):
             arrays[name] = mask
-    named = {**options, **told_modalities(*located, options), "tie_points": name_of(points)}
-    cfg = make_config({**named, **dict.fromkeys(arrays)})
+    settings = {**options, **told_modalities(*located, options), "tie_points": name_of(points)}
+    cfg = make_config({**settings, **dict.fromkeys(arrays)})
     masks = [
         classes_of_array(np.asarray(arrays[name]), getattr(cfg, f"{name}_values")) if name in arrays else None
         for name in ("moving_mask", "reference_mask")
@@ -206,21 +206,21 @@ def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Ask
     return _Asked(cfg.model_copy(update=update), points, (masks[0], masks[1]), record)
 
 
-def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, tell: Progress) -> Result:
-    """The story of every pair, whatever its size and wherever it comes from; see `register`."""
-    cfg, tie_points = asked.cfg, asked.tie_points
+def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, tell: Progress) -> Result:
+    """The pipeline of every pair, of any size and source; see `register`."""
+    cfg, tie_points = task.cfg, task.tie_points
     check_use(cfg)
     device = choose_device(cfg.device)
-    chosen = choose_model(cfg, device)
+    model = choose_model(cfg, device)
     clock = Clock()
     tell("reading", 0.0)
-    with few_threads(), open_images(*located, cfg, asked.masks) as images:
+    with few_threads(), open_images(*located, cfg, task.masks) as images:
         check_demands(cfg, images.reference.grid)
-        given = None
+        seed = None
         if tie_points is not None:
-            given = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
-        grounds = likely_grounds(images, cfg, given)
-        roads = [choose_road(images, ground, cfg, chosen, tiling.sizes) for ground in grounds]
+            seed = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
+        grounds = likely_grounds(images, cfg, seed)
+        roads = [choose_road(images, ground, cfg, model, tiling.sizes) for ground in grounds]
         check_road(images, grounds[0], cfg, roads[0])
         slips = doubts_about(images, grounds[0], cfg)
         grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
@@ -230,20 +230,20 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
             if left_out := not_tried(images, ground, cfg, road):
                 break
             if road.is_tiled:
-                found = match_tiled(images, ground, cfg, (chosen, device), given, tiling, clock, tell)
+                match = match_tiled(images, ground, cfg, (model, device), seed, tiling, clock, tell)
             else:
-                found = match_whole(images, ground, cfg, (chosen, device), given, clock, tell)
+                match = match_whole(images, ground, cfg, (model, device), seed, clock, tell)
             if road.note:
-                found = replace(found, notes=(*found.notes, road.note))
-            if findings is None or found.support.probability > findings.support.probability:
-                findings = found
+                match = replace(match, notes=(*match.notes, road.note))
+            if findings is None or match.support.probability > findings.support.probability:
+                findings = match
             if findings.is_likely:
                 break
-        assert findings is not None  # there is one ground at least
+        assert findings is not None  # there is at least one ground
         if left_out:
             findings = replace(findings, notes=(*findings.notes, left_out))
         tell("judging", 0.98)
-        settings = {**cfg.model_dump(mode="json"), **asked.record, "device_used": str(device), **findings.ran.settings}
+        settings = {**cfg.model_dump(mode="json"), **task.record, "device_used": str(device), **findings.ran.settings}
         if part := split(images.moving.facts.path or "")[1]:
             settings[MOVING_PART] = part
         if (tiling.workers or tiling.dask) and not findings.tiles:
@@ -256,14 +256,14 @@ def _register(located: tuple[Located, Located], asked: _Asked, tiling: Tiling, t
 
 
 class RegisterArguments(RegisterOptions, total=False):
-    """Everything that `register` takes beside the two images: its options, and what is no setting."""
+    """All keyword arguments of `register`: its options, and arguments that are no settings."""
 
     progress: Progress | None
 
 
 @guarded
 def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArguments]) -> Assessment:
-    """Judge how well a pair lies together as it stands, without changing anything.
+    """Judge how well a pair is aligned as it is, without changing anything.
 
     Args:
         moving, reference, **arguments: as for `register`.
@@ -276,7 +276,7 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
     quality = result.quality
     rms = quality.shift_before_px
     metres = quality.metres.shift_before_m if quality.metres else None
-    # The worst place is where the estimate may be off; here it would read as where the images are.
+    # The worst place is that of the estimate's error; here it would read as that of the misalignment.
     verdict = replace(result.verdict, worst="")
     if verdict.decision == "go":
         if rms <= ALIGNED_PX:
@@ -289,7 +289,7 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
 
 
 def _mean_offset(result: Result) -> tuple[float, float]:
-    """Mean displacement (dx, dy) on the ground that both images can show, pixels."""
+    """Mean displacement (dx, dy) on the common ground, pixels."""
     previews = result.previews
     rows, columns = previews.reference.shape[:2]
     y, x = np.mgrid[0 : rows - 1 : 65j, 0 : columns - 1 : 65j]

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from somareg.config import Preset, RegisterConfig
 from somareg.errors import ConfigError, guarded
-from somareg.features.encoder import MIN_SIDE
 from somareg.io import ground_metric
 from somareg.matching.engine import EngineCfg, preset
-from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.search import ALL_AROUND, ANY_SCALE
-from somareg.matching.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
 from somareg.preprocess.prepare import Prepared
 from somareg.quality.calibration import Engine, load_calibration
+from somareg.soma.encoder import MIN_SIDE
+from somareg.soma.network import Soma
+from somareg.soma.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
 from somareg.types import BoolArray, FloatArray, Grid, Modality
 
 AUTO = "auto"

@@ -1,4 +1,4 @@
-"""The ground that both images can show: everything is cut to it and sized by it before anything is matched."""
+"""The common ground of both images; everything is cut to it and sized by it before matching."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from somareg.io.raster import MIN_SIDE
 from somareg.io.source import Block
 from somareg.types import FloatArray, Grid, Transform
 
-ROOM_PX = 8  # moving pixels kept beyond what is searched, see `preprocess.prepare`
+ROOM_PX = 8  # moving pixels kept beyond the search radius, see `preprocess.prepare`
 EDGE_PX = 8  # that kernels reach
-RIM_PX = 20.0  # of the reference around the moving image's footprint
+RIM_PX = 20.0  # rim of the reference around the moving image's footprint
 _LINES = 65
-_TORN, _SHOWN = 0.25, 0.1  # share of a footprint between two neighbours of a lattice; share of it that shows the image
+_TORN, _SHOWN = 0.25, 0.1  # share of a footprint between neighbours that means a tear; least share of image
 _SNAP = 1e-3  # pixels: the rounding of georeferences
 
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """The part of each image that is looked at.
+    """The part of each image that is used.
 
     Attributes:
         reference, moving: parts, in pixels of the whole images.
-        radius_px: how far is searched.
-        georef: pixels of the reference's part -> pixels of the moving one's, as far as known before matching.
-        is_placed: whether georeferences say so.
-        notes: how it was found, for the result.
-        is_looked_for: one image was looked for in the other; else it is where the images claim to be.
+        radius_px: search radius.
+        georef: pixels of the reference's part -> pixels of the moving one's, before matching.
+        is_placed: whether `georef` comes from georeferences.
+        notes: how the ground was determined, for the result.
+        is_looked_for: whether one image was searched in the other, instead of trusting the georeferences.
         doubts: sentences that forbid "go".
     """
 
@@ -52,23 +52,23 @@ class Ground:
 
     @property
     def there(self) -> tuple[int, int]:
-        """(x, y) of the corner of the part that corrections lead to: of the reference by georeference."""
+        """Corner (x, y) of the part that corrections map to: of the reference if georeferenced, else of the other."""
         return self.reference[:2] if self.is_placed else self.moving[:2]
 
     @property
     def knows(self) -> bool:
-        """Whether `georef` says more than that nothing is known."""
+        """Whether `georef` carries information."""
         start = self.georef
         return self.is_placed or not (isinstance(start, AffineTransform) and np.array_equal(start.matrix, np.eye(2, 3)))
 
     @property
     def after_correction(self) -> Transform:
-        """Where corrections lead to -> pixels of the moving image's part."""
+        """The map from targets of corrections to pixels of the moving image's part."""
         return self.georef if self.is_placed else AffineTransform.identity()
 
     @property
     def places(self) -> tuple[Transform, ...]:
-        """Maps, part to part, by which a program may have drawn in both images: the georeference, pixel on pixel."""
+        """Maps between the parts by which a program may have drawn in both: the georeference, and pixel on pixel."""
         (left, top, *_), (x, y, *_) = self.reference, self.moving
         pixel_on_pixel = AffineTransform.from_parameters(shift=(left - x, top - y))
         georef = self.georef
@@ -78,23 +78,24 @@ class Ground:
 
 
 Radius = Callable[[float], float]
-"""Search radius, reference pixels, of a footprint with a longer side of so many."""
+"""Search radius, reference pixels, for a footprint with a given longer side."""
 
 
 def common_ground(
     reference: Grid, moving: Grid, georef: Transform, radius: Radius, more_px: float = 0.0, rim_px: float = RIM_PX
 ) -> Ground:
-    """The moving image's footprint on the reference with a rim, and all of the moving image that a search may meet.
+    """The moving image's footprint on the reference with a rim, and the part of the moving image that a search can
+    reach.
 
-    Without georeferences nothing is known: both images as they are.
+    Without georeferences these are both whole images.
 
     Args:
         reference, moving: whole grids.
         georef: reference pixels -> moving pixels.
         radius: see `Radius`.
-        more_px: that is searched beyond the radius, for points that were given.
-        rim_px: kept around the footprint, at most the radius. Where the images lie further apart than that, as many
-            pixels of the smaller one are not looked at; a wider rim would be reference that shows nothing of it.
+        more_px: added to the radius, for given points.
+        rim_px: kept around the footprint, at most the radius. When the images lie further apart than that, as many
+            pixels of the smaller one are not used; a wider rim would be reference that shows nothing of it.
 
     Raises:
         NoOverlapError: the moving image cannot be placed.
@@ -103,16 +104,16 @@ def common_ground(
     other = Block(0, 0, moving.width, moving.height)
     if not reference.is_georeferenced:
         return Ground(whole, other, radius(max(reference.shape)) + more_px, georef, is_placed=False)
-    # Between different CRSs the outline may lead around what lies inside: a pole.
-    claimed = georef.inverse(outline_of(other, inside=not georef.is_affine))
-    back = claimed[np.isfinite(claimed).all(axis=1)]
+    # Between different CRSs the outline may run around its inside, for example a pole.
+    outline = georef.inverse(outline_of(other, inside=not georef.is_affine))
+    back = outline[np.isfinite(outline).all(axis=1)]
     if not len(back):
         raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
     low, high = back.min(axis=0), back.max(axis=0)
     size = np.minimum(high - low + 1, [reference.width, reference.height])
     around = radius(float(size.max()))
     here = _grown(low, high, min(around, rim_px) + more_px, whole)
-    _check_in_one_piece(georef.inverse, claimed, here, other, "moving image")
+    _check_in_one_piece(georef.inverse, outline, here, other, "moving image")
     away = _window(georef, here, around + more_px + ROOM_PX, moving)
     _check_in_one_piece(georef, georef(outline_of(here, inside=True)), away, here, "reference")
     shift = AffineTransform.from_parameters
@@ -121,13 +122,13 @@ def common_ground(
 
 
 def footprint_area(to_moving: Transform, reference: Grid, moving: Grid) -> float:
-    """Reference pixels that the moving image's frame covers by a map from reference to moving pixels."""
+    """Area in reference pixels of the moving image's frame under a map from reference to moving pixels."""
     jacobian = jacobian_between(to_moving, reference.shape, moving.shape)
     return float(moving.width * moving.height / max(abs(np.linalg.det(jacobian)), 1e-12))
 
 
 def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Radius, rim_px: float = np.inf) -> Ground:
-    """The common ground when an affine tells where it is and no georeference does.
+    """The common ground by an affine, without georeferences.
 
     Args:
         start: reference pixels -> moving pixels.
@@ -147,38 +148,38 @@ def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Rad
     return Ground(here, away, reach, between, is_placed=False)
 
 
-def _check_in_one_piece(onto: Transform, claimed: FloatArray, found: Block, image: Block, name: str) -> None:
-    """Refuse a footprint that is torn by the edge of a map and mostly shows nothing of the image between its pieces.
+def _check_in_one_piece(onto: Transform, outline: FloatArray, block: Block, image: Block, name: str) -> None:
+    """Refuse a footprint that the edge of a map tears into pieces with mostly nothing of the image between them.
 
     Args:
         onto: pixels of the image -> pixels of the other one.
-        claimed: (N * N, 2) where a lattice over the image leads; of an affine, which tears nothing, any other points.
-        found: the part of the other image from the first piece to the last.
-        image: what was looked for.
+        outline: (N * N, 2) images of a lattice over the image; for an affine, which tears nothing, any points.
+        block: the part of the other image from the first piece to the last.
+        image: the projected part.
         name: of the image.
 
     Raises:
         GeoreferenceError: it is torn.
     """
-    if onto.is_affine or len(claimed) != _LINES**2:
+    if onto.is_affine or len(outline) != _LINES**2:
         return
-    places = claimed.reshape(_LINES, _LINES, 2)
+    places = outline.reshape(_LINES, _LINES, 2)
     steps = [np.abs(np.diff(places, axis=axis)).reshape(-1, 2) for axis in (0, 1)]
     longest = np.nanmax(np.concatenate(steps), axis=0, initial=0.0)
-    if (longest < _TORN * np.array(found[2:])).all():
+    if (longest < _TORN * np.array(block[2:])).all():
         return
-    back = onto.inverse(outline_of(found, inside=True)) - image[:2]
-    shown = ((back >= -0.5) & (back < np.array(image[2:]) - 0.5)).all(axis=1).mean()
-    if shown < _SHOWN:
+    back = onto.inverse(outline_of(block, inside=True)) - image[:2]
+    share = ((back >= -0.5) & (back < np.array(image[2:]) - 0.5)).all(axis=1).mean()
+    if share < _SHOWN:
         raise GeoreferenceError(
-            f"the {name} lies across the edge of the other image's map and would span {found.width} x {found.height} "
+            f"the {name} lies across the edge of the other image's map and would span {block.width} x {block.height} "
             "of its pixels, nearly all of which show something else; bring one image to a CRS without an edge there: "
             "gdalwarp -t_srs"
         )
 
 
 def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
-    """The rectangle from `low` to `high` and `by` pixels around it, inside the frame, not below the smallest side."""
+    """The rectangle from `low` to `high`, grown by `by` pixels, inside the frame and not below the smallest side."""
     spans = []
     for first, last, length in zip(low - by, high + by, (frame.width, frame.height), strict=True):
         short = max(0.0, MIN_SIDE - (min(last, length - 1.0) - max(first, 0.0)))
@@ -201,26 +202,26 @@ def _window(to_moving: Transform, here: Block, reach_px: float, moving: Grid) ->
         jacobian = jacobian_at(to_moving, (float(centre[0]), float(centre[1])))
     if not np.isfinite(jacobian).all():
         raise NoOverlapError("the moving image cannot be placed on the reference's grid; check the CRS of both images")
-    # Elsewhere a projection may have no answer: what is near the image counts, and all between two points.
+    # Elsewhere a projection may be undefined: points near the image count, and everything between two of them.
     spacing = (max(here.width, here.height) + 2 * reach_px) / (_LINES - 1)
     margin = EDGE_PX + int(np.ceil(spacing * np.abs(jacobian).sum(axis=1).max()))
     return Block(*(source_window(there, moving.shape, margin) or whole))
 
 
 def _clipped(low: FloatArray, high: FloatArray, frame: Block) -> Block:
-    """The rectangle from `low` to `high` inside the frame; all of it where they do not meet."""
+    """The rectangle from `low` to `high` clipped to the frame; the whole frame when they do not meet."""
     left, top = (int(max(value, 0.0)) for value in low)
     right, bottom = (int(min(value + 1, side)) for value, side in zip(high, frame[2:], strict=True))
     return Block(left, top, right - left, bottom - top) if left < right and top < bottom else frame
 
 
 def outline_of(block: Block, beyond: float = 0.0, *, inside: bool = False) -> FloatArray:
-    """Points (N, 2) along a rectangle's outermost pixels, `beyond` pixels outside; or all over it."""
+    """Points (N, 2) along a rectangle's outermost pixels, `beyond` pixels outside; with `inside` all over it."""
     x, y = (
         np.linspace(first - beyond, first + length - 1 + beyond, _LINES)
         for first, length in ((block.x, block.width), (block.y, block.height))
     )
     columns, rows = np.meshgrid(x, y)
-    kept = np.ones(columns.shape, bool)
-    kept[1:-1, 1:-1] = inside
-    return np.stack([columns[kept], rows[kept]], axis=-1)
+    selection = np.ones(columns.shape, bool)
+    selection[1:-1, 1:-1] = inside
+    return np.stack([columns[selection], rows[selection]], axis=-1)

@@ -1,4 +1,4 @@
-"""Both images, open, and how their georeferences join them."""
+"""Both images, open, and the map between them by their georeferences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from somareg.errors import ConfigError
 from somareg.io import check_overlap, georeference
 from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
-from somareg.io.memory import cache_mb
+from somareg.io.memory import block_cache
 from somareg.io.source import Block
 from somareg.io.unnamed import in_one_system
 from somareg.preprocess.bands import check_bands, choose_bands
@@ -26,7 +26,7 @@ log = logging.getLogger("somareg.register")
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Both images; no pixel of a file is read yet.
+    """Both images, before any pixel of a file is read.
 
     Attributes:
         moving, reference: the images.
@@ -39,13 +39,13 @@ class Images:
 
     @property
     def is_placed(self) -> bool:
-        """Whether georeferences join them."""
+        """Whether georeferences relate the images."""
         return self.reference.grid.is_georeferenced
 
 
 def bounded_cache() -> rasterio.Env:
     """GDAL may keep so many decoded blocks, see `somareg.io.memory`."""
-    return rasterio.Env(GDAL_CACHEMAX=cache_mb())
+    return rasterio.Env(GDAL_CACHEMAX=block_cache())
 
 
 @contextmanager
@@ -57,10 +57,10 @@ def open_images(
     *,
     again: bool = False,
 ) -> Iterator[Images]:
-    """Open both images, choose the bands that are matched and join the georeferences.
+    """Open both images, choose the bands to match and relate the georeferences.
 
     Args:
-        moving, reference: as `locate` gives them.
+        moving, reference: from `locate`.
         cfg: settings.
         masks: of moving and reference in memory, see `open_image`.
         again: see `open_image`.
@@ -93,7 +93,7 @@ def open_images(
 
 
 def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None, modality: Modality) -> OpenImage:
-    """The image with the bands that are matched: the wanted ones, by their numbers in the file, else `choose_bands`.
+    """Select the bands to match: the user's, by their numbers in the file, else those of `choose_bands`.
 
     Raises:
         ConfigError: a band that it does not have.
@@ -117,12 +117,12 @@ def matched(image: OpenImage, role: str, wanted: tuple[int, ...] | None, modalit
 
 
 def all_bands(raster: Raster) -> tuple[int, ...]:
-    """Numbers of the bands of an image of which only those that are matched were read."""
+    """Numbers of all bands in the file of an image of which only the matched ones were read."""
     return tuple(range(1, raster.count + 1))
 
 
 def _in_one_system(reference: OpenImage, moving: OpenImage) -> tuple[OpenImage, OpenImage]:
-    """Both images on grids that geotransforms without a CRS may place; see `somareg.io.unnamed.in_one_system`."""
+    """Use geotransforms without a CRS when they fit, see `somareg.io.unnamed.in_one_system`."""
     names = reference.facts.name, moving.facts.name
     here, there, note = in_one_system(reference.grid, moving.grid, names)
     if not note:

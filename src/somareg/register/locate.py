@@ -1,4 +1,4 @@
-"""Where both images show the same ground: by their georeferences, or by looking for a small image in a large one."""
+"""Locate the common ground, by georeferences or by searching a small image in a large one."""
 
 from __future__ import annotations
 
@@ -24,73 +24,73 @@ from somareg.register.tiles.overview import read_overview
 from somareg.tiepoints.use import Given, reach_px
 from somareg.types import FloatArray, Grid
 
-SMALL_PX, LARGE_PX = 160, 3072  # longer side that a small image keeps, and a large one may have, when it is looked for
-PLACE_BYTES = 85.0  # for each pixel of the large image, at the resolution at which the small one is looked for
-_EVERY = 16  # points of an outline between those at which lengths are measured
-TURN_DEG, SCALE = 6.0, 1.1  # steps between what is tried
-HEIGHT = 5.0  # of a place that is worth a look; see `Place`
-USEFUL = 0.9  # of the longer side of the larger image: a search radius beyond it leaves next to nothing in common
+SMALL_PX, LARGE_PX = 160, 3072  # longer side of the small image, and largest of the large one, during the search
+PLACE_BYTES = 85.0  # per pixel of the large image at the resolution of the search
+_EVERY = 16  # step between points of an outline at which lengths are measured
+TURN_DEG, SCALE = 6.0, 1.1  # steps between hypotheses
+HEIGHT = 5.0  # least height of a likely place; see `Place`
+USEFUL = 0.9  # share of the larger image's longer side; a larger search radius leaves next to no overlap
 RIVAL = (
-    1.2  # ratio of heights below which the best place may be another: 1.0 to 1.1 where ground repeats, else above 1.4
+    1.2  # ratio of heights below which the second place may be right: 1.0 to 1.1 for repeated ground, else above 1.4
 )
 
 
-def known_ground(images: Images, cfg: RegisterConfig, given: Given | None = None) -> Ground:
-    """The common ground as far as it is known without a look at pixels."""
-    ground, notes = _known_ground(images, cfg, given), _about_radius(cfg, images)
+def known_ground(images: Images, cfg: RegisterConfig, seed: Given | None = None) -> Ground:
+    """The common ground from georeferences and points, without reading pixels."""
+    ground, notes = _known_ground(images, cfg, seed), _about_radius(cfg, images)
     return replace(ground, notes=(*ground.notes, *notes)) if notes else ground
 
 
-def _known_ground(images: Images, cfg: RegisterConfig, given: Given | None) -> Ground:
+def _known_ground(images: Images, cfg: RegisterConfig, seed: Given | None) -> Ground:
     here, there = images.reference.grid, images.moving.grid
     radius = _radius(cfg, images)
-    if given and not images.is_placed and _is_part(here, there, radius):
-        return ground_at(given.affine, here, there, radius)
-    # Who names a radius expects images that are so far apart.
+    if seed and not images.is_placed and _is_part(here, there, radius):
+        return ground_at(seed.affine, here, there, radius)
+    # A user who names a radius expects images that far apart.
     rim = {} if cfg.search_radius_px is None and cfg.search_radius_m is None else {"rim_px": math.inf}
     ground = common_ground(here, there, images.georef, radius, **rim)
-    if given is None:
+    if seed is None:
         return ground
     corner = -ground.reference.x, -ground.reference.y
-    more = reach_px(given.moved(corner, corner).affine, ground.shape)
+    more = reach_px(seed.moved(corner, corner).affine, ground.shape)
     return common_ground(here, there, images.georef, radius, more, **rim)
 
 
-def likely_grounds(images: Images, cfg: RegisterConfig, given: Given | None) -> tuple[Ground, ...]:
-    """What the common ground may be, the likeliest first.
+def likely_grounds(images: Images, cfg: RegisterConfig, seed: Given | None) -> tuple[Ground, ...]:
+    """Candidates of the common ground, the likeliest first.
 
-    Without georeferences and points, an image that is too small for the search to reach all of the other one is looked
-    for in it. That both show the same ground at different pixel sizes is possible as well.
+    Without georeferences and points, an image that is too small for the search to reach all of the other one is
+    searched in it. Both may also show the same ground at different pixel sizes.
     """
-    known = known_ground(images, cfg, given)
+    claimed_ground = known_ground(images, cfg, seed)
     here, there = images.reference.grid, images.moving.grid
     radius = _radius(cfg, images)
-    if images.is_placed or given or cfg.search == "local" or not _is_part(here, there, radius):
-        return (known,)
-    found, start, cell = _look(images, cfg)
-    if found.height < HEIGHT:
-        return (known,)
+    if images.is_placed or seed or cfg.search == "local" or not _is_part(here, there, radius):
+        return (claimed_ground,)
+    place, start, cell = _look(images, cfg)
+    if place.height < HEIGHT:
+        return (claimed_ground,)
     ground = ground_at(start, here, there, radius, RIM_PX + 2 * cell)
     role = "moving image" if max(there.shape) < max(here.shape) else "reference"
     column, row = (start.inverse if role == "moving image" else start)(np.zeros((1, 2)))[0]
     note = f"the {role} was located in the other image, from column {column:.0f}, row {row:.0f} on"
     doubts: tuple[str, ...] = ()
-    if found.height < found.rival * RIVAL:
+    if place.height < place.rival * RIVAL:
         doubts = (
             f"The {role} fits another place of the other image nearly as well; give a georeference or tie points.",
         )
     notes = (note, *_about_radius(cfg, images))
-    return replace(ground, notes=notes, doubts=doubts, is_looked_for=True), known
+    return replace(ground, notes=notes, doubts=doubts, is_looked_for=True), claimed_ground
 
 
 def _radius(cfg: RegisterConfig, images: Images) -> Radius:
     """See `Radius`."""
-    asked, most = _asked(cfg, images), _useful_px(images)
-    return lambda longest: min(asked(longest), most)
+    radius, most = _asked(cfg, images), _useful_px(images)
+    return lambda longest: min(radius(longest), most)
 
 
 def _asked(cfg: RegisterConfig, images: Images) -> Radius:
-    """The radius of the options; one in metres holds where the moving image claims to be, not at the centre of the
+    """The radius of the options; metres are converted at the moving image's claimed place, not at the centre of the
     reference.
     """
     places = None
@@ -102,13 +102,13 @@ def _asked(cfg: RegisterConfig, images: Images) -> Radius:
 
 
 def _footprint(images: Images) -> FloatArray:
-    """Points (N, 2) along the moving image's outline, reference pixels, as its georeference says."""
+    """Points (N, 2) along the moving image's outline by its georeference, reference pixels."""
     points = images.georef.inverse(outline_of(Block(0, 0, *images.moving.grid.shape[::-1])))
     return points[np.isfinite(points).all(axis=1)]
 
 
 def _useful_px(images: Images) -> float:
-    """The largest search radius that leaves something in common, reference pixels."""
+    """The largest search radius that leaves some overlap, reference pixels."""
     sides = [float(side) for side in images.reference.grid.shape]
     if not images.is_placed:
         sides += images.moving.grid.shape
@@ -118,23 +118,23 @@ def _useful_px(images: Images) -> float:
 
 
 def _about_radius(cfg: RegisterConfig, images: Images) -> tuple[str, ...]:
-    """A note where a radius was asked for that is of no use."""
-    asked, most = _asked(cfg, images)(0.0), _useful_px(images)
-    if (cfg.search_radius_px is None and cfg.search_radius_m is None) or asked <= most:
+    """A note when the user's radius was larger than useful."""
+    reach, most = _asked(cfg, images)(0.0), _useful_px(images)
+    if (cfg.search_radius_px is None and cfg.search_radius_m is None) or reach <= most:
         return ()
-    return (f"searched {most:.0f} px far, not {asked:.0f} px as asked: farther away the images would hardly overlap",)
+    return (f"searched {most:.0f} px far, not {reach:.0f} px as asked: farther away the images would hardly overlap",)
 
 
 def _is_part(reference: Grid, moving: Grid, radius: Radius) -> bool:
-    """Whether one image has so much room in the other that a search around the middle does not reach all places."""
+    """Whether one image is so small in the other that a search around the middle does not reach all places."""
     smaller, larger = sorted((reference.shape, moving.shape), key=max)
     room = max(n - m for n, m in zip(larger, smaller, strict=True)) / 2
     return room > radius(max(reference.shape)) and all(n >= m for n, m in zip(larger, smaller, strict=True))
 
 
 def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform, float]:
-    """The place of the smaller image in the larger one, the map from reference to moving pixels that it means, and how
-    many pixels that may be off.
+    """Find the smaller image in the larger one: the place, the resulting map from reference to moving pixels, and its
+    uncertainty in pixels.
     """
     here, there = images.reference, images.moving
     swapped = max(there.grid.shape) < max(here.grid.shape)
@@ -147,14 +147,14 @@ def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform, 
         f"cut out the part of {large.facts.name} that shows the other image's ground",
     )
     both = [_reduced(image, role, factor, cfg) for image, role in zip((small, large), roles, strict=True)]
-    found = find_place(both[0], both[1], _turns(cfg, here.grid))
+    place = find_place(both[0], both[1], _turns(cfg, here.grid))
     up = AffineTransform.reduction(factor)
-    between = up.after(found.transform).after(up.inverse)
-    return found, between.inverse if swapped else between, float(CHANNELS.stride * factor)
+    between = up.after(place.transform).after(up.inverse)
+    return place, between.inverse if swapped else between, float(CHANNELS.stride * factor)
 
 
 def _reduced(image: OpenImage, role: str, factor: int, cfg: RegisterConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised bands (1, C, h, w) and mask (1, 1, h, w) of all of an image at low resolution."""
+    """Normalised bands (1, C, h, w) and mask (1, 1, h, w) of the whole image at low resolution."""
     overview = read_overview(image, Block(0, 0, image.grid.width, image.grid.height), factor, role, cfg)
     view: View = overview.view
     data, _ = normalise(view.raster.data, view.raster.mask, getattr(cfg, f"{role}_modality"), overview.scale)
@@ -162,11 +162,11 @@ def _reduced(image: OpenImage, role: str, factor: int, cfg: RegisterConfig) -> t
 
 
 def _turns(cfg: RegisterConfig, reference: Grid) -> list[tuple[float, float]]:
-    """(rotation in degrees, scale) over what is searched, the likeliest first."""
+    """Hypotheses (rotation in degrees, scale) of the search, the likeliest first."""
     search = engine_settings(cfg, reference, 1.0).search
     count = math.ceil(search.rotation_deg / TURN_DEG)
     turns = [i * TURN_DEG for i in range(-count, count + 1) if abs(i * TURN_DEG) < 180.0 or i > 0]
     low, high = (math.ceil(abs(math.log(end)) / math.log(SCALE)) for end in search.scale)
     scales = [SCALE**i for i in range(1 - low, high)]
-    tried = [(turn, scale) for turn in turns for scale in scales]
-    return sorted(tried, key=lambda one: abs(one[0]) / TURN_DEG + abs(math.log(one[1])) / math.log(SCALE))
+    hypotheses = [(turn, scale) for turn in turns for scale in scales]
+    return sorted(hypotheses, key=lambda one: abs(one[0]) / TURN_DEG + abs(math.log(one[1])) / math.log(SCALE))

@@ -1,4 +1,4 @@
-"""Many pairs at once: what they ask of the network is worked out together."""
+"""Several pairs at once, with shared calls of the network."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def register_many(
 ) -> Iterator[Result | SomaregError]:
     """Register pairs with the same options, several at a time, and yield their results in order.
 
-    The pairs of a group are matched side by side in threads of this process, and images of one size are described by
-    one call of the network: a GPU gets more to do at once. The figures are those of `register` but for rounding. On a
-    CPU the time per pair is the same; there `somareg.batch` with `workers` is what uses more cores.
+    The pairs of a group are matched in parallel threads of this process, and images of one size share
+    one call of the network, which uses a GPU better. Results equal those of `register` up to rounding. On a
+    CPU the time per pair is the same; there use `somareg.batch` with `workers` for more cores.
 
     Args:
-        pairs: (moving, reference) each, as for `register`; taken from an iterator as they are needed.
-        together: pairs in a group, which are in memory at once.
-        on_error: "raise" what a pair ends with when it is its turn, or "return" it in the place of its result.
+        pairs: (moving, reference) each, as for `register`; an iterator is advanced as needed.
+        together: pairs per group, all in memory at once.
+        on_error: "raise" a pair's error at its turn, or "return" it in place of the result.
         **options: as for `register`.
 
     Raises:
@@ -73,15 +73,15 @@ def _results(
 
 
 def _group(group: list[tuple[Image, Image]], options: RegisterOptions) -> list[Result | SomaregError]:
-    """The outcome of each pair of a group."""
-    from somareg.matching.together import Rendezvous, seated
+    """Register the pairs of a group and return their outcomes."""
+    from somareg.soma.together import Rendezvous, seated
 
     rendezvous = Rendezvous(len(group))
 
     def one(party: int) -> Result | SomaregError:
         moving, reference = group[party]
         with seated(rendezvous, party):
-            set_threads(1)  # the parties take turns: none of them has a helper of its own
+            set_threads(1)  # the threads take turns, so none gets a helper of its own
             try:
                 return register(moving, reference, **options)
             except SomaregError as error:

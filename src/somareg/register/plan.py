@@ -1,4 +1,4 @@
-"""What would be done with a pair: only headers are read."""
+"""The plan for a pair, from headers only."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from somareg.tiepoints.use import check_use
 
 @guarded
 def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOptions]) -> dict[str, Any]:
-    """What `register` would do with two files or STAC Items; only headers are read."""
+    """Describe what `register` would do with two files or STAC Items, from headers only."""
     located = locate(moving, "moving"), locate(reference, "reference")
     cfg = make_config({**options, **told_modalities(*located, options)})
     check_use(cfg)
     device = choose_device(cfg.device)
-    chosen = choose_model(cfg, device)
+    model = choose_model(cfg, device)
     with open_images(*located, cfg, again=True) as images:
         check_demands(cfg, images.reference.grid)
         ground = known_ground(images, cfg)
         size = f"{ground.reference.width} x {ground.reference.height} px of the reference"
         sizes = SceneCfg()
-        road = choose_road(images, ground, cfg, chosen, sizes)
+        road = choose_road(images, ground, cfg, model, sizes)
         limit = allowed()
         if road.is_tiled:
             factor, _ = factors(ground, sizes.factor(ground.shape))
@@ -51,9 +51,9 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
         else:
             factor = whole_factor(ground, cfg)
             here, there = working_sizes(ground, factor)
-            chosen = chosen.on(here, there)
+            model = model.on(here, there)
             work = {"working_size": f"{here[1]} x {here[0]} px (1/{factor} of the reference)"}
-        notes = [*chosen.notes, *([road.note] if road.note else [])]
+        notes = [*model.notes, *([road.note] if road.note else [])]
         if refused := not_tried(images, ground, cfg, road):
             notes.append(f"would be refused, {refused}")
         return {
@@ -66,7 +66,7 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
             **work,
             "memory_mb": round(road.count / 1e6),
             "max_memory_mb": round(limit / 1e6),
-            "model": chosen.name,
+            "model": model.name,
             **({"notes": notes} if notes else {}),
             "device": str(device),
             "outputs": list(OUTPUTS),

@@ -1,4 +1,4 @@
-"""From findings to what users get: maps in their pixels, displacement, tie points, figures, verdict, pictures."""
+"""Build a `Result` from findings: maps in the users' pixels, displacement, tie points, figures, verdict, pictures."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from somareg.report.show import show
 from somareg.runtime.clock import Clock
 from somareg.types import Closeup, Header, Later, Previews, Quality, Raster, Result, TiePoints, Transform
 
-_KEPT_BYTES = 32_000_000  # of pixels that a result may hold until its pictures are drawn
-_APART = 0.75  # of the side of a picture: places whose pictures would show much of the same are one
+_KEPT_BYTES = 32_000_000  # most bytes of pixels that a result holds until its pictures are drawn
+_APART = 0.75  # least distance of two close-ups, as a share of a picture's side
 
 
 def build_result(
@@ -38,15 +38,15 @@ def build_result(
     clock: Clock,
     folder: Path | None = None,
 ) -> Result:
-    """The result of a pair, however it was matched.
+    """Build the result of a pair, matched whole or in tiles.
 
     Args:
         images: both.
         findings: in pixels of the whole images.
         cfg: settings.
-        settings: what is recorded of the run; the frame (x, y, width, height) of a common extent joins it.
-        clock: told when all is judged.
-        folder: that the outputs will be written to, where it is known.
+        settings: record of the run; the frame (x, y, width, height) of a common extent is added.
+        clock: for the time of the judgement.
+        folder: for the outputs, if known.
     """
     whole, calibration = images.reference.grid, load_calibration(findings.ran.engine)
     georef, frame, notes = images.georef, Block(0, 0, whole.width, whole.height), findings.notes
@@ -79,13 +79,13 @@ def build_result(
     )
     quality = measure(measured)
     verdict = judge(findings.support, quality, calibration, Demands.of(cfg))
-    if verdict.decision == "no-go":  # nothing is said of how good it is: no error, no certainty, no place
+    if verdict.decision == "no-go":  # a no-go claims no error, no certainty and no worst place
         quality, errors = quality.without_prediction(), errors.unknown()
-    # What nobody may ask for is made when somebody does; large images are not kept until then.
+    # Pictures are drawn on demand; large images are not kept until then, so theirs are drawn now.
     start = compose(georef, findings.expected)
     displacement = Later(partial(displacement_of, findings, correction, errors, grid))
-    drawn = partial(_pictures, findings, measured, quality, errors, (start, transform), cfg)
-    previews = Later(partial(drawn, has_closeups=verdict.decision != "no-go"))
+    draw = partial(_pictures, findings, measured, quality, errors, (start, transform), cfg)
+    previews = Later(partial(draw, has_closeups=verdict.decision != "no-go"))
     is_large = findings.reference.nbytes + findings.moving.nbytes > _KEPT_BYTES
     clock.lap("judge")
     return Result(
@@ -120,7 +120,7 @@ def _transform(findings: Findings, georef: Transform) -> Transform:
 
 def _pictures(
     findings: Findings,
-    given: Measured,
+    measured: Measured,
     quality: Quality,
     errors: ErrorMap,
     maps: tuple[Transform, Transform],
@@ -128,13 +128,13 @@ def _pictures(
     *,
     has_closeups: bool,
 ) -> Previews:
-    """Pictures of what was looked at, and of the places where the estimate is expected to be off most.
+    """Draw pictures of the common ground and close-ups of the places with the largest expected error.
 
     Args:
-        findings, given, quality, errors: of the pair.
+        findings, measured, quality, errors: of the pair.
         maps: reference pixels -> moving pixels without and with the estimate.
         cfg: modalities.
-        has_closeups: whether those places are drawn: a no-go has none.
+        has_closeups: whether to draw close-ups; a no-go has none.
     """
     here, there = findings.reference, findings.moving
     back = there.to_whole.inverse
@@ -144,16 +144,16 @@ def _pictures(
     previews = make_previews(here.raster, there.raster, before, after, modalities, place)
     if not has_closeups:
         return previews
-    return replace(previews, closeups=_closeups(findings, given, quality, errors, maps[1], cfg))
+    return replace(previews, closeups=_closeups(findings, measured, quality, errors, maps[1], cfg))
 
 
 def _closeups(
-    findings: Findings, given: Measured, quality: Quality, errors: ErrorMap, after: Transform, cfg: RegisterConfig
+    findings: Findings, measured: Measured, quality: Quality, errors: ErrorMap, after: Transform, cfg: RegisterConfig
 ) -> tuple[Closeup, ...]:
-    """Pictures of the places where the estimate is expected to be off most."""
+    """Draw close-ups of the places with the largest expected error."""
     here, there = findings.reference, findings.moving
     apart = _APART * SIDE * here.factor
-    places = worst_places(quality.cells, given.tie_points, errors.at, given.area, given.reference, apart)
+    places = worst_places(quality.cells, measured.tie_points, errors.at, measured.area, measured.reference, apart)
     sight = Sight(
         reference=here.raster,
         moving=there.raster,
@@ -200,7 +200,7 @@ def _words(frame: Block) -> str:
 
 
 def _from_corner(view: View, frame: Block) -> View:
-    """The same part in pixels that are counted from the corner of a frame."""
+    """The part in pixels relative to the corner of a frame."""
     block = view.block
     return replace(view, block=block._replace(x=block.x - frame.x, y=block.y - frame.y))
 
@@ -210,7 +210,7 @@ def _seen_share(image: Raster | Header, view: View) -> Raster | Header:
 
 
 def _framed(image: Raster | Header, frame: Block) -> Raster | Header:
-    """The reference on the frame of the outputs."""
+    """Cut the reference to the frame of the outputs."""
     grid = image.grid.part(*frame)
     if grid is image.grid:
         return image
@@ -224,10 +224,10 @@ def _read_cut(reader: Callable[[], Raster], frame: Block) -> Raster:
 
 
 def _cut(whole: Raster, frame: Block) -> Raster:
-    """A part of an image; it is no longer what it was made from."""
+    """Cut a part out of a raster, without its origin."""
     rows, columns = slice(frame.y, frame.y + frame.height), slice(frame.x, frame.x + frame.width)
-    cut: dict[str, Any] = {"data": whole.data[:, rows, columns], "mask": whole.mask[rows, columns]}
+    fields: dict[str, Any] = {"data": whole.data[:, rows, columns], "mask": whole.mask[rows, columns]}
     for name in ("band_masks", "alpha"):
         values = getattr(whole, name)
-        cut[name] = None if values is None else values[:, rows, columns]
-    return replace(whole, grid=whole.grid.part(*frame), origin=None, **cut)
+        fields[name] = None if values is None else values[:, rows, columns]
+    return replace(whole, grid=whole.grid.part(*frame), origin=None, **fields)

@@ -25,8 +25,8 @@ from somareg.tiepoints.formats import write_tie_points
 from somareg.types import Header, Progress, Raster, Reading, Reports, Result, StacOrigin, TiePoints
 from somareg.warp.engine import apply, apply_to_file
 
-QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more
-PAGE_POINTS = 8000  # the page reads coordinates by the thousand at most
+QGIS_POINTS = 2000  # QGIS's georeferencer is slow with more points
+PAGE_POINTS = 8000  # most points that the page draws
 
 
 @guarded
@@ -65,18 +65,18 @@ def save(
 
 
 def spare_inputs(folder: Path, inputs: Mapping[str, str | Path | None], settings: Mapping[str, Any]) -> None:
-    """Refuse an output folder where an output has the name of an input.
+    """Refuse an output folder where an output would overwrite an input.
 
     Args:
         folder: for the outputs.
-        inputs: what each is called -> its file, None for one in memory.
-        settings: some of which name files.
+        inputs: name for messages -> file, None for an image in memory.
+        settings: whose texts may name files.
 
     Raises:
         OutputError: an input would be replaced or removed.
     """
-    named = {f"file of {name}": value for name, value in settings.items() if isinstance(value, str)}
-    keep_inputs((folder / name for name in OWNED), {**inputs, **named})
+    files = {f"file of {name}": value for name, value in settings.items() if isinstance(value, str)}
+    keep_inputs((folder / name for name in OWNED), {**inputs, **files})
 
 
 @guarded
@@ -104,10 +104,10 @@ def convert(result: Result, what: str, *, force: bool = False) -> Any:
 
 
 def _as_read(result: Result) -> dict[str, Any]:
-    """Estimate and reading for the moving image itself, which nothing has to be known by."""
+    """Estimate and reading for warping the moving image itself, so that no checksum is needed to recognise it."""
     estimate = result.estimate
     reading = estimate.reading
-    if isinstance(result.moving, Raster):  # its mask is applied
+    if isinstance(result.moving, Raster):  # its mask is already applied
         reading = replace(reading, mask=None, mask_values=None)
     return {"estimate": replace(estimate, reading=Reading()), "reading": reading}
 
@@ -142,18 +142,18 @@ def _write(result: Result, place: Path, folder: Path, tell: Progress, *, force: 
 
 
 def thin_out(ties: TiePoints, limit: int) -> TiePoints:
-    """Every n-th tie point, so that there are no more than `limit`."""
+    """Take every n-th tie point, at most `limit`."""
     every = max(1, -(-len(ties) // limit))
     return ties if every == 1 else TiePoints(**{f.name: getattr(ties, f.name)[::every] for f in fields(ties)})
 
 
 def _pixels(image: Raster | Header) -> Path | Raster:
-    """What can be warped: the file, or what is in memory."""
+    """The moving image to warp: its file, or the raster in memory."""
     return image if isinstance(image, Raster) else image.path or image.reader()
 
 
 def _expected_bytes(result: Result) -> int:
-    """A generous guess of what will be written."""
+    """A generous estimate of the bytes to be written."""
     grid, moving = result.reference.grid, result.moving
     nodes = result.displacement.grid
     pixels = grid.width * grid.height * moving.count * moving.dtype.itemsize

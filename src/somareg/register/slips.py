@@ -1,4 +1,4 @@
-"""Slips of who asks: one file given twice, SAR and optical taken for each other. They forbid "go" and say why."""
+"""Likely mistakes of the user: one file given twice, SAR and optical swapped. They forbid "go"."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from somareg.register.ground import Ground
 from somareg.register.images import Images
 from somareg.types import BoolArray, Header, Raster
 
-SAMPLE_PX = 320  # side of the part that is looked at
+SAMPLE_PX = 320  # side of the examined part
 _WINDOW = 7
-_QUIET_SHARE = 10  # percentile of the local variation that homogeneous ground shows
-# Speckle varies by so much of its mean where optical images are quiet (below 0.09 on nine of ten sets of real pairs).
+_QUIET_SHARE = 10  # percentile of the local variation that stands for homogeneous ground
+# Variation of speckle relative to its mean; quiet optical ground is below 0.09 on nine of ten sets of real pairs.
 SPECKLE, CALM = 0.12, 0.08
 _MUCH_LESS, _NO_MORE = 0.5, 1.25
 _ENOUGH = 2000  # valid pixels
@@ -28,12 +28,12 @@ _ENOUGH = 2000  # valid pixels
 
 @dataclass(frozen=True)
 class Look:
-    """What an image looks like, whatever it is said to be.
+    """Properties of an image, independent of its claimed modality.
 
     Attributes:
-        bands: that differ from each other.
-        variation: of its quietest ground, as a share of its mean.
-        is_radar: it is complex or negative in part, as no optical image is.
+        bands: number of different bands.
+        variation: of its quietest ground, relative to the mean.
+        is_radar: whether it has complex or negative values, as no optical image has.
     """
 
     bands: int
@@ -42,22 +42,22 @@ class Look:
 
 
 def doubts_about(images: Images, ground: Ground, cfg: RegisterConfig) -> tuple[str, ...]:
-    """Sentences about slips in what was given; () for none.
+    """Sentences about likely mistakes; () without any.
 
     Args:
         images: both, open.
-        ground: a part in the middle of which is looked at.
-        cfg: modalities and bands, as said or by default.
+        ground: whose middle is examined.
+        cfg: modalities and bands.
     """
     doubts = []
     if _is_same(images.moving.facts, images.reference.facts) and cfg.moving_bands == cfg.reference_bands:
         doubts.append("Moving image and reference are the same file: the result says nothing about two images.")
         return tuple(doubts)
-    said = {"moving": cfg.moving_modality, "reference": cfg.reference_modality}
-    if set(said.values()) != {"sar", "optical"}:
+    modalities = {"moving": cfg.moving_modality, "reference": cfg.reference_modality}
+    if set(modalities.values()) != {"sar", "optical"}:
         return ()
     looks = {"moving": _look(images.moving, ground.moving), "reference": _look(images.reference, ground.reference)}
-    sar, optical = sorted(said, key=lambda role: said[role] != "sar")
+    sar, optical = sorted(modalities, key=lambda role: modalities[role] != "sar")
     first, second = looks[sar], looks[optical]
     if first is None or second is None:
         return ()
@@ -74,7 +74,7 @@ def doubts_about(images: Images, ground: Ground, cfg: RegisterConfig) -> tuple[s
 
 
 def _are_swapped(sar: Look, optical: Look) -> bool:
-    """Whether the image that is said to be SAR and the one that is said to be optical look like each other."""
+    """Whether the image called SAR looks optical and the one called optical looks like SAR."""
     if optical.is_radar != sar.is_radar:
         return optical.is_radar
     speckled = optical.variation >= SPECKLE and sar.variation <= _MUCH_LESS * optical.variation
@@ -83,12 +83,12 @@ def _are_swapped(sar: Look, optical: Look) -> bool:
 
 
 def _look(image: OpenImage, part: Block) -> Look | None:
-    """How the middle of a part looks; None where hardly anything is valid."""
+    """Examine the middle of a part; None when hardly anything is valid."""
     width, height = min(part.width, SAMPLE_PX), min(part.height, SAMPLE_PX)
     middle = Block(part.x + (part.width - width) // 2, part.y + (part.height - height) // 2, width, height)
     try:
         raster = image.read(middle)
-    except SomaregError:  # whoever needs these pixels will say so
+    except SomaregError:  # the step that needs these pixels will raise
         return None
     values = np.abs(raster.data).astype(np.float32)
     is_complex = raster.data.dtype.kind == "c"
@@ -100,7 +100,7 @@ def _look(image: OpenImage, part: Block) -> Look | None:
 
 
 def _quiet_variation(band: NDArray[np.float32], mask: BoolArray) -> float | None:
-    """Deviation over mean in small windows, where it is lowest: noise alone, on ground without structure."""
+    """Lowest deviation over mean of small windows: noise alone, on ground without structure."""
     usable = mask & (band > 0) & (band < band.max())
     inside = cv2.erode(usable.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
     if int(inside.sum()) < _ENOUGH:
@@ -112,12 +112,12 @@ def _quiet_variation(band: NDArray[np.float32], mask: BoolArray) -> float | None
 
 
 def _differing(bands: NDArray[np.float32]) -> int:
-    """How many bands are no copies of one before: grey pictures are often kept as three."""
+    """Number of bands that are no copies of an earlier one: grey images are often stored as three equal bands."""
     return sum(not any(np.array_equal(band, other) for other in bands[:i]) for i, band in enumerate(bands))
 
 
 def _is_same(moving: Raster | Header, reference: Raster | Header) -> bool:
-    """Whether both are the same part of the same file, or of a copy of it; who gives an array twice means it."""
+    """Whether both are the same part of the same file or of its copy; an array given twice counts as intended."""
     if not moving.sha256 or moving.sha256 != reference.sha256:
         return False
     return len({split(facts.path)[1] if facts.path else "" for facts in (moving, reference)}) == 1

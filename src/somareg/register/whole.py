@@ -8,10 +8,9 @@ import torch
 from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform
 from somareg.geometry.field import LatticeValues
-from somareg.matching.engine import Alignment, EngineCfg, align
+from somareg.matching.engine import Alignment, EngineCfg
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import FLOOR_PX2
-from somareg.matching.together import at_the_table
 from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
@@ -22,6 +21,8 @@ from somareg.register.ground import Ground
 from somareg.register.images import Images, all_bands
 from somareg.runtime.clock import Clock
 from somareg.runtime.threads import few_threads
+from somareg.soma.align import align
+from somareg.soma.together import at_the_table
 from somareg.tiepoints.align import align_given
 from somareg.tiepoints.use import Given
 from somareg.types import Progress

@@ -1,4 +1,4 @@
-"""The output folder of a run that can be resumed: its lock, and the journal of what is finished."""
+"""The output folder of a resumable run: its lock and its journal of finished tiles."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ JOURNAL = "journal"
 
 
 class Workspace:
-    """Where a run keeps what is finished. The folder is made when there is something to keep.
+    """The place for finished tiles of a run. The folder is made when the first tile is stored.
 
     Attributes:
         folder: for the outputs; None keeps nothing.
-        lock: of the folder, held by this run.
-        beside: what this run has in the folder beside its outputs.
+        lock: held by this run on the folder.
+        beside: names in the folder that are no outputs.
     """
 
     def __init__(self, folder: Path | None = None, lock: FolderLock | None = None, *, resume: bool = False) -> None:
@@ -34,15 +34,15 @@ class Workspace:
         self.beside: tuple[str, ...] = ()
 
     def journal(self, name: str, binding: Mapping[str, Any], expected_bytes: int) -> Journal:
-        """The journal of a run, bound to what it is about.
+        """Open the journal of a run, bound to its inputs and settings.
 
         Args:
-            name: of what is matched, where a pair is matched more than once; "" for the pair as it is.
+            name: distinguishes several matchings of one pair; "" for the ordinary one.
             binding: JSON-ready description of inputs and settings.
             expected_bytes: of the outputs.
 
         Raises:
-            OutputError: the folder cannot be made, there is too little room, or the journal belongs to something else.
+            OutputError: the folder cannot be made, the disk is too full, or the journal belongs to another run.
         """
         if self.folder is None:
             return Journal(None, binding)
@@ -57,7 +57,7 @@ class Workspace:
         make_folder(folder)
         if self.lock is not None:
             self.lock.settle()
-        if work.is_symlink():  # from a stranger, it would have us write elsewhere
+        if work.is_symlink():  # a link in a stranger's folder would redirect our writes
             raise OutputError(f"{work} is a link; remove it and run again")
         with output_errors(work):
             work.mkdir(exist_ok=True)
@@ -67,18 +67,18 @@ class Workspace:
                     journal.unlink()
 
     def clear(self) -> None:
-        """Take away what was kept: all is done."""
+        """Remove the journal when the outputs are complete."""
         if self.folder is not None:
             shutil.rmtree(self.folder / WORK, ignore_errors=True)
 
 
 @contextmanager
 def open_workspace(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Workspace]:
-    """The workspace of a run that writes into a folder, which no other run does meanwhile; nothing is made before there
+    """Lock a folder and open the workspace of a run in it; nothing is created before there
     is something to keep.
 
     Raises:
-        OutputError: another run is at work in the folder, it holds something else or an unfinished run, or it cannot be
+        OutputError: another run uses the folder, it has other content or an unfinished run, or it cannot be
             written.
     """
     with folder_lock(folder) as lock:

@@ -35,15 +35,15 @@ def write_report(
     page: Result | None = None,
     with_page: bool = True,
 ) -> None:
-    """Write `report.json`, and `report.html` if it is wanted, into a folder that is not public yet.
+    """Write `report.json`, and `report.html` if wanted, into a private folder.
 
     Args:
         result: from `register`.
         folder: an existing private folder; the caller renames it, so these writes need not be atomic.
         outputs: name -> file, for every other file of the result, listed with size and hash.
-        final: what the folder will be called, from which the inputs can be found if both are moved.
-        page: what the page shows, if not all of the result's tie points.
-        with_page: whether there is a page.
+        final: final path of the folder, to which paths of the inputs are relative.
+        page: result for the page, when it shows fewer tie points.
+        with_page: whether to write the page.
 
     Raises:
         OutputError: a report cannot be written (read-only, disk full).

@@ -1,4 +1,4 @@
-"""Axes of a drawing: scales with round ticks, in pixels below and on the left, in metres above and on the right."""
+"""Axes of a drawing, with round ticks: pixels below and on the left, metres above and on the right."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from somareg.report.words import nice
 from somareg.types import FloatArray
 
 WIDTH = 480.0
-"""Units of every drawing; letters are 12 of them high: they can be read where it is 350 screen pixels wide."""
+"""Width of every drawing in its units; letters of 12 units stay legible at 350 screen pixels."""
 BAND = 58.0
-"""Below the axes, for the key."""
+"""Height of the band below the axes, for the key."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 16.0, 12.0, 40.0
-_METRES = 36.0  # more, above and on the right, for ticks in metres
-_TALLEST = 560.0  # of a map
+_METRES = 36.0  # extra margin above and on the right, for ticks in metres
+_TALLEST = 560.0  # limits of a map's height
 _TICK = 4.0
-_APART = 58.0, 42.0  # ticks along x and along y, at least
+_APART = 58.0, 42.0  # least ticks along x and along y
 _LETTER = 6.4  # mean width of a letter
 
 Pair = tuple[float, float]
@@ -29,7 +29,7 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Values from `low` to `high` lie in the drawing from `start` to `end`."""
+    """A linear scale: values from `low` to `high` map to `start` to `end` in the drawing."""
 
     low: float
     high: float
@@ -38,15 +38,15 @@ class Scale:
 
     @property
     def per_unit(self) -> float:
-        """Units of the drawing per unit of the value; negative where the scale runs backwards."""
+        """Units of the drawing per unit of the value; negative for a reversed scale."""
         return (self.end - self.start) / (self.high - self.low)
 
     def at(self, value: float) -> float:
-        """Where a value lies."""
+        """Position of a value."""
         return self.start + (value - self.low) * self.per_unit
 
     def of(self, values: FloatArray) -> FloatArray:
-        """Where values lie."""
+        """Positions of values."""
         return np.asarray(self.start + (values - self.low) * self.per_unit)
 
 
@@ -55,8 +55,8 @@ class Axes:
     """Both scales of a drawing.
 
     Attributes:
-        x, y: value -> place in the drawing.
-        edges_m: metres per unit of each value; None where no metres are known.
+        x, y: scales of both axes.
+        edges_m: metres per unit of each axis; None without metres.
         zero: value at which metres begin.
     """
 
@@ -67,21 +67,21 @@ class Axes:
 
     @property
     def height(self) -> float:
-        """Of the whole drawing, with the band for its key."""
+        """Height of the whole drawing, with the band for its key."""
         return max(self.y.start, self.y.end) + _BOTTOM + BAND
 
     @property
     def band(self) -> float:
-        """Where the band for the key begins."""
+        """Upper edge of the band for the key."""
         return self.height - BAND
 
     def place(self, xy: FloatArray) -> FloatArray:
-        """Values (N, 2) in the drawing."""
+        """Positions of values (N, 2) in the drawing."""
         return np.column_stack([self.x.of(xy[:, 0]), self.y.of(xy[:, 1])])
 
 
 def map_axes(area: tuple[float, float, float, float], edges_m: Pair | None) -> Axes:
-    """Axes of a part (left, top, width, height) of the reference, as tall as that asks, within reason."""
+    """Axes of a part (left, top, width, height) of the reference, with its proportions within limits."""
     left, top, width, height = area
     above, room = _room(edges_m)
     scale = min(room / width, _TALLEST / height)
@@ -98,7 +98,7 @@ def plot_axes(x: Pair, y: Pair, edges_m: Pair | None) -> Axes:
 
 
 def wide_axes(x: Pair, y: Pair, height: float) -> Axes:
-    """Axes of a plot as wide as the drawing and so high; `y` runs from the lower end to the upper one."""
+    """Axes of a plot as wide as the drawing, of a given height; `y` runs from the lower end to the upper one."""
     above, room = _room(None)
     return Axes(Scale(*x, _LEFT, _LEFT + room), Scale(*y, above + height, above))
 
@@ -112,13 +112,13 @@ def _room(edges_m: Pair | None) -> Pair:
 def draw_axes(
     axes: Axes, x_words: str, y_words: str, *, up_m: bool = True, x_ticks: list[tuple[float, str]] | None = None
 ) -> Markup:
-    """Frame, ticks and words.
+    """Draw frame, ticks and labels.
 
     Args:
         axes: to be drawn.
-        x_words, y_words: what they show, with the unit.
+        x_words, y_words: labels, with the unit.
         up_m: whether the values of `y` are lengths, too.
-        x_ticks: places in the drawing with their words, where the values of `x` are no plain numbers.
+        x_ticks: positions and labels of ticks, when the values of `x` are no plain numbers.
     """
     x, y = axes.x, axes.y
     left, right, top, bottom = x.start, x.end, min(y.start, y.end), max(y.start, y.end)
@@ -131,7 +131,7 @@ def draw_axes(
     if axes.edges_m is not None and up_m:
         parts += [_beside(right, at, words, 1) for at, words in ground_ticks(y, axes.edges_m[1], axes.zero, _APART[1])]
     parts.append(text((left + right) / 2, bottom + 34, x_words, "middle"))
-    # Below a low map the words would be longer than it is high.
+    # The label would be longer than a low map is high.
     if bottom - top > _LETTER * len(y_words):
         turn = f"rotate(-90 14 {(top + bottom) / 2:.1f})"
         parts.append(element("text", y_words, x=14.0, y=(top + bottom) / 2, text_anchor="middle", transform=turn))
@@ -139,27 +139,27 @@ def draw_axes(
 
 
 def ticks_with_words(scale: Scale, apart: float) -> list[tuple[float, str]]:
-    """Places in the drawing with their values in words, `apart` units between them at least."""
+    """Positions and labels of ticks, at least `apart` units apart."""
     low, high = sorted((scale.low, scale.high))
     return [(scale.at(value), words) for value, words in _labelled(ticks(low, high, _most(scale, apart)))]
 
 
 def ground_ticks(scale: Scale, edge_m: float, zero: float, apart: float) -> list[tuple[float, str]]:
-    """Places in the drawing with their metres or kilometres in words; the last one tells the unit.
+    """Positions and labels of ticks in metres or kilometres; the last one has the unit.
 
     Args:
         scale: of pixels.
         edge_m: metres per pixel.
-        zero: pixel at which metres begin.
-        apart: units between ticks, at least.
+        zero: pixel where metres start.
+        apart: least units between ticks.
     """
     ends = [(value - zero) * edge_m for value in (scale.low, scale.high)]
     unit, name = (1000.0, "km") if max(map(abs, ends)) >= 2000 else (1.0, "m")
     low, high = min(ends) / unit, max(ends) / unit
-    found = _labelled(ticks(low, high, _most(scale, apart)))
+    labels = _labelled(ticks(low, high, _most(scale, apart)))
     return [
-        (scale.at(value * unit / edge_m + zero), f"{words} {name}" if value == found[-1][0] else words)
-        for value, words in found
+        (scale.at(value * unit / edge_m + zero), f"{words} {name}" if value == labels[-1][0] else words)
+        for value, words in labels
     ]
 
 
@@ -173,7 +173,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _labelled(values: list[float]) -> list[tuple[float, str]]:
-    """Values with their words, all with the same digits."""
+    """Values with their labels, all with the same digits."""
     step = abs(values[1] - values[0]) if len(values) > 1 else abs(values[0]) if values else 0.0
     digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
     return [(value, f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")) for value in values]
@@ -184,7 +184,7 @@ def _most(scale: Scale, apart: float) -> int:
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", **more: object) -> Markup:
-    """Words whose base line begins, ends or has its middle at a place."""
+    """Text whose base line starts, ends or is centred at a position."""
     return element("text", words, x=x, y=y, text_anchor=anchor, **more)
 
 

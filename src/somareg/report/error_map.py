@@ -1,4 +1,4 @@
-"""The error map of `report.json`."""
+"""The error map in `report.json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from somareg.types import Result
 
 
 class CellRecord(Part):
-    """One of 6 x 6 parts of the common ground that both images show."""
+    """One of at most 6 x 6 parts of the common ground."""
 
     column: int = Field(description="0-5, from the left")
     row: int = Field(description="0-5, from the top")
@@ -20,7 +20,7 @@ class CellRecord(Part):
 
 
 class PlaceRecord(Part):
-    """A place to look at: where the error is expected to be large, or a kept tie point is far off."""
+    """A place to check: with a large expected error or an inlier with a large residual."""
 
     x: Number = Field(description="reference pixel")
     y: Number
@@ -30,7 +30,7 @@ class PlaceRecord(Part):
 
 
 class ErrorMapRecord(Part):
-    """Where the estimate is off, and by how much."""
+    """Expected error of the estimate, place by place."""
 
     worst_place: str = Field(description="the worst part and what was not seen, as a sentence")
     worst: Length = Field(description="expected RMS error of the worst cell")

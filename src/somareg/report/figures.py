@@ -1,4 +1,4 @@
-"""All drawings of a report, with the words that go with them."""
+"""All drawings of a report, with their titles and captions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from somareg.types.words import percent, pixels
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A drawing with its words.
+    """A drawing with its texts.
 
     Attributes:
         key: identifier, lower case.
         title, caption: what it shows and how to read it.
-        svg: for the page, with the finding in one sentence for who cannot see it.
+        svg: for the page, with the finding in one sentence for screen readers.
     """
 
     key: str
@@ -33,12 +33,12 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Drawings:
-    """Everything that is drawn of a result.
+    """All drawings of a result.
 
     Attributes:
-        error: the map of the expected error; None where none is told.
+        error: the map of the expected error; None without one.
         others: in reading order.
-        absent: what is not drawn, and why, a sentence each.
+        absent: one sentence for each drawing that is left out.
     """
 
     error: Drawing | None
@@ -47,7 +47,7 @@ class Drawings:
 
 
 def drawings(result: Result) -> Drawings:
-    """All drawings of a result; a sentence replaces a drawing that would show nothing."""
+    """Make all drawings of a result; a sentence replaces a drawing without content."""
     is_found = result.verdict.decision != "no-go"
     error = [_error(result)] if is_found else []
     others = [
@@ -61,7 +61,7 @@ def drawings(result: Result) -> Drawings:
 
 
 def _error(result: Result) -> Drawing | str:
-    """The error map; a no-go has none."""
+    """The error map; None for a no-go."""
     quality = result.quality
     alt = (
         f"Map of the expected error, worst cell {pixels(plain(quality.worst_px))}, "
@@ -107,7 +107,7 @@ def _points(result: Result) -> list[Drawing | str]:
 
 
 def _residuals(result: Result, is_found: bool) -> list[Drawing | str]:
-    """Histogram and scatter of the tie points' residuals; nothing without points."""
+    """Drawings of the residuals; none without points."""
     residuals = residuals_of(result)
     if residuals is None:
         return ["No residuals: no tie point was kept."] if len(result.tie_points) else []

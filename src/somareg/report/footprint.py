@@ -13,9 +13,9 @@ _EDGE_POINTS = 8
 
 
 def footprint(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:
-    """GeoJSON geometry and bbox (west, south, east, north) of a grid; both None where it has no place on the earth.
+    """GeoJSON geometry and bbox (west, south, east, north) of a grid; both None without a place on the earth.
 
-    Across the antimeridian, west is larger than east and the geometry is the two halves of the box (RFC 7946).
+    Across the antimeridian, west is larger than east and the geometry consists of two boxes (RFC 7946).
     """
     if not has_lonlat(grid):
         return None, None
@@ -36,7 +36,7 @@ def _outline(grid: Grid) -> list[list[float]]:
 
 
 def _around(grid: Grid, pole: float) -> list[list[float]]:
-    """The same of a grid that holds a pole: along its edge from -180 to 180 degrees, and back along the pole."""
+    """The outline of a grid that contains a pole: along its edge from -180 to 180 degrees, and back along the pole."""
     lonlat = to_lonlat(grid, outline(grid, 4 * _EDGE_POINTS))
     lonlat = lonlat[np.isfinite(lonlat).all(axis=1)]
     edge = lonlat[np.argsort(lonlat[:, 0])]

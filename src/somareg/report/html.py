@@ -26,7 +26,7 @@ MAX_NOTES = 200
 
 
 def render_report(result: Result, record: Report) -> str:
-    """The page as one string of HTML, self-contained: no request leaves it, and its policy forbids any.
+    """Render the page as one string of HTML that makes no requests; its content policy forbids them.
 
     Args:
         result: for the pictures and figures.
@@ -41,7 +41,7 @@ def render_report(result: Result, record: Report) -> str:
         .render(
             **verdict_parts(record),
             policy=content_policy(style, script),
-            # The two files are ours; they must reach the page byte for byte, since the policy holds their hashes.
+            # The two files are ours; they must reach the page byte for byte, because the policy contains their hashes.
             style=Markup(style),  # noqa: S704
             script=Markup(script),  # noqa: S704
             pictures=pictures,
@@ -61,7 +61,7 @@ def render_report(result: Result, record: Report) -> str:
 
 @lru_cache(maxsize=4)
 def page_environment(*packages: str) -> Environment:
-    """Templates and filters of the report, for other pages about a result too.
+    """Templates and filters of the report, also for other pages about a result.
 
     Args:
         packages: whose folders `templates` are searched first.
@@ -87,7 +87,7 @@ def page_environment(*packages: str) -> Environment:
 
 
 def verdict_parts(record: Report) -> dict[str, Any]:
-    """What the templates of the verdict and of the checks need."""
+    """Variables for the templates of the verdict and of the checks."""
     return {
         "record": record,
         "words": words.verdict_words(record),

@@ -1,4 +1,4 @@
-"""What `report.json` says of the two images."""
+"""The two images in `report.json`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class InputRecord(Part):
 
 
 def input_record(raster: Raster | Header, folder: Path | None) -> InputRecord:
-    """What is recorded of an image; `folder` is where the report will lie in the end, if that is known."""
+    """The record of an image; `folder` is the final folder of the report, if known."""
     grid = raster.grid
     nodata = raster.nodata
     path = None if raster.path is None else whole_path(raster.path)
@@ -59,7 +59,7 @@ def input_record(raster: Raster | Header, folder: Path | None) -> InputRecord:
 
 
 def _relative(path: str, folder: Path) -> str | None:
-    """The path from a folder; None where no way leads, as between two drives."""
+    """The path relative to a folder; None when there is none, as between two drives."""
     try:
         return text(Path(os.path.relpath(path, os.path.abspath(folder))).as_posix())  # noqa: PTH100
     except ValueError:

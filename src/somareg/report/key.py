@@ -73,11 +73,11 @@ def colour_bar(
         text((left + right) / 2, y + 38, words, "middle"),
     ]
     values = ticks_with_words(scale, _APART)
-    for index, (x, told) in enumerate(values):
+    for index, (x, label) in enumerate(values):
         parts.append(element("path", class_="tick", d=f"M{x:.1f} {y + _BAR_HEIGHT:.1f}v4"))
-        parts.append(text(x, y + 24, f"{told} px" if index == len(values) - 1 else told, "middle"))
+        parts.append(text(x, y + 24, f"{label} px" if index == len(values) - 1 else label, "middle"))
     if per_pixel is not None:
-        for x, told in ground_ticks(scale, per_pixel, 0.0, _APART):
+        for x, label in ground_ticks(scale, per_pixel, 0.0, _APART):
             parts.append(element("path", class_="tick", d=f"M{x:.1f} {y:.1f}v-3"))
-            parts.append(text(x, y - 6, told, "middle", class_="ground"))
+            parts.append(text(x, y - 6, label, "middle", class_="ground"))
     return joined(*parts)

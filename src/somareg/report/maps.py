@@ -17,9 +17,9 @@ from somareg.report.words import arrow_key
 from somareg.types import ACROSS, FloatArray, Result
 
 MAX_POINTS_DRAWN = 4000
-_SHADES = 24  # that the colours of points are rounded to
-_HEAD, _HEAD_WIDE, _SHAFT = 7.5, 7.0, 1.8  # of an arrow: length and width of the head, width of the shaft
-_CELL = (28.0, 14.0)  # least width and height of a cell that has room for its number
+_SHADES = 24  # number of colours of points
+_HEAD, _HEAD_WIDE, _SHAFT = 7.5, 7.0, 1.8  # length and width of an arrow's head, width of its shaft
+_CELL = (28.0, 14.0)  # least width and height of a cell with room for its number
 _X, _Y = "x (reference px)", "y (reference px)"
 
 
@@ -30,19 +30,19 @@ def map_drawing(result: Result, alt: str, parts: Markup, key: Markup) -> Markup:
 
 
 def drawing(axes: Axes, alt: str, *parts: Markup) -> Markup:
-    """The whole: what is drawn, in this order, with words for who cannot see it."""
+    """The complete SVG: the parts in this order, with a description for screen readers."""
     return element(
         "svg", *parts, class_="plot", viewBox=f"0 0 {number(WIDTH)} {number(axes.height)}", role="img", aria_label=alt
     )
 
 
 def axes_of(result: Result) -> Axes:
-    """Axes of what the pictures of a result show."""
+    """Axes of the pictures' area."""
     return map_axes(result.previews.area, pixel_m_of(result))
 
 
 def inside(axes: Axes, *parts: Markup) -> Markup:
-    """Parts cut off at the axes."""
+    """Clip parts to the axes."""
     left, right = axes.x.start, axes.x.end
     top, bottom = sorted((axes.y.start, axes.y.end))
     box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
@@ -50,23 +50,23 @@ def inside(axes: Axes, *parts: Markup) -> Markup:
 
 
 def arrows_map(result: Result, alt: str) -> Markup | None:
-    """Displacement arrows over the reference, longer by a round factor that the key states; None where none is."""
+    """Displacement arrows over the reference, enlarged by a round factor given in the key; None without arrows."""
     arrows = arrows_of(result)
     if arrows is None:
         return None
     axes = axes_of(result)
     starts, vectors = axes.place(arrows.start), arrows.factor * axes.x.per_unit * arrows.vectors
     shapes = arrow_shapes(starts, vectors)
-    drawn = [
-        element("path", class_=kind, d=polygons(*shapes[chosen]))
-        for kind, chosen in (("arrow", arrows.seen), ("arrow unseen", ~arrows.seen))
-        if chosen.any()
+    marks = [
+        element("path", class_=kind, d=polygons(*shapes[mask]))
+        for kind, mask in (("arrow", arrows.seen), ("arrow unseen", ~arrows.seen))
+        if mask.any()
     ]
-    return map_drawing(result, alt, inside(axes, _backdrop(result, axes), *drawn), _arrow_key(axes, arrows, result))
+    return map_drawing(result, alt, inside(axes, _backdrop(result, axes), *marks), _arrow_key(axes, arrows, result))
 
 
 def arrow_shapes(starts: FloatArray, vectors: FloatArray) -> FloatArray:
-    """Outlines (N, 7, 2) of arrows with starts and vectors (N, 2); short ones are smaller all over."""
+    """Outlines (N, 7, 2) of arrows with starts and vectors (N, 2); heads and shafts of short ones are smaller, too."""
     length = np.maximum(np.hypot(*vectors.T), 0.8)[:, None]
     along = vectors / length
     across = along[:, ::-1] * (-1.0, 1.0)
@@ -83,18 +83,18 @@ def points_map(result: Result, alt: str) -> Markup | None:
     if not len(points):
         return None
     every = -(-len(points) // MAX_POINTS_DRAWN)
-    places, residual, kept = (
+    places, residual, inliers = (
         axes.place(points.reference_xy[::every]),
         points.residual_px[::every],
         points.inlier[::every],
     )
     radius = float(np.clip(52 / math.sqrt(len(places)), 1.8, 4.6))
-    seen = points.residual_px[points.inlier & np.isfinite(points.residual_px)]
-    top = max(float(np.percentile(seen, 98)), 0.2) if len(seen) else 1.0
+    residuals = points.residual_px[points.inlier & np.isfinite(points.residual_px)]
+    top = max(float(np.percentile(residuals, 98)), 0.2) if len(residuals) else 1.0
     shade = np.clip(np.nan_to_num(residual) / top * _SHADES, 0, _SHADES - 1).astype(int)
-    groups = [_circles(places[~kept], radius, "point out")]
+    groups = [_circles(places[~inliers], radius, "point out")]
     groups += [
-        _circles(places[kept & (shade == index)], radius, "point", fill=colour)
+        _circles(places[inliers & (shade == index)], radius, "point", fill=colour)
         for index, colour in enumerate(ramp("viridis", _SHADES))
     ]
     count = int(points.inlier.sum())
@@ -114,7 +114,7 @@ def local_map(result: Result, alt: str, length: FloatArray) -> Markup:
 
 
 def error_map(result: Result, alt: str) -> Markup | None:
-    """Expected error of each place, grey and striped where nothing was seen; None where that is everywhere."""
+    """Expected error of each place, grey and striped where unknown; None when it is unknown everywhere."""
     axes, values = axes_of(result), known_error(result)
     if not np.isfinite(values).any():
         return None
@@ -136,15 +136,15 @@ def error_map(result: Result, alt: str) -> Markup | None:
 
 
 def _numbers(result: Result, axes: Axes) -> Markup:
-    """The error of each cell in its place, where there is room; a frame around the worst."""
+    """The error of each cell in its place, if there is room, and a frame around the worst."""
     wide, high = ((scale.end - scale.start) / ACROSS for scale in (axes.x, axes.y))
-    seen = [cell for cell in result.quality.cells if cell.is_seen]
-    digits = error_digits(seen)
+    cells = [cell for cell in result.quality.cells if cell.is_seen]
+    digits = error_digits(cells)
     parts = []
-    for cell in seen if wide >= _CELL[0] and high >= _CELL[1] else ():
+    for cell in cells if wide >= _CELL[0] and high >= _CELL[1] else ():
         x, y = axes.x.start + (cell.column + 0.5) * wide, axes.y.start + (cell.row + 0.5) * high
         parts.append(text(x, y + 4, f"{cell.error_px:.{digits}f}", "middle", class_="halo"))
-    worst = max(seen, key=lambda cell: cell.error_px, default=None)
+    worst = max(cells, key=lambda cell: cell.error_px, default=None)
     if worst is not None and math.isfinite(worst.error_px):
         place = {"x": axes.x.start + worst.column * wide, "y": axes.y.start + worst.row * high}
         parts += [element("rect", class_=kind, **place, width=wide, height=high) for kind in ("worst under", "worst")]
@@ -152,7 +152,7 @@ def _numbers(result: Result, axes: Axes) -> Markup:
 
 
 def _arrow_key(axes: Axes, arrows: Arrows, result: Result) -> Markup:
-    """A sample arrow of a round length, with what it stands for in words."""
+    """A sample arrow of a round length with its label."""
     left, y = axes.x.start, axes.band + 16
     wide = arrows.factor * arrows.key_px * axes.x.per_unit
     shape = arrow_shapes(np.array([[left, y]]), np.array([[wide, 0.0]]))
@@ -164,11 +164,11 @@ def _arrow_key(axes: Axes, arrows: Arrows, result: Result) -> Markup:
 
 
 def _circles(places: FloatArray, radius: float, kind: str, **more: object) -> Markup:
-    """Points (N, 2) of one look; nothing for none."""
+    """Circles at points (N, 2) with one style; "" without points."""
     if not len(places):
         return Markup()
-    drawn = "".join(f'<circle cx="{number(x)}" cy="{number(y)}" r="{radius:.1f}"/>' for x, y in places.tolist())
-    return element("g", Markup(drawn), class_=kind, **more)  # noqa: S704, numbers alone
+    circles = "".join(f'<circle cx="{number(x)}" cy="{number(y)}" r="{radius:.1f}"/>' for x, y in places.tolist())
+    return element("g", Markup(circles), class_=kind, **more)  # noqa: S704, numbers alone
 
 
 def _raster(axes: Axes, uri: str, kind: str) -> Markup:
@@ -179,5 +179,5 @@ def _raster(axes: Axes, uri: str, kind: str) -> Markup:
 
 
 def _backdrop(result: Result, axes: Axes) -> Markup:
-    """The reference in grey, dimmed towards black so that marks stand out."""
+    """The reference in dark grey, so that marks stand out."""
     return _raster(axes, grey_backdrop(result.previews.reference), "backdrop")

@@ -1,4 +1,4 @@
-"""What the files of a result are called, and whether the page is one of them."""
+"""Names of the files of a result, and whether the page is one of them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ ITEM_NAME = "item.json"
 PAGE = "report.html"
 OUTPUTS = (ALIGNED, DISPLACEMENT, POINTS, PLAIN_POINTS, PROJECT, STYLE, "report.json", PAGE)
 STATISTICS = tuple(f"{name}.aux.xml" for name in (ALIGNED, DISPLACEMENT))
-"""What GDAL and QGIS write beside an image that they open: statistics, which are wrong of a later one."""
+"""Statistics files that GDAL and QGIS write beside an image; they are wrong for a later one of the same name."""
 OWNED = (*OUTPUTS, ITEM_NAME, *STATISTICS)
-"""All that somareg may write into an output folder, and what belongs to it; a later run replaces it."""
+"""All files of somareg in an output folder, and those that belong to them; a later run replaces them."""
 
 
 def has_page(reports: Reports, decision: Decision) -> bool:
-    """Whether a pair of this verdict gets its `report.html`."""
+    """Whether a pair with this verdict gets a `report.html`."""
     return reports == "all" or (reports == "problems" and decision != "go")
 
 
 def check_reports(reports: str) -> None:
-    """Refuse what is none of `Reports`.
+    """Refuse a value that is none of `Reports`.
 
     Raises:
-        ConfigError: naming the nearest one.
+        ConfigError: naming the nearest valid value.
     """
     if reports not in get_args(Reports):
         raise ConfigError(f"unknown reports '{reports}'.{did_you_mean(reports, get_args(Reports))}")

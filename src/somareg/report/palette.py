@@ -19,12 +19,12 @@ def colours(name: str) -> NDArray[np.uint8]:
 
 def coloured(values: NDArray[np.floating], top: float, name: str) -> NDArray[np.uint8]:
     """Colours (..., 4) with alpha of values (...) from 0 to `top`; what is not finite is transparent."""
-    seen = np.isfinite(values)
-    index = (np.clip(np.where(seen, values, 0) / top, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return np.concatenate([colours(name)[index], np.where(seen, 255, 0).astype(np.uint8)[..., None]], axis=-1)
+    finite = np.isfinite(values)
+    index = (np.clip(np.where(finite, values, 0) / top, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.concatenate([colours(name)[index], np.where(finite, 255, 0).astype(np.uint8)[..., None]], axis=-1)
 
 
 def ramp(name: str, count: int = 12) -> list[str]:
     """Colours from the first to the last, evenly spread, as in "#1f6fb2"."""
-    chosen = colours(name)[np.linspace(0, 255, count).round().astype(int)]
-    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in chosen.tolist()]
+    stops = colours(name)[np.linspace(0, 255, count).round().astype(int)]
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in stops.tolist()]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 PNG_LIMIT = 300_000
 """Bytes up to which a preview stays lossless."""
 JPEG_LIMIT = 900_000
-"""Bytes above which a JPEG is made smaller: first in quality, then in pixels."""
+"""Bytes above which a JPEG is reduced, first in quality, then in pixels."""
 
 _BACKDROP_PX, _BACKDROP_QUALITY, _DIMMED = 800, 78, 0.62
 
@@ -39,7 +39,7 @@ def embed_preview(image: NDArray[np.uint8]) -> Picture:
         image: (h, w) or (h, w, 3) RGB uint8.
     """
     pixels = np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image)
-    # A PNG of speckle is as large as its pixels, so large images do not try.
+    # A PNG of speckle is as large as its pixels, so it is not tried for large images.
     if pixels.nbytes <= 4 * PNG_LIMIT:
         lossless = _encode(pixels, ".png")
         if len(lossless) <= PNG_LIMIT:
@@ -61,13 +61,13 @@ def jpeg_uri(image: NDArray[np.uint8], quality: int) -> str:
 
 
 def grey_backdrop(image: NDArray[np.uint8]) -> str:
-    """A picture (h, w) or (h, w, 3) RGB in grey, dimmed towards black, as a small JPEG to draw on."""
+    """A picture (h, w) or (h, w, 3) RGB in dimmed grey, as a small JPEG for a background."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
     return jpeg_uri(np.asarray(_DIMMED * reduced(np.asarray(grey), _BACKDROP_PX), np.uint8), _BACKDROP_QUALITY)
 
 
 def reduced(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    """A picture whose longer side is at most so many pixels, averaged where it was longer."""
+    """Reduce a picture by averaging until its longer side is at most `longest` pixels."""
     rows, columns = image.shape[:2]
     share = min(1.0, longest / max(rows, columns))
     if share == 1.0:

@@ -1,4 +1,4 @@
-"""Values as JSON holds them."""
+"""JSON-ready values."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def plain(value: Any) -> Any:
 
 
 def text(value: object) -> str:
-    """Text that UTF-8 can hold: bytes of a file name that are no characters become escapes."""
+    """Text that UTF-8 can encode; bytes of a file name that are no characters become escapes."""
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 Number = Annotated[float | None, BeforeValidator(plain)]
-"""A finite float, or None where nothing could be measured."""
+"""A finite float, or None when not measured."""
 
 
 class Part(BaseModel):
@@ -42,7 +42,7 @@ class Part(BaseModel):
 
 
 class Length(Part):
-    """One figure in both units."""
+    """One length in both units."""
 
     px: Number = Field(description="reference pixels")
     m: Number = Field(description="metres on the ground; null without a georeference")

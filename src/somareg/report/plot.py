@@ -1,4 +1,4 @@
-"""A result as one figure for a notebook or a paper: `Result.plot`."""
+"""`Result.plot`: a result as one figure for a notebook or a paper."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from somareg.report.words import arrow_key
 from somareg.types import ACROSS, Panel, Result
 
 DEFAULT: tuple[Panel, ...] = ("before", "after", "error")
-SQUARES = 8  # of the checkerboard along the longer side
-_PANEL_IN = 4.4  # width of a panel
-_TALLEST = 2.0  # a panel, against its width
+SQUARES = 8  # squares of the checkerboard along the longer side
+_PANEL_IN = 4.4  # width of a panel, inches
+_TALLEST = 2.0  # limits of a panel's height relative to its width
 _UNSEEN: dict[str, Any] = {"facecolor": "#9aa0a6", "hatch": "////", "edgecolor": "#70767c", "linewidth": 0}
 
 
 class Shown(Figure):
-    """A figure that notebooks draw once, by themselves; pyplot does not know it."""
+    """A figure that notebooks draw once, because it is unknown to pyplot."""
 
     def _repr_png_(self) -> bytes:
         return png(self)
@@ -48,17 +48,17 @@ def plot(result: Result, panels: Sequence[str] = ()) -> Figure:
     Raises:
         ConfigError: an unknown panel.
     """
-    chosen = tuple(panels) or DEFAULT
-    for name in chosen:
+    names = tuple(panels) or DEFAULT
+    for name in names:
         if name not in _DRAW:
             raise ConfigError(f"unknown panel '{name}'.{did_you_mean(name, tuple(_DRAW))}")
     _, _, width, height = result.previews.area
     tall = float(np.clip(height / width, 1 / _TALLEST, _TALLEST))
-    size = _PANEL_IN * len(chosen), _PANEL_IN * tall + 1.0
+    size = _PANEL_IN * len(names), _PANEL_IN * tall + 1.0
     figure = Shown(figsize=size, dpi=DPI, facecolor=LIGHT.paper, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(chosen), squeeze=False)[0]
-    for name, own in zip(chosen, axes, strict=True):
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for name, own in zip(names, axes, strict=True):
         own.tick_params(colors=LIGHT.ink, labelsize=SMALL, color=LIGHT.muted, length=3)
         title = _DRAW[cast(Panel, name)](own, result)
         own.set_title(title, color=LIGHT.ink, fontsize=NORMAL)
@@ -71,7 +71,7 @@ def plot(result: Result, panels: Sequence[str] = ()) -> Figure:
 
 
 def checkerboard(one: NDArray[np.uint8], two: NDArray[np.uint8], squares: int = SQUARES) -> NDArray[np.uint8]:
-    """Two pictures of one size, (h, w) or (h, w, 3), in turn; what lies on both lines up across the squares' edges."""
+    """Checkerboard of two pictures of one size, (h, w) or (h, w, 3); aligned features continue across the squares."""
     if one.ndim != two.ndim:
         one, two = (each if each.ndim == 3 else np.repeat(each[..., None], 3, axis=2) for each in (one, two))
     rows, columns = one.shape[:2]
@@ -114,11 +114,11 @@ def _arrows(axes: Axes, result: Result) -> str:
         "headaxislength": 3.8,
         "minlength": 0.5,
     }
-    drawn = axes.quiver(
+    quiver = axes.quiver(
         *arrows.start.T, *(arrows.factor * arrows.vectors).T, color=colours, angles="xy", scale_units="xy", scale=1,
         **shape,
     )  # fmt: skip
-    drawn.set_path_effects(_outlined(2.0))
+    quiver.set_path_effects(_outlined(2.0))
     return f"Displacement\na long arrow is {arrow_key(arrows.key_px, arrows.factor, pixel_m_of(result))}"
 
 
@@ -129,18 +129,18 @@ def _error(axes: Axes, result: Result) -> str:
     if not np.isfinite(values).any():
         message(axes, LIGHT, "No part has enough matches nearby")
         return "Expected error"
-    shown = axes.imshow(
+    picture = axes.imshow(
         np.ma.masked_invalid(values), cmap="plasma", vmin=0, vmax=scale_top(values), extent=extent_of(result),
         interpolation="nearest",
     )  # fmt: skip
     _numbers(axes, result)
-    bar = axes.figure.colorbar(shown, ax=axes, location="bottom", shrink=0.8, pad=0.02, format=_error_words(result))
+    bar = axes.figure.colorbar(picture, ax=axes, location="bottom", shrink=0.8, pad=0.02, format=_error_words(result))
     bar.ax.tick_params(colors=LIGHT.ink, labelsize=SMALL, color=LIGHT.muted, length=2)
     return "Expected error; striped where nothing was seen"
 
 
 def _error_words(result: Result) -> Callable[[float, Any], str]:
-    """Makes "2 px" of an error, and below its metres where they are known."""
+    """Formatter of an error: "2 px", with metres on a second line if known."""
     per_pixel = result.quality.metres_per_pixel
     if per_pixel is None:
         return lambda value, _: f"{value:g} px"
@@ -148,16 +148,16 @@ def _error_words(result: Result) -> Callable[[float, Any], str]:
 
 
 def _numbers(axes: Axes, result: Result) -> None:
-    """The error of each cell in its place; a frame around the worst."""
+    """Write the error of each cell in its place, with a frame around the worst."""
     left, top, width, height = result.previews.area
     wide, high = width / ACROSS, height / ACROSS
-    seen = [cell for cell in result.quality.cells if cell.is_seen]
-    digits = error_digits(seen)
-    for cell in seen:
+    cells = [cell for cell in result.quality.cells if cell.is_seen]
+    digits = error_digits(cells)
+    for cell in cells:
         x, y = left - 0.5 + (cell.column + 0.5) * wide, top - 0.5 + (cell.row + 0.5) * high
         text = axes.text(x, y, f"{cell.error_px:.{digits}f}", ha="center", va="center", color="white", fontsize=SMALL)
         text.set_path_effects(_outlined(2.0))
-    worst = max(seen, key=lambda cell: cell.error_px, default=None)
+    worst = max(cells, key=lambda cell: cell.error_px, default=None)
     if worst is not None and math.isfinite(worst.error_px):
         corner = left - 0.5 + worst.column * wide, top - 0.5 + worst.row * high
         frame = Rectangle(corner, wide, high, fill=False, edgecolor="white", linewidth=1.6)
@@ -170,13 +170,13 @@ def _outlined(width: float) -> list[Any]:
 
 
 def _dimmed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """In grey, towards black, so that marks stand out."""
+    """Convert to dark grey, so that marks stand out."""
     grey = picture @ np.array([0.299, 0.587, 0.114]) if picture.ndim == 3 else picture
     return np.asarray(0.62 * grey, np.uint8)
 
 
 def extent_of(result: Result) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top edge of what the pictures show."""
+    """Left, right, bottom and top edge of the pictures' area."""
     left, top, width, height = result.previews.area
     return left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5
 

@@ -22,10 +22,10 @@ def make_previews(
     place: tuple[tuple[float, float], float] = ((0.0, 0.0), 1.0),
     longest: int = 1024,
 ) -> Previews:
-    """Pictures of both images.
+    """Draw previews of both images.
 
     Args:
-        reference, moving: what was looked at of them.
+        reference, moving: their matched parts.
         before, after: reference pixels -> moving pixels without and with the estimate.
         modalities: of moving and reference.
         place: pixel of the whole reference where this one begins, and how many of those one of its pixels covers.
@@ -52,7 +52,7 @@ def make_previews(
 
 
 def shown_bands(count: int) -> int:
-    """How many of an image's bands make its picture, from the first: three as red, green and blue, otherwise one."""
+    """Number of bands in an image's picture, from the first: three as red, green and blue, otherwise one."""
     return 3 if count >= 3 else 1
 
 

@@ -1,4 +1,4 @@
-"""`report.json`: what was done to which files, with every figure in pixels and metres."""
+"""`report.json`: inputs, settings, outputs and all figures in pixels and metres."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class PerAxis(Part):
 
 
 class Figures(Part):
-    """The lengths a reader asks for first."""
+    """The most important lengths."""
 
     metres_per_pixel: Number = Field(description="of a reference pixel, RMS over all directions")
     pixel_m: tuple[float, float] | None = Field(default=None, description="its upper and left edge, metres")
@@ -58,13 +58,13 @@ class Figures(Part):
 
     @property
     def edges_m(self) -> tuple[float, float] | None:
-        """Upper and left edge of a reference pixel, metres; earlier reports hold one number for both."""
+        """Upper and left edge of a reference pixel, metres; earlier reports have one number for both."""
         scale = self.metres_per_pixel
         return self.pixel_m or (None if scale is None else (scale, scale))
 
 
 class TiePointRecord(Part):
-    """How many point pairs there are."""
+    """Numbers of tie points."""
 
     total: int
     inliers: int
@@ -107,27 +107,27 @@ class Report(Part):
 
     @property
     def headline(self) -> str:
-        """Of the verdict; reports of earlier versions hold none."""
-        told, error = self.verdict, self.figures.predicted_rmse
-        chance, px, m = (math.nan if v is None else v for v in (told.probability, error.px, error.m))
+        """Headline of the verdict; reports of earlier versions have none."""
+        verdict, error = self.verdict, self.figures.predicted_rmse
+        chance, px, m = (math.nan if v is None else v for v in (verdict.probability, error.px, error.m))
         worst = self.error_map.worst_place if self.error_map else ""
-        return told.headline or Verdict(told.decision, (), chance, px, m, worst).headline
+        return verdict.headline or Verdict(verdict.decision, (), chance, px, m, worst).headline
 
     def to_json(self) -> str:
-        """Indented JSON text ending with a newline; what could not be measured is null, never NaN."""
+        """Indented JSON text ending with a newline; missing figures are null, never NaN."""
         return self.model_dump_json(indent=2) + "\n"
 
 
 def build_record(
     result: Result, outputs: Mapping[str, Path], *, folder: Path | None = None, created: datetime | None = None
 ) -> Report:
-    """Collect everything a report says about a result.
+    """Build the report of a result.
 
     Args:
         result: from `register`.
-        outputs: file name in the result folder -> where it lies now; each is hashed.
-        folder: where the report will lie in the end.
-        created: time stamp with a time zone; now when None.
+        outputs: file name in the result folder -> current path; each is hashed.
+        folder: final folder of the report.
+        created: time stamp with a time zone; None for now.
 
     Raises:
         ReadError: an output cannot be read.
@@ -192,7 +192,7 @@ def load_report(path: str | Path) -> Report:
 
 
 def _without_claims(report: Report) -> Report:
-    """What is no alignment has no error that could be told; reports of earlier versions told one."""
+    """Remove expected errors of a no-go, which reports of earlier versions contain."""
     if report.verdict.decision != "no-go":
         return report
     unknown = Length(px=None, m=None)
@@ -250,7 +250,7 @@ def _affine_record(result: Result) -> AffineRecord:
 
 
 def _output_record(path: Path) -> OutputRecord:
-    from somareg.io.raster import file_sha256  # brings GDAL, which reading a report does not need
+    from somareg.io.raster import file_sha256  # imports GDAL, which reading a report does not need
 
     try:
         return OutputRecord(sha256=file_sha256(path), bytes=path.stat().st_size)

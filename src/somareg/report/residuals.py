@@ -1,4 +1,4 @@
-"""Drawings of tie point residuals: how far, and in which direction."""
+"""Drawings of tie point residuals: lengths and directions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _HEAD_ROOM = 1.08  # above the highest bar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
-    """What both drawings show.
+    """The data of both drawings.
 
     Attributes:
         distance, vectors: (N,) and (N, 2) reference pixels, finite.
         kept: (N,) bool.
         median: of the kept.
-        reach: end of the axes; what lies beyond is counted in words.
+        reach: end of the axes; a label counts the points beyond.
     """
 
     distance: FloatArray
@@ -40,32 +40,32 @@ class Residuals:
 
 
 def residuals_of(result: Result) -> Residuals | None:
-    """Of a result's tie points; None where none was kept."""
+    """Residuals of a result's tie points; None without inliers."""
     points = result.tie_points
     finite = np.isfinite(points.residual_px)
-    distance, kept = points.residual_px[finite], points.inlier[finite]
-    if not kept.any():
+    distance, agree = points.residual_px[finite], points.inlier[finite]
+    if not agree.any():
         return None
-    reach = max(*np.percentile(distance[kept], (75, 90)) * (3.0, 1.6), 0.2)
+    reach = max(*np.percentile(distance[agree], (75, 90)) * (3.0, 1.6), 0.2)
     predicted = result.quality.predicted_ce90_px
     if reach < 1.1 * predicted < 2 * reach:
         reach = 1.1 * predicted
-    return Residuals(distance, residual_vectors(result)[finite], kept, float(np.median(distance[kept])), float(reach))
+    return Residuals(distance, residual_vectors(result)[finite], agree, float(np.median(distance[agree])), float(reach))
 
 
 def histogram(result: Result, data: Residuals, alt: str) -> Markup:
-    """How far the tie points are from the final transform."""
+    """Histogram of the distances of tie points to the final transform."""
     edges = np.linspace(0, data.reach, _BINS + 1)
-    kept, left_out = (np.histogram(data.distance[chosen], edges)[0] for chosen in (data.kept, ~data.kept))
+    inliers, left_out = (np.histogram(data.distance[mask], edges)[0] for mask in (data.kept, ~data.kept))
     per_pixel = result.quality.metres_per_pixel
-    most = _HEAD_ROOM * float(max((kept + left_out).max(), 1))
+    most = _HEAD_ROOM * float(max((inliers + left_out).max(), 1))
     axes = plot_axes((0.0, data.reach), (0.0, most), None if per_pixel is None else (per_pixel, per_pixel))
     x = axes.x.of(edges)
-    bars = element("path", class_="bars", d=boxes(x[:-1] + 0.5, axes.y.of(kept), x[1:] - 0.5, axes.y.start))
+    bars = element("path", class_="bars", d=boxes(x[:-1] + 0.5, axes.y.of(inliers), x[1:] - 0.5, axes.y.start))
     some = np.flatnonzero(left_out)
     above = "".join(
-        f"M{number(x[i] + 1)} {number(axes.y.at(kept[i]))}V{number(axes.y.at(kept[i] + left_out[i]))}"
-        f"H{number(x[i + 1] - 1)}V{number(axes.y.at(kept[i]))}Z"
+        f"M{number(x[i] + 1)} {number(axes.y.at(inliers[i]))}V{number(axes.y.at(inliers[i] + left_out[i]))}"
+        f"H{number(x[i + 1] - 1)}V{number(axes.y.at(inliers[i]))}Z"
         for i in some.tolist()
     )
     middle = axes.x.at(data.median)
@@ -73,8 +73,8 @@ def histogram(result: Result, data: Residuals, alt: str) -> Markup:
     parts.append(element("path", class_="median", d=f"M{middle:.1f} {axes.y.start:.1f}V{axes.y.end:.1f}"))
     beyond = int((data.distance > data.reach).sum())
     if beyond:
-        told = f"{beyond} beyond {pixels(data.reach)} →"
-        parts.append(text(axes.x.end - 8, axes.y.end + 18, told, "end"))
+        label = f"{beyond} beyond {pixels(data.reach)} →"
+        parts.append(text(axes.x.end - 8, axes.y.end + 18, label, "end"))
     key = signs(
         axes,
         [
@@ -88,15 +88,15 @@ def histogram(result: Result, data: Residuals, alt: str) -> Markup:
 
 
 def scatter(result: Result, data: Residuals, alt: str) -> Markup:
-    """In which direction they are off, with their bias and standard deviation, and the predicted circle of 90 %."""
+    """Scatter plot of residual vectors, with bias, standard deviation and the predicted circle of 90 %."""
     quality, reach = result.quality, data.reach
     axes = plot_axes((-reach, reach), (reach, -reach), pixel_m_of(result))
     x, y = axes.x.at(0.0), axes.y.at(0.0)
     parts = [element("path", class_="zero", d=f"M0 {number(y)}H{WIDTH:g}M{number(x)} 0V{WIDTH:g}")]
-    for chosen, kind in ((~data.kept, "mark out"), (data.kept, "mark")):
-        places = axes.place(np.clip(data.vectors[chosen], -3 * reach, 3 * reach))
-        drawn = "".join(f'<circle cx="{number(h)}" cy="{number(v)}" r="3"/>' for h, v in places.tolist())
-        parts.append(element("g", Markup(drawn), class_=kind))  # noqa: S704, numbers alone
+    for mask, kind in ((~data.kept, "mark out"), (data.kept, "mark")):
+        places = axes.place(np.clip(data.vectors[mask], -3 * reach, 3 * reach))
+        marks = "".join(f'<circle cx="{number(h)}" cy="{number(v)}" r="3"/>' for h, v in places.tolist())
+        parts.append(element("g", Markup(marks), class_=kind))  # noqa: S704, numbers alone
     right = []
     if np.isfinite([*quality.bias_px, *quality.sigma_px]).all():
         parts.append(_cross(axes.place(np.array([quality.bias_px]))[0], quality.sigma_px, axes.x.per_unit))

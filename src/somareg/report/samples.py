@@ -1,4 +1,4 @@
-"""What drawings of a result show, in numbers: arrows, expected error, local displacement."""
+"""Data of the drawings of a result: arrows, expected error, local displacement."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_MAP_CELLS = 400
 """Longest side of a map in cells: a scene's field is thinned to it before anything is computed."""
 ARROWS_ACROSS = 16
 NOTHING_PX = 0.02
-"""Displacements below this are told as "none": they are far below what any pair can show."""
-_LEAST_TOP_PX = 0.1  # of a scale of colours
+"""Displacements below this are reported as "none": they are far below the accuracy of any pair."""
+_LEAST_TOP_PX = 0.1  # quantile at the end of a colour scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +26,8 @@ class Arrows:
     Attributes:
         start: (N, 2) reference pixels.
         vectors: (N, 2) displacement, reference pixels.
-        seen: (N,) whether something was seen nearby.
-        factor: how many times longer than they are arrows are best drawn, a round number.
+        seen: (N,) whether a match is near.
+        factor: round factor by which arrows are drawn longer.
         key_px: the round length of a sample arrow.
     """
 
@@ -39,7 +39,7 @@ class Arrows:
 
 
 def arrows_of(result: Result) -> Arrows | None:
-    """The displacement of a result; None where there is none."""
+    """The arrows of a result; None without a displacement."""
     left, top, width, height = result.previews.area
     spacing = max(width, height) / ARROWS_ACROSS
     x, y = (_centres(size, spacing) + round(start) for size, start in ((width, left), (height, top)))
@@ -59,7 +59,7 @@ def arrows_of(result: Result) -> Arrows | None:
 
 
 def known_error(result: Result) -> FloatArray:
-    """The expected error (h, w) on what the pictures show, thinned; NaN where nothing was seen."""
+    """The expected error (h, w) on the area of the pictures, thinned; NaN where unknown."""
     left, top, width, height = (round(value) for value in result.previews.area)
     rows, columns = cells_at(result, np.array([top, top + height - 1]), np.array([left, left + width - 1]))
     values = result.displacement.sigma[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1]
@@ -68,7 +68,7 @@ def known_error(result: Result) -> FloatArray:
 
 
 def local_length(result: Result) -> FloatArray:
-    """Length (h, w) of the displacement beyond the global affine on what the pictures show, thinned."""
+    """Length (h, w) of the displacement beyond the global affine on the area of the pictures, thinned."""
     left, top, width, height = result.previews.area
     step = max(1, -(-round(max(width, height)) // MAX_MAP_CELLS))
     rows, columns = np.mgrid[top : top + height : step, left : left + width : step]
@@ -77,19 +77,19 @@ def local_length(result: Result) -> FloatArray:
 
 
 def scale_top(values: FloatArray) -> float:
-    """The end of a scale of colours: the largest of the values but for outliers."""
-    known = values[np.isfinite(values)]
-    return max(float(np.percentile(known, 99.5)), _LEAST_TOP_PX) if known.size else 1.0
+    """The end of a colour scale: the largest value except outliers."""
+    finite = values[np.isfinite(values)]
+    return max(float(np.percentile(finite, 99.5)), _LEAST_TOP_PX) if finite.size else 1.0
 
 
 def error_digits(cells: Sequence[Cell]) -> int:
-    """Decimals that tell the errors of cells apart."""
+    """Decimals needed to distinguish the errors of cells."""
     most = max((cell.error_px for cell in cells), default=0.0)
     return 2 if most < 9.995 else 1 if most < 99.95 else 0
 
 
 def cells_at(result: Result, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> tuple[NDArray[np.intp], ...]:
-    """Rows and columns of the displacement's array at reference pixels: a large scene has fewer than pixels."""
+    """Rows and columns of the displacement's array at reference pixels; a large scene has fewer nodes than pixels."""
     grid, (height, width) = result.reference.grid, result.displacement.grid.shape
     down, across = np.minimum(rows, grid.height - 1), np.minimum(columns, grid.width - 1)
     return down * height // grid.height, across * width // grid.width

@@ -1,4 +1,4 @@
-"""What a notebook shows of a result: a fragment of HTML that needs no script, and the figure of `Result.plot`."""
+"""A result in a notebook: a fragment of HTML without scripts, and the figure of `Result.plot`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from somareg.types import Result
 
 INSTALL = "pip install 'somareg[plot]'"
 PICTURES_BYTES = 260_000
-"""All pictures of a fragment together, as text; the words around them take a few thousand more."""
-WIDEST = 420  # pixels of the longer side of a picture
+"""Most bytes of all pictures of a fragment as text; the rest takes a few thousand more."""
+WIDEST = 420  # longer side of a picture, pixels
 _SMALLEST = 24
-_QUALITY = 88  # of a JPEG
+_QUALITY = 88  # JPEG quality
 _REASONS = 4
 
 
 @guarded
 def show(result: Result, what: str, panels: Sequence[str] = ()) -> Any:
-    """A result for the eye: "html" for `Result._repr_html_`, "figure" with these panels for `Result.plot`."""
+    """Render a result: "html" for `Result._repr_html_`, "figure" with these panels for `Result.plot`."""
     if what == "html":
         return fragment(result)
     need_matplotlib()
@@ -47,9 +47,9 @@ def need_matplotlib() -> None:
 
 
 def fragment(result: Result) -> str:
-    """Verdict, key figures, and the reference under the moving image before and after, to be drawn over each other.
+    """Verdict, key figures, and sliders that reveal the reference under the moving image before and after.
 
-    Every text is escaped, styles stand at their elements, and nothing is loaded: it works in a notebook that runs no
+    All texts are escaped, styles are inline, and nothing is loaded, so that it works in a notebook that runs no
     script, and beside other results.
     """
     record = build_record(result, {})
@@ -71,7 +71,7 @@ def fragment(result: Result) -> str:
 
 
 def small_pictures(pictures: Sequence[NDArray[np.uint8]], limit: int = PICTURES_BYTES) -> list[str]:
-    """Pictures of one size, (h, w) or (h, w, 3), as data URIs of JPEGs that are smaller until they fit.
+    """Pictures of one size, (h, w) or (h, w, 3), as data URIs of JPEGs, reduced until they fit.
 
     Args:
         pictures: the first one is used twice.

@@ -1,4 +1,4 @@
-"""A result as a STAC Item: where the aligned image lies, what was saved with it, how good it is, what it came from.
+"""A result as a STAC Item: aligned image, other files, expected error and sources.
 
 pystac is the extra `stac`; importing this module does not need it.
 """
@@ -98,8 +98,8 @@ def write_stac_item(result: Result, place: Path, folder: Path) -> Path:
 
     Args:
         result: from `register`.
-        place: where the files that the Item describes lie now.
-        folder: where they will lie, from which links to the inputs start.
+        place: current folder of the files that the Item describes.
+        folder: their final folder, from which links to the inputs start.
 
     Raises:
         UnsupportedError: pystac is not installed.
@@ -148,7 +148,7 @@ def _build(result: Result, present: list[str], folder: Path, acquired: datetime 
 
 
 def _identifier(result: Result) -> str:
-    """Items' ids or file names as `MOVING-on-REFERENCE`, in letters that every catalogue takes."""
+    """`MOVING-on-REFERENCE` from ids of Items or file names, in characters that every catalogue accepts."""
     names = []
     for raster in (result.moving, result.reference):
         origin = raster.origin
@@ -160,27 +160,27 @@ def _identifier(result: Result) -> str:
 def _dates(
     moving: Raster | Header, acquired: datetime | None
 ) -> tuple[datetime | None, dict[str, Any], dict[str, Any]]:
-    """`datetime`, the span where there is one instead, and the properties that say how they were found."""
+    """`datetime`, or the span in its place, and the properties that name their source."""
     from pystac.utils import str_to_datetime
 
     now = datetime.now(UTC).replace(microsecond=0)
-    made = {"created": now.isoformat().replace("+00:00", "Z")}
+    properties = {"created": now.isoformat().replace("+00:00", "Z")}
     if acquired is not None:
-        return acquired, {}, {**made, "somareg:datetime_basis": "acquisition of the moving image, as given"}
+        return acquired, {}, {**properties, "somareg:datetime_basis": "acquisition of the moving image, as given"}
     try:
-        told = {k: str_to_datetime(v) for k, v in getattr(moving.origin, "dates", {}).items()}
+        dates = {k: str_to_datetime(v) for k, v in getattr(moving.origin, "dates", {}).items()}
     except ValueError:
-        told = {}
-    span = {k: v for k, v in told.items() if k != "datetime"}
-    if "datetime" in told or len(span) == 2:
-        made["somareg:datetime_basis"] = "acquisition of the moving image, from its STAC Item"
-        return told.get("datetime"), span if len(span) == 2 else {}, made
-    made["somareg:datetime_basis"] = "time of processing; when the moving image was acquired is not known"
-    return now, {}, made
+        dates = {}
+    span = {k: v for k, v in dates.items() if k != "datetime"}
+    if "datetime" in dates or len(span) == 2:
+        properties["somareg:datetime_basis"] = "acquisition of the moving image, from its STAC Item"
+        return dates.get("datetime"), span if len(span) == 2 else {}, properties
+    properties["somareg:datetime_basis"] = "time of processing; when the moving image was acquired is not known"
+    return now, {}, properties
 
 
 def _figures(result: Result, *, aligned: bool) -> dict[str, Any]:
-    """Verdict, and the predicted error in pixels and metres, which a no-go has not."""
+    """Verdict, and the predicted error in pixels and metres, which a no-go lacks."""
     verdict = result.verdict
     figures: dict[str, Any] = {
         "somareg:verdict": verdict.decision,
@@ -221,7 +221,7 @@ def _project(item: pystac.Item, grid: Grid) -> None:
 
 
 def _own_fields(result: Result, name: str) -> dict[str, Any]:
-    """What an image has of its own: `bands`, and its grid where that is not the reference's."""
+    """Fields of an asset: `bands`, and its grid if that is not the reference's."""
     if name == "displacement.tif":
         units = {"dx": "px", "dy": "px", "certainty": "1", "sigma": "px"}
         bands = [{"name": k, "data_type": "float32", "unit": unit} for k, unit in units.items()]
@@ -242,7 +242,7 @@ def _own_fields(result: Result, name: str) -> dict[str, Any]:
 
 
 def _nodes(grid: Grid, reference: Grid) -> dict[str, Any]:
-    """Shape and transform of a scene's displacement, one pixel of which covers many of the reference."""
+    """Shape and transform of a scene's displacement, whose pixels cover many of the reference."""
     if grid.shape == reference.shape:
         return {}
     shape = {"proj:shape": [grid.height, grid.width]}
@@ -250,7 +250,7 @@ def _nodes(grid: Grid, reference: Grid) -> dict[str, Any]:
 
 
 def _source(raster: Raster | Header, folder: Path) -> tuple[str, str | None] | None:
-    """Address and media type of what an image was read from; files relative to the folder."""
+    """Address and media type of an image's source; files are relative to the folder."""
     origin = raster.origin
     if isinstance(origin, StacOrigin) and origin.href:
         remote = origin.href.startswith(("http://", "https://"))
@@ -274,5 +274,5 @@ def _number(value: float) -> float | None:
 
 
 def _text(value: str) -> str:
-    """Text that JSON can hold, whatever bytes a file name has."""
+    """Text that UTF-8 can encode, for any bytes of a file name."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8")

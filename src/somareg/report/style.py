@@ -1,4 +1,4 @@
-"""One look for what matplotlib draws, which is not the report; artists get every setting, nothing global changes."""
+"""Style of matplotlib figures (the report has its own); settings go to artists, no global state changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Theme:
         paper: background.
         ink, muted: text, and axes or grid lines.
         accent: bars and points.
-        alert: outliers and the second of two lines; told apart from `accent` by colour-blind readers too.
+        alert: outliers and the second of two lines; distinct from `accent` for colour-blind readers, too.
     """
 
     paper: str

@@ -1,4 +1,4 @@
-"""SVG as it stands in a page: elements and paths, all text escaped."""
+"""SVG inside a page: elements and paths, with all text escaped."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from somareg.types import FloatArray
 
 
 def element(name: str, *content: str, **attributes: object) -> Markup:
-    """An SVG element; whatever is no `Markup` is escaped.
+    """An SVG element; content that is no `Markup` is escaped.
 
     Args:
         name: of the element.
-        *content: what stands in it.
+        *content: its content.
         **attributes: floats are written to a tenth; a trailing underscore is left out, the others become hyphens.
     """
-    told = "".join(f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"' for key, value in attributes.items())
+    text = "".join(f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"' for key, value in attributes.items())
     inner = "".join(escape(part) for part in content)
-    return Markup(f"<{name}{told}>{inner}</{name}>" if inner else f"<{name}{told}/>")  # noqa: S704, all is escaped
+    return Markup(f"<{name}{text}>{inner}</{name}>" if inner else f"<{name}{text}/>")  # noqa: S704, all is escaped
 
 
 def joined(*parts: str) -> Markup:
-    """Parts in a row; whatever is no `Markup` is escaped."""
+    """Concatenate parts; those that are no `Markup` are escaped."""
     return Markup("").join(parts)
 
 
 def number(value: float) -> str:
-    """A coordinate to a tenth of a unit, as short as it can be."""
+    """Format a coordinate to a tenth of a unit, without trailing zeros."""
     return f"{value:.1f}".removesuffix(".0") if abs(value) >= 0.05 else "0"
 
 

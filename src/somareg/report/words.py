@@ -1,4 +1,4 @@
-"""The verdict in plain words, and numbers as people read them."""
+"""The verdict in words, and formatting of numbers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from somareg.types import Decision
 from somareg.types.words import metres, pixels
 
 IMAGE_NAMES = {"reference": "Reference", "before": "Moving, before", "after": "Moving, aligned"}
-"""What can be compared, and what people call it."""
+"""Names of modalities in sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictWords:
-    """What the top of the page says.
+    """The texts at the top of the page.
 
     Attributes:
-        label: one or two words, as an official stamp.
-        headline: decision, chance and expected error, the same wherever the result is told.
-        advice: what the decision means for whoever wants to use the images.
-        summary: what was found, with numbers; "" on no-go, where nothing was.
-        steps: what to do next, in order.
+        label: one or two words, as on a stamp.
+        headline: decision, chance and expected error, the same in every output.
+        advice: consequence of the decision for the use of the images.
+        summary: the findings in numbers; "" on no-go.
+        steps: next steps, in order.
     """
 
     label: str
@@ -85,7 +85,7 @@ def _steps(record: Report) -> tuple[str, ...]:
 
 
 def edges_from(moving: str, reference: str) -> str:
-    """Which image gives the edges of close-ups: SAR, whose speckle would hide lines drawn over it; else the moving one.
+    """The image whose edges close-ups show: SAR, because speckle hides lines drawn over it; else the moving image.
 
     Args:
         moving, reference: modalities.
@@ -97,18 +97,18 @@ def edges_from(moving: str, reference: str) -> str:
 
 
 def edges_words(moving: str, reference: str) -> str:
-    """The same as a sentence under the close-ups."""
+    """The sentence under the close-ups about their edges."""
     above, below = ("moving", "reference") if edges_from(moving, reference) == "moving" else ("reference", "moving")
     return f"Edges of the {above} image in colour, over the {below} image as aligned."
 
 
 def length(value: Length) -> str:
-    """Both units, as in "0.46 px (4.6 m)"."""
+    """Format a length in both units: "0.46 px (4.6 m)"."""
     return pixels(value.px) + (f" ({metres(value.m)})" if value.m is not None else "")
 
 
 def file_size(count: int) -> str:
-    """Bytes as in "1.4 MB"."""
+    """Format bytes: "1.4 MB"."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
@@ -118,7 +118,7 @@ def file_size(count: int) -> str:
 
 
 def nice(value: float, *, up: bool = False) -> float:
-    """The 1, 2 or 5 times a power of ten next below `value` (above with `up`); 0 for 0 and less."""
+    """The nearest 1, 2 or 5 times a power of ten below `value` (above with `up`); 0 for 0 and less."""
     if not value > 0 or not math.isfinite(value):
         return 0.0
     power = 10.0 ** math.floor(math.log10(value) + 1e-9)
@@ -132,7 +132,7 @@ def nice(value: float, *, up: bool = False) -> float:
 
 
 def on_ground(length_px: float, pixel_m: tuple[float, float] | None) -> str:
-    """Metres of a length, as in "8.33 m", or in both directions where a pixel is no square: "4.17 m across, 11.2 m
+    """Format the metres of a length: "8.33 m", or in both directions when a pixel is no square: "4.17 m across, 11.2 m
     down"; "" without a georeference.
 
     Args:
@@ -148,7 +148,7 @@ def on_ground(length_px: float, pixel_m: tuple[float, float] | None) -> str:
 
 
 def arrow_key(length_px: float, factor: float, pixel_m: tuple[float, float] | None) -> str:
-    """What a sample arrow of `length_px` stands for, drawn `factor` times as long as it is; see `on_ground`."""
+    """The label of a sample arrow of `length_px` that is drawn `factor` times as long; see `on_ground`."""
     ground = "" if pixel_m is None else f" = {on_ground(length_px, pixel_m)}"
-    drawn = "drawn to scale" if factor == 1 else f"drawn {factor:g} times {'longer' if factor > 1 else 'as long'}"
-    return f"{length_px:g} px{ground}, {drawn}"
+    scale = "drawn to scale" if factor == 1 else f"drawn {factor:g} times {'longer' if factor > 1 else 'as long'}"
+    return f"{length_px:g} px{ground}, {scale}"

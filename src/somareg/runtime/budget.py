@@ -1,4 +1,4 @@
-"""How much memory a run may take: the limit of the user, else a share of the available memory."""
+"""Memory limit of a run: the user's, else a share of what the machine and the container still have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 SHARE = 0.6
-"""Of what is available that a run takes where nobody says otherwise."""
+"""Share of the available memory that a run takes by default."""
 
 _ENDLESS = 1 << 60  # what container limits above this mean
 _said: ContextVar[int | None] = ContextVar("somareg_memory", default=None)
@@ -20,14 +20,14 @@ _processes: ContextVar[int] = ContextVar("somareg_processes", default=1)
 
 def allowed() -> int:
     """Bytes that this process may take."""
-    said = _said.get()
-    return said if said is not None else int(SHARE * available() / _processes.get())
+    limit = _said.get()
+    return limit if limit is not None else int(SHARE * available() / _processes.get())
 
 
 @contextmanager
 def limited(most: int | None) -> Iterator[int]:
-    """A limit for all that is done inside, in bytes; None keeps the one in force, or settles it by what is available
-    now, so that all parts of a run are measured by one figure.
+    """Set the limit in bytes inside the context; None keeps the one in force, or derives it from what is available
+    now, so that all parts of a run use the same number.
     """
     limit = allowed() if most is None else most
     token = _said.set(limit)
@@ -39,7 +39,7 @@ def limited(most: int | None) -> Iterator[int]:
 
 @contextmanager
 def shared_by(processes: int) -> Iterator[None]:
-    """So many processes on this machine share what is available."""
+    """Divide the available memory among this many processes of this machine."""
     token = _processes.set(max(1, processes))
     try:
         yield
@@ -48,14 +48,14 @@ def shared_by(processes: int) -> Iterator[None]:
 
 
 def available() -> int:
-    """Bytes that are still available: the least of what the machine, each container around the process and the limit
+    """Bytes that are still free: the least of what the machine, each container around the process and the limit
     of its address space leave.
     """
     return max(0, min(_of_machine(), *_of_containers(), _of_address_space()))
 
 
 def in_words(count: float) -> str:
-    """A number of bytes for people, such as "2.3 GiB"."""
+    """Format bytes for people, such as "2.3 GiB"."""
     return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{max(1, round(count / (1 << 20)))} MiB"
 
 
@@ -81,8 +81,8 @@ def _of_windows() -> int:
 
     status = Status(length=ctypes.sizeof(Status))
     library = getattr(ctypes, "windll", None)
-    known = library is not None and library.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-    return int(status.free) if known else _ENDLESS
+    succeeded = library is not None and library.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+    return int(status.free) if succeeded else _ENDLESS
 
 
 def _of_containers(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
@@ -95,8 +95,8 @@ def _of_containers(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/p
         ):
             most = _number(folder / limit)
             if most is not None and most < _ENDLESS:
-                held = _number(folder / used) or 0
-                yield most - max(0, held - _fields(folder / "memory.stat").get(cached, 0))
+                usage = _number(folder / used) or 0
+                yield most - max(0, usage - _fields(folder / "memory.stat").get(cached, 0))
 
 
 def _groups(root: Path, process: Path) -> Iterator[Path]:
@@ -114,7 +114,7 @@ def _groups(root: Path, process: Path) -> Iterator[Path]:
 
 
 def _of_address_space() -> int:
-    """Of `ulimit -v`."""
+    """Bytes that `ulimit -v` leaves."""
     try:
         import resource
 

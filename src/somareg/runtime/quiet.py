@@ -1,4 +1,4 @@
-"""Hides warnings of other packages on matters that somareg reports itself."""
+"""Warnings of other packages that somareg silences because it reports the same itself."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextmanager
 def without(category: type[Warning]) -> Iterator[None]:
-    """No warnings of this category inside.
+    """Silence warnings of a category inside the context.
 
-    Which warnings are shown is state of the process, and `warnings.catch_warnings` of two threads leave each other's
-    behind. So only one thread is in here at a time.
+    Warning filters are state of the process, and `warnings.catch_warnings` in two threads leave each other's
+    filters behind. So only one thread runs inside at a time.
     """
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore", category)

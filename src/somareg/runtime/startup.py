@@ -1,4 +1,4 @@
-"""Makes commands start sooner."""
+"""Faster start of commands."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import large packages inside while the garbage collector is off.
+    """Pause the garbage collector while large packages are imported inside the context.
 
-    PyTorch's modules make so many objects that the collector runs over them a dozen times, a seventh of the time that
-    they take. Modules live as long as the process, so what is there in the end is never looked through again. This acts
+    PyTorch's modules create so many objects that the collector runs a dozen times, a seventh of the import time.
+    Modules live as long as the process, so the objects are frozen afterwards and never scanned again. This acts
     on the whole process, so commands call it and library functions do not.
     """
     was_on = gc.isenabled()

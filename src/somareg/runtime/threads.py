@@ -1,10 +1,10 @@
-"""How the cores share the work, and how their threads wait for each other.
+"""Threads: how many work on one operation, a helper beside the caller, and how they wait for each other.
 
 The many small steps of a search leave a second core idle; a helper thread uses it. Import this module before torch,
 which reads only once how its threads are to wait.
 
-Numbers of threads are those of the calling thread: other threads of the program, those to come and other calls
-at work at the same time keep theirs.
+All thread counts set here apply to the calling thread only: other threads of the program, later threads and calls
+that run at the same time keep theirs.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ class Helper:
         """Apply a function to each thing; an idle helper takes some of them."""
         if self.executor is None or len(things) < 2:
             return one_by_one(function, things)
-        left, results = deque(enumerate(things)), dict[int, B]()
+        items, results = deque(enumerate(things)), dict[int, B]()
 
         def work() -> None:
-            while left:
+            while items:
                 try:
-                    index, thing = left.popleft()
+                    index, thing = items.popleft()
                 except IndexError:  # the other thread took the last one
                     return
                 results[index] = function(thing)
@@ -92,7 +92,7 @@ class Helper:
         try:
             work()
         finally:
-            left.clear()
+            items.clear()
             if not helped.cancel():
                 helped.result()
         return [results[index] for index in range(len(things))]
@@ -100,12 +100,12 @@ class Helper:
 
 @contextmanager
 def helper(device: torch.device, cores: int) -> Iterator[Helper]:
-    """Share the cores between the caller and one helper; on leaving, the helper has finished and the caller has the
+    """Share the cores between the caller and one helper; on exit the helper has finished and the caller has the
     threads that it had.
 
     Args:
         device: where the work is done; on a GPU nothing is shared.
-        cores: number that may be used; inside `few_threads` all those that it found.
+        cores: number that may be used; inside `few_threads` the number that it yields.
     """
     import torch
 
@@ -125,7 +125,7 @@ def helper(device: torch.device, cores: int) -> Iterator[Helper]:
 
 @contextmanager
 def few_threads(longest: float = math.inf) -> Iterator[int]:
-    """One thread per operation for small images, and on two cores for images of any size; afterwards the
+    """Use one thread per operation for small images, and on two cores for any size; afterwards the
     number is what it was.
 
     On two cores the helper keeps the second one busy. More threads gain nothing on small images, and on a busy
@@ -197,7 +197,7 @@ def wait_politely() -> None:
 
 
 def _without_gradients(work: Callable[[], T]) -> Callable[[], T]:
-    """The work under inference mode, which holds for one thread only and must be set in each."""
+    """Run the work in inference mode, which must be set in each thread."""
     import torch
 
     return torch.inference_mode()(work)

@@ -1,3 +1,3 @@
-"""The version. It stands here, not in `somareg/__init__.py`, to avoid a circular import."""
+"""The version; it stands here and not in the package's `__init__` to avoid a circular import."""
 
 __version__ = "0.2.0"

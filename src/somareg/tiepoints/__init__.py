@@ -1,1 +1,1 @@
-"""Tie points of other programs: their formats, how a search uses them, and the estimate that they alone give."""
+"""Tie points of other programs: formats, use as starts of a search, and estimates from them alone."""

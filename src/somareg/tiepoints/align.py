@@ -1,7 +1,7 @@
-"""An alignment from point pairs that somebody else matched; the images only judge it.
+"""An alignment from given point pairs; the images only judge it.
 
 The affine is a robust fit. The residuals beyond it become a smooth local displacement, by the same Gaussian process as
-the local flow, if that raises the marginal likelihood clearly: points that are merely noisy get none.
+the local flow, if that clearly raises the marginal likelihood: points with mere noise get none.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def align_given(
     cfg: EngineCfg,
     progress: Progress = lambda stage, share: None,
 ) -> Alignment:
-    """An alignment that rests on given points alone, with the evidence of the images for it.
+    """Align a pair by given points alone, with the evidence of the images.
 
     Args:
-        pair: normalised images, which judge.
-        start: the affine that the georeferences alone give.
+        pair: normalised images, for the evidence.
+        start: the affine of the georeferences alone.
         points: in the pixels of the pair.
         cfg: settings of the engine; there is no local displacement where `flow` is None or its `follow` is False.
         progress: called with a stage's name and the share of the work done.
@@ -63,12 +63,12 @@ def align_given(
     agreement = float(support_at(windows, torch.zeros(len(windows.centres), 2)).mean()) if len(windows.centres) else 0.0
     backward = forward_backward(Matcher(pair.swapped(), features), fit.affine, pair.shape)
     halves = split_half(flow.matches, pair.shape, 0.4)
-    found = Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
-    return replace(found, support=agreement, likelihood=agreement, doubts=doubts)
+    alignment = Alignment(fit.affine, flow, _ties(points, fit, flow), evidence, backward, halves)
+    return replace(alignment, support=agreement, likelihood=agreement, doubts=doubts)
 
 
 def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tuple[int, int], follows: bool) -> Flow:
-    """The smooth displacement on a lattice (zeros unless `follows`), and how far it can be known."""
+    """The smooth displacement on a lattice (zeros unless `follows`), and how well it is known."""
     field, where = field_of(smooth if follows else replace(smooth, variance=0.0), shape)
     size = field.array.shape
     # The process extrapolates too far: certainty ends one point spacing away.
@@ -81,7 +81,7 @@ def _flow(points: GivenPoints, fit: GivenFit, smooth: GaussianProcess, shape: tu
 
 
 def _matches(xy: Tensor, away: Tensor, fit: GivenFit, points: GivenPoints) -> WindowMatches:
-    """The points as `WindowMatches`, the form in which the engine hands out its own."""
+    """The points as `WindowMatches`, the engine's own form."""
     sigma = torch.from_numpy(np.where(np.isfinite(points.sigma_px), points.sigma_px, fit.scale_px / 2.5))
     trust = torch.from_numpy(np.where(np.isfinite(points.confidence), points.confidence, 0.9))
     weight = points.weight * fit.factor

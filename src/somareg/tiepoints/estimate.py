@@ -1,4 +1,4 @@
-"""An estimate from tie points alone: what was matched by another program is applied without reading the images."""
+"""An estimate from tie points alone, without reading pixels of the images."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def estimate_from_points(
 ) -> Estimate:
     """The robust affine of tie points, and the smooth displacement that their residuals show.
 
-    It is the estimate that `register(..., tie_points_use="replace")` makes on images matched at full size. No pixel is
+    It equals the estimate of `register(..., tie_points_use="replace")` on images matched at full size. No pixel is
     read, so there is no verdict.
 
     Args:
         tie_points: a file that `read_tie_points` knows, or points in pixels of both images.
         reference, moving: the images that they join: files (only headers are read), rasters or grids.
         local: False for the affine alone.
-        gcp_method: the curve through ground control points of images that nothing else places.
+        gcp_method: the curve through ground control points, for images without a geotransform.
 
     Returns:
-        What `warp` applies. It remembers how the moving image was read where the file of the points says so.
+        An estimate for `warp`, with the reading of the moving image if the file of the points records it.
 
     Raises:
         InputError: fewer than three usable points, points on a line, or points that contradict the georeferences by
@@ -53,9 +53,9 @@ def estimate_from_points(
     here, there = images.reference, images.moving
     if here is None or there is None:
         raise InputError("tie points need both images that they join; give reference and moving")
-    given = take_points(tie_points, here, there, georeference(here, there, ("the reference", "the moving image")))
+    points = take_points(tie_points, here, there, georeference(here, there, ("the reference", "the moving image")))
     try:
-        fit, smooth = fit_smooth(given.points, given.fit)
+        fit, smooth = fit_smooth(points.points, points.fit)
     except EstimationError as error:
         raise InputError(f"{name_of(tie_points)}: {error}") from error
     if not local or smooth.variance == 0:

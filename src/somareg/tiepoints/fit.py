@@ -1,4 +1,4 @@
-"""Affine and smooth displacement of point pairs that somebody else matched: robust, and judged by the points alone."""
+"""Robust affine and smooth displacement of given point pairs, from the points alone."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.affine import apply_affine_batch, fade, fit_affine, to_transform
-from somareg.matching.coarse import fit_magsac
 from somareg.matching.gaussian_process import GaussianProcess, kernel, lattice, profiled_likelihood
+from somareg.matching.magsac import fit_magsac
 from somareg.types import FloatArray
 
 MIN_POINTS = 3
 ROUNDS = 8  # reweightings of the robust fit, and rounds in which neighbours join
-FLOOR_PX = 0.5  # no residual below this makes a point an outlier
-LENGTHS = (1.5, 3.0, 6.0, 12.0)  # candidate correlation lengths of the local displacement, in distances of neighbours
+FLOOR_PX = 0.5  # residuals below this never make a point an outlier
+LENGTHS = (1.5, 3.0, 6.0, 12.0)  # candidate correlation lengths of the displacement, in distances between neighbours
 RATIOS = (0.2, 0.8, 3.0, 12.0, 50.0, 200.0)  # candidate variances, relative to the noise
-GAIN = 4.0  # rise of the log likelihood that a local displacement must bring
-LEAST, MOST = 12, 600  # points from which there may be one, and on which it rests at most (more are thinned evenly)
-NODES = 96  # of its lattice along the longer side
-_GOOD = 0.1  # robust factor from which a point counts
+GAIN = 4.0  # least gain of log likelihood for a local displacement
+LEAST, MOST = 12, 600  # least points for a local displacement, and most points used (more are thinned evenly)
+NODES = 96  # lattice nodes along the longer side
+_GOOD = 0.1  # least robust factor of an inlier
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class GivenPoints:
 
     Attributes:
         xy, target: (N, 2) reference pixels, and the moving pixels that show the same ground.
-        sigma_px: (N,) standard error per axis, NaN where not known.
-        confidence: (N,) 0-1, NaN where not known.
+        sigma_px: (N,) standard error per axis, NaN where unknown.
+        confidence: (N,) 0-1, NaN where unknown.
     """
 
     xy: FloatArray
@@ -46,12 +46,12 @@ class GivenPoints:
     def weight(self) -> Tensor:
         """(N,) 1 / sigma^2; an unknown sigma counts as the median; no point outweighs ten of median sigma."""
         sigma = np.asarray(self.sigma_px, float)
-        known = np.isfinite(sigma) & (sigma > 0)
-        usual = float(np.median(sigma[known])) if known.any() else 1.0
-        return torch.from_numpy(1.0 / np.maximum(np.where(known, sigma, usual), usual / math.sqrt(10.0)) ** 2)
+        has_sigma = np.isfinite(sigma) & (sigma > 0)
+        usual = float(np.median(sigma[has_sigma])) if has_sigma.any() else 1.0
+        return torch.from_numpy(1.0 / np.maximum(np.where(has_sigma, sigma, usual), usual / math.sqrt(10.0)) ** 2)
 
     def beyond(self, affine: AffineTransform) -> tuple[Tensor, Tensor]:
-        """Positions (N, 2) and what the points say beyond an affine, applied first: `target = affine(xy + beyond)`."""
+        """Positions (N, 2) and displacements beyond an affine, applied before it: `target = affine(xy + beyond)`."""
         xy = np.asarray(self.xy, np.float64)
         return torch.from_numpy(xy), torch.from_numpy(affine.inverse(self.target) - xy)
 
@@ -84,7 +84,7 @@ def field_of(smooth: GaussianProcess, shape: tuple[int, int]) -> tuple[FieldTran
 
 
 def fit_given(points: GivenPoints) -> GivenFit:
-    """Robust affine: MAGSAC++ for a start that wrong points cannot pull, then reweighted least squares.
+    """Robust affine: a start by MAGSAC++, which outliers cannot pull, then reweighted least squares.
 
     Nearly half of the points may be wrong. The residual from which a point loses weight is measured on the points
     themselves: people click to some pixels, correlators match to a tenth.
@@ -112,10 +112,10 @@ def fit_given(points: GivenPoints) -> GivenFit:
 def fit_smooth(points: GivenPoints, fit: GivenFit) -> tuple[GivenFit, GaussianProcess]:
     """Smooth displacement of the points beyond the affine, and the affine that goes with it.
 
-    Where the ground itself is displaced, neighbouring points leave the affine together, and the robust fit takes them
-    for outliers. So the field is first fitted to the points that agree with the affine. Points that it predicts within
-    its uncertainty join, round by round, and the affine is fitted again with them. Wrong points agree with no neighbour
-    and never join.
+    Where the ground itself is displaced, neighbouring points depart from the affine together, and the robust fit takes
+    them for outliers. So the field is fitted first to the points that agree with the affine. Points that it predicts
+    within its uncertainty join, round by round, and the affine is fitted again with them. Wrong points agree with no
+    neighbour and never join.
 
     Args:
         points: at least three.
@@ -156,17 +156,17 @@ def _smooth(points: GivenPoints, fit: GivenFit) -> GaussianProcess:
 
 
 def _likeliest(here: Tensor, values: Tensor, noise: Tensor) -> tuple[float, float, float]:
-    """Length, variance ratio and noise variance of largest marginal likelihood; ratio 0 unless clearly beaten."""
+    """Length, variance ratio and noise variance of largest likelihood; ratio 0 unless a field is clearly likelier."""
     spacing = spacing_px(here)
     best, kappa = profiled_likelihood(noise, values, 1e-6)
-    chosen = 3.0 * spacing, 0.0, kappa
+    winner = 3.0 * spacing, 0.0, kappa
     if len(here) < LEAST:
-        return chosen
+        return winner
     best += GAIN
     for length in (factor * spacing for factor in LENGTHS):
         correlation = kernel(here, here, length)
         for ratio in RATIOS:
             score, kappa = profiled_likelihood(ratio * correlation + noise, values, 1e-6)
             if score > best:
-                best, chosen = score, (length, ratio, kappa)
-    return chosen
+                best, winner = score, (length, ratio, kappa)
+    return winner

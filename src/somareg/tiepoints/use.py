@@ -1,4 +1,4 @@
-"""Tie points that the user gives: one more start of the search, or the whole estimate."""
+"""The user's tie points: one more start of the search, or the whole estimate."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ IN_MEMORY = "tie points in memory"
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Tie points that can be used.
+    """Usable tie points and their affine.
 
     Attributes:
-        points: in reference pixels, and their targets: the moving points brought onto the reference grid by the
-            georeferences, as `Result.correction` counts.
+        points: in reference pixels; their targets are the moving points on the reference grid by the
+            georeferences, as for `Result.correction`.
         fit: robust affine of these, reference pixels -> reference grid.
-        note: how many points were taken and left out, in words.
+        note: a phrase on the number of points used and left out.
     """
 
     points: GivenPoints
@@ -35,11 +35,11 @@ class Given:
 
     @property
     def affine(self) -> AffineTransform:
-        """Of the fit."""
+        """The affine of the fit."""
         return self.fit.affine
 
     def moved(self, here: tuple[float, float], there: tuple[float, float]) -> Given:
-        """The same with `here` added to all reference pixels and `there` to all targets."""
+        """Add `here` to all reference pixels and `there` to all targets."""
         back = AffineTransform.from_parameters(shift=(-here[0], -here[1]))
         affine = AffineTransform.from_parameters(shift=there).after(self.affine).after(back)
         points = replace(self.points, xy=self.points.xy + here, target=self.points.target + np.array(there))
@@ -50,7 +50,7 @@ class Given:
         return prepared.moving_pixels.inverse.after(self.affine).after(prepared.reference_pixels)
 
     def told(self, cfg: RegisterConfig, *, local: bool = False) -> tuple[str, ...]:
-        """Notes for the result: how the points were used; `local` says whether a displacement beyond the affine was."""
+        """Notes for the result on how the points were used."""
         if cfg.tie_points_use == "seed":
             return (f"{self.note}; their affine was one of the starts",)
         beyond = "with the smooth displacement that they carry beyond it" if local else "without local displacement"
@@ -66,12 +66,12 @@ class Given:
 
 
 def name_of(source: str | Path | TiePoints | None) -> str | None:
-    """What settings and messages call the points."""
+    """Name of the points in settings and messages."""
     return source if source is None else IN_MEMORY if isinstance(source, TiePoints) else str(source)
 
 
 def check_use(cfg: RegisterConfig) -> None:
-    """Make sure that there are points where the estimate is to rest on them alone.
+    """Check that there are points when the estimate is to be made from them alone.
 
     Raises:
         ConfigError: `tie_points_use="replace"` without `tie_points`.
@@ -85,7 +85,7 @@ def take_points(source: str | Path | TiePoints, reference: Grid, moving: Grid, g
 
     Args:
         source: a file that `read_tie_points` knows, or points in pixels of both images.
-        reference, moving: where their pixels are.
+        reference, moving: grids of the images.
         georef: reference pixels -> moving pixels by the georeferences.
 
     Raises:
@@ -94,13 +94,13 @@ def take_points(source: str | Path | TiePoints, reference: Grid, moving: Grid, g
             georeferences by more than the size of the image.
     """
     name = str(name_of(source))
-    given = source if isinstance(source, TiePoints) else read_tie_points(source, reference=reference, moving=moving)
-    target = georef.inverse(given.moving_xy)
-    usable = given.inlier & np.isfinite(given.reference_xy).all(1) & np.isfinite(target).all(1)
-    chosen = given.reference_xy[usable], target[usable], given.sigma_px[usable], given.confidence[usable]
-    points = GivenPoints(*chosen)
+    ties = source if isinstance(source, TiePoints) else read_tie_points(source, reference=reference, moving=moving)
+    target = georef.inverse(ties.moving_xy)
+    usable = ties.inlier & np.isfinite(ties.reference_xy).all(1) & np.isfinite(target).all(1)
+    arguments = ties.reference_xy[usable], target[usable], ties.sigma_px[usable], ties.confidence[usable]
+    points = GivenPoints(*arguments)
     fit = _checked_fit(points, reference, name)
-    return Given(points, fit, _words(name, given, usable, fit))
+    return Given(points, fit, _words(name, ties, usable, fit))
 
 
 def _checked_fit(points: GivenPoints, reference: Grid, name: str) -> GivenFit:
@@ -119,15 +119,15 @@ def _checked_fit(points: GivenPoints, reference: Grid, name: str) -> GivenFit:
 
 
 def reach_px(affine: AffineTransform, shape: tuple[int, int]) -> float:
-    """How far an affine moves the corners of an image (height, width)."""
+    """Largest displacement of an image's corners by an affine; the image has (height, width)."""
     height, width = shape
     corners = np.array([[0.0, 0.0], [width - 1.0, 0.0], [0.0, height - 1.0], [width - 1.0, height - 1.0]])
     return float(np.hypot(*(affine(corners) - corners).T).max())
 
 
-def _words(name: str, given: TiePoints, usable: BoolArray, fit: GivenFit) -> str:
-    text = f"{int(usable.sum())} of {len(given)} tie points taken from {name}"
-    switched_off = int((~given.inlier).sum())
+def _words(name: str, points: TiePoints, usable: BoolArray, fit: GivenFit) -> str:
+    text = f"{int(usable.sum())} of {len(points)} tie points taken from {name}"
+    switched_off = int((~points.inlier).sum())
     if switched_off:
         text += f" ({switched_off} are switched off)"
     agreeing = int((fit.factor > 0.25).sum())

@@ -1,6 +1,6 @@
-"""One line about a value, for whoever looks at it in a shell or a debugger: sizes and names, never arrays.
+"""One-line representations of values for shells and debuggers: sizes and names, never arrays.
 
-ASCII but for names, so that every terminal can print it; nothing is computed that takes longer with more pixels.
+The text is ASCII except for names, so every terminal can print it. Its cost does not grow with the number of pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ROOT_NAME = re.compile(r'^\s*\w+\[\s*"([^"]+)"')
 
 
 class Sized(Protocol):
-    """What has a width and a height, as a grid."""
+    """Anything with a width and a height, such as a grid."""
 
     @property
     def width(self) -> int: ...
@@ -26,30 +26,30 @@ class Sized(Protocol):
 
 
 def brief(kind: str, *parts: str) -> str:
-    """`<kind first, second>`; empty parts are left out."""
-    told = ", ".join(part for part in parts if part)
-    return f"<{kind} {told}>" if told else f"<{kind}>"
+    """Return `<kind first, second>`; empty parts are left out."""
+    text = ", ".join(part for part in parts if part)
+    return f"<{kind} {text}>" if text else f"<{kind}>"
 
 
 def size_of(grid: Sized) -> str:
-    """As in "672 x 480 px", width first."""
+    """Format a size, width first: "672 x 480 px"."""
     return f"{grid.width} x {grid.height} px"
 
 
 def name_of(text: str) -> str:
-    """The end of a path or the name of an array: on one line, and not too long."""
+    """Return the last part of a path, or the name of an array, on one short line."""
     last = re.split(r"[/\\]", text.rstrip("/\\"))[-1] or text
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in last)
     return plain if len(plain) <= LONGEST_NAME else f"{plain[:20]}...{plain[-25:]}"
 
 
 def count(number: int, thing: str) -> str:
-    """As in "1 band" or "3 bands"."""
+    """Format a count: "1 band" or "3 bands"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def error(px: float, m: float | None) -> str:
-    """As in "0.40 px (3.3 m)"; "" where it is not known."""
+    """Format an error: "0.40 px (3.3 m)"; "" when it is unknown."""
     if not math.isfinite(px):
         return ""
     return f"{px:.2f} px" + (f" ({m:.3g} m)" if m is not None and math.isfinite(m) else "")

@@ -28,49 +28,49 @@ class Classes:
     bits: tuple[int, ...] = ()
 
     @classmethod
-    def parse(cls, given: str | int | Iterable[int | str]) -> Classes:
-        """The classes that a text such as "3,8-10" or "bit3,bit4", a number or a list means.
+    def parse(cls, value: str | int | Iterable[int | str]) -> Classes:
+        """Parse classes from a text such as "3,8-10" or "bit3,bit4", a number or a list.
 
         Raises:
-            ValueError: none, or a word that is neither a whole number, nor two with a dash, nor a bit from 0 to 63.
+            ValueError: there are no classes, or a word is no whole number, range of two numbers, or bit from 0 to 63.
         """
-        if isinstance(given, str):
-            words = re.split(r"[\s,;]+", given.strip())
+        if isinstance(value, str):
+            words = re.split(r"[\s,;]+", value.strip())
         else:
-            words = [str(given)] if isinstance(given, int | np.integer) else [str(each) for each in given]
+            words = [str(value)] if isinstance(value, int | np.integer) else [str(each) for each in value]
         ranges: list[tuple[int, int]] = []
         bits: list[int] = []
         for word in words:
-            found = _WORD.fullmatch(word)
-            if found is None:
+            match = _WORD.fullmatch(word)
+            if match is None:
                 raise ValueError(f"'{word}' is no class")
-            if found["bit"] is not None:
-                bits.append(int(found["bit"]))
+            if match["bit"] is not None:
+                bits.append(int(match["bit"]))
                 continue
-            low = int(found["low"])
-            ranges.append((low, low if found["high"] is None else int(found["high"])))
+            low = int(match["low"])
+            ranges.append((low, low if match["high"] is None else int(match["high"])))
         if not words or any(bit > 63 for bit in bits) or any(low > high for low, high in ranges):
             raise ValueError("no classes, a bit above 63, or a range that runs down")
         return cls(tuple(ranges), tuple(bits))
 
     def __str__(self) -> str:
-        """The text that `parse` reads."""
+        """Return the text that `parse` reads."""
         runs = [str(low) if low == high else f"{low}-{high}" for low, high in self.ranges]
         return ",".join([*runs, *(f"bit{bit}" for bit in self.bits)])
 
     def hold(self, values: NDArray[Any]) -> BoolArray:
         """Whether each value is of these classes; NaN and fractions never are."""
-        held = np.zeros(values.shape, bool)
+        result = np.zeros(values.shape, bool)
         whole = values if values.dtype.kind in "iu" else _whole(values)
         for low, high in self.ranges:
-            held |= (whole >= low) & (whole <= high)
+            result |= (whole >= low) & (whole <= high)
         if self.bits:
             pattern = np.uint64(sum(1 << bit for bit in set(self.bits)))
             # A negative number has the bits of its two's complement.
             stored = whole.view(f"u{whole.dtype.itemsize}") if whole.dtype.kind == "i" else whole
-            held |= (stored.astype(np.uint64) & pattern) != 0
-        # What is no whole number stands as the lowest one, which a mask may hold as well.
-        return held if whole is values else held & _is_whole(values)
+            result |= (stored.astype(np.uint64) & pattern) != 0
+        # `_whole` replaces values that are not whole numbers by 0, which may be one of the classes.
+        return result if whole is values else result & _is_whole(values)
 
 
 def _is_whole(values: NDArray[Any]) -> BoolArray:

@@ -48,9 +48,9 @@ class Displacement:
     Attributes:
         array: (2, H, W) float32 pixels, (dx, dy): `moving_xy = reference_xy + (dx, dy)`, where moving is the moving
             image brought to the reference grid by its georeference (or as it is, without one). NaN nowhere.
-        certainty: (H, W) float32 in 0-1: calibrated probability that the error there is below 1 px; 0 where nothing was
-            seen (an image has no pixels there, or no match nearby tells anything), and everywhere on no-go.
-        sigma: (H, W) float32: expected RMS error (length) there, reference pixels; NaN where nothing was seen, and
+        certainty: (H, W) float32 in 0-1: calibrated probability that the error there is below 1 px; 0 where no match
+            tells (an image has no pixels there, or all matches are too far away), and everywhere on no-go.
+        sigma: (H, W) float32: expected RMS error (length) there, reference pixels; NaN where no match tells, and
             everywhere on no-go.
         grid: the reference grid, or one whose pixels are 16 x 16 of it: values hold in the middles of its pixels.
     """
@@ -66,13 +66,13 @@ class Displacement:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Options with which an image is read; None for those that were not given, which the image itself decides.
+    """How the user asked an image to be read; a field is None where the user left it to the file.
 
     Attributes:
         nodata: value that means no data.
         scale: of SAR values.
-        bands: 1-based bands of the file that were named; one of them that is flagged alpha is imagery all the same.
-        mask: file of a mask; "none" for no mask, although one was given before.
+        bands: 1-based bands of the file; one that the file flags as alpha is then imagery, too.
+        mask: file of a mask; "none" removes a mask that was given before.
         mask_values: classes of that file that are invalid, as `Classes.parse` reads them.
         gcp_method: the curve through ground control points.
         assume_crs: CRS of an image that declares none.
@@ -90,7 +90,7 @@ class Reading:
 
     @classmethod
     def of_moving(cls, settings: Mapping[str, Any]) -> Reading:
-        """The options for the moving image, from the settings of a run or of a report."""
+        """Take the reading of the moving image from the settings of a run or a report."""
         bands = settings.get("moving_bands")
         scale, method = settings.get("moving_scale"), settings.get("gcp_method")
         mask = settings.get("moving_mask")
@@ -107,12 +107,12 @@ class Reading:
         )
 
     def said(self) -> dict[str, Any]:
-        """The options that were given, by name."""
+        """Return the fields that are set, by name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def over(self, other: Reading) -> Reading:
-        """These options, and those of `other` that are not given here; a mask and its classes stay together."""
+        """Complete this reading by another one; a mask and its classes are taken together."""
         theirs = other.said()
         if self.mask is not None:
             theirs.pop("mask_values", None)
@@ -120,23 +120,23 @@ class Reading:
 
 
 MOVING_PART = "moving_part"
-"""What settings call the page or variable of the moving image's file."""
+"""Key of the page or variable of the moving image's file in the settings."""
 
 IN_MEMORY = "mask in memory"
-"""What settings call a mask that is an array."""
+"""Value of a mask option in the settings when the mask is an array."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """What is needed to apply a registration to any raster of the moving image's ground; it outlives the pixels.
+    """A registration without its pixels, which `warp` applies to any raster of the moving image's ground.
 
     Attributes:
         correction: reference pixels -> pixels on the reference grid where the georeference shows the same ground.
         reference: grid of the reference, on which `correction` lives.
         moving: grid of the moving image the estimate was made with (its size matters when nothing is georeferenced).
-        reading: how the moving image was read, as far as options said so; `warp` reads it in the same way.
-        moving_sha256: of the moving image's file, by which `warp` knows it again; "" where it was in memory.
-        verdict: on the estimate; None without one, as for tie points alone.
+        reading: how the user asked the moving image to be read; `warp` reads it the same way.
+        moving_sha256: checksum of the moving image's file, by which `warp` recognises it; "" for an image in memory.
+        verdict: on the estimate; None when it was not judged, as an estimate from tie points alone.
     """
 
     correction: Transform
@@ -166,7 +166,7 @@ class TiePoints:
         inlier: (N,) bool, kept by the robust fit.
         residual_px: (N,) distance between the measured point and the final transform.
 
-    Points read from a file hold NaN for what it does not tell.
+    Points read from a file hold NaN where the file has no value.
     """
 
     reference_xy: FloatArray
@@ -178,8 +178,8 @@ class TiePoints:
     residual_px: FloatArray
 
     def __repr__(self) -> str:
-        kept = self.inlier & np.isfinite(self.residual_px)
-        median = f"median residual {np.median(self.residual_px[kept]):.2f} px" if kept.any() else ""
+        inliers = self.inlier & np.isfinite(self.residual_px)
+        median = f"median residual {np.median(self.residual_px[inliers]):.2f} px" if inliers.any() else ""
         return brief("TiePoints", count(len(self), "point"), count(int(self.inlier.sum()), "inlier"), median)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""An image and where its pixels are."""
+"""Images, their grids and their metadata."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ class Grid:
 
     @property
     def is_georeferenced(self) -> bool:
-        """Whether its pixels can be placed relative to those of another image."""
+        """Whether a CRS, or an unnamed system that both images of a pair share, places the pixels."""
         return self.crs is not None or self.unnamed_crs
 
     @property
     def has_geotransform(self) -> bool:
-        """Whether it maps pixels to anything but their own rows and columns, counted down or up."""
+        """Whether `transform` is a real geotransform, not the identity or its upside-down form."""
         a, b, c, d, e, f = self.transform
         return self.control is not None or not (
             (a, b, c, d) == (1.0, 0.0, 0.0, 0.0) and abs(e) == 1.0 and f in (0.0, self.height, -self.height)
@@ -115,12 +115,12 @@ class Grid:
         return np.stack([(e * x - b * y) / det, (a * y - d * x) / det], axis=-1) - 0.5
 
     def part(self, x: int, y: int, width: int, height: int) -> Grid:
-        """The place of a rectangle of the image, whose first pixel is (x, y)."""
+        """The grid of a rectangle of the image; (x, y) is its first pixel."""
         if (x, y, width, height) == (0, 0, self.width, self.height):
             return self
         a, b, c, d, e, f = self.transform
-        placed = self.crs is not None or self.transform != IDENTITY
-        transform = (a, b, a * x + b * y + c, d, e, d * x + e * y + f) if placed else IDENTITY
+        has_place = self.crs is not None or self.transform != IDENTITY
+        transform = (a, b, a * x + b * y + c, d, e, d * x + e * y + f) if has_place else IDENTITY
         control = self.control.shifted((-x, -y)) if self.control else None
         return replace(self, width=width, height=height, transform=transform, control=control)
 
@@ -209,13 +209,13 @@ class Raster:
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """Metadata of an image that stays on disk; its pixels are read on access.
+    """An image without its pixels; they are read each time somebody asks for them.
 
     Attributes:
         grid, name, path, nodata, descriptions, tags, colorinterp, sha256, notes, origin: as of a `Raster`.
         count, dtype: number and type of the bands.
-        valid_share: of the pixels that were looked at, 0-1.
-        reader: reads the whole image; `matched`, numbers of bands, says of which the mask is.
+        valid_share: share of the pixels read so far that are valid, 0-1.
+        reader: reads the whole image; its argument `matched` lists the bands that the mask is about.
     """
 
     grid: Grid
@@ -253,7 +253,7 @@ def _image_in_brief(kind: str, image: Raster | Header) -> str:
 
 
 def _where(grid: Grid) -> str:
-    """What places the pixels, in a few words."""
+    """Describe in a few words what places the pixels."""
     if grid.crs is None:
         return "georeferenced, CRS not named" if grid.unnamed_crs else "not georeferenced"
     control = f" by {count(len(grid.control.xy), 'ground control point')}" if grid.control is not None else ""

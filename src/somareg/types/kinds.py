@@ -1,4 +1,4 @@
-"""Type names of arrays, and the words of `somareg.choices`."""
+"""Type aliases of arrays, and the words of `somareg.choices`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that are made when they are first asked for."""
+"""Values that are computed on first use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Later(Generic[T]):
-    """A value to be made.
+    """A value that is computed on first use.
 
     Args:
-        make: makes it; called once, and forgotten with all that it holds.
+        make: computes the value; called once and then dropped, so that what it refers to can be freed.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -20,9 +20,9 @@ class Later(Generic[T]):
 
 
 class Deferred(Generic[T]):
-    """A field of a dataclass that takes a value or a `Later`, and gives the value.
+    """A dataclass field that accepts a value or a `Later` and returns the value.
 
-    Two threads that ask at once may both make it; they get equal values.
+    Two threads may both compute the value when they ask at once; they get equal values.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -34,8 +34,8 @@ class Deferred(Generic[T]):
         value = owner.__dict__[self._key]
         if isinstance(value, Later):
             value = owner.__dict__[self._key] = value.make()
-        made: T = value
-        return made
+        result: T = value
+        return result
 
     def __set__(self, owner: Any, value: T | Later[T]) -> None:
         owner.__dict__[self._key] = value

@@ -1,4 +1,4 @@
-"""Metres on the ground of lengths in pixels: they depend on the direction and on the place."""
+"""Metres on the ground for lengths in pixels, which depend on direction and place."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class GroundMetric:
 
     Attributes:
         matrices: (N, 2, 2), one for each place: a step (right, down) in pixels -> metres along the pixel's upper edge
-            and across it; upper triangular. N = 1 stands for all places. NaN where a place is not known; what is told
-            of all places together leaves those out.
+            and across it; upper triangular. N = 1 stands for all places. NaN marks an unknown place; statistics over
+            all places leave it out.
     """
 
     matrices: NDArray[np.float64]
@@ -78,7 +78,7 @@ class GroundMetric:
         return radius_px * math.sqrt(high)
 
     def reach_px(self, metres: float) -> float:
-        """Pixels that reach at least so many metres in every direction and at every place; inf where none do."""
+        """Pixels that cover at least this many metres in every direction at every place; inf when none do."""
         shortest = float(np.linalg.svd(self._known, compute_uv=False)[:, -1].min())
         return metres / shortest if shortest > 0 else math.inf
 
@@ -102,5 +102,5 @@ def metric_of(steps_m: FloatArray) -> GroundMetric:
 
 
 def square_metric(metres: float | Sequence[float]) -> GroundMetric:
-    """Pixels of so many metres: one number for squares, two for width and height."""
+    """The metric of pixels of known size in metres: one number for squares, two for width and height."""
     return GroundMetric(np.diag(np.broadcast_to(np.asarray(metres, np.float64), 2))[None])

@@ -1,4 +1,4 @@
-"""Parts of the common ground: the expected error of each, and close-ups."""
+"""Parts of the common ground: the expected error of each, and a picture of it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ACROSS = 6
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One of 6 x 6 parts of the common ground; of those parts only that both images show.
+    """One of the 6 x 6 parts of the common ground; parts without common pixels have no cell.
 
     Attributes:
         column, row: 0-5, from the left and from the top.
-        x, y: reference pixel in the middle of the ground that both images show of the cell.
-        seen: share of that ground with matches nearby, 0-1.
-        error_px: expected RMS error there, reference pixels; NaN where less than half was seen.
+        x, y: reference pixel in the middle of the part's common pixels.
+        seen: share of the common pixels whose error nearby matches tell, 0-1.
+        error_px: expected RMS error there, reference pixels; NaN where `seen` is below one half.
         error_m: the same on the ground; None where no CRS tells.
     """
 
@@ -33,13 +33,13 @@ class Cell:
 
     @property
     def is_seen(self) -> bool:
-        """Whether its error is known."""
+        """Whether the expected error is known."""
         return self.error_px == self.error_px
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place to look at.
+    """A place worth a look by a person.
 
     Attributes:
         x, y: reference pixel.

@@ -11,9 +11,9 @@ from somareg.types.places import Cell
 
 @dataclass(frozen=True, slots=True)
 class Metres:
-    """Lengths of `Quality` in metres on the ground; the names are those of the lengths in pixels.
+    """Lengths of `Quality` in metres on the ground, each named like its counterpart in pixels.
 
-    Where the direction of what is measured is known, the length counts both sizes of a pixel. Where it is not, as of
+    Where the direction of a measured length is known, both sides of a pixel count. Where it is not, as for
     predicted errors and disagreements, it is the RMS over all directions, and `predicted_ce90_m` is the radius of the
     circle that holds 90 % of the errors on the ground.
 
@@ -62,12 +62,12 @@ class Quality:
         rotation_deg, scale, shear_deg, shift_px: parameters of the global affine about the reference centre.
         local_rms_px: RMS of the local displacement beyond the affine.
         predicted_rmse_px: calibrated expected error of the estimate; NaN when the verdict is no-go.
-        predicted_ce90_px: radius that holds 90 % of the errors, in nine of ten pairs; NaN when the verdict is no-go.
+        predicted_ce90_px: radius that contains 90 % of the errors, in nine of ten pairs; NaN when the verdict is no-go.
         bias_px, sigma_px: (x, y) mean and standard deviation of the inliers' residuals to the final transform.
-        unseen_share: share of the common ground without a match nearby, 0-1; NaN on no-go.
+        unseen_share: share of the common ground whose error no nearby match tells, 0-1; NaN on no-go.
         worst_px: expected RMS error of the worst of `cells`; NaN on no-go.
-        worst_place: where that is, and how many cells were not seen, as a sentence; "" on no-go.
-        cells: the error map, summed up in the parts of the common ground that both images show, 6 x 6 at most; () on
+        worst_place: a sentence that says where that is and how many cells have no known error; "" on no-go.
+        cells: the error map as one value for each of at most 6 x 6 parts of the common ground; () on
             no-go.
         metres: the lengths among these on the ground; None where no CRS tells.
     """
@@ -102,7 +102,7 @@ class Quality:
     metres: Metres | None = None
 
     def without_prediction(self) -> Quality:
-        """The same without any expected error, of the whole or of a place; for a no-go."""
+        """Drop every expected error: a pair that is not aligned has none."""
         nan = math.nan
         ground = self.metres and replace(self.metres, predicted_rmse_m=nan, predicted_ce90_m=nan, worst_m=nan)
         without = replace(self, metres=ground, predicted_rmse_px=nan, predicted_ce90_px=nan)

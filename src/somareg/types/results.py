@@ -1,4 +1,4 @@
-"""What users get: figures, verdict and pictures."""
+"""The results that public functions return."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Previews:
         reference, before, after: the reference, the moving image as its georeference places it, and aligned.
         step: reference pixels per preview pixel (float, >= 1).
         corner: (x, y) reference pixel where the pictures begin; they show what both images can show.
-        closeups: of the places that are expected to be off most, worst first.
+        closeups: of the places with the largest expected error, worst first.
     """
 
     reference: NDArray[np.uint8]
@@ -65,10 +65,10 @@ class Result:
         correction: reference pixels -> pixels on the reference grid where the georeference shows the same ground;
             equals `transform` without a georeference. `displacement.array` samples `correction(xy) - xy`.
         affine: the global affine part of `correction` (a Transform with `.matrix`).
-        displacement, tie_points, quality, verdict: see their classes. The displacement is worked out when it is first
-            asked for. Of a reference above 4096 px, or of one that was
+        displacement, tie_points, quality, verdict: see their classes. The displacement is computed when it is first
+            asked for. For a reference above 4096 px, or one that was
             matched in tiles, the displacement has a node for 16 x 16 pixels.
-        moving, reference: the images; a `Raster` of what was in memory, a `Header` of files.
+        moving, reference: the images; a `Raster` for an image in memory, a `Header` for a file.
         settings: every option that shaped the result, JSON-ready.
         notes: decisions taken for the user ("SAR scale: dB, because …"), in order.
         timings: seconds per stage.
@@ -98,26 +98,26 @@ class Result:
     shower: Callable[..., Any] | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to another process: displacement and pictures, not the pixels that they are made of."""
+        """Compute displacement and pictures before pickling, so that the pixels behind them stay here."""
         _ = self.displacement, self.previews
         return self.__dict__
 
     def __repr__(self) -> str:
-        ties, told = self.tie_points, error(self.verdict.predicted_rmse_px, self.verdict.predicted_rmse_m)
+        ties, error_text = self.tie_points, error(self.verdict.predicted_rmse_px, self.verdict.predicted_rmse_m)
         return brief(
             f"Result {self.verdict.decision}:",
             f"{name_of(self.moving.name)} on {name_of(self.reference.name)}",
-            told and f"expected error {told}",
+            error_text and f"expected error {error_text}",
             f"{int(ties.inlier.sum())} of {count(len(ties), 'tie point')} agree",
         )
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows of it: the verdict, key figures, and pictures before and after."""
+        """HTML for notebooks: the verdict, key figures, and pictures before and after."""
         return None if self.shower is None else str(self.shower(self, "html"))
 
     @property
     def estimate(self) -> Estimate:
-        """The part that `warp` applies."""
+        """The estimate that `warp` applies."""
         moving = self.moving
         reading = Reading.of_moving(self.settings)
         return Estimate(self.correction, self.reference.grid, moving.grid, reading, moving.sha256, self.verdict)
@@ -157,8 +157,8 @@ class Result:
         """
         if self.saver is None:
             raise RuntimeError("this Result was built without a saver; use somareg.register")
-        told = {} if progress is None else {"progress": progress}
-        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac, reports=reports, **told)
+        extra = {} if progress is None else {"progress": progress}
+        return self.saver(self, Path(folder), overwrite=overwrite, force=force, stac=stac, reports=reports, **extra)
 
     def to_xarray(self, what: Literal["aligned", "displacement"] = "aligned", *, force: bool = False) -> Any:
         """An output as `xarray.DataArray` on the reference grid, with CRS and nodata value for rioxarray.

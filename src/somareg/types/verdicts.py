@@ -1,4 +1,4 @@
-"""The verdict on an estimate, as a few values that travel with it."""
+"""The verdict on an estimate, small enough to travel with it."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ class Verdict:
     worst: str = ""
 
     def __post_init__(self) -> None:
-        if self.decision == "no-go":  # what is no alignment has no error that could be told
+        if self.decision == "no-go":  # a pair that is not aligned has no error to expect
             for name, nothing in (("predicted_rmse_px", math.nan), ("predicted_rmse_m", math.nan), ("worst", "")):
                 object.__setattr__(self, name, nothing)
 
     @property
     def headline(self) -> str:
-        """Decision, chance, expected error and the worst place in one line; the same in every output."""
-        told = []
+        """Decision, chance, expected error and the worst place in one line, the same in every output."""
+        clauses = []
         if math.isfinite(self.probability):
-            told.append(f"{chance(self.probability)} chance of an error below 2 px")
+            clauses.append(f"{chance(self.probability)} chance of an error below 2 px")
         if self.decision == "no-go":
-            told.append("the error is not known")
+            clauses.append("the error is not known")
         elif not math.isfinite(self.predicted_rmse_px):
-            told.append("expected error not known")
+            clauses.append("expected error not known")
         elif math.isfinite(self.predicted_rmse_m):
-            told.append(f"expected error {metres(self.predicted_rmse_m)} ({pixels(self.predicted_rmse_px)})")
+            clauses.append(f"expected error {metres(self.predicted_rmse_m)} ({pixels(self.predicted_rmse_px)})")
         else:
-            told.append(f"expected error {pixels(self.predicted_rmse_px)}")
-        line = f"{self.decision.capitalize()}: {'; '.join(told)}."
+            clauses.append(f"expected error {pixels(self.predicted_rmse_px)}")
+        line = f"{self.decision.capitalize()}: {'; '.join(clauses)}."
         return f"{line} {self.worst}" if self.worst else line

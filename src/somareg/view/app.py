@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rio_tiler.models import ImageData
+from rio_tiler.utils import render
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -105,13 +105,12 @@ class _Handlers:
         return encode(*self._scene.tile(name, self._scene.pyramid.tile(level, column, row)))
 
 
-def encode(colours: NDArray[np.uint8], mask: BoolArray) -> bytes:
-    """A PNG of colours (h, w) or (h, w, 3), transparent outside the mask (h, w)."""
+def encode(colours: NDArray[np.uint8], mask: BoolArray | NDArray[np.uint8]) -> bytes:
+    """A PNG of colours (h, w) or (h, w, 3), transparent outside a mask (h, w) or as opaque as it says, 0-255."""
     bands = colours[None] if colours.ndim == 2 else np.moveaxis(colours, -1, 0)
-    hidden = np.broadcast_to(~mask, bands.shape)
-    image = ImageData(np.ma.MaskedArray(np.ascontiguousarray(bands), mask=hidden))
+    opacity = np.where(mask, np.uint8(255), np.uint8(0)) if mask.dtype == bool else mask
     # Fast rather than small: the reader is on the same machine.
-    content: bytes = image.render(img_format="PNG", add_mask=True, ZLEVEL=1)
+    content: bytes = render(np.ascontiguousarray(bands), opacity, img_format="PNG", ZLEVEL=1)
     return content
 
 

@@ -185,8 +185,8 @@ class ResidualLayer(Layer):
     title = "Residuals"
     caption = "Median distance of the kept tie points to the final transform, cell by cell; empty cells have no point."
 
-    def __init__(self, points: Points, pyramid: Pyramid) -> None:
-        self._points, self._pyramid = points, pyramid
+    def __init__(self, points: Points, pyramid: Pyramid, *, is_first: bool = False) -> None:
+        self._points, self._pyramid, self.is_first = points, pyramid, is_first
 
     def values(self, area: Area) -> tuple[FloatArray, BoolArray]:
         cells, side = self._cells

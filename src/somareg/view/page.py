@@ -9,11 +9,17 @@ from somareg.report.html import asset, page_environment, verdict_parts
 from somareg.report.words import IMAGE_NAMES
 from somareg.view.pyramid import TILE_PX
 from somareg.view.scene import Scene
+from somareg.view.worst import worst_places
 
 _OWN = {
     "view.css": "text/css",
     "view.js": "text/javascript",
+    "layers.js": "text/javascript",
+    "link.js": "text/javascript",
+    "loupe.js": "text/javascript",
     "marks.js": "text/javascript",
+    "places.js": "text/javascript",
+    "popup.js": "text/javascript",
     "ol/ol.css": "text/css",
     "ol/ol.js": "text/javascript",
     "ol/LICENSE.md": "text/plain",
@@ -25,6 +31,26 @@ _SHARED = {"base.css": "text/css", "compare.css": "text/css", "compare.js": "tex
 """The same of the files that the report is made of, too."""
 
 
+KEYS = (
+    ("1 2 3 4", "Swipe, checkerboard, blink, overlay"),
+    ("[ ]", "Turn the slider of the view"),
+    ("Space", "Swap the images; in blink pause and play"),
+    ("N Shift+N", "Next worst place, and the one before"),
+    ("E Shift+E", "Edges, aligned and before"),
+    ("X", "Map of the expected error"),
+    ("A", "Displacement arrows"),
+    ("P", "Tie points; a click on one shows its figures"),
+    ("L B", "Loupe; with the image before, too"),
+    ("C", "Copy the link to this view"),
+    ("0", "Fit the whole image"),
+    ("+ −", "Zoom, as the wheel does"),
+    ("← → ↑ ↓", "Move, as dragging does"),
+    ("Esc", "Close what is open"),
+    ("?", "These keys"),
+)
+"""Keys of the page, separated by blanks, and what they do."""
+
+
 def render_page(scene: Scene) -> str:
     """The page as HTML; all that it loads lies beside it."""
     template = page_environment("somareg.view").get_template("view.html.j2")
@@ -33,8 +59,10 @@ def render_page(scene: Scene) -> str:
         **verdict_parts(record),
         images=[(name, label) for name, label in IMAGE_NAMES.items() if name in scene.images],
         layers=[(name, layer.title, layer.caption) for name, layer in scene.layers.items()],
+        edges=[(name, layer.source.title) for name, layer in scene.edges.items()],
         has_points=scene.points is not None,
         has_local=scene.arrows.has_local,
+        keys=KEYS,
         missing=scene.notes,
         places=record.error_map.places if record.error_map else [],
     )
@@ -53,6 +81,8 @@ def describe(scene: Scene) -> dict[str, Any]:
         "steps": pyramid.steps,
         "images": {name: label for name, label in IMAGE_NAMES.items() if name in scene.images},
         "layers": {name: layer.legend() for name, layer in scene.layers.items()},
+        "edges": {name: layer.legend() for name, layer in scene.edges.items()},
+        "worst": worst_places(record.error_map, grid),
         "points": scene.points is not None,
         "metres": record.figures.edges_m[0] if record.figures.edges_m else None,
         "crs": record.reference.crs_name if placed else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,16 @@ class Area:
         x = self.left + (np.arange(self.width) + 0.5) * self.step - 0.5
         y = self.top + (np.arange(self.height) + 0.5) * self.step - 0.5
         return np.stack(np.meshgrid(x, y), axis=-1)
+
+    def grown(self, margin: int) -> Area:
+        """With so many more pixels on each side."""
+        return replace(
+            self,
+            left=self.left - margin * self.step,
+            top=self.top - margin * self.step,
+            width=self.width + 2 * margin,
+            height=self.height + 2 * margin,
+        )
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,12 +18,13 @@ from somareg.errors import ConfigError, SomaregError, guarded
 from somareg.geometry import AffineTransform, compose
 from somareg.io.displacement import node_step
 from somareg.io.georef import georeference
-from somareg.io.memory import cache_mb
+from somareg.io.memory import block_cache
 from somareg.io.source import open_source
 from somareg.report.previews import limits_of, picture_of
 from somareg.report.words import IMAGE_NAMES
 from somareg.types import BoolArray, FloatArray, Modality, Transform
 from somareg.view.arrows import Arrows
+from somareg.view.edges import EdgeLayer, edge_sources
 from somareg.view.folder import Folder
 from somareg.view.images import SceneImage
 from somareg.view.layers import CertaintyLayer, ErrorLayer, Layer, LocalLayer, ResidualLayer
@@ -47,6 +49,7 @@ class Scene:
         images: "reference", "before" and "after", those that can be shown.
         layers: "error", "certainty", "local" and "residual", those that can be shown; on no-go neither of the
             first two.
+        edges: "edges-after" and "edges-before", or "edges-reference": of SAR, over what they can be compared with.
         points: the tie points, None without.
         arrows: the displacement.
         notes: sentences about what cannot be shown.
@@ -64,13 +67,15 @@ class Scene:
         self._settings = self._read_settings()
         self.images: dict[str, SceneImage] = {}
         self.layers: dict[str, Layer] = {}
+        self.edges: dict[str, EdgeLayer] = {}
         self.points: Points | None = None
         self._limits: dict[str, FloatArray] = {}
         self._stack = ExitStack()  # the last opened is closed first, as GDAL environments want it
-        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache_mb()))
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=block_cache()))
         try:
             self._open_images()
             self._open_layers()
+            self._open_edges()
         except BaseException:
             self.close()
             raise
@@ -87,8 +92,8 @@ class Scene:
         """Close all files."""
         self._stack.close()
 
-    def tile(self, name: str, area: Area) -> tuple[NDArray[np.uint8], BoolArray]:
-        """Colours (h, w) or (h, w, 3) of an image or layer, and where it has any.
+    def tile(self, name: str, area: Area) -> tuple[NDArray[np.uint8], BoolArray | NDArray[np.uint8]]:
+        """Colours (h, w) or (h, w, 3) of an image or layer, and where it has any (h, w); of edges how opaque, 0-255.
 
         Raises:
             KeyError: it has no such name.
@@ -96,6 +101,9 @@ class Scene:
         """
         if name in self.layers:
             return self.layers[name].tile(area)
+        return self.edges[name].tile(area) if name in self.edges else self._picture(name, area)
+
+    def _picture(self, name: str, area: Area) -> tuple[NDArray[np.uint8], BoolArray]:
         data, mask = self.images[name].picture(area)
         mask = mask & self._inside(area)
         return picture_of(data, mask, self.limits("reference" if name == "reference" else "moving")), mask
@@ -117,11 +125,14 @@ class Scene:
         with suppress(SomaregError):
             if self.points is not None:
                 len(self.points)
+        with suppress(SomaregError):
+            for layer in self.edges.values():
+                layer.warm_up()
 
     def _inside(self, area: Area) -> BoolArray:
         """(h, w) True where a pixel of an area lies in the reference."""
         x, y = np.moveaxis(area.points, -1, 0)
-        return np.asarray((x < self.pyramid.width - 0.5) & (y < self.pyramid.height - 0.5))
+        return np.asarray((x > -0.5) & (y > -0.5) & (x < self.pyramid.width - 0.5) & (y < self.pyramid.height - 0.5))
 
     def _read_settings(self) -> RegisterConfig:
         """The options that the report tells; it may come from a stranger."""
@@ -199,7 +210,17 @@ class Scene:
             self.layers["local"] = LocalLayer(folder.estimate.correction, affine, self.pyramid)
         if folder.points is not None:
             self.points = Points(folder.points, folder.estimate)
-            self.layers["residual"] = ResidualLayer(self.points, self.pyramid)
+            # Files of earlier versions have no map of the expected error; on no-go points tell nothing of it.
+            is_first = "error" not in self.layers and not self._is_unreliable
+            self.layers["residual"] = ResidualLayer(self.points, self.pyramid, is_first=is_first)
+
+    def _open_edges(self) -> None:
+        kinds = self._settings.moving_modality, self._settings.reference_modality
+        for name, source in edge_sources(*kinds).items():
+            if source.image in self.images:
+                draw = partial(self._picture, source.image)
+                kind = kinds[source.image == "reference"]
+                self.edges[name] = EdgeLayer(source, draw, kind, self.pyramid)
 
     def _certainty(self, xy: FloatArray) -> FloatArray:
         layer: Any = self.layers.get("certainty")

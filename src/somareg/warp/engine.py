@@ -13,9 +13,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from somareg.geometry.lattice import source_window
-from somareg.geometry.resample import Kernel, resample
+from somareg.geometry.resample import resample
+from somareg.geometry.sampler import Kernel
 from somareg.io.folders import keep_inputs
-from somareg.io.memory import check_fits
+from somareg.io.memory import block_cache, check_fits
 from somareg.io.source import Block
 from somareg.io.validity import differs
 from somareg.io.verdicts import verdict_tags, without_verdict
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     import xarray
 
 UNSAID = Reading()
-"""How a raster is read of which nobody says anything."""
+"""A reading without any option set."""
 
 _PER_BAND = ("descriptions", "scales", "offsets", "units")
-_MAX_WINDOW_VALUES = 48_000_000  # values read at a time; a block that needs more is split
-_READ_CACHE_MB = 512  # holds the strips of a striped file that lie under one row of blocks
-_ON_THE_WAY = 24  # bytes per value of a window: its masks, floats and what is sampled from it
+_MAX_WINDOW_VALUES = 48_000_000  # most values read at a time; a block that needs more is split
+_READ_CACHE_BYTES = 512 << 20  # large enough for the strips of a striped file under one row of blocks
+_ON_THE_WAY = 24  # bytes per value of a window: masks, floats and samples
 
 
 def apply(
@@ -123,7 +124,7 @@ def apply_to_file(
     keep_inputs((final,), {"input": raster if isinstance(raster, str | Path) else None, "mask": reading.mask})
     with (
         limited(None) as limit,
-        rasterio.Env(GDAL_CACHEMAX=max(16, min(_READ_CACHE_MB, limit // 4 >> 20))),
+        rasterio.Env(GDAL_CACHEMAX=block_cache(_READ_CACHE_BYTES, limit // 4)),
         open_subject(raster, estimate, reading, bands, classes=resampling == "nearest") as subject,
     ):
         plan = make_plan(_placed_by(estimate, reading), subject.grid, subject.name, resolution)
@@ -141,7 +142,7 @@ def apply_to_file(
 
 
 def _placed_by(estimate: Estimate, reading: Reading) -> Estimate:
-    """The estimate of which a curve through control points that somebody names now is not overruled."""
+    """Use the control-point curve of the reading options for the moving image in the estimate, too."""
     control = estimate.moving.control
     if reading.gcp_method in (None, "auto") or control is None:
         return estimate
@@ -150,28 +151,28 @@ def _placed_by(estimate: Estimate, reading: Reading) -> Estimate:
 
 
 def _in_memory(subject: Subject, data: NDArray[Any], mask: BoolArray, grid: Grid, tags: Mapping[str, str]) -> Raster:
-    """The warped raster; alpha bands stand apart from the others."""
-    kept = subject.metadata
+    """Build the warped `Raster`, with alpha bands separate from the others."""
+    facts = subject.metadata
     own = subject.own
-    seen = mask[own]
-    joined: BoolArray = np.asarray(seen.all(axis=0))
-    per_band: dict[str, Any] = {name: tuple(kept[name][i] for i in own) if kept[name] else () for name in _PER_BAND}
+    valid = mask[own]
+    joined: BoolArray = np.asarray(valid.all(axis=0))
+    per_band: dict[str, Any] = {name: tuple(facts[name][i] for i in own) if facts[name] else () for name in _PER_BAND}
     return Raster(
         data=data[own],
         mask=joined,
         grid=grid,
         name=subject.name,
         nodata=subject.nodata,
-        tags={**without_verdict(kept["tags"]), **tags},
-        colorinterp=tuple(kept["colorinterp"]),
-        band_masks=None if bool((seen == joined).all()) else seen,
+        tags={**without_verdict(facts["tags"]), **tags},
+        colorinterp=tuple(facts["colorinterp"]),
+        band_masks=None if bool((valid == joined).all()) else valid,
         alpha=data[list(subject.alphas)] if subject.alphas else None,
         **per_band,
     )
 
 
 def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) -> tuple[NDArray[Any], BoolArray]:
-    """Pixels and per-band mask (C, h, w) of one block of the output, reading only what it needs."""
+    """Warp one block: pixels and per-band mask (C, h, w), reading only the window under it."""
     shape = subject.count, block.height, block.width
     data = np.full(shape, subject.fill, subject.dtype)
     data[list(subject.alphas)] = 0
@@ -204,7 +205,7 @@ def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) 
     for alpha in subject.alphas:
         data[alpha][~mask[alpha]] = 0
         if subject.is_shown_by_alpha and subject.dtype.kind in "iu":
-            data[alpha][mask[alpha] & (data[alpha] == 0)] = 1  # what shines through is not gone
+            data[alpha][mask[alpha] & (data[alpha] == 0)] = 1  # half-transparent pixels stay valid
     if subject.dtype.kind == "f":
         _keep_finite(data, mask)
     if subject.nodata is not None and not subject.has_mask:
@@ -215,7 +216,7 @@ def _warp_block(subject: Subject, plan: WarpPlan, block: Block, kernel: Kernel) 
 
 
 def _keep_finite(data: NDArray[Any], mask: BoolArray) -> None:
-    """Sums of the largest values of a type overflow: they are brought back, and what is no number is invalid."""
+    """Clip sums that overflow the type, and make NaN invalid."""
     if np.isfinite(data[mask]).all():
         return
     mask &= ~np.isnan(data)
@@ -224,7 +225,7 @@ def _keep_finite(data: NDArray[Any], mask: BoolArray) -> None:
 
 
 def _keep_off_nodata(data: NDArray[Any], mask: BoolArray, nodata: float) -> None:
-    """Move valid pixels that a reader would take for the nodata value to the next value that it tells from it."""
+    """Move valid pixels that equal the nodata value to the next value that a reader distinguishes from it."""
     hit = mask & ~differs(data, nodata)
     if not hit.any():
         return
@@ -239,15 +240,15 @@ def _keep_off_nodata(data: NDArray[Any], mask: BoolArray, nodata: float) -> None
 
 
 def _blocks(area: Block, side: int) -> Iterator[Block]:
-    """The area in blocks of at most `side` pixels, row by row."""
+    """Split the area into blocks of at most `side` pixels, row by row."""
     for y in range(area.y, area.y + area.height, side):
         for x in range(area.x, area.x + area.width, side):
             yield Block(x, y, min(side, area.x + area.width - x), min(side, area.y + area.height - y))
 
 
 def _processing_tags(subject: Subject, estimate: Estimate, kernel: Kernel, resolution: Resolution) -> dict[str, str]:
-    said = subject.reading.said()
-    read = {"SOMAREG_READING": json.dumps(said)} if said else {}
+    reading = subject.reading.said()
+    read = {"SOMAREG_READING": json.dumps(reading)} if reading else {}
     return {
         **read,
         **verdict_tags(estimate.verdict),

@@ -1,4 +1,4 @@
-"""One nodata value for bands that declare several: a GeoTIFF has room for one."""
+"""One nodata value for bands that declare several, because a GeoTIFF can hold one only."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ROWS_VALUES = 8_000_000  # read at a time
 
 
 def one_nodata(source: RasterSource) -> float:
-    """A value that no valid pixel of any band holds, of those that the bands declare if one of them is such a value.
+    """Choose a nodata value that no valid pixel has, one of the declared values if possible.
 
-    Real and complex bands get NaN. Whole numbers are looked through once. Where every value is taken, it is the first
-    that a band declares, and valid pixels that hold it are moved by one when they are written.
+    Real and complex bands get NaN. Integer bands are read once. When every value is in use, it is the first
+    that a band declares, and valid pixels with that value are changed by one when they are written.
     """
     if source.dtype.kind in "fc":
         chosen = float("nan")
@@ -30,20 +30,20 @@ def one_nodata(source: RasterSource) -> float:
         candidates = list(dict.fromkeys([*(float(v) for v in declared if v is not None), *map(float, more)]))
         free = _unused(source, candidates)
         chosen = free[0] if free else candidates[0]
-    told = ", ".join("none" if value is None else f"{value:g}" for value in source.nodatas)
-    log.info("%s declares one nodata value for each band (%s); the output has %g for all", source.name, told, chosen)
+    values = ", ".join("none" if value is None else f"{value:g}" for value in source.nodatas)
+    log.info("%s declares one nodata value for each band (%s); the output has %g for all", source.name, values, chosen)
     return chosen
 
 
 def _unused(source: RasterSource, candidates: list[float]) -> list[float]:
-    """The candidates that no valid pixel holds."""
+    """The candidates that no valid pixel has."""
     width, height = source.grid.width, source.grid.height
     rows = max(1, _ROWS_VALUES // (width * source.count))
     left = candidates
     for top in range(0, height, rows):
         data, valid = source.read(Block(0, top, width, min(rows, height - top)))
-        seen = np.unique(data[valid])
-        left = [value for value in left if differs(seen, value).all()]
+        present = np.unique(data[valid])
+        left = [value for value in left if differs(present, value).all()]
         if not left:
             break
     return left

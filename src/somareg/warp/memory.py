@@ -1,4 +1,4 @@
-"""Arrays that are warped."""
+"""Rasters in memory as inputs of `warp`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def in_memory(
     image: NDArray[Any] | Raster | xarray.DataArray | str | Path, mask: ArrayLike | None, reading: Reading
 ) -> Raster | xarray.DataArray | str | Path:
-    """What `apply` takes: an array as a raster, anything else as it is; with a mask in memory a DataArray is read.
+    """Wrap an array as a `Raster` and return anything else unchanged; a DataArray with a mask in memory is read.
 
     Args:
-        image: what is warped.
+        image: to warp.
         mask: (H, W) not zero where valid, or classes; of an array or DataArray only.
         reading: nodata value, and classes of the mask that are invalid.
 
@@ -46,15 +46,15 @@ def in_memory(
     raise ConfigError("a mask in memory goes with an array; for a file or a Raster give the file of a mask")
 
 
-def is_same(image: object, known: Raster | Header) -> bool:
-    """Whether an image in memory is the one that was registered."""
-    if not isinstance(known, Raster):
+def is_same(image: object, other: Raster | Header) -> bool:
+    """Whether an image in memory is the registered one."""
+    if not isinstance(other, Raster):
         return False
     if not isinstance(image, np.ndarray):
-        return image is known or (image is known.origin and is_dataarray(image))
+        return image is other or (image is other.origin and is_dataarray(image))
     pixels = np.ma.getdata(image) if isinstance(image, np.ma.MaskedArray) else image
     pixels = pixels[None] if pixels.ndim == 2 else pixels
-    data = known.data
+    data = other.data
     return (pixels.shape, pixels.strides, pixels.dtype) == (
         data.shape,
         data.strides,

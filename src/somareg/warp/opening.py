@@ -1,4 +1,4 @@
-"""From an open file, a DataArray or an array in memory to the raster that is warped."""
+"""Open a file, a DataArray or an array in memory as a `Subject`."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def open_subject(
     """A `Subject` of a raster in memory, a DataArray or a file.
 
     Args:
-        raster: what is warped.
-        estimate: remembers how the moving image was read.
-        said: how this raster is to be read.
-        bands: 1-based bands of it that are written; default all.
-        classes: whether its values are classes, as far as somebody said so.
+        raster: to warp.
+        estimate: knows how the moving image was read.
+        said: the user's reading options for this raster.
+        bands: 1-based bands to write; default all.
+        classes: whether its values are classes, according to the user.
 
     Raises:
-        ConfigError: a band that it does not have, or classes of a mask that is not given.
+        ConfigError: a band that the raster does not have, or classes without a mask.
         SomaregError: as `read_header`, `open_source` and `open_mask`.
     """
     check_mask_values(said.mask, said.mask_values, "mask_values")
@@ -87,7 +87,7 @@ def open_subject(
 def _from_file(
     stack: ExitStack, path: str | Path, estimate: Estimate, said: Reading, *, classes: bool
 ) -> tuple[Subject, Reading]:
-    """The file as it is to be read, and how that is."""
+    """Open a file with the settled reading options."""
     path = as_named(path, estimate)
     with open_source(path, role="input", tell=False) as source:
         claims = Claims(
@@ -148,7 +148,7 @@ def _output_nodata(source: RasterSource) -> float | None:
 
 
 def _from_dataarray(header: ArrayHeader) -> Subject:
-    """Blocks are computed as they are read."""
+    """Wrap a DataArray whose blocks are computed when they are read."""
     dtype = header.bands.dtype
     is_bool = dtype.kind == "b"
     return Subject(
@@ -176,7 +176,7 @@ def _texts(attributes: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _from_memory(raster: Raster, nodata: float | None) -> Subject:
-    """Alpha bands stand where `colorinterp` says; without values of theirs, the mask makes them."""
+    """Wrap a raster; alpha bands stand where `colorinterp` names them, filled from the mask if they have no values."""
     names = raster.colorinterp
     alphas = tuple(i for i, name in enumerate(names) if name == "alpha") if len(names) > raster.count else ()
     count, dtype = raster.count + len(alphas), raster.data.dtype
@@ -190,10 +190,10 @@ def _from_memory(raster: Raster, nodata: float | None) -> Subject:
             mask = mask & differs(data, nodata)
         if not alphas:
             return data, mask
-        seen = raster.mask[part]
-        shown = (seen * opaque(dtype)).astype(dtype)[None] if raster.alpha is None else raster.alpha[:, *part]
-        shown = np.broadcast_to(shown, (len(alphas), *seen.shape)).astype(dtype, copy=False)
-        both = np.concatenate([data, shown]), np.concatenate([mask, np.broadcast_to(seen, shown.shape)])
+        valid = raster.mask[part]
+        alpha = (valid * opaque(dtype)).astype(dtype)[None] if raster.alpha is None else raster.alpha[:, *part]
+        alpha = np.broadcast_to(alpha, (len(alphas), *valid.shape)).astype(dtype, copy=False)
+        both = np.concatenate([data, alpha]), np.concatenate([mask, np.broadcast_to(valid, alpha.shape)])
         return both[0][order], both[1][order]
 
     value = raster.nodata if nodata is None else nodata
@@ -218,7 +218,7 @@ def _from_memory(raster: Raster, nodata: float | None) -> Subject:
 
 
 def _with_alphas(values: Sequence[Any], alphas: tuple[int, ...], default: Any) -> tuple[Any, ...]:
-    """Values of the data bands, with a default at the places of alpha bands."""
+    """Extend per-band values by a default at the places of alpha bands."""
     filled = list(values)
     for place in alphas if filled else ():
         filled.insert(place, default)

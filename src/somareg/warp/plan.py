@@ -1,4 +1,4 @@
-"""Which pixel of a raster belongs to each pixel of the output, by an estimate."""
+"""The map from pixels of the output to pixels of the raster."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class WarpPlan:
 
 
 def make_plan(estimate: Estimate, raster: Grid, name: str, resolution: Resolution = "reference") -> WarpPlan:
-    """Join an estimate with the place of a raster.
+    """Combine an estimate with the grid of a raster.
 
-    Georeferenced estimates find the raster by its own georeference; a raster without CRS that has the moving image's
-    proportions is taken to lie where the moving image lay. Estimates made in pixels scale by the image sizes.
+    Georeferenced estimates use the raster's own georeference; a raster without CRS that has the moving image's
+    proportions gets the moving image's place. Estimates made in pixels scale by the image sizes.
 
     Args:
         estimate: what to apply.
@@ -89,7 +89,7 @@ def _to_raster(estimate: Estimate, raster: Grid, name: str) -> Transform:
     if not raster.is_georeferenced and (assumed or raster.transform == moving.transform):
         raster = dataclasses.replace(raster, crs=moving.crs)
     if raster.control is not None and moving.control is not None:
-        # The estimate corrects the curve that it was made with.
+        # The estimate is relative to the curve that it was made with.
         raster = dataclasses.replace(raster, control=raster.control.with_method(moving.control.method))
     names = ("the estimate's reference", name)
     check_overlap(reference, raster, names)

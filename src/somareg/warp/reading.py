@@ -1,4 +1,4 @@
-"""How a raster is read: by the given options, else like the moving image of the estimate if that fits."""
+"""Reading options of a raster: the user's, else those of the estimate's moving image when they are known to fit."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NO_MASK = "none"
 
 @dataclass(frozen=True)
 class Claims:
-    """What a raster declares about itself.
+    """Facts about a raster from its own metadata.
 
     Attributes:
-        grid: where its pixels are.
-        declares: whether it says itself which of them are invalid.
-        is_classes: whether its values are classes, of which none is likely to mean what it meant in an image.
+        grid: of its pixels.
+        declares: whether it marks invalid pixels itself.
+        is_classes: whether its values are classes, so that the nodata value of an image does not apply.
         path: of its file, None in memory.
-        has_alpha: whether a band is flagged alpha.
+        has_alpha: whether a band is flagged as alpha.
     """
 
     grid: Grid
@@ -37,11 +37,11 @@ class Claims:
 
 
 def reading_for(claims: Claims, estimate: Estimate, said: Reading) -> Reading:
-    """How a raster is read.
+    """Settle the reading options of a raster.
 
-    What is said goes first. The moving image itself is read as it was when the estimate was made: it is known by the
-    checksum of its file, or by its grid where it was in memory. Any other raster is its own witness; one that declares
-    nothing and holds no classes gets the nodata value of the moving image.
+    The user's options come first. The moving image itself is read as it was for the estimate; it is recognised by the
+    checksum of its file, or by its grid when it was in memory. Any other raster is read by its own metadata; one that
+    declares no invalid pixels and holds no classes gets the nodata value of the moving image.
     """
     remembered = estimate.reading
     own = claims.declares or claims.is_classes
@@ -64,8 +64,8 @@ def reading_for(claims: Claims, estimate: Estimate, said: Reading) -> Reading:
 
 
 def as_named(path: str | Path, estimate: Estimate) -> str | Path:
-    """The path of a raster; of the moving image's file with the page or variable that was registered, where that is
-    not said.
+    """The path of a raster; for the moving image's file, add the page or variable that was registered unless the user
+    names one.
     """
     part = estimate.reading.part
     if part is None or split(path)[1] or not Path(path).is_file() or file_sha256(path) != estimate.moving_sha256:
@@ -82,18 +82,18 @@ def make_reading(
     mask_values: str | Sequence[int] | None = None,
     gcp_method: GcpMethod | None = None,
 ) -> Reading:
-    """A reading of the given options; None for options that are not given.
+    """Validate the user's reading options; None leaves an option to the file.
 
     Raises:
         ConfigError: a bad value.
     """
-    given = {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values}
-    cfg = make_config({**{f"moving_{name}": value for name, value in given.items()}, "gcp_method": gcp_method})
+    options = {"nodata": nodata, "bands": bands, "mask": mask, "mask_values": mask_values}
+    cfg = make_config({**{f"moving_{name}": value for name, value in options.items()}, "gcp_method": gcp_method})
     return replace(Reading.of_moving(cfg.model_dump()), mask_values=cfg.moving_mask_values)
 
 
 def is_moving(claims: Claims, estimate: Estimate) -> bool:
-    """Whether a raster is the image that the estimate was made with."""
+    """Whether a raster is the estimate's moving image."""
     here, there = claims.grid, estimate.moving
     if here.shape != there.shape:
         return False
@@ -103,7 +103,7 @@ def is_moving(claims: Claims, estimate: Estimate) -> bool:
 
 
 def _settled(reading: Reading, remembered: list[str]) -> Reading:
-    """A reading without "none"; what comes from the estimate is told."""
+    """Replace "none" by no mask, and log options that come from the estimate."""
     for name in remembered:
         if (value := getattr(reading, name)) is not None:
             log.info("%s %s, as the moving image of the estimate was read", name, value)

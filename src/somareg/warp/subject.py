@@ -1,4 +1,4 @@
-"""The raster that is warped, with one interface for files, arrays and DataArrays."""
+"""The raster that is warped, behind one interface for files and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from somareg.errors import ConfigError
-from somareg.geometry.resample import Kernel
+from somareg.geometry.sampler import Kernel
 from somareg.io.source import Block
 from somareg.io.verdicts import without_verdict
 from somareg.io.writer import GeotiffSpec, storable_dtype
@@ -24,17 +24,17 @@ Pixels = tuple[NDArray[Any], BoolArray]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What the engine reads from and what it must keep.
+    """The engine's input, with everything that must survive warping.
 
     Attributes:
         name: what messages call it.
         grid, dtype, count: place, pixel type and number of bands, alpha bands too.
         read: block -> pixels (C, h, w) and per-band mask (C, h, w).
-        nodata: value for invalid pixels, None where there is none that the dtype can hold.
+        nodata: value for invalid pixels, None when the dtype can hold none.
         is_classes: a palette or mask, whose values must not be mixed.
         alphas: indices of the alpha bands, from 0.
-        is_shown_by_alpha: whether the last of them says what is valid: it is above 0 there.
-        has_mask: whether a mask band says what is valid, whatever value a pixel has.
+        is_shown_by_alpha: whether the last alpha band defines validity: pixels above 0 are valid.
+        has_mask: whether a mask band defines validity, independent of pixel values.
         reading: how it is read.
         metadata: keyword arguments of `GeotiffSpec` that go into the output unchanged.
     """
@@ -53,7 +53,7 @@ class Subject:
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def kernel(self, wanted: Kernel) -> Kernel:
-        """The wanted kernel, or "nearest" where values must not be mixed."""
+        """The given kernel, or "nearest" when values must not be mixed."""
         if self.is_classes and wanted != "nearest":
             log.info("%s holds classes; sampled with 'nearest' instead of '%s'", self.name, wanted)
             return "nearest"
@@ -61,7 +61,7 @@ class Subject:
 
     @property
     def own(self) -> list[int]:
-        """Indices of the bands that are not alpha; of all where there are no others."""
+        """Indices of the bands that are not alpha; of all bands when all are alpha."""
         return [i for i in range(self.count) if i not in self.alphas] or list(range(self.count))
 
     @property
@@ -73,12 +73,12 @@ class Subject:
 
     @property
     def _is_alpha_enough(self) -> bool:
-        """Whether GDAL knows valid pixels of the output by its alpha band."""
+        """Whether the alpha band alone tells GDAL the valid pixels of the output."""
         last = self.count - 1
         return self.is_shown_by_alpha and last in (1, 3) and last in self.alphas and self.dtype in ("uint8", "uint16")
 
     def output_spec(self, grid: Grid, tags: Mapping[str, str], *, averaged_overviews: bool) -> GeotiffSpec:
-        """The GeoTIFF that will hold it on another grid; without nodata value or alpha, a mask marks the outside."""
+        """The GeoTIFF for this raster on another grid; without nodata value or alpha it gets a mask."""
         kept = dict(self.metadata)
         kept["tags"] = {**without_verdict(kept["tags"]), **tags}
         return GeotiffSpec(
@@ -93,7 +93,7 @@ class Subject:
 
 
 def masked(read: Callable[[Block], Pixels], valid: Callable[[Block], BoolArray]) -> Callable[[Block], Pixels]:
-    """What `read` gives, without the pixels that a mask leaves out."""
+    """Apply a mask to every block that `read` returns."""
 
     def both(block: Block) -> Pixels:
         data, mask = read(block)
@@ -103,7 +103,7 @@ def masked(read: Callable[[Block], Pixels], valid: Callable[[Block], BoolArray])
 
 
 def chosen(subject: Subject, bands: Sequence[int]) -> Subject:
-    """Some bands of a subject, from 1."""
+    """Select 1-based bands of a subject."""
     for band in bands:
         if not 1 <= band <= subject.count:
             raise ConfigError(f"{subject.name} has no band {band}; choose from 1 to {subject.count}")

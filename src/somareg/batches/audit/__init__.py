@@ -1,1 +1,1 @@
-"""The offsets of an archive of scenes, or of a data set of pairs: over time, with steps, outliers and a report."""
+"""Audit of an archive of scenes or a data set of pairs: offsets over time, steps, outliers, and a report."""

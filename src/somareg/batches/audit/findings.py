@@ -1,4 +1,4 @@
-"""The findings of an audit: offsets of scenes, the course of each series, differences between kinds of scenes."""
+"""Findings of an audit: the state of each scene, steps of each series, and differences between kinds of scenes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from somareg.batches.offsets import Offset
 from somareg.types import Decision, FloatArray
 
 Mode = Literal["reference", "consecutive", "pairs"]
-"""One reference for all, each date against the one before it, or pairs that are said to be aligned."""
+"""One reference for all scenes, each date against the one before it, or pairs that should be aligned."""
 Unit = Literal["m", "px"]
 Finding = Literal["fine", "unsure", "off", "suspect", "unmeasured", "failed", "pending"]
 
 ALL = "all"
-"""What the series of all scenes is called."""
+"""Name of the series of all scenes."""
 _KINDS = ("platform", "orbit", "baseline")
 
 
@@ -34,13 +34,13 @@ class SceneRecord:
     Attributes:
         name, moving, reference: see `BatchPair`.
         facts: date, platform, orbit and baseline.
-        series: that it belongs to.
-        verdict, probability: on the measurement; None where there is none.
-        offset: None where the verdict is no-go, and where nothing could be done.
+        series: name of its series.
+        verdict, probability: of the measurement; None without one.
+        offset: None for a no-go and for a scene that failed.
         finding: see `finding_of`.
-        z: sigmas that it lies off the level of its series; None without an offset.
-        is_outlier: more than noise would put any.
-        error: why it failed; "" else.
+        z: distance to the level of its series in sigmas; None without an offset.
+        is_outlier: whether `z` is larger than noise explains.
+        error: why it failed, "" otherwise.
     """
 
     name: str
@@ -62,10 +62,10 @@ class StepRecord:
     """A step of a series.
 
     Attributes:
-        series: it is one of, `ALL` for that of all scenes.
+        series: name of the series, `ALL` for that of all scenes.
         last, first: names of the scenes before and after it.
         step: levels, sigma and chance in the unit of the audit.
-        changes: what is different after it, as in "baseline 02.14 to 03.00".
+        changes: of facts at the step, such as "baseline 02.14 to 03.00".
     """
 
     series: str
@@ -80,11 +80,11 @@ class SeriesRecord:
     """A series in the unit of the audit.
 
     Attributes:
-        name: of it, `ALL` for that of all scenes.
-        scenes: measured.
-        level: of the scenes since its last step (x, y); in a chain, what each date moves by.
+        name: of the series, `ALL` for that of all scenes.
+        scenes: number of measured scenes.
+        level: (x, y) of the scenes since the last step; in a chain, the movement per date.
         sigma: of the level, per axis.
-        scatter: sigma per axis of the scenes around the levels, outliers left out.
+        scatter: sigma per axis of the scenes around the levels, without outliers.
     """
 
     name: str
@@ -96,15 +96,15 @@ class SeriesRecord:
 
 @dataclass(frozen=True)
 class DifferenceRecord:
-    """How scenes of one platform, orbit or baseline lie against those of the one with most scenes.
+    """Offset of the scenes of one platform, orbit or baseline relative to those of the most frequent one.
 
     Attributes:
         kind: "platform", "orbit" or "baseline".
-        value, against: the two.
-        scenes: of the first.
+        value, against: the two values.
+        scenes: number of scenes with the first.
         offset: their level minus the other's, in the unit of the audit.
-        sigma: of that, per axis.
-        z: its length in sigmas.
+        sigma: of the offset, per axis.
+        z: length of the offset in sigmas.
     """
 
     kind: str
@@ -117,10 +117,10 @@ class DifferenceRecord:
 
 
 def finding_of(verdict: Decision, offset: Offset | None, tolerance_px: float) -> Finding:
-    """The finding on a pair.
+    """Classify a pair.
 
-    Its RMS displacement decides: "fine" up to the tolerance; "off" where it is above it by more than twice the expected
-    error, or "suspect" where the measurement itself wants a look; "unsure" between.
+    Its RMS displacement decides: "fine" up to the tolerance; "off" when it exceeds that by more than twice the expected
+    error, or then "suspect" when the verdict on the measurement is review; "unsure" between.
     """
     if offset is None:
         return "unmeasured"
@@ -132,9 +132,9 @@ def finding_of(verdict: Decision, offset: Offset | None, tolerance_px: float) ->
 
 
 def unit_of(offsets: Sequence[Offset | None]) -> Unit:
-    """Metres where every offset has them, else pixels."""
-    known = [offset for offset in offsets if offset is not None]
-    return "m" if known and all(offset.dx_m is not None for offset in known) else "px"
+    """Metres when every offset has them, else pixels."""
+    measured = [offset for offset in offsets if offset is not None]
+    return "m" if measured and all(offset.dx_m is not None for offset in measured) else "px"
 
 
 def values_of(offsets: Sequence[Offset], unit: Unit) -> tuple[FloatArray, FloatArray]:
@@ -144,45 +144,45 @@ def values_of(offsets: Sequence[Offset], unit: Unit) -> tuple[FloatArray, FloatA
     return table[:, :2], np.maximum(table[:, 2], 1e-9)
 
 
-def series_name(facts: Facts, said: str) -> str:
-    """What a table says, else platform and orbit; "" where neither is known."""
+def series_name(facts: Facts, column: str) -> str:
+    """The series from a table, else platform and orbit; "" when unknown."""
     orbit = f"R{facts.orbit}" if facts.orbit.isdigit() else facts.orbit
-    return said or " ".join(filter(None, (facts.platform, orbit)))
+    return column or " ".join(filter(None, (facts.platform, orbit)))
 
 
 def course_in(scenes: Sequence[SceneRecord], unit: Unit, mode: Mode) -> tuple[list[int], Course]:
-    """Indices of the measured scenes that stand in time, or of all measured ones where none does, and their course."""
-    measured = [i for i, scene in enumerate(scenes) if scene.offset is not None]
-    dated = [i for i in measured if scenes[i].facts.date is not None]
+    """Indices of the measured scenes with a date, or of all measured ones when none has one, and their course."""
+    places = [i for i, scene in enumerate(scenes) if scene.offset is not None]
+    dated = [i for i in places if scenes[i].facts.date is not None]
     in_time = mode != "pairs"
-    chosen = dated if dated and in_time else measured
-    values, sigma = values_of([offset for i in chosen if (offset := scenes[i].offset)], unit)
+    order = dated if dated and in_time else places
+    values, sigma = values_of([offset for i in order if (offset := scenes[i].offset)], unit)
     if mode == "consecutive":
-        return chosen, jumps(values, sigma)
-    return chosen, course_of(values, sigma, in_time=in_time)
+        return order, jumps(values, sigma)
+    return order, course_of(values, sigma, in_time=in_time)
 
 
-def step_records(scenes: Sequence[SceneRecord], chosen: list[int], course: Course, series: str) -> list[StepRecord]:
+def step_records(scenes: Sequence[SceneRecord], order: list[int], course: Course, series: str) -> list[StepRecord]:
     """The steps of a course with the scenes that they lie between, and what changed there."""
-    ends = [0, *(step.index for step in course.steps), len(chosen)]
+    ends = [0, *(step.index for step in course.steps), len(order)]
     records = []
     for number, step in enumerate(course.steps):
-        before = [scenes[i] for i in chosen[ends[number] : step.index]]
-        after = [scenes[i] for i in chosen[step.index : ends[number + 2]]]
-        first = scenes[chosen[step.index]]
-        last = scenes[chosen[step.index - 1]].name if step.index else first.reference
+        before = [scenes[i] for i in order[ends[number] : step.index]]
+        after = [scenes[i] for i in order[step.index : ends[number + 2]]]
+        first = scenes[order[step.index]]
+        last = scenes[order[step.index - 1]].name if step.index else first.reference
         records.append(StepRecord(series, last, first.name, step, tuple(_changes(before, after))))
     return records
 
 
 def _changes(before: list[SceneRecord], after: list[SceneRecord]) -> list[str]:
-    """What most scenes have on one side and most do not on the other."""
-    found = []
+    """Facts that most scenes share on one side of a step and most lack on the other."""
+    changes = []
     for kind in _KINDS:
         usual = [Counter(getattr(scene.facts, kind) for scene in side).most_common(1) for side in (before, after)]
         if all(usual) and usual[0][0][0] != usual[1][0][0]:
-            found.append(f"{kind} {usual[0][0][0] or 'unknown'} to {usual[1][0][0] or 'unknown'}")
-    return found
+            changes.append(f"{kind} {usual[0][0][0] or 'unknown'} to {usual[1][0][0] or 'unknown'}")
+    return changes
 
 
 def series_record(
@@ -203,7 +203,7 @@ def series_record(
 
 
 def differences(scenes: Sequence[SceneRecord], unit: Unit, course: Course) -> list[DifferenceRecord]:
-    """Each platform, orbit and baseline of at least three scenes against the one with most of them."""
+    """Compare each platform, orbit and baseline with at least three scenes with the most frequent one."""
     records = []
     for kind in _KINDS:
         groups: dict[str, list[Offset]] = {}

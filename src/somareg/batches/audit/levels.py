@@ -1,8 +1,8 @@
-"""Where a set of offsets lies, whatever a few of them say: the level, its sigma, and the scatter between offsets.
+"""Robust location of a set of offsets: the level, its sigma, and the scatter between offsets.
 
-Offsets are points in the plane, each with a sigma per axis. A point counts by its squared distance in sigmas, and never
-more than `CAP`: the biweight loss of Fearnhead and Rigaill, "Changepoint detection in the presence of outliers" (JASA
-2019), under which one wild scene is worth as much as one that is merely odd.
+Offsets are points in the plane, each with a sigma per axis. The cost of a point is its squared distance in sigmas, but
+never above `CAP`: the biweight loss of Fearnhead and Rigaill, "Changepoint detection in the presence of outliers" (JASA
+2019), under which one gross outlier costs no more than a mild one.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from somareg.types import BoolArray, FloatArray
 
 CAP = 16.0
-"""Squared sigmas that a point costs at most; one of 3000 normal points in the plane lies farther away. Two wild points
-in a row gain 16 by a level of their own, which is less than any step must; three gain enough to be one."""
+"""Largest cost of a point in squared sigmas, which one of 3000 normal points in the plane exceeds. Two gross outliers
+in a row gain 16 by a level of their own, less than the threshold of a step; three gain enough to be a step."""
 
-_MEDIAN = 2.0 * math.log(2.0)  # of chi-square with two degrees of freedom
+_MEDIAN = 2.0 * math.log(2.0)  # median of chi-square with two degrees of freedom
 _ROUNDS = 8
 
 
 def level(values: FloatArray, variance: FloatArray) -> FloatArray:
-    """The place (2,) of least capped cost, from the weighted median of each axis on.
+    """The place (2,) of least capped cost, searched from the weighted median of each axis.
 
     Args:
         values: (N, 2), N > 0.
@@ -47,12 +47,12 @@ def distance2(values: FloatArray, place: FloatArray, variance: FloatArray) -> Fl
 
 
 def cost(values: FloatArray, variance: FloatArray) -> float:
-    """What a set costs at its level: the sum of squared distances in sigmas, each `CAP` at most."""
+    """The cost of a set at its level: the sum of squared distances in sigmas, each capped at `CAP`."""
     return float(np.minimum(distance2(values, level(values, variance), variance), CAP).sum())
 
 
 def level_sigma(values: FloatArray, variance: FloatArray) -> float:
-    """Sigma per axis of the level: of those points that it rests on; larger where they scatter more than they say."""
+    """Sigma per axis of the level, from its inliers; larger when they scatter more than their sigmas."""
     away = distance2(values, level(values, variance), variance)
     near = away < CAP
     if not near.any():
@@ -62,30 +62,31 @@ def level_sigma(values: FloatArray, variance: FloatArray) -> float:
     return math.sqrt(scale / float((1.0 / variance[near]).sum()))
 
 
-def spread_variance(squared: FloatArray, told: FloatArray, sigma: FloatArray) -> tuple[FloatArray, float]:
-    """Variance per axis of each offset that explains how much they scatter, never below that of its own sigma.
+def spread_variance(squared: FloatArray, claimed_variance: FloatArray, sigma: FloatArray) -> tuple[FloatArray, float]:
+    """Variance per axis of each offset that explains the scatter, never below that of its own sigma.
 
-    Scatter beyond the sigmas may be the same for all, or grow with them; the larger of both counts for each offset.
+    Scatter beyond the sigmas may be the same for all offsets or grow with the sigmas; each offset gets the larger of
+    both.
 
     Args:
-        squared: (M,) squared lengths of what is left of offsets once their level is taken out, or of `differences2`;
-            medians decide, so that up to half of them may be wild.
-        told: (M,) variance per axis that the sigmas give each of them.
+        squared: (M,) squared lengths of offsets after subtraction of their level, or `differences2`;
+            only medians are used, so that up to half of them may be outliers.
+        claimed_variance: (M,) variance per axis of each of them by the sigmas.
         sigma: (N,) of the offsets.
 
     Returns:
-        Variances (N,), and the common part of them that sigmas do not explain.
+        Variances (N,), and their common part that the sigmas do not explain.
     """
     variance: FloatArray = sigma**2
     if not len(squared):
         return variance, 0.0
-    common = max(0.0, float(np.median(squared)) / _MEDIAN - float(np.median(told)))
-    factor = max(1.0, float(np.median(squared / told)) / _MEDIAN)
+    common = max(0.0, float(np.median(squared)) / _MEDIAN - float(np.median(claimed_variance)))
+    factor = max(1.0, float(np.median(squared / claimed_variance)) / _MEDIAN)
     return np.maximum(variance + common, factor * variance), common
 
 
 def differences2(values: FloatArray) -> FloatArray:
-    """(N - 1,) half the squared lengths from each offset to the next; a step is in one of them only."""
+    """(N - 1,) half the squared lengths from each offset to the next; a step affects only one of them."""
     away: FloatArray = (np.diff(values, axis=0) ** 2).sum(axis=1) / 2
     return away
 

@@ -1,7 +1,7 @@
-"""Facts from file names: date, platform, orbit and processing baseline of Sentinel and Landsat products.
+"""Facts about a scene from file names: date, platform, orbit and processing baseline of Sentinel and Landsat products.
 
-A product's name may be that of the file or of a folder above it (an image in a SAFE folder is called by tile and date
-alone). The nearest name that tells something has the word on it. A name that is no product's may still hold a date:
+The product's name may be that of the file or of a folder above it (an image in a SAFE folder is named by tile and date
+alone). For each fact the nearest name that contains it counts. Any other name may still contain a date:
 2024-05-06, 20240506 or 20240506T070809, anywhere in the file's own name.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from somareg.errors import InputError
 
-_FOLDERS = 5  # above a file, as many as a SAFE product has above its images
+_FOLDERS = 5  # folders above a file that are examined, as many as a SAFE product has above its images
 
 _DAY = r"(?P<day>(?:19[7-9]|20)\d{6})"
 _PRODUCTS = tuple(
@@ -36,13 +36,13 @@ _FIRST_ORBIT = {"S1A": 73, "S1B": 27}  # absolute orbits before the first relati
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a scene; "" and None for what is not.
+    """Facts about a scene; "" and None when unknown.
 
     Attributes:
-        date: when it was taken, in UTC.
-        platform: as in "S2A", "LC08", or in a STAC Item's own word.
+        date: of acquisition, UTC.
+        platform: such as "S2A" or "LC08", or the value of a STAC Item.
         orbit: the relative orbit; for Landsat the path.
-        baseline: of the processing, as in "05.00"; for Landsat the collection.
+        baseline: of the processing, such as "05.00"; for Landsat the collection.
     """
 
     date: datetime | None = None
@@ -51,33 +51,33 @@ class Facts:
     baseline: str = ""
 
     def over(self, other: Facts) -> Facts:
-        """These, and the other's where these are silent."""
+        """Complete these facts by those of another."""
         return Facts(*(getattr(self, each.name) or getattr(other, each.name) for each in fields(Facts)))
 
 
 def facts_of_path(path: str | Path) -> Facts:
-    """What a file's name tells, and the folders above it where they are called like products."""
+    """Facts from a file's name, and from the folders above it that are named like products."""
     file = Path(path)
-    told = _of_product(file.name).over(Facts(date=_date_in(file.name)))
+    facts = _of_product(file.name).over(Facts(date=_date_in(file.name)))
     for folder in list(file.parents)[:_FOLDERS]:
-        told = told.over(_of_product(folder.name))
-    return told
+        facts = facts.over(_of_product(folder.name))
+    return facts
 
 
 def parse_date(text: str, where: str) -> datetime:
-    """A date as people and STAC Items write it: 2024-05-06, 20240506, 2024-05-06T07:08:09Z; UTC where it names no zone.
+    """Parse a date such as 2024-05-06, 20240506 or 2024-05-06T07:08:09Z; UTC without a time zone.
 
     Raises:
-        InputError: it is none; `where` says of what.
+        InputError: it is no date; `where` names the place.
     """
     try:
-        told = datetime.fromisoformat(text.strip())
+        date = datetime.fromisoformat(text.strip())
     except ValueError:
         raise InputError(
             f"{where}: {text.strip()[:40]!r} is no date; write it as 2024-05-06 or 2024-05-06T07:08:09Z"
         ) from None
     try:
-        return (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError:
         raise InputError(f"{where}: {text.strip()[:40]!r} is no date of a scene") from None
 
@@ -85,32 +85,32 @@ def parse_date(text: str, where: str) -> datetime:
 def _of_product(name: str) -> Facts:
     for pattern in _PRODUCTS:
         if match := pattern.search(name):
-            told = match.groupdict()
-            return Facts(_taken(told), (told.get("platform") or "").upper(), _orbit(told), _baseline(told))
+            fields = match.groupdict()
+            return Facts(_acquired(fields), (fields.get("platform") or "").upper(), _orbit(fields), _baseline(fields))
     return Facts()
 
 
-def _taken(told: dict[str, str | None]) -> datetime | None:
+def _acquired(fields: dict[str, str | None]) -> datetime | None:
     try:
-        if told.get("year"):
-            start = datetime(int(told["year"] or 0), 1, 1, tzinfo=UTC)
-            return start + timedelta(days=int(told["day_of_year"] or 1) - 1)
-        return datetime.strptime(f"{told['day']}{told.get('time') or '000000'}", "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-    except ValueError:  # eight digits that are no day
+        if fields.get("year"):
+            start = datetime(int(fields["year"] or 0), 1, 1, tzinfo=UTC)
+            return start + timedelta(days=int(fields["day_of_year"] or 1) - 1)
+        return datetime.strptime(f"{fields['day']}{fields.get('time') or '000000'}", "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:  # eight digits that are no date
         return None
 
 
-def _orbit(told: dict[str, str | None]) -> str:
-    absolute, first = told.get("absolute"), _FIRST_ORBIT.get((told.get("platform") or "").upper())
+def _orbit(fields: dict[str, str | None]) -> str:
+    absolute, first = fields.get("absolute"), _FIRST_ORBIT.get((fields.get("platform") or "").upper())
     if absolute and first:
         return f"{(int(absolute) - first) % 175 + 1:03d}"
-    return told.get("orbit") or ""
+    return fields.get("orbit") or ""
 
 
-def _baseline(told: dict[str, str | None]) -> str:
-    if number := told.get("baseline"):
+def _baseline(fields: dict[str, str | None]) -> str:
+    if number := fields.get("baseline"):
         return f"{number[:2]}.{number[2:]}"
-    return f"C{told['collection']}" if told.get("collection") else ""
+    return f"C{fields['collection']}" if fields.get("collection") else ""
 
 
 def _date_in(name: str) -> datetime | None:

@@ -19,7 +19,7 @@ from somareg.types.brief import name_of
 from somareg.types.words import metres, percent, pixels
 
 MOST_ROWS = 2000
-"""Scenes in the table of the page; `audit.csv` holds all."""
+"""Most scenes in the table of the page; `audit.csv` has all."""
 
 _TITLES = {
     "reference": "Scenes against one reference",
@@ -30,7 +30,7 @@ _ORDER = ("failed", "off", "suspect", "unmeasured", "pending", "unsure", "fine")
 
 
 def render_page(result: AuditResult) -> str:
-    """The page as one string of HTML: no request leaves it, and its policy forbids any."""
+    """Render the page as one string of HTML that makes no requests; its content policy forbids them."""
     package = "somareg.batches.audit"
     style = asset("base.css") + files(package).joinpath("templates", "audit.css").read_text(encoding="utf-8")
     colours = series_colours(result)
@@ -60,22 +60,22 @@ def render_page(result: AuditResult) -> str:
 
 
 def summary(result: AuditResult) -> str:
-    """The whole in a sentence or two."""
+    """Summarise an audit in a sentence or two."""
     thing = "pairs" if result.mode == "pairs" else "scenes"
     parts = [f"{number} {name}" for name, number in result.counts.items()]
-    told = f"{len(result.scenes)} {thing}: {', '.join(parts)}."
+    line = f"{len(result.scenes)} {thing}: {', '.join(parts)}."
     steps = [one for one in result.steps if one.series == ALL]
     if steps:
         largest = max(steps, key=lambda one: one.step.size)
         many = "One step" if len(steps) == 1 else f"{len(steps)} steps, the largest"
-        told += f" {many} of {_length(largest.step.size, result.unit)} at {name_of(largest.first)}."
+        line += f" {many} of {_length(largest.step.size, result.unit)} at {name_of(largest.first)}."
     if result.outliers:
-        told += f" {len(result.outliers)} outlier{'s' if len(result.outliers) > 1 else ''}."
-    return told
+        line += f" {len(result.outliers)} outlier{'s' if len(result.outliers) > 1 else ''}."
+    return line
 
 
 def _ranked(result: AuditResult) -> Sequence[SceneRecord]:
-    """In the order of time; of pairs those to look at first, the largest first."""
+    """Scenes in the order of time; pairs with the largest offsets first."""
     if result.mode != "pairs":
         return result.scenes
 

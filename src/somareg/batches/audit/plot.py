@@ -18,11 +18,11 @@ from somareg.report.maps import drawing, inside
 from somareg.report.svg import element, number
 
 COLOURS = 8
-"""Series that have a colour of their own; all others share one."""
+"""Number of series with a colour of their own; all others share one."""
 MOST_DRAWN = 4000
 _HEIGHT = 190.0
-_HEAD_ROOM = 0.08  # of the values' range, above and below
-_FAR = 2.0  # ranges beyond the others' that an outlier may lie and still be drawn in its place
+_HEAD_ROOM = 0.08  # margin above and below, as a share of the values' range
+_FAR = 2.0  # distance beyond the other values, in their ranges, up to which an outlier is drawn in its place
 _MOST_TICKS = 6
 _DAY = 86400.0
 _MONTHS = 1, 2, 3, 6, 12, 24, 60, 120, 240
@@ -32,20 +32,20 @@ _SIDES: dict[Side, str] = {"dx": "to the right", "dy": "down"}
 
 
 def drawings(result: AuditResult) -> list[Markup]:
-    """Offset to the right and down of every measured scene, over time; none where nothing was measured."""
-    seen = [scene for scene in result.scenes if scene.offset is not None]
-    if not seen:
+    """Drawings of the offsets to the right and down of all measured scenes over time; none without measurements."""
+    measured = [scene for scene in result.scenes if scene.offset is not None]
+    if not measured:
         return []
-    dated = [scene for scene in seen if scene.facts.date is not None]
+    dated = [scene for scene in measured if scene.facts.date is not None]
     in_time = result.mode != "pairs" and bool(dated)
-    drawn = dated if in_time else seen
-    every = -(-len(drawn) // MOST_DRAWN)
-    drawn = [scene for index, scene in enumerate(drawn) if index % every == 0 or scene.is_outlier]
-    return [_drawing(result, drawn, side, in_time=in_time) for side in _SIDES]
+    scenes = dated if in_time else measured
+    every = -(-len(scenes) // MOST_DRAWN)
+    scenes = [scene for index, scene in enumerate(scenes) if index % every == 0 or scene.is_outlier]
+    return [_drawing(result, scenes, side, in_time=in_time) for side in _SIDES]
 
 
 def series_colours(result: AuditResult) -> dict[str, int]:
-    """Series -> number of its colour, those with most scenes first."""
+    """Colour number of each series; those with most scenes come first."""
     names = [scene.series for scene in result.scenes if scene.offset is not None]
     ranked = sorted(set(names), key=lambda name: (-names.count(name), name))
     return {name: min(index, COLOURS) for index, name in enumerate(ranked)}
@@ -59,14 +59,14 @@ def _drawing(result: AuditResult, scenes: Sequence[SceneRecord], side: Side, *, 
     low, high = _range(y, sigma, out)
     margin = 0.03 * max(float(np.ptp(x)), 1.0)
     axes = wide_axes((float(x.min()) - margin, float(x.max()) + margin), (low, high), _HEIGHT)
-    held = axes.place(np.column_stack([x, np.clip(y, low, high)]))
+    places = axes.place(np.column_stack([x, np.clip(y, low, high)]))
     parts = [element("path", class_="zero", d=f"M0 {number(axes.y.at(0.0))}h480")] if low < 0 < high else []
     parts += _steps(result, scenes, side, axes, x)
     for name, colour in colours.items():
         own = np.array([scene.series == name for scene in scenes])
         if own.any():
-            parts.append(_points(held[own], (sigma * abs(axes.y.per_unit))[own], f"s{colour}"))
-    rings = [element("circle", cx=h, cy=v, r=7.0) for h, v in held[out].tolist()]
+            parts.append(_points(places[own], (sigma * abs(axes.y.per_unit))[own], f"s{colour}"))
+    rings = [element("circle", cx=h, cy=v, r=7.0) for h, v in places[out].tolist()]
     parts.append(element("g", *rings, class_="ring"))
     words = "date" if in_time else "number in the list"
     ticks = _date_ticks(axes.x) if in_time else None
@@ -88,7 +88,7 @@ def _points(places: np.ndarray, half: np.ndarray, kind: str) -> Markup:
 def _steps(
     result: AuditResult, scenes: Sequence[SceneRecord], side: Side, axes: Axes, x: np.ndarray
 ) -> Iterator[Markup]:
-    """A line across at each step over all scenes, and the levels between."""
+    """A vertical line at each step of the series of all scenes, and the levels between them."""
     axis, places = list(_SIDES).index(side), {scene.name: at for scene, at in zip(scenes, x.tolist(), strict=True)}
     steps = [step for step in result.steps if step.series == ALL and step.first in places]
     at = [(places[step.first] + places.get(step.last, places[step.first])) / 2 for step in steps]
@@ -111,10 +111,10 @@ def _key(result: AuditResult, axes: Axes, colours: dict[str, int]) -> Markup:
         kinds.append((line("step"), "step"))
     if result.outliers:
         kinds.append((element("circle", class_="ring", cx=0.0, cy=0.0, r=6.0), "outlier"))
-    named = [(dot(f"offset s{colour}"), _short(name)) for name, colour in colours.items() if name and colour < COLOURS]
+    series = [(dot(f"offset s{colour}"), _short(name)) for name, colour in colours.items() if name and colour < COLOURS]
     if len(colours) > COLOURS:
-        named = [*named[: COLOURS - 3], (dot(f"offset s{COLOURS}"), "others")]
-    columns = [kinds, named[:3], named[3:6]]
+        series = [*series[: COLOURS - 3], (dot(f"offset s{COLOURS}"), "others")]
+    columns = [kinds, series[:3], series[3:6]]
     return signs(axes, columns, (0.0, 0.25, 0.63))
 
 
@@ -127,9 +127,9 @@ def _place(scene: SceneRecord, index: int, in_time: bool) -> float:
 
 
 def _range(values: np.ndarray, sigma: np.ndarray, out: np.ndarray) -> tuple[float, float]:
-    """What the axis shows: all values with their sigmas, but no outlier so far off that the others are one line."""
-    kept = ~out if (~out).any() else np.ones_like(out)
-    low, high = float((values - sigma)[kept].min()), float((values + sigma)[kept].max())
+    """Limits of the axis: all values with their sigmas, without outliers so far off that the others would be a line."""
+    inside = ~out if (~out).any() else np.ones_like(out)
+    low, high = float((values - sigma)[inside].min()), float((values + sigma)[inside].max())
     reach = _FAR * (high - low)
     near = values[(values > low - reach) & (values < high + reach)]
     low, high = min(low, float(near.min(initial=low))), max(high, float(near.max(initial=high)))

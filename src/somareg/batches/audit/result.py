@@ -1,4 +1,4 @@
-"""What came out of an audit, and its files, which do not depend on when or in how many runs they were made."""
+"""The result of an audit and its files, which do not depend on when or in how many runs they were made."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class AuditResult:
     Attributes:
         folder: of the outputs.
         mode: "reference", "consecutive" or "pairs".
-        unit: of levels, steps and differences: "m" where every measured scene has metres, else "px".
+        unit: of levels, steps and differences: "m" when every measured scene has metres, else "px".
         tolerance_px: RMS displacement up to which a scene is fine.
-        scenes: one record each; in the order of time, of pairs in that of their list.
-        series: level and scatter of all, and of each series where there are several.
-        steps: over all scenes, and in each series where there are several.
+        scenes: one record per scene, in the order of time; pairs in the order of their list.
+        series: level and scatter of all scenes, and of each series if there are several.
+        steps: over all scenes, and in each series if there are several.
         differences: between platforms, orbits and baselines.
-        notes: what was decided or left out.
-        redone: names of the scenes that this run measured; the others had been measured before.
+        notes: decisions and omissions.
+        redone: names of the scenes measured in this run; the others come from earlier runs.
     """
 
     folder: Path
@@ -93,17 +93,17 @@ class AuditResult:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Scenes by finding, the worst first; those that there are none of are left out."""
-        found = Counter[str](scene.finding for scene in self.scenes)
-        return {name: found[name] for name in _ORDER if found[name]}
+        """Number of scenes by finding, the worst first, without zeros."""
+        findings = Counter[str](scene.finding for scene in self.scenes)
+        return {name: findings[name] for name in _ORDER if findings[name]}
 
     @property
     def outliers(self) -> tuple[str, ...]:
-        """Names of the scenes that lie off their series."""
+        """Names of the scenes that are outliers of their series."""
         return tuple(scene.name for scene in self.scenes if scene.is_outlier)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping of `COLUMNS` per scene, JSON-ready; None where nothing was measured."""
+        """One mapping of `COLUMNS` per scene, JSON-ready; None for missing values."""
         return [{column: plain(_value(scene, column)) for column in COLUMNS} for scene in self.scenes]
 
     def document(self) -> Mapping[str, Any]:
@@ -128,7 +128,7 @@ class AuditResult:
         """Write `audit.csv`, `audit.json` and `audit.html`, all or none; earlier ones are replaced.
 
         Args:
-            folder: other than that of the audit.
+            folder: another one than that of the audit.
             lock: of a caller that holds the folder.
 
         Returns:

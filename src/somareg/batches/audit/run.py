@@ -1,4 +1,4 @@
-"""`audit`: measures every scene of an archive, warps nothing, and sums up the archive."""
+"""`audit`: measure every scene of an archive without warping, and analyse the offsets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from somareg.types import Progress
 from somareg.types.brief import count
 
 TOLERANCE_PX = 2.0
-"""RMS displacement up to which a scene lies as it should, unless said otherwise."""
+"""Default RMS displacement up to which a scene is fine."""
 
 
 @guarded
@@ -62,29 +62,29 @@ def audit(
     progress: Progress | None = None,
     **options: Unpack[RegisterOptions],
 ) -> AuditResult:
-    """Measure the offsets of an archive's scenes, and find drift, steps and outliers; a second call continues.
+    """Measure the offsets of an archive's scenes, and find drift, steps and outliers; a second call resumes.
 
-    Nothing is warped; a scene leaves only its line in `manifest.jsonl`. A scene is measured again if
-    its settings, its files or the weights have changed, or if it failed.
+    Nothing is warped, and a scene's only output is its line in `manifest.jsonl`. A scene is measured anew when
+    its settings, its files or the weights have changed, and when it failed.
 
     Args:
         scenes: a folder, a table, a STAC file or a list, see `find_scenes`. A table with a column `reference`, or a
             list of (moving, reference), is a data set of pairs that are said to be aligned.
         out: folder for `audit.csv`, `audit.json`, `audit.html` and `manifest.jsonl`.
-        reference: compared with every scene; or, for a folder of scenes, a folder of references, matched by name
-            without suffix: a data set of pairs.
+        reference: image that every scene is compared with; or, for a folder of scenes, a folder of references, matched
+            by name without suffix: a data set of pairs.
         consecutive: compare each date with the one before it.
         glob, asset: see `find_scenes`.
         tolerance_px: RMS displacement up to which a scene is fine, reference pixels.
         workers, dask, continue_on_error, progress: as for `batch`.
-        overwrite: measure all anew, and allow a folder that holds other things.
-        **options: of `register`, for all scenes; a row of a table goes before them.
+        overwrite: measure all anew, and allow a folder with other content.
+        **options: of `register`, for all scenes; a row of a table takes precedence.
 
     Returns:
         Records of scenes, series, steps and differences; its files are written.
 
     Raises:
-        ConfigError: an unknown option or a bad value, or no reference or several; nothing has been done then.
+        ConfigError: an unknown option or a bad value, or no reference or several; nothing is done.
         ReadError, InputError, UnsupportedError: the scenes cannot be listed, or an earlier manifest is damaged.
         OutputError: another run is at work in the folder, or it cannot be written.
         ClusterError: no worker is left; run again to continue.
@@ -92,8 +92,8 @@ def audit(
     check_use(make_config(options))
     if not tolerance_px >= 0:
         raise ConfigError(f"tolerance_px is {tolerance_px}; give 0 or more pixels")
-    mode, found, notes = _scenes(scenes, reference, consecutive, glob, asset)
-    pairs = find_pairs([_pair(scene, options) for scene in found])
+    mode, archive, notes = _scenes(scenes, reference, consecutive, glob, asset)
+    pairs = find_pairs([_pair(scene, options) for scene in archive])
     folder = Path(out)
     jobs = {pair.name: job_of(pair, None, options) for pair in pairs}
     check_folder_name(folder)
@@ -108,7 +108,7 @@ def audit(
         tell = progress or (lambda stage, share: None)
         redone = finish(manifest, jobs, do_pair, (workers, dask), tell, continue_on_error=continue_on_error)
         entries = [manifest.entries[pair.name] for pair in pairs]
-        records = [_record(scene, entry, tolerance_px) for scene, entry in zip(found, entries, strict=True)]
+        records = [_record(scene, entry, tolerance_px) for scene, entry in zip(archive, entries, strict=True)]
         result = replace(judged(folder, mode, records, tolerance_px, notes), redone=tuple(redone))
         result.save(lock=lock)
     return result
@@ -117,15 +117,15 @@ def audit(
 def judged(
     folder: Path, mode: Mode, scenes: Sequence[SceneRecord], tolerance_px: float, notes: Sequence[str] = ()
 ) -> AuditResult:
-    """Sums up the measured scenes.
+    """Analyse all measured scenes together.
 
-    A scene is held against its own series where at least six of that were measured, else against all scenes. A chain of
-    dates goes from one series to the other, and is one.
+    A scene is compared with its own series when at least six of that were measured, else with all scenes. A chain of
+    dates crosses series and counts as one.
     """
     unit = unit_of([scene.offset for scene in scenes])
-    chosen, course = course_in(scenes, unit, mode)
-    records, steps, told = list(scenes), step_records(scenes, chosen, course, ALL), list(notes)
-    courses = {ALL: (chosen, course)}
+    order, course = course_in(scenes, unit, mode)
+    records, steps, remarks = list(scenes), step_records(scenes, order, course, ALL), list(notes)
+    courses = {ALL: (order, course)}
     names = sorted({scene.series for scene in scenes if scene.series})
     for name in names if len(names) > 1 and mode != "consecutive" else ():
         places = [i for i, scene in enumerate(scenes) if scene.series == name]
@@ -135,18 +135,18 @@ def judged(
         mine = [places[i] for i in inner]
         courses[name] = mine, own
         steps += step_records(scenes, mine, own, name)
-    for places, each in courses.values():  # a series goes over all scenes
+    for places, each in courses.values():  # a series takes precedence over all scenes
         for place, z, is_outlier in zip(places, each.z.tolist(), each.outliers.tolist(), strict=True):
             records[place] = replace(records[place], z=z, is_outlier=is_outlier)
     missing = sum(scene.facts.date is None for scene in scenes)
     if mode != "pairs" and missing:
         words = "the order of the list replaces time" if missing == len(scenes) else "they are not used for steps"
-        told.append(f"{count(missing, 'scene')} without a date: {words}")
+        remarks.append(f"{count(missing, 'scene')} without a date: {words}")
     unseen = sum(scene.offset is None for scene in scenes)
     if unseen:
-        told.append(f"{count(unseen, 'scene')} could not be measured and are not used in the statistics")
+        remarks.append(f"{count(unseen, 'scene')} could not be measured and are not used in the statistics")
     if unit == "px" and any(scene.offset and scene.offset.dx_m is not None for scene in scenes):
-        told.append("some scenes have no metres: levels and steps are in pixels")
+        remarks.append("some scenes have no metres: levels and steps are in pixels")
     return AuditResult(
         folder=folder,
         mode=mode,
@@ -156,7 +156,7 @@ def judged(
         series=tuple(_series(scenes, courses, unit, mode)),
         steps=tuple(steps),
         differences=tuple(differences(scenes, unit, course)) if mode == "reference" else (),
-        notes=tuple(told),
+        notes=tuple(remarks),
         saver=save,
     )
 
@@ -175,14 +175,14 @@ def _series(
             own = [i for i, scene in enumerate(scenes) if scene.offset and scene.series == name]
             steps, scatter_here = (), scatter
         if own:
-            told = steps if mode == "reference" else ()
-            yield series_record(name, [scenes[i] for i in own], told, unit, scatter_here)
+            own_steps = steps if mode == "reference" else ()
+            yield series_record(name, [scenes[i] for i in own], own_steps, unit, scatter_here)
 
 
 def _scenes(
     scenes: Scenes, reference: str | Path | None, consecutive: bool, glob: str | None, asset: str | None
 ) -> tuple[Mode, list[Scene], list[str]]:
-    """How the scenes are held against what, each with its reference, and what there is to note of it."""
+    """The mode, the scenes with their references, and notes."""
     if reference is not None and consecutive:
         raise ConfigError("give a reference or consecutive, not both")
     if reference is not None and Path(reference).is_dir():
@@ -217,21 +217,21 @@ def _scenes(
 
 def _pair(scene: Scene, options: Mapping[str, Any]) -> BatchPair:
     own = dict(scene.options)
-    for name, told in (("moving_modality", scene.modality), ("reference_modality", scene.reference_modality)):
-        if told and name not in {*own, *options}:
-            own[name] = told
+    for name, modality in (("moving_modality", scene.modality), ("reference_modality", scene.reference_modality)):
+        if modality and name not in {*own, *options}:
+            own[name] = modality
     return BatchPair(scene.name, scene.image, scene.reference, own)
 
 
 def _record(scene: Scene, entry: Entry, tolerance_px: float) -> SceneRecord:
     name = series_name(scene.facts, scene.series)
-    known = SceneRecord(entry.name, entry.moving, entry.reference, scene.facts, name, None, None, None, "pending")
+    record = SceneRecord(entry.name, entry.moving, entry.reference, scene.facts, name, None, None, None, "pending")
     if entry.status == "failed":
-        return replace(known, finding="failed", error=entry.error or "")
+        return replace(record, finding="failed", error=entry.error or "")
     if entry.status != "done" or entry.verdict is None:
-        return known
+        return record
     return replace(
-        known,
+        record,
         verdict=entry.verdict,
         probability=entry.probability,
         offset=entry.measured,

@@ -1,4 +1,4 @@
-"""The scenes of an archive and the facts of each: from a folder, a table, a STAC catalogue, or a list."""
+"""The scenes of an archive and their facts, from a folder, a table, a STAC catalogue or a list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from somareg.io.text import parse_json, read_text
 
 _FACTS = ("date", "platform", "orbit", "baseline")
 COLUMNS = ("name", "moving", "reference", *_FACTS, "series")
-"""Of a table of scenes, beside the options of `register`."""
+"""Columns of a table of scenes, beside the options of `register`."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Scene:
 
     Attributes:
         image: absolute path, or "item.json#ASSET".
-        facts: what is known of it.
-        name: "" lets the audit choose one.
-        series: that it belongs to, where a table says so.
+        facts: date, platform, orbit and baseline.
+        name: "" for an automatic one.
+        series: name of its series in a table, "" without one.
         reference: of a pair; "" for a scene of an archive.
-        options: of `register`, as far as they differ from the audit's.
-        modality, reference_modality: that a STAC Item tells, where the image is given by its file; "" where none does.
+        options: of `register` that differ from the audit's.
+        modality, reference_modality: from a STAC Item when the image is given by its file; "" when unknown.
     """
 
     image: str
@@ -50,27 +50,27 @@ Scenes = str | Path | Sequence[str | Path | tuple[str | Path, str | Path] | Scen
 
 
 def find_scenes(scenes: Scenes, *, glob: str | None = None, asset: str | None = None) -> list[Scene]:
-    """Every scene, in the order of the list.
+    """List all scenes in order.
 
     Args:
         scenes: a folder; a table (CSV, or JSON of a list of objects) with the column `moving` and, if you like,
             `reference`, `name`, `date`, `platform`, `orbit`, `baseline`, `series` and any option of `register`; a STAC
             Item, Collection, Catalog or FeatureCollection; or a list of paths, or of (moving, reference).
-        glob: files of a folder, such as "**/*_B08.jp2"; all its images without.
+        glob: files of a folder, such as "**/*_B08.jp2"; by default all its images.
         asset: of STAC Items, see `find_asset`.
 
     Raises:
-        ReadError, InputError, ConfigError, UnsupportedError: as the messages say; nothing is measured then.
+        ReadError, InputError, ConfigError, UnsupportedError: the list cannot be used; nothing is measured.
     """
-    found = list(_found(scenes, glob, asset))
-    if not found:
+    result = list(_found(scenes, glob, asset))
+    if not result:
         raise InputError(f"{scenes if isinstance(scenes, str | Path) else 'the list'} holds no scene")
-    paired = sum(bool(scene.reference) for scene in found)
-    if 0 < paired < len(found):
+    paired = sum(bool(scene.reference) for scene in result)
+    if 0 < paired < len(result):
         raise InputError(
-            f"{len(found) - paired} of {len(found)} scenes name no reference; name one for all or for none"
+            f"{len(result) - paired} of {len(result)} scenes name no reference; name one for all or for none"
         )
-    return found
+    return result
 
 
 def _found(scenes: Scenes, glob: str | None, asset: str | None) -> Iterator[Scene]:
@@ -120,24 +120,24 @@ def _files(folder: Path, glob: str | None) -> list[str]:
     if Path(glob).is_absolute() or ".." in Path(glob).parts:
         raise ConfigError(f"glob '{glob}' leads out of {folder}; write it from there, such as *.tif")
     try:
-        found = sorted(path for path in folder.glob(glob) if path.is_file() and not path.name.startswith("."))
+        files = sorted(path for path in folder.glob(glob) if path.is_file() and not path.name.startswith("."))
     except (ValueError, NotImplementedError, OSError) as error:
         raise ConfigError(f"glob '{glob}' cannot be used ({error}); write one such as **/*_B08.jp2") from error
-    if not found:
+    if not files:
         raise InputError(f"no file in {folder} is called {glob}; images end in {', '.join(sorted(SUFFIXES))}")
-    return [str(path) for path in found]
+    return [str(path) for path in files]
 
 
 def _rows(file: Path, rows: list[tuple[str, dict[str, str]]]) -> Iterator[Scene]:
     for where, cells in rows:
         image = image_in(cells, "moving", file.parent, where)
-        told = Facts(
+        facts = Facts(
             parse_date(cells["date"], where) if cells.get("date") else None,
             *(cells.get(name, "") for name in _FACTS[1:]),
         )
         yield Scene(
             image,
-            told.over(facts_of_path(image.partition("#")[0])),
+            facts.over(facts_of_path(image.partition("#")[0])),
             cells.get("name", ""),
             cells.get("series", ""),
             whole_path(cells["reference"], file.parent) if cells.get("reference") else "",
@@ -153,15 +153,15 @@ def _json_table(file: Path) -> list[tuple[str, dict[str, str]]] | None:
         raise ReadError(f"{file} is not JSON ({error}); give a table of scenes or a STAC file") from error
     if not isinstance(content, list):
         return None
-    known = (*COLUMNS, *RegisterConfig.model_fields)
+    columns = (*COLUMNS, *RegisterConfig.model_fields)
     rows = []
     for number, row in enumerate(content, 1):
         where = f"{file}, scene {number}"
         if not isinstance(row, dict):
             raise InputError(f"{where} is no object; write it as {{'moving': 'scene.tif', 'date': '2024-05-06'}}")
         for column in row:
-            if column not in known:
-                raise ConfigError(f"{where}: unknown column '{column}'.{did_you_mean(column, known)}")
+            if column not in columns:
+                raise ConfigError(f"{where}: unknown column '{column}'.{did_you_mean(column, columns)}")
         rows.append((where, {column: _cell(value) for column, value in row.items()}))
     return rows
 
@@ -184,11 +184,11 @@ def _of_item(item: CatalogItem, asset: str | None) -> Scene:
 
 
 def _facts_of(properties: Mapping[str, Any], name: str) -> Facts:
-    told = properties.get("datetime") or properties.get("start_datetime")
+    date = properties.get("datetime") or properties.get("start_datetime")
     orbit = properties.get("sat:relative_orbit", properties.get("landsat:wrs_path"))
     baseline = properties.get("s2:processing_baseline", properties.get("processing:version"))
     return Facts(
-        parse_date(told, f"STAC Item {name}") if isinstance(told, str) else None,
+        parse_date(date, f"STAC Item {name}") if isinstance(date, str) else None,
         _word(properties.get("platform")),
         _number(orbit),
         _word(baseline) or _word(properties.get("landsat:collection_number")),

@@ -1,12 +1,12 @@
-"""Steps in a series of offsets, and offsets that lie off their neighbours.
+"""Steps and outliers in a series of offsets.
 
-Steps are looked for by seeded binary segmentation (Kovács, Li, Bühlmann and Munk, Biometrika 2023): the split that
-lowers the cost most, in the whole series and in shorter parts of fixed places, so that a step up and a step down do not
-hide each other. The cost is capped (see `levels`), so that no few wild scenes make a step.
+Steps are searched by seeded binary segmentation (Kovács, Li, Bühlmann and Munk, Biometrika 2023): the split that
+lowers the cost most, in the whole series and in shorter fixed intervals, so that a step up and a step down do not
+hide each other. The cost is capped (see `levels`), so that a few outliers make no step.
 
-A split is believed when it lowers the cost by more than noise would: the gain over the mean cost within both sides
-follows Fisher's F with 2 and 2 (n - 2) degrees of freedom. That mean is not taken below 1, so that scenes must also
-differ by more than their sigmas. `false_alarm` is shared out among all splits that are tried (Bonferroni).
+A split is accepted when it lowers the cost by more than noise would: the gain over the mean cost within both sides
+follows Fisher's F with 2 and 2 (n - 2) degrees of freedom. That mean is at least 1, so that scenes must also
+differ by more than their sigmas. `false_alarm` is divided among all candidate splits (Bonferroni).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from somareg.batches.audit.levels import cost, differences2, distance2, level, l
 from somareg.types import BoolArray, FloatArray
 
 FALSE_ALARM = 0.01
-"""Chance that a series of pure noise shows a step, and chance that it shows an outlier."""
+"""Probability that a series of pure noise shows a step, and that it shows an outlier."""
 LEAST = 3
-"""Offsets on either side of a step."""
+"""Least number of offsets on either side of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Step:
 
     Attributes:
         index: of the first offset after it.
-        before, after: levels (x, y) up to the step before or after this one.
+        before, after: levels (x, y) between this step and the neighbouring ones.
         sigma: of their difference, per axis.
-        chance: that noise alone shows so clear a step anywhere in the series, at most.
+        chance: upper bound of the probability that noise shows so clear a step anywhere in the series.
     """
 
     index: int
@@ -45,23 +45,23 @@ class Step:
 
     @property
     def jump(self) -> tuple[float, float]:
-        """From before to after (x, y)."""
+        """Vector from `before` to `after` (x, y)."""
         return self.after[0] - self.before[0], self.after[1] - self.before[1]
 
     @property
     def size(self) -> float:
-        """Length of the jump."""
+        """Length of `jump`."""
         return math.hypot(*self.jump)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Course:
-    """What a series shows.
+    """Steps, levels and outliers of a series.
 
     Attributes:
         steps: in order.
         levels: (N, 2) level at each offset.
-        z: (N,) distance of each offset to its level in sigmas, its own and that of the scatter of the series.
+        z: (N,) distance of each offset to its level in sigmas, from its own sigma and the scatter of the series.
         outliers: (N,) bool.
         scatter: sigma per axis between offsets beyond their own sigmas.
     """
@@ -76,12 +76,12 @@ class Course:
 def course_of(
     values: FloatArray, sigma: FloatArray, *, in_time: bool = True, false_alarm: float = FALSE_ALARM
 ) -> Course:
-    """Steps and outliers of a series.
+    """Find steps and outliers of a series.
 
     Args:
         values: (N, 2) offsets, in the order of time.
         sigma: (N,) of each, per axis, above 0.
-        in_time: False where the order means nothing: then there are no steps.
+        in_time: False when the order has no meaning, so that there are no steps.
         false_alarm: see `FALSE_ALARM`.
     """
     count = len(values)
@@ -90,11 +90,11 @@ def course_of(
     steps = find_steps(values, sigma, false_alarm=false_alarm) if in_time else ()
     levels = np.empty((count, 2))
     variance, scatter = sigma**2, 0.0
-    for _ in range(2):  # the scatter is that around the levels, and the levels weigh by it
+    for _ in range(2):  # scatter and levels depend on each other, so both are computed in turn
         for a, b in _parts(steps, count):
             levels[a:b] = level(values[a:b], variance[a:b])
         squared = ((values - levels) ** 2).sum(axis=1)
-        # Offsets that a level was fitted to lie nearer to it than the truth does.
+        # Offsets lie closer to a level fitted to them than to the true one.
         free = count / max(1, count - len(steps) - 1)
         variance, scatter = spread_variance(squared * free, sigma**2, sigma)
     z = np.sqrt(distance2(values, levels, variance))
@@ -102,9 +102,9 @@ def course_of(
 
 
 def outlier_limit(count: int, false_alarm: float = FALSE_ALARM) -> float:
-    """Sigmas that the farthest of `count` normal offsets in the plane passes with a chance of `false_alarm` at most.
+    """Sigmas that the farthest of `count` normal offsets in the plane exceeds with probability `false_alarm` at most.
 
-    Of fewer than three offsets none is an outlier.
+    Fewer than three offsets have no outlier.
     """
     return math.sqrt(2 * math.log(count / false_alarm)) if count >= LEAST else math.inf
 
@@ -112,12 +112,12 @@ def outlier_limit(count: int, false_alarm: float = FALSE_ALARM) -> float:
 def find_steps(values: FloatArray, sigma: FloatArray, *, false_alarm: float = FALSE_ALARM) -> tuple[Step, ...]:
     """Steps of a series with at least `LEAST` offsets on either side; see `course_of`."""
     count = len(values)
-    told = (sigma[:-1] ** 2 + sigma[1:] ** 2) / 2
-    variance, _ = spread_variance(differences2(values), told, sigma)
+    claimed_variance = (sigma[:-1] ** 2 + sigma[1:] ** 2) / 2
+    variance, _ = spread_variance(differences2(values), claimed_variance, sigma)
     parts = _seeded(count)
-    tried = sum(b - a - 2 * LEAST + 1 for a, b in parts)
-    found: list[int] = []
-    if not tried:
+    candidates = sum(b - a - 2 * LEAST + 1 for a, b in parts)
+    steps: list[int] = []
+    if not candidates:
         return ()
     best = {part: _split(values, variance, *part) for part in parts}
     waiting = [(0, count)]
@@ -128,12 +128,12 @@ def find_steps(values: FloatArray, sigma: FloatArray, *, false_alarm: float = FA
         if (a, b) not in best:
             best[a, b] = _split(values, variance, a, b)
         inner = [split for (left, right), split in best.items() if a <= left and right <= b]
-        chosen = min(inner, key=lambda split: (split.log_chance, split.index))
-        if not a + LEAST <= chosen.index <= b - LEAST or chosen.log_chance > math.log(false_alarm / tried):
+        cut = min(inner, key=lambda split: (split.log_chance, split.index))
+        if not a + LEAST <= cut.index <= b - LEAST or cut.log_chance > math.log(false_alarm / candidates):
             continue
-        found.append(chosen.index)
-        waiting += [(a, chosen.index), (chosen.index, b)]
-    return _settled(values, variance, sorted(found), tried, false_alarm)
+        steps.append(cut.index)
+        waiting += [(a, cut.index), (cut.index, b)]
+    return _settled(values, variance, sorted(steps), candidates, false_alarm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +143,20 @@ class _Split:
 
 
 def _settled(
-    values: FloatArray, variance: FloatArray, found: list[int], tried: int, false_alarm: float
+    values: FloatArray, variance: FloatArray, steps: list[int], candidates: int, false_alarm: float
 ) -> tuple[Step, ...]:
-    """Steps in their best places between their neighbours; the least likely is dropped until all are believed."""
+    """Move each step to its best place between its neighbours, and drop the least likely until all are accepted."""
     splits: list[_Split] = []
-    while found:
-        ends = [0, *found, len(values)]
-        splits = [_split(values, variance, ends[i], ends[i + 2]) for i in range(len(found))]
+    while steps:
+        ends = [0, *steps, len(values)]
+        splits = [_split(values, variance, ends[i], ends[i + 2]) for i in range(len(steps))]
         worst = max(range(len(splits)), key=lambda i: splits[i].log_chance)
-        if splits[worst].log_chance <= math.log(false_alarm / tried):
+        if splits[worst].log_chance <= math.log(false_alarm / candidates):
             break
-        del found[worst]
-    found = sorted({split.index for split in splits}) if found else []
-    chances = {split.index: min(1.0, tried * math.exp(split.log_chance)) for split in splits}
-    parts = _parts([Step(i, (0, 0), (0, 0), 0, 0) for i in found], len(values))
+        del steps[worst]
+    steps = sorted({split.index for split in splits}) if steps else []
+    chances = {split.index: min(1.0, candidates * math.exp(split.log_chance)) for split in splits}
+    parts = _parts([Step(i, (0, 0), (0, 0), 0, 0) for i in steps], len(values))
     places = [level(values[a:b], variance[a:b]).tolist() for a, b in parts]
     sigmas = [level_sigma(values[a:b], variance[a:b]) for a, b in parts]
     return tuple(
@@ -167,7 +167,7 @@ def _settled(
             sigma=math.hypot(sigmas[i], sigmas[i + 1]),
             chance=chances[index],
         )
-        for i, index in enumerate(found)
+        for i, index in enumerate(steps)
     )
 
 
@@ -176,7 +176,7 @@ def _parts(steps: tuple[Step, ...] | list[Step], count: int) -> list[tuple[int, 
 
 
 def _seeded(count: int) -> list[tuple[int, int]]:
-    """The whole series, and parts half, a quarter ... as long that overlap by half, as long as a step fits in."""
+    """The whole series, and intervals of half, a quarter ... of its length, overlapping by half, while a step fits."""
     parts: list[tuple[int, int]] = []
     length, number = float(count), 1
     while length >= 2 * LEAST:
@@ -190,7 +190,7 @@ def _seeded(count: int) -> list[tuple[int, int]]:
 
 
 def _split(values: FloatArray, variance: FloatArray, a: int, b: int) -> _Split:
-    """The split of values a to b that lowers the cost most, with the logarithm of its chance in noise."""
+    """The split of values a to b that lowers the cost most, with the logarithm of its probability in noise."""
     own, spread = values[a:b], variance[a:b]
     whole = cost(own, spread)
     within, index = math.inf, LEAST
@@ -204,14 +204,14 @@ def _split(values: FloatArray, variance: FloatArray, a: int, b: int) -> _Split:
 
 
 def jumps(values: FloatArray, sigma: FloatArray, *, false_alarm: float = FALSE_ALARM) -> Course:
-    """The same of a chain, where each offset is that of a scene against the one before it.
+    """Steps and outliers of a chain, where each offset is that of a scene against the one before it.
 
-    A jump is an offset beyond noise, around zero: each offset is what the archive moved by. A scene that is off by
-    itself makes two jumps, there and back: it is an outlier. All other jumps are steps.
+    A jump is an offset beyond noise around zero, because each offset is a movement of the archive. A single scene that
+    is off makes two jumps, there and back: it is an outlier. All other jumps are steps.
 
     Args:
         values, sigma: as for `course_of`, in the order of time.
-        false_alarm: chance that noise shows a jump.
+        false_alarm: probability that noise shows a jump.
     """
     count = len(values)
     zero = np.zeros((count, 2))
@@ -240,4 +240,4 @@ def jumps(values: FloatArray, sigma: FloatArray, *, false_alarm: float = FALSE_A
 
 
 NOTHING = Course((), np.zeros((0, 2)), np.zeros(0), np.zeros(0, bool), 0.0)
-"""The course of no offsets."""
+"""The course of an empty series."""

@@ -214,9 +214,9 @@ def augment(batch: PairBatch, cfg: AugmentCfg, generator: torch.Generator) -> Pa
 def _befall(image: Tensor, modality: Modality, cfg: AugmentCfg, dice: Dice) -> Tensor:
     """Every step on the images that it was drawn for."""
     steps = cfg.sar.steps() if modality == "sar" else cfg.optical.steps()
-    drawn = dice.decide(len(steps), len(image))
+    numbers = dice.decide(len(steps), len(image))
     image = image.clone()
-    for (share, step), row in zip(steps, drawn, strict=True):
+    for (share, step), row in zip(steps, numbers, strict=True):
         chosen = [i for i, value in enumerate(row) if value < share]
         if chosen:
             rows = torch.tensor(chosen, device=image.device)

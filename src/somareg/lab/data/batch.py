@@ -1,4 +1,4 @@
-"""What a training step sees: pairs of images with their exact truth."""
+"""The batch of a training step: pairs of images with their exact truth."""
 
 from __future__ import annotations
 

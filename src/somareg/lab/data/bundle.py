@@ -1,8 +1,8 @@
 """Training tiles and validation samples in one small file, for a machine without the data: `lab.data.bundle`.
 
 The tiles of a pair are pasted into one image again and compressed together, so that ground which several tiles or pairs
-show is stored once; what no tile shows is painted grey and costs nothing. Training images are WebP, lossy at the
-quality that fits the size asked for; masks and what is scored are kept without loss.
+show is stored once; the rest is grey and costs nothing. Training images are WebP, lossy at the
+quality that fits the requested size; masks and validation samples are lossless.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SUMMARY = "Put tiles with measured labels and validation samples into one compr
 
 @dataclass(frozen=True, slots=True)
 class BundleReport:
-    """What `write_bundle` did.
+    """The result of `write_bundle`.
 
     Attributes:
         path: the file.
@@ -68,11 +68,11 @@ def write_bundle(
         OutputError: the file would be too large even at the least quality, or the disk refuses.
     """
     streams = _Streams()
-    placed = [_place(each, streams) for each in tiles]
+    placements = [_place(each, streams) for each in tiles]
     stacks = [
         [_index(streams, _stacked(image), _LOSSLESS) for image in (stack.moving, stack.reference)] for stack in samples
     ]
-    tensors = {f"tiles.{i}.{key}": value for i, found in enumerate(placed) for key, value in found.items()}
+    tensors = {f"tiles.{i}.{key}": value for i, encoded in enumerate(placements) for key, value in encoded.items()}
     tensors |= {f"samples.{i}.matrix": stack.matrix for i, stack in enumerate(samples)}
     texts = {
         "tiles": [{"size": each.size, **{key: getattr(each, key) for key in TILE_TEXTS}} for each in tiles],
@@ -82,24 +82,24 @@ def write_bundle(
         ],
     }
     beside = sum(t.numel() * t.element_size() for t in tensors.values()) + len(str(texts)) + 2**16
-    quality, found = streams.fit(max_mb * 1e6 - beside)
-    tensors["bytes"] = torch.from_numpy(np.concatenate(found))
-    tensors["ends"] = torch.from_numpy(np.cumsum([0, *map(len, found)]))
-    written = write_tensors(path, KIND, tensors, {**texts, "quality": quality})
-    size = written.stat().st_size
-    return BundleReport(written, size, quality, streams.lossy, sum(map(len, tiles)), len(samples))
+    quality, encoded = streams.fit(max_mb * 1e6 - beside)
+    tensors["bytes"] = torch.from_numpy(np.concatenate(encoded))
+    tensors["ends"] = torch.from_numpy(np.cumsum([0, *map(len, encoded)]))
+    file = write_tensors(path, KIND, tensors, {**texts, "quality": quality})
+    size = file.stat().st_size
+    return BundleReport(file, size, quality, streams.lossy, sum(map(len, tiles)), len(samples))
 
 
 class _Streams:
-    """Images that become streams of bytes, each content once."""
+    """Images as streams of bytes, each content once."""
 
     def __init__(self) -> None:
-        self._images: list[tuple[Bytes, int | None]] = []  # image, quality; None where the size decides
+        self._images: list[tuple[Bytes, int | None]] = []  # image, quality; None when it follows from the size limit
         self._known: dict[tuple[bytes, int | None], int] = {}
 
     @property
     def lossy(self) -> int:
-        """Number of images whose quality the size decides."""
+        """Number of images whose quality follows from the size limit."""
         return sum(quality is None for _, quality in self._images)
 
     def add(self, image: Bytes, quality: int | None = None) -> int:
@@ -120,9 +120,9 @@ class _Streams:
         low, high = 0, len(_QUALITIES)
         while low < high:
             middle = (low + high) // 2
-            found = self.encode(_QUALITIES[middle])
-            if sum(map(len, found)) <= budget:
-                best, low = (_QUALITIES[middle], found), middle + 1
+            encoded = self.encode(_QUALITIES[middle])
+            if sum(map(len, encoded)) <= budget:
+                best, low = (_QUALITIES[middle], encoded), middle + 1
             else:
                 high = middle
         if best is None:
@@ -188,16 +188,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", nargs="+", required=True, help="files of validation samples")
     parser.add_argument("--out", required=True, help="file to write, .safetensors")
     parser.add_argument("--max-mb", type=float, default=55.0, help="largest size of the file, MB")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
         by_size: dict[int, list[TileSet]] = {}
-        for folder in asked.tiles:
+        for folder in parsed.tiles:
             loaded = TileSet.load(folder)
             by_size.setdefault(loaded.size, []).append(loaded)
-        samples = ProtocolSamples(tuple(stack for file in asked.samples for stack in ProtocolSamples.load(file)))
+        samples = ProtocolSamples(tuple(stack for file in parsed.samples for stack in ProtocolSamples.load(file)))
         scored = {group for stack in samples for group in stack.group}
         tiles = [_without(TileSet.concat(sets), scored) for _, sets in sorted(by_size.items())]
-        report = write_bundle(asked.out, tiles, samples, max_mb=asked.max_mb)
+        report = write_bundle(parsed.out, tiles, samples, max_mb=parsed.max_mb)
     except SomaregError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without(tiles: TileSet, groups: set[str]) -> TileSet:
-    """The tiles of other places than `groups`: what is scored is not learned."""
+    """The tiles of other places than `groups`, so that validation places are not trained on."""
     return tiles.select([i for i, group in enumerate(tiles.group) if group not in groups])
 
 

@@ -1,4 +1,4 @@
-"""Tiles and samples out of a bundle (`lab.data.bundle`), decoded on all cores."""
+"""Read tiles and samples from a bundle (`lab.data.bundle`), decoding on all cores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Image = Callable[[int, int], Bytes]
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Whether a file holds tiles and samples together; the file's header tells."""
+    """Whether a file is a bundle, by its header."""
     try:
         with safe_open(Path(path), framework="pt") as file:
             return (file.metadata() or {}).get("kind") == KIND
@@ -63,10 +63,10 @@ def _read(path: str | Path, build: Callable[[Mapping[str, Tensor], dict[str, Any
         content, ends = tensors["bytes"].numpy(), tensors["ends"].tolist()
 
         def image(number: int, flag: int) -> Bytes:
-            found = cv2.imdecode(content[ends[number] : ends[number + 1]], flag)
-            if found is None:
+            decoded = cv2.imdecode(content[ends[number] : ends[number + 1]], flag)
+            if decoded is None:
                 raise ValueError(f"image {number} cannot be decoded")
-            return np.asarray(found, np.uint8)
+            return np.asarray(decoded, np.uint8)
 
         return build(tensors, texts, image)
     except (InputError, KeyError, TypeError, ValueError, IndexError, cv2.error) as error:
@@ -77,22 +77,22 @@ def _tiles(tensors: Mapping[str, Tensor], texts: dict[str, Any], image: _Image) 
     for i, text in enumerate(texts["tiles"]):
         size, where = int(text["size"]), tensors[f"tiles.{i}.where"]
         count = len(where)
-        held = (
+        images = (
             torch.zeros(count, size, size, dtype=torch.uint8),
             torch.zeros(count, 3, size, size, dtype=torch.uint8),
             torch.ones(count, size, size, dtype=torch.bool),
         )
-        shown: dict[tuple[int, int], list[list[int]]] = {}  # (part of `held`, stream) -> tile and origin
+        cuts: dict[tuple[int, int], list[list[int]]] = {}  # (part of `held`, stream) -> tile and origin
         for index, row in enumerate(where.tolist()):
             for part in range(3):
                 if row[part] >= 0:
-                    shown.setdefault((part, row[part]), []).append([index, *row[3:]])
+                    cuts.setdefault((part, row[part]), []).append([index, *row[3:]])
         with ThreadPoolExecutor() as pool:
-            done = [pool.submit(_cut, held[part], part, number, image, rows) for (part, number), rows in shown.items()]
+            done = [pool.submit(_cut, images[part], part, number, image, rows) for (part, number), rows in cuts.items()]
         for each in done:
             each.result()
         label, names = tensors[f"tiles.{i}.label"], (tuple(map(str, text[key])) for key in TILE_TEXTS)
-        yield TileSet(*held, label, *names)
+        yield TileSet(*images, label, *names)
 
 
 def _cut(into: Tensor, part: int, number: int, image: _Image, rows: Sequence[Sequence[int]]) -> None:

@@ -1,8 +1,8 @@
-"""Measure the labels of tiles again, by the images themselves: `python -m somareg.lab.data.clean`.
+"""Correct the labels of tiles from the images: `python -m somareg.lab.data.clean`.
 
-Published pairs are off by a constant shift that their lists know for a whole subset at best. All windows of a group of
-tiles vote on one more shift, with weight-free features or a model's: many weak votes for one unknown are precise where
-a single window is not. What cannot be measured keeps its label or is dropped.
+Published pairs have a constant shift, which their lists give for a whole subset at best. All windows of a group of
+tiles vote on one more shift, with weight-free features or a model's: many weak votes for one unknown are precise when
+a single window is not. Tiles without a measurable shift keep their label or are dropped.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from somareg.geometry import AffineTransform
 from somareg.lab.data.pack import shards
 from somareg.lab.data.standardise import standardise
 from somareg.lab.data.tiles import SHARD_GLOB, TileSet
-from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.describe import Describe, OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import between_cells
 from somareg.matching.posterior import standardise as deviations
 from somareg.matching.windows import WindowCfg
 from somareg.register.choose import load_model
+from somareg.soma.features import LearnedFeatures
 
 QUARTERS = 4
 BY = ("group", "pair", "tile")
@@ -40,16 +41,16 @@ _SUMMARY = "Measure the constant shift that is left in the labels of each group 
 
 @dataclass(frozen=True)
 class CleanCfg:
-    """How shifts are measured.
+    """Settings of the measurement of shifts.
 
     Attributes:
         window: windows, in cells of the finest features; the margin bounds the shift that can be found.
-        by: what shares one shift: the tiles of a "group" (a place, a scene), of a "pair", or each "tile" by itself.
+        by: tiles that share one shift: those of a "group" (a place, a scene), of a "pair", or each "tile" by itself.
         precise_px: a shift is taken when its standard error is below this.
         spread_px: ... and when the quarters of the ground differ by less than this (rms) from it: beyond it the shift
             is not constant, for instance because of relief.
         largest_px: ... and when it is no longer than this.
-        drop: leave tiles out whose shift could not be measured; otherwise they keep their labels.
+        drop: drop tiles without a measurable shift; otherwise they keep their labels.
     """
 
     window: WindowCfg = field(default_factory=lambda: WindowCfg(size=28, margin=6, stride=12))
@@ -64,7 +65,7 @@ class CleanCfg:
             raise ConfigError(f"--by is '{self.by}'; give {', '.join(BY)}")
 
     def takes(self, shift: Shift | None) -> bool:
-        """Whether a shift is measured well enough."""
+        """Whether a shift is accurate enough."""
         if shift is None or math.hypot(*shift.xy) > self.largest_px:
             return False
         return shift.error_px < self.precise_px and shift.spread_px < self.spread_px
@@ -72,11 +73,11 @@ class CleanCfg:
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """What is left in the labels of some tiles.
+    """The shift that remains in the labels of some tiles.
 
     Attributes:
         xy: (dx, dy), pixels: optical pixel x lies at `label(x + xy)` in the SAR tile.
-        error_px: standard error of the shift, from the scatter of the quarters; infinite where one alone was seen.
+        error_px: standard error of the shift, from the scatter of the quarters; infinite with one quarter only.
         spread_px: rms distance of the quarters from it.
         height: of the common correlation at the shift, in deviations of a window's background.
     """
@@ -114,7 +115,7 @@ def quarter_votes(tiles: TileSet, index: int, describe: Describe, cfg: CleanCfg)
 
 
 def common_shift(sums: Tensor, counts: Tensor, cell: float) -> Shift | None:
-    """The shift that all windows vote for, None where the highest vote lies on the rim or nothing was seen.
+    """The shift that all windows vote for; None when the highest vote lies on the rim or there are no votes.
 
     Args:
         sums: (4, n, n) added surfaces of the quarters.
@@ -144,7 +145,7 @@ def _top(surface: Tensor, near: Tensor | None = None, reach: float = 2.5) -> Ten
 
     Args:
         surface: (n, n).
-        near: (x, y) around which it is sought, within `reach` cells.
+        near: (x, y) around which it is searched, within `reach` cells.
         reach: cells.
     """
     side, margin = surface.shape[-1], surface.shape[-1] // 2
@@ -164,16 +165,16 @@ def _top(surface: Tensor, near: Tensor | None = None, reach: float = 2.5) -> Ten
 def clean(
     tiles: TileSet, describe: Describe, cfg: CleanCfg, progress: Callable[[int], None] = lambda done: None
 ) -> tuple[TileSet, dict[str, Shift | None]]:
-    """Tiles with their labels measured again.
+    """Correct the labels of tiles.
 
     Args:
         tiles: on the CPU.
         describe: features.
         cfg: settings.
-        progress: called with the number of tiles that are done.
+        progress: called with the number of finished tiles.
 
     Returns:
-        The tiles (fewer with `cfg.drop`), and what was found by the name of what shares it; None where nothing was.
+        The tiles (fewer with `cfg.drop`), and the shift of each group, pair or tile by name; None when not measurable.
     """
     pairs = tuple(name.rpartition("@")[0] or name for name in tiles.name)
     names = {"group": tiles.group, "pair": pairs, "tile": tiles.name}[cfg.by]
@@ -182,22 +183,22 @@ def clean(
         votes[name].append(quarter_votes(tiles, index, describe, cfg))
         progress(index + 1)
     cell = float(describe.strides[0])
-    found = {
+    shifts = {
         name: common_shift(
             torch.stack([sums for sums, _ in parts]).sum(0), torch.stack([counts for _, counts in parts]).sum(0), cell
         )
         for name, parts in votes.items()
     }
-    label, kept = tiles.label.clone(), []
+    label, indices = tiles.label.clone(), []
     for index, name in enumerate(names):
-        shift = found[name]
+        shift = shifts[name]
         if shift is not None and cfg.takes(shift):
             move = torch.tensor(shift.xy, dtype=torch.float32)
             label[index, :, 2] += label[index, :, :2] @ move
-            kept.append(index)
+            indices.append(index)
         elif not cfg.drop:
-            kept.append(index)
-    return replace(tiles, label=label).select(kept), found
+            indices.append(index)
+    return replace(tiles, label=label).select(indices), shifts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -211,32 +212,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--spread", type=float, default=CleanCfg.spread_px, help="largest spread of quarters taken, px")
     parser.add_argument("--largest", type=float, default=CleanCfg.largest_px, help="longest shift taken, px")
     parser.add_argument("--drop", action="store_true", help="leave out what could not be measured")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
-        out = Path(asked.out)
+        out = Path(parsed.out)
         if any(out.glob(SHARD_GLOB)):
             raise OutputError(f"{out} already holds tiles; give another folder")
-        network = load_model(asked.model, device="cpu")
+        network = load_model(parsed.model, device="cpu")
         describe = LearnedFeatures(network) if network else OrientationFeatures(OrientationCfg())
-        tiles = TileSet.load(asked.tiles)
+        tiles = TileSet.load(parsed.tiles)
         cfg = CleanCfg(
-            by=asked.by,
-            precise_px=asked.precise,
-            spread_px=asked.spread,
-            largest_px=asked.largest,
-            drop=asked.drop,
+            by=parsed.by,
+            precise_px=parsed.precise,
+            spread_px=parsed.spread,
+            largest_px=parsed.largest,
+            drop=parsed.drop,
         )
-        better, found = clean(tiles, describe, cfg)
+        better, shifts = clean(tiles, describe, cfg)
         for number, shard in enumerate(shards([better], PER_SHARD)):
             shard.save(out / f"tiles-{number:05d}.safetensors")
     except SomaregError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    taken = [shift for shift in found.values() if shift and cfg.takes(shift)]
-    print(f"{len(taken)} of {len(found)} {cfg.by}s measured; {len(better)} of {len(tiles)} tiles in {out}")
-    if taken:
-        lengths = torch.tensor([s.xy for s in taken]).norm(dim=1)
-        errors = torch.tensor([s.error_px for s in taken])
+    good = [shift for shift in shifts.values() if shift and cfg.takes(shift)]
+    print(f"{len(good)} of {len(shifts)} {cfg.by}s measured; {len(better)} of {len(tiles)} tiles in {out}")
+    if good:
+        lengths = torch.tensor([s.xy for s in good]).norm(dim=1)
+        errors = torch.tensor([s.error_px for s in good])
         print(f"shift: median {float(lengths.median()):.2f} px, largest {float(lengths.max()):.2f} px")
         print(f"standard error: median {float(errors.median()):.2f} px")
     return 0

@@ -29,7 +29,7 @@ def open_dataset(folder: str | Path, kind: str = "auto") -> PairDataset:
 
     Args:
         folder: the data.
-        kind: a key of `KINDS`, or "auto": a `pairs.csv` if there is one, else what the names of the files say.
+        kind: a key of `KINDS`, or "auto": a `pairs.csv` if there is one, else by the names of the files.
 
     Raises:
         ConfigError: unknown kind.
@@ -71,7 +71,7 @@ def _files_of(folder: Path, entry: PairEntry) -> PairFiles:
     return PairFiles(place / "sar" / entry.name, place / "optical" / entry.name, mask)
 
 
-def _cross_pairs(path: Path, known: dict[str, tuple[PairEntry, PairFiles]]) -> dict[PairEntry, PairFiles]:
+def _cross_pairs(path: Path, entries: dict[str, tuple[PairEntry, PairFiles]]) -> dict[PairEntry, PairFiles]:
     """Pairs without pixels of their own, columns sar_name, optical_name, dx, dy; both images are of one place.
 
     A pair is named `SAR+OPTICAL` and takes the group and the role of its SAR image. Masks belong to pairs as they are:
@@ -81,10 +81,10 @@ def _cross_pairs(path: Path, known: dict[str, tuple[PairEntry, PairFiles]]) -> d
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     except (OSError, UnicodeDecodeError) as error:
         raise ReadError(f"{path} cannot be read ({error})") from error
-    found = {}
+    crossed = {}
     for row in rows:
         try:
-            (entry, sar), (other, optical) = known[row["sar_name"]], known[row["optical_name"]]
+            (entry, sar), (other, optical) = entries[row["sar_name"]], entries[row["optical_name"]]
             offset = float(row["dx"]), float(row["dy"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -95,8 +95,8 @@ def _cross_pairs(path: Path, known: dict[str, tuple[PairEntry, PairFiles]]) -> d
         if sar.mask or optical.mask:
             raise InputError(f"{path}: {entry.name} or {other.name} has a mask, which no cross pair can take over")
         name = f"{Path(entry.name).stem}+{other.name}"
-        found[replace(entry, name=name, offset=offset)] = PairFiles(sar.sar, optical.optical)
-    return found
+        crossed[replace(entry, name=name, offset=offset)] = PairFiles(sar.sar, optical.optical)
+    return crossed
 
 
 KINDS: dict[str, Callable[[Path], PairDataset]] = {

@@ -29,9 +29,9 @@ class Dice:
     device: torch.device
 
     def decide(self, *shape: int) -> list[Any]:
-        """Uniform in 0-1 as nested lists, for what the program branches on: the device is not waited for.
+        """Uniform in 0-1 as nested lists, for branches of the program, without waiting for the device.
 
-        A generator of a GPU has its seed and place on the host: both seed one generator of the CPU.
+        Seed and offset of a GPU's generator are on the host, and both seed a generator of the CPU.
         """
         own = self.generator
         if own.device.type == "cpu":

@@ -27,7 +27,7 @@ from somareg.lab.data.waves import LARGEST_PX, Waves, draw_waves
 from somareg.matching.affine import compose_batch, invert_batch
 
 _CANDIDATES = 16
-_TOWARDS_IDENTITY = (0.75, 0.5, 0.25, 0.0)  # what is left of a candidate when none fits
+_TOWARDS_IDENTITY = (0.75, 0.5, 0.25, 0.0)  # factors that shrink a candidate when none fits
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,15 @@ def draw_pairs(tiles: TileSet, index: Tensor, cfg: DrawCfg, generator: torch.Gen
     reference, moving = (sar, optical) if swapped else (optical, sar)
     valid = tiles.valid[index, None]
     waves, waving = _draw_waves(len(index), cfg, dice)
-    placed = _place(invert_batch(label) if swapped else label, _reach(waves, waving, len(index)), tiles.size, cfg, dice)
-    rendered, rendered_mask = interpolate(moving, valid, *_moving_points(placed, waves, waving, cfg.crop), placed.truth)
-    seen = _map(placed.pose, *_axes(cfg.crop, dice.device))
+    at = _place(invert_batch(label) if swapped else label, _reach(waves, waving, len(index)), tiles.size, cfg, dice)
+    rendered, rendered_mask = interpolate(moving, valid, *_moving_points(at, waves, waving, cfg.crop), at.truth)
+    positions = _map(at.pose, *_axes(cfg.crop, dice.device))
     return PairBatch(
-        reference=copy_pixels(reference, *seen).float(),
-        reference_mask=copy_pixels(valid, *seen).float(),
+        reference=copy_pixels(reference, *positions).float(),
+        reference_mask=copy_pixels(valid, *positions).float(),
         moving=rendered,
         moving_mask=rendered_mask,
-        truth=placed.truth.float(),
+        truth=at.truth.float(),
         flow=None if waves is None else _flow(waves, waving, len(index), cfg.crop),
         modalities=("sar", "optical") if swapped else ("optical", "sar"),
     )
@@ -128,7 +128,7 @@ def draw_pairs(tiles: TileSet, index: Tensor, cfg: DrawCfg, generator: torch.Gen
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Placed:
-    """Where the crops of a batch lie, float64.
+    """Placement of the crops of a batch, float64.
 
     Attributes:
         truth: (B, 2, 3) reference px -> moving px.
@@ -156,9 +156,9 @@ def _place(label: Tensor, reach: Tensor, size: int, cfg: DrawCfg, dice: Dice) ->
     high = (farthest[:, None] - footprint.amax(-1) - margin - middle).floor().clamp_max(size - cfg.crop)
     fits = (low <= high).all(-1)
     # argmax finds the first; the last candidate, the identity, is taken when nothing fits
-    chosen = torch.where(fits.any(1), fits.int().argmax(1), fits.shape[1] - 1)
+    choice = torch.where(fits.any(1), fits.int().argmax(1), fits.shape[1] - 1)
     rows = torch.arange(count, device=label.device)
-    linear, shift, low, high = linear[rows, chosen], shift[rows, chosen], low[rows, chosen], high[rows, chosen]
+    linear, shift, low, high = linear[rows, choice], shift[rows, choice], low[rows, choice], high[rows, choice]
     origin = (low + (dice.unit(count, 2) * (high - low + 1)).floor()).minimum(high).clamp(0, size - cfg.crop)
     centre = torch.full((count, 2, 1), middle, dtype=label.dtype, device=label.device)
     truth = torch.cat([linear, shift[..., None] + centre - linear @ centre], dim=-1)
@@ -224,8 +224,8 @@ def _room(label: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 def _draw_waves(count: int, cfg: DrawCfg, dice: Dice) -> tuple[Waves | None, Tensor]:
     """Smooth displacements and the pairs that have one, (n,) int64."""
-    chosen = [i for i, value in enumerate(dice.decide(count)) if value < cfg.smooth_share * (cfg.smooth_px > 0)]
-    waving = torch.tensor(chosen, dtype=torch.long, device=dice.device)
+    indices = [i for i, value in enumerate(dice.decide(count)) if value < cfg.smooth_share * (cfg.smooth_px > 0)]
+    waving = torch.tensor(indices, dtype=torch.long, device=dice.device)
     return (draw_waves(len(waving), cfg.crop, cfg.smooth_px, dice) if len(waving) else None), waving
 
 
@@ -252,11 +252,11 @@ def _map(matrix: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return a[:, 0, 0] * x + a[:, 0, 1] * y + a[:, 0, 2], a[:, 1, 0] * x + a[:, 1, 1] * y + a[:, 1, 2]
 
 
-def _moving_points(placed: _Placed, waves: Waves | None, waving: Tensor, crop: int) -> tuple[Tensor, Tensor]:
-    """Coordinates x and y, each (B, S, S): where in its tile every pixel of the moving crop is found."""
+def _moving_points(placement: _Placed, waves: Waves | None, waving: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+    """Coordinates x and y, each (B, S, S), in the tile of every pixel of the moving crop."""
     pixels = _axes(crop, waving.device)
-    to_tile = compose_batch(placed.label, placed.pose)
-    back = invert_batch(placed.truth)
+    to_tile = compose_batch(placement.label, placement.pose)
+    back = invert_batch(placement.truth)
     x, y = _map(compose_batch(to_tile, back), *pixels)
     if waves is None:
         return x, y

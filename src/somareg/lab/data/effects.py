@@ -1,4 +1,4 @@
-"""What sensors, weather and processing do to grey values, as functions of images (n, C, H, W) with values 0-255.
+"""Effects of sensors, weather and processing on images (n, C, H, W) with grey values 0-255.
 
 Strengths are drawn for each image from ranges. Nothing here moves an edge: blurs are symmetric, noise is local.
 Products over bands are written out, since matrix products lose digits in mixed precision.
@@ -92,7 +92,7 @@ def sharpen(image: Tensor, dice: Dice, strength: Range) -> Tensor:
 
 
 def noise(image: Tensor, dice: Dice, deviation: Range) -> Tensor:
-    """White Gaussian noise, in deviations of the image: low contrast is not drowned."""
+    """White Gaussian noise in deviations of the image, so that low contrast survives."""
     return image + _each(image, dice, deviation) * _contrast(image) * dice.normal(*image.shape)
 
 
@@ -122,7 +122,7 @@ def haze(image: Tensor, dice: Dice, opacity: Range) -> Tensor:
 
 
 def clouds(image: Tensor, dice: Dice, cover: Range) -> Tensor:
-    """Bright clouds with soft rims over a share of the image; the mask stays valid, as nobody tells the matcher."""
+    """Bright clouds with soft rims over a share of the image; the mask stays valid, as for undetected clouds."""
     field = cloud_field(len(image), image.shape[-2:], dice)
     threshold = math.sqrt(2) * torch.erfinv(1 - 2 * _each(image, dice, cover))
     thick = ((field - threshold) / _each(image, dice, (0.15, 0.6)) + 0.5).clamp(0, 1) * _each(image, dice, (0.75, 1.0))

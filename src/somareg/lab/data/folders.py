@@ -45,13 +45,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FolderTree:
-    """How a folder tree is read.
+    """Rules for reading a folder tree.
 
     Attributes:
         kind: key of `somareg.lab.data.datasets.KINDS`.
         expected: the tree in one line, for errors.
         set_of: set of a pair.
-        group_of: place of a pair, or None where the names do not tell; then all pairs of one role are one place.
+        group_of: place of a pair, or None when the names do not tell; then all pairs of one role are one place.
     """
 
     kind: str
@@ -69,10 +69,10 @@ def read_tree(folder: Path, tree: FolderTree) -> PairDataset:
     Raises:
         ReadError: no such folder, no pair in it, or two files claim one place in a pair.
     """
-    found, unpaired = find_pairs(folder, tree.expected)
+    pairs, unpaired = find_pairs(folder, tree.expected)
     listed = _listed_roles(folder)
     files: dict[PairEntry, PairFiles] = {}
-    for pair in found:
+    for pair in pairs:
         role = role_of(pair.key) or listed.get(PurePosixPath(pair.name).stem, "train")
         name = tree.set_of(pair)
         group = tree.group_of(pair)
@@ -89,23 +89,23 @@ def find_pairs(folder: Path, tree: str) -> tuple[list[Found], tuple[str, ...]]:
     """
     if not folder.is_dir():
         raise ReadError(f"{folder} is not a folder; give one laid out as {tree}")
-    seen: dict[str, dict[str, str]] = {}
+    files_of: dict[str, dict[str, str]] = {}
     for name in image_names(folder):
         sensor, key = split_sensor(name)
         if sensor:
-            roles = seen.setdefault(key.lower(), {})
+            roles = files_of.setdefault(key.lower(), {})
             if sensor in roles:
                 raise ReadError(f"{folder}: '{roles[sensor]}' and '{name}' claim the same place; remove one of them")
             roles[sensor] = name
-    whole = {key: names for key, names in seen.items() if {"sar", "optical"} <= names.keys()}
+    whole = {key: names for key, names in files_of.items() if {"sar", "optical"} <= names.keys()}
     if not whole:
         raise ReadError(f"{folder} holds no pair of images; expected {tree}")
-    found = [
+    pairs = [
         Found(split_sensor(names["sar"])[1], PairFiles(**{k: folder / v for k, v in names.items()}), names["sar"])
         for names in whole.values()
     ]
-    lone = (name for key, names in seen.items() if key not in whole for name in names.values())
-    return sorted(found, key=lambda pair: pair.name), tuple(sorted(lone))
+    lone = (name for key, names in files_of.items() if key not in whole for name in names.values())
+    return sorted(pairs, key=lambda pair: pair.name), tuple(sorted(lone))
 
 
 def image_names(folder: Path) -> Iterator[str]:
@@ -121,7 +121,7 @@ def image_names(folder: Path) -> Iterator[str]:
 def split_sensor(name: str) -> tuple[str | None, str]:
     """The sensor that a path names ("sar", "optical", "mask" or None) and the path with all such words as "*".
 
-    A folder that names two sensors ("sar-optical") says nothing; of several parts that name one, the last counts.
+    A folder that names two sensors ("sar-optical") is ignored; of several parts that name one, the last counts.
     """
     parts = PurePosixPath(name).with_suffix("").parts
     sensor = None

@@ -1,4 +1,4 @@
-"""What is for judging and calibration only, and never trained on: roles of pairs, and sets as a whole.
+"""Roles and sets for judging and calibration only, which are never trained on.
 
 The sets are small, of sensors and modalities that training does not see, and state no licence for more: weights that
 learned from them could neither be judged by them nor be shipped.
@@ -16,12 +16,12 @@ _ROLES_BEGIN = "val-"  # val-3px, val-vhr: labels too coarse to learn from
 
 
 def is_judged(role: str) -> bool:
-    """Whether pairs of this role are for scoring only; "val" is not, for what is held back is its owner's choice."""
+    """Whether pairs of this role are for scoring only; "val" is not, because its owner decides on held-out data."""
     return role in _ROLES or role.startswith(_ROLES_BEGIN)
 
 
 def refuse_judged(sets: Iterable[str], roles: Iterable[str] = (), where: str = "") -> None:
-    """Let nothing into training that is for judging.
+    """Refuse data for judging in training.
 
     Raises:
         ConfigError: a set or a role is; `where` names the file.

@@ -1,6 +1,6 @@
 """Cut the pairs of a data folder into square tiles and write them as shards: `python -m somareg.lab.data.pack`.
 
-Both tiles of a pair are cut at the same pixels; what the pair's label says of its misregistration becomes the tile's
+Both tiles of a pair are cut at the same pixels; the misregistration in the pair's label becomes the tile's
 affine. The shards need nothing else: no data folder, no image codecs.
 """
 
@@ -30,13 +30,13 @@ from somareg.lab.data.tiles import SHARD_GLOB, TileSet
 TRAIN_ROLES = ("train", "train-unaligned")
 
 _HEADER_BYTES = 4096
-_TEXT_BYTES = 512  # group, source and name of a tile in the header, with room
+_TEXT_BYTES = 512  # bytes for group, source and name of a tile in the header, with a margin
 _SUMMARY = "Cut SAR-optical pairs into square tiles with their known misregistration, written as safetensors shards."
 
 
 @dataclass(frozen=True, slots=True)
 class CutCfg:
-    """How pairs become tiles.
+    """Settings of the cut from pairs to tiles.
 
     Attributes:
         size: side of the tiles, pixels.
@@ -60,7 +60,7 @@ class CutCfg:
 
 @dataclass(frozen=True, slots=True)
 class PackReport:
-    """What `pack_tiles` did.
+    """The result of `pack_tiles`.
 
     Attributes:
         shards: files in order.
@@ -133,26 +133,26 @@ def pack_tiles(
 def cut_tiles(dataset: PairDataset, cfg: CutCfg, skipped: dict[str, Counter[str]] | None = None) -> Iterator[TileSet]:
     """The tiles of every pair in order, one `TileSet` per pair that has any; `skipped` is counted up on the way."""
     for entry in dataset.entries:
-        lost = skipped.setdefault(entry.set, Counter()) if skipped is not None else Counter()
+        losses = skipped.setdefault(entry.set, Counter()) if skipped is not None else Counter()
         correction = dataset.correction(entry)
         if cfg.max_residual_px is not None and entry.set in dataset.corrections:
             residual = correction.residual_px if correction else None
             if residual is None or residual >= cfg.max_residual_px:
-                lost["residual"] += 1
+                losses["residual"] += 1
                 continue
         pair = dataset.load(entry)
         if min(pair.sar.shape) < cfg.size:
-            lost["small"] += 1
+            losses["small"] += 1
             continue
         origins = tile_origins(pair.sar.shape, cfg.size, cfg.overlap)
-        kept = [xy for xy in origins if _window(pair.valid, xy, cfg.size).mean() >= cfg.min_valid]
-        lost["nodata"] += len(origins) - len(kept)
-        if kept:
+        corners = [xy for xy in origins if _window(pair.valid, xy, cfg.size).mean() >= cfg.min_valid]
+        losses["nodata"] += len(origins) - len(corners)
+        if corners:
             shape, side = (pair.sar.shape[0], pair.sar.shape[1]), (cfg.size, cfg.size)
             labels = [
-                correction.tile_label(shape, xy, side) if correction else shift_label(entry.offset) for xy in kept
+                correction.tile_label(shape, xy, side) if correction else shift_label(entry.offset) for xy in corners
             ]
-            yield _cut(pair, kept, cfg.size, np.stack(labels))
+            yield _cut(pair, corners, cfg.size, np.stack(labels))
 
 
 def tile_origins(shape: tuple[int, ...], size: int, overlap: int) -> list[tuple[int, int]]:
@@ -194,15 +194,15 @@ def _chosen(
     dataset = data if isinstance(data, PairDataset) else open_dataset(data, kind)
     if roles is None:
         roles = {entry.role for entry in dataset.entries if not is_judged(entry.role)}
-    elif roles is TRAIN_ROLES:  # a default names what may be there, not what must be
+    elif roles is TRAIN_ROLES:  # a default may name missing sets
         roles = set(roles) & {entry.role for entry in dataset.entries}
-    chosen = dataset.select(sets, roles)
-    refuse_judged({entry.set for entry in chosen.entries}, where=str(dataset.root))
-    return chosen
+    selection = dataset.select(sets, roles)
+    refuse_judged({entry.set for entry in selection.entries}, where=str(dataset.root))
+    return selection
 
 
 def shards(parts: Iterable[TileSet], per_shard: int) -> Iterator[TileSet]:
-    """The same tiles in pieces of `per_shard`, the last one shorter."""
+    """Divide tiles into pieces of `per_shard`, the last one shorter."""
     waiting: list[TileSet] = []
     for part in parts:
         waiting.append(part)
@@ -249,20 +249,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-residual", type=float, help="leave out corrected scenes with this residual or more, px")
     parser.add_argument("--shard-mb", type=float, default=64.0, help="largest size of a shard, MiB")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier shards")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
-        dataset = open_dataset(asked.data, asked.kind)
+        dataset = open_dataset(parsed.data, parsed.kind)
         report = pack_tiles(
             dataset,
-            asked.out,
-            sets=asked.sets,
-            roles=asked.roles or TRAIN_ROLES,
-            size=asked.size,
-            overlap=asked.overlap,
-            shard_mb=asked.shard_mb,
-            min_valid=asked.min_valid,
-            max_residual_px=asked.max_residual,
-            overwrite=asked.overwrite,
+            parsed.out,
+            sets=parsed.sets,
+            roles=parsed.roles or TRAIN_ROLES,
+            size=parsed.size,
+            overlap=parsed.overlap,
+            shard_mb=parsed.shard_mb,
+            min_valid=parsed.min_valid,
+            max_residual_px=parsed.max_residual,
+            overwrite=parsed.overwrite,
         )
     except SomaregError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {count} tiles" + (f" (left out: {left_out})" if left_out else ""))
     if dataset.unpaired:
         print(f"{len(dataset.unpaired)} images without a partner passed over, such as {dataset.unpaired[0]}")
-    print(f"{len(report.shards)} shards in {asked.out}")
+    print(f"{len(report.shards)} shards in {parsed.out}")
     return 0
 
 

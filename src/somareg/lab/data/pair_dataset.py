@@ -1,4 +1,4 @@
-"""A data set of image pairs, whatever its folders look like: entries, where their files lie, what is known of them."""
+"""A data set of image pairs in any layout: entries, their files and corrections."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ class PairDataset:
         Raises:
             ConfigError: a set or role that no pair has; the message suggests the nearest.
         """
-        for what, asked, known in (
+        for what, requested, available in (
             ("set", sets, {entry.set for entry in self.files}),
             ("role", roles, {entry.role for entry in self.files}),
         ):
-            for name in asked or ():
-                if name not in known:
-                    there = ", ".join(sorted(known))
+            for name in requested or ():
+                if name not in available:
+                    there = ", ".join(sorted(available))
                     raise ConfigError(
-                        f"no pair of {what} '{name}' in {self.root} ({there}).{did_you_mean(name, known)}"
+                        f"no pair of {what} '{name}' in {self.root} ({there}).{did_you_mean(name, available)}"
                     )
-        chosen = {
+        selection = {
             entry: files
             for entry, files in self.files.items()
             if (sets is None or entry.set in sets) and (roles is None or entry.role in roles)
         }
-        return replace(self, files=chosen)
+        return replace(self, files=selection)
 
     def correction(self, entry: PairEntry) -> Correction | None:
         """The smooth correction of a pair, if its set has one for it."""

@@ -99,7 +99,7 @@ def _entry(row: dict[str, str], where: str) -> PairEntry:
 
 
 def load_pair(data_dir: str | Path, entry: PairEntry) -> StoredPair:
-    """Read both images of a pair and find out where they hold imagery.
+    """Read both images of a pair and determine where they have imagery.
 
     Raises:
         ReadError: a file is missing or is not an image.
@@ -117,7 +117,7 @@ def find_mask(folder: Path, name: str) -> Path | None:
 
 
 def read_pair(entry: PairEntry, sar_path: Path, optical_path: Path, mask_path: Path | None = None) -> StoredPair:
-    """Read the files of a pair and find out where they hold imagery.
+    """Read the files of a pair and determine where they have imagery.
 
     Args:
         entry: its row; width and height 0 are taken from the SAR image.

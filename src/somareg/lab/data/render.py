@@ -12,14 +12,14 @@ KERNEL_MARGIN_PX = 3.0  # two of the cubic kernel and one of the anti-aliasing
 
 
 def interpolate(tile: Tensor, valid: Tensor, x: Tensor, y: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Tiles as seen at points, by cubic convolution.
+    """Sample tiles at points by cubic convolution.
 
     Args:
         tile: (B, C, T, T) uint8.
         valid: (B, 1, T, T) bool.
         x, y: (B, S, S) pixels of the tile, one for each pixel of the result.
         truth: (B, 2, 3) map by which the result shows the ground larger or smaller; where smaller, detail that it
-            cannot hold is smoothed away before.
+            cannot represent is smoothed away before.
 
     Returns:
         values (B, C, S, S), clipped to 0-255, and validity (B, 1, S, S) float32, 1 where all that was read is valid.

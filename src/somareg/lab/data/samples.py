@@ -17,13 +17,13 @@ from somareg.lab.data.stacks import ProtocolSamples, SampleStack
 from somareg.lab.evaluate.protocol import AFFINE_LEVELS, SetInfo, affine_levels
 from somareg.lab.evaluate.sample import Sample, SampleList, load_sample
 
-HELD_OUT = 8  # one place in so many is scored where a set has no validation pairs of its own
+HELD_OUT = 8  # one of this many places is scored when a set has no validation pairs
 
 
 def load_stacks(
     lists: Sequence[SampleList], data_dir: str | Path, levels: Collection[str], limit: int | None = None
 ) -> Iterator[SampleStack]:
-    """The samples that an evaluation of these lists and levels looks at, cut from the images one stack at a time.
+    """The samples of an evaluation of these lists and levels, cut from the images one stack at a time.
 
     Args:
         lists: for example `committed_list(name, "test")`.
@@ -35,13 +35,13 @@ def load_stacks(
         ConfigError: a level that is unknown, or whose truth no matrix tells, or pairs without labels.
         ReadError, InputError: see `load_pair`.
     """
-    wanted = affine_levels(levels)
-    for made in lists:
+    names = affine_levels(levels)
+    for listed in lists:
         pairs = _PairCache(Path(data_dir))
-        for level in wanted:
-            chosen = made.samples.get(level, [])[:limit]
-            if chosen:
-                yield _load(made, level, chosen, pairs)
+        for level in names:
+            first = listed.samples.get(level, [])[:limit]
+            if first:
+                yield _load(listed, level, first, pairs)
 
 
 def pack_samples(
@@ -65,21 +65,21 @@ def pack_samples(
         ReadError, InputError: see `load_pair`.
         OutputError: the file cannot be written.
     """
-    wanted = affine_levels(AFFINE_LEVELS if levels is None else levels)
+    names = affine_levels(AFFINE_LEVELS if levels is None else levels)
     if limit is not None and limit < 1:
         raise ConfigError(f"limit {limit} leaves no sample; give at least 1")
     stacks: list[SampleStack] = []
-    for made in lists:
+    for listed in lists:
         pairs = _PairCache(Path(data_dir))
-        asked = [level for level in wanted if made.samples.get(level)]
-        stacks += [_load(made, level, _spread(made.samples[level], limit), pairs) for level in asked]
+        available = [level for level in names if listed.samples.get(level)]
+        stacks += [_load(listed, level, _spread(listed.samples[level], limit), pairs) for level in available]
     packed = ProtocolSamples(tuple(stacks))
     packed.save(path)
     return packed
 
 
 class _PairCache:
-    """The pair read last: lists that use few large images repeat them."""
+    """Cache of the last pair, because lists of few large images repeat them."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -96,20 +96,20 @@ def _spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
     return [samples[i * len(samples) // count] for i in range(count)]
 
 
-def _load(made: SampleList, level: str, samples: Sequence[Sample], pairs: _PairCache) -> SampleStack:
+def _load(listed: SampleList, level: str, samples: Sequence[Sample], pairs: _PairCache) -> SampleStack:
     loaded = [load_sample(pairs.data_dir, sample, pairs(sample.pair)) for sample in samples]
     moving, reference, matrix = (
         torch.from_numpy(np.stack([getattr(sample, key) for sample in loaded]))
         for key in ("moving", "reference", "matrix")
     )
-    if made.quoted_from is None:
-        raise ConfigError(f"pairs of set '{made.set}' in role '{made.role}' have no label; score by other roles")
+    if listed.quoted_from is None:
+        raise ConfigError(f"pairs of set '{listed.set}' in role '{listed.role}' have no label; score by other roles")
     index, group = tuple(s.index for s in samples), tuple(s.pair.group for s in samples)
-    return SampleStack(made.set, made.split, level, moving, reference, matrix, index, group, made.quoted_from)
+    return SampleStack(listed.set, listed.split, level, moving, reference, matrix, index, group, listed.quoted_from)
 
 
 def held_out(data_dir: str | Path, name: str, count: int, levels: Collection[str]) -> SampleList:
-    """Validation samples of a set that only trains: of every eighth of its places, chosen by their names.
+    """Validation samples of a set with training pairs only, from an eighth of its places, chosen by their names.
 
     Training must leave those places out; `somareg.lab.data.bundle` does.
 
@@ -126,9 +126,9 @@ def held_out(data_dir: str | Path, name: str, count: int, levels: Collection[str
     from somareg.lab.evaluate.sampling import make_list
 
     groups = {entry.group for entry in list_pairs(data_dir, {name}, {"train"})}
-    chosen = {group for group in groups if zlib.crc32(group.encode()) % HELD_OUT == 0}
+    places = {group for group in groups if zlib.crc32(group.encode()) % HELD_OUT == 0}
     info = SetInfo(name, 160, "as published", 1.0, {"val": "train"}, {"val": count})
-    return make_list(data_dir, info, "val", levels=levels, groups=chosen)
+    return make_list(data_dir, info, "val", levels=levels, groups=places)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,12 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--levels", nargs="+", default=["m", "H"])
     parser.add_argument("--limit", type=int, help="samples of each set and level at most")
     parser.add_argument("--hold-out", nargs="+", default=[], help="sets that train, whose every eighth place is scored")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
-        # Only val: training may look at these every few minutes, test pairs are for final figures.
-        lists = [committed_list(name, "val") for name in asked.sets]
-        lists += [held_out(asked.data, name, asked.limit or 100, asked.levels) for name in asked.hold_out]
-        packed = pack_samples(lists, asked.data, asked.out, levels=asked.levels, limit=asked.limit)
+        # Only val: training scores them every few minutes, while test pairs are for final figures.
+        lists = [committed_list(name, "val") for name in parsed.sets]
+        lists += [held_out(parsed.data, name, parsed.limit or 100, parsed.levels) for name in parsed.hold_out]
+        packed = pack_samples(lists, parsed.data, parsed.out, levels=parsed.levels, limit=parsed.limit)
     except SomaregError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

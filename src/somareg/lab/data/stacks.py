@@ -1,6 +1,6 @@
-"""The protocol's samples in memory: stacks per set and level, batches that a network takes, one safetensors file.
+"""The protocol's samples in memory: stacks per set and level, batches for a network, one safetensors file.
 
-The file serves to validate where the data folder is not at hand.
+The file allows validation without the data folder.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class SampleStack:
         side = self.moving.shape[-1]
         shapes = {"moving": (count, side, side), "reference": (count, 3, side, side), "matrix": (count, 2, 3)}
         for key, shape in shapes.items():
-            found: Tensor = getattr(self, key)
+            tensor: Tensor = getattr(self, key)
             dtype = torch.float64 if key == "matrix" else torch.uint8
-            if tuple(found.shape) != shape or found.dtype != dtype:
-                raise InputError(f"samples: {key} is {shape} {dtype}, not {tuple(found.shape)} {found.dtype}")
+            if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+                raise InputError(f"samples: {key} is {shape} {dtype}, not {tuple(tensor.shape)} {tensor.dtype}")
         if len(self.group) != count:
             raise InputError(f"samples: group has {len(self.group)} entries for {count} samples")
 
@@ -71,16 +71,16 @@ class SampleStack:
         moving, reference, matrix = (tensor.to(device) for tensor in (self.moving, self.reference, self.matrix))
         return replace(self, moving=moving, reference=reference, matrix=matrix)
 
-    def batch(self, chosen: slice, device: torch.device | str) -> PairBatch:
-        """Some samples as a network takes them: normalised as registration normalises, every pixel valid."""
-        reference, moving = self.reference[chosen].to(device), self.moving[chosen, None].to(device)
-        seen = torch.ones_like(moving, dtype=torch.float32)
+    def batch(self, selection: slice, device: torch.device | str) -> PairBatch:
+        """Some samples as a batch for a network: normalised as by registration, every pixel valid."""
+        reference, moving = self.reference[selection].to(device), self.moving[selection, None].to(device)
+        valid = torch.ones_like(moving, dtype=torch.float32)
         return PairBatch(
-            reference=standardise(reference.float(), seen, "optical"),
-            reference_mask=seen,
-            moving=standardise(moving.float(), seen, "sar"),
-            moving_mask=seen,
-            truth=self.matrix[chosen].float().to(device),
+            reference=standardise(reference.float(), valid, "optical"),
+            reference_mask=valid,
+            moving=standardise(moving.float(), valid, "sar"),
+            moving_mask=valid,
+            truth=self.matrix[selection].float().to(device),
             flow=None,
             modalities=("optical", "sar"),
         )
@@ -155,7 +155,7 @@ def batches(stacks: Iterable[SampleStack], device: torch.device | str, limit: in
 
 
 def shares(stacks: Iterable[SampleStack], limit: int | None) -> Iterator[tuple[SampleStack, int]]:
-    """Each stack and how many of its first samples are used, at most `limit` in all; short ones leave more to later."""
+    """Each stack with the number of its first samples to use, at most `limit` in total, shared evenly."""
     if limit is None:
         yield from ((stack, len(stack)) for stack in stacks)
         return

@@ -1,4 +1,4 @@
-"""`preprocess.normalise` for batches of 8-bit grey values, on their device: training sees what registration sees."""
+"""`preprocess.normalise` for batches of 8-bit grey values on their device, so that training and registration agree."""
 
 from __future__ import annotations
 

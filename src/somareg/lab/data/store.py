@@ -23,7 +23,7 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], te
 
     Args:
         path: file to write; missing folders are made.
-        kind: what the file holds, checked by `read_tensors`.
+        kind: of content, checked by `read_tensors`.
         tensors: any device; stored as they are.
         texts: kept as JSON in the header.
 
@@ -37,7 +37,7 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], te
     with atomic_path(final, overwrite=True) as part:
         try:
             save_file(content, part, header)
-        except SafetensorError as error:  # safetensors tells a full disk by an error of its own
+        except SafetensorError as error:  # safetensors reports a full disk by an error of its own
             raise OutputError(f"cannot write {final} ({error}); give another path or make room") from error
     return final
 
@@ -55,8 +55,8 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
         with safe_open(final, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("kind") != kind or header.get("version") != _VERSION:
-                found = f"kind {header.get('kind')!r}, version {header.get('version')!r}"
-                raise ReadError(f"{final} holds {found}, not {kind!r} of version {_VERSION}; pack the data again")
+                description = f"kind {header.get('kind')!r}, version {header.get('version')!r}"
+                raise ReadError(f"{final} holds {description}, not {kind!r} of version {_VERSION}; pack the data again")
             texts = json.loads(header["texts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:

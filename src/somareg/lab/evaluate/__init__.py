@@ -1,1 +1,1 @@
-"""The honest benchmark: fixed border-free samples, peers behind one call, one table."""
+"""The benchmark: fixed border-free samples, peers behind one interface, one table."""

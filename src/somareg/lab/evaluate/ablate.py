@@ -1,8 +1,8 @@
-"""Ablations, honestly small: the same tiles, minutes and seed for every row, measured on the same samples.
+"""Small ablations: the same tiles, minutes and seed for every row, measured on the same samples.
 
 Run `python -m somareg.lab.evaluate.ablate --data TILES --validation SAMPLES --out FOLDER --page docs/ablations.md`.
-Rows are trained one after another by the training engine. A row that is finished is not trained again, one that was
-killed goes on from its checkpoint; the table is made anew from the rows each time.
+Rows are trained one after another by the training engine. A finished row is not trained again, a
+killed one continues from its checkpoint; the table is made anew from all rows each time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from somareg.lab.evaluate.ablation_page import Setting, around, update_page
 from somareg.lab.evaluate.ablation_rows import Judge, Row, Training
 from somareg.lab.train.config import TrainCfg, load_config
 from somareg.lab.train.export import network_state, read_checkpoint
-from somareg.matching.network import Soma
+from somareg.soma.network import Soma
 
 RESULT = "ablations.json"
 _TRAINED = "last.ckpt"
@@ -35,22 +35,22 @@ Report = Callable[[str], None]
 
 
 class Interrupted(Exception):
-    """A signal asked to stop; everything so far is kept."""
+    """A signal requested a stop; all results so far are kept."""
 
 
 def ablate(asked: AblateCfg, report: Report = lambda line: None) -> list[Row]:
-    """Train and measure what is not there yet, write `RESULT`, return all rows, the yardsticks last.
+    """Train and measure missing rows, write `RESULT`, and return all rows, the yardsticks last.
 
     Args:
-        asked: what to do.
+        asked: the settings.
         report: called with a line per row.
 
     Raises:
-        Interrupted: a signal asked to stop; the same call goes on.
+        Interrupted: a signal requested a stop; the same call continues later.
         ConfigError: unknown row; the folder holds a row that was trained with other settings.
         ReadError, OutputError, EstimationError: see `lab.train.engine.train`.
     """
-    configs = {name: row_config(name, asked) for name in asked.rows}  # a wrong name is told before anything is trained
+    configs = {name: row_config(name, asked) for name in asked.rows}  # a wrong name raises before any training
     uses_cuda = asked.accelerator != "cpu" and torch.cuda.is_available()
     judge = Judge(asked.validation, asked.limit, torch.device("cuda" if uses_cuda else "cpu"))
     make_folder(asked.out)
@@ -67,7 +67,7 @@ def _trained_row(name: str, cfg: TrainCfg, out: Path, judge: Judge, report: Repo
     checkpoint = folder / _TRAINED
     if not _is_finished(checkpoint, cfg):
         report(f"{name}: training")
-        result.unlink(missing_ok=True)  # of a folder that was removed since
+        result.unlink(missing_ok=True)  # its folder was removed since
         _train(cfg, folder)
 
     def measure() -> Row:
@@ -90,7 +90,7 @@ def _check_same(folder: Path, cfg: TrainCfg) -> None:
 
 
 def _is_finished(checkpoint: Path, cfg: TrainCfg) -> bool:
-    """Whether the minutes of a row are used up; a call of the engine would do one more step."""
+    """Whether the minutes of a row are used up, because a call of the engine would do one more step."""
     if not checkpoint.exists():
         return False
     limit = cfg.optimiser.total_minutes
@@ -123,7 +123,7 @@ def _training(record: Mapping[str, Any], cfg: TrainCfg, network: Soma) -> Traini
 
 
 def _kept(path: Path, judge: Judge, make: Callable[[], Row]) -> Row:
-    """The row in a file, if it was measured on these samples; else a new one, written there."""
+    """The row in a file, if it was measured on these samples; else a newly measured one, written there."""
     if path.exists():
         try:
             row = from_mapping(Row, json.loads(path.read_text(encoding="utf-8")))
@@ -145,17 +145,17 @@ def _write(path: Path, content: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m somareg.lab.evaluate.ablate`: train the rows, measure them, write the table."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = vars(_parser().parse_args(given))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = vars(_parser().parse_args(words))
     page: Path | None = options.pop("page")
     try:
-        asked = AblateCfg(**{**options, **{name: tuple(options[name]) for name in ("tiles", "rows")}})
+        cfg = AblateCfg(**{**options, **{name: tuple(options[name]) for name in ("tiles", "rows")}})
         if page is not None:
-            around(page)  # a page that cannot take the table is told before anything is trained
-        if asked.threads is not None:
-            torch.set_num_threads(asked.threads)
-        rows = ablate(asked, report=lambda line: print(line, file=sys.stderr, flush=True))
-        text = update_page(page, rows, Setting(asked.minutes, _command(given)))
+            around(page)  # a page without marks raises before any training
+        if cfg.threads is not None:
+            torch.set_num_threads(cfg.threads)
+        rows = ablate(cfg, report=lambda line: print(line, file=sys.stderr, flush=True))
+        text = update_page(page, rows, Setting(cfg.minutes, _command(words)))
     except Interrupted:
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
@@ -183,14 +183,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(given: Sequence[str]) -> str:
-    """The command as it was given, without where it was given."""
+def _command(words: Sequence[str]) -> str:
+    """The command line, without the interpreter's path."""
     here = Path.cwd()
-    shown = [
+    parts = [
         str(Path(each).relative_to(here)) if Path(each).is_absolute() and Path(each).is_relative_to(here) else each
-        for each in given
+        for each in words
     ]
-    return shlex.join(["python", "-m", "somareg.lab.evaluate.ablate", *shown])
+    return shlex.join(["python", "-m", "somareg.lab.evaluate.ablate", *parts])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rows of an ablation: which there are, and how each is configured so that only what it is named for differs."""
+"""The rows of an ablation and their configurations, which differ from the full one only in the named part."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class AblateCfg:
-    """What all rows share.
+    """Common settings of all rows.
 
     Attributes:
         out: folder of the rows.
@@ -34,7 +34,7 @@ class AblateCfg:
         validation: file of protocol samples.
         minutes: of training per row, without measuring.
         limit: samples used of it, shared among its sets and levels; None for all.
-        rows: names, see `row_config`; yardsticks come by themselves.
+        rows: names, see `row_config`; yardsticks are added automatically.
         configs: folder of the configurations.
         base: configuration in it that the rows of `ablation/` are applied to.
         seed: of initial weights and draws.
@@ -67,7 +67,7 @@ class AblateCfg:
 
 
 def overlaid(base: Any, full: Any, row: Any) -> Any:
-    """`base` with every setting in which `row` differs from `full`; nested mappings of settings."""
+    """`base` with every setting in which `row` differs from `full`; all are nested mappings of settings."""
     if not all(isinstance(each, Mapping) for each in (base, full, row)):
         return base if row == full else row
     keys = dict.fromkeys((*base, *(key for key in row if row[key] != full.get(key))))
@@ -81,7 +81,7 @@ def row_config(name: str, asked: AblateCfg) -> TrainCfg:
         name: a file of `configs/ablation/`, of which what it changes is applied to the base; a file of `configs/`,
             taken with its own network, objective, draws, batch and learning rate; or `ANOTHER_SEED`, which is the full
             row with the next seed.
-        asked: what all rows share.
+        asked: common settings of all rows.
 
     Raises:
         ConfigError: no such row, or a file that cannot be used.
@@ -98,13 +98,13 @@ def row_config(name: str, asked: AblateCfg) -> TrainCfg:
     elif file in others:
         cfg = load_config(others[file])
     else:
-        known = did_you_mean(name, [*ablations, *others, ANOTHER_SEED])
-        raise ConfigError(f"no row '{name}' among the configurations in {asked.configs}.{known}")
+        hint = did_you_mean(name, [*ablations, *others, ANOTHER_SEED])
+        raise ConfigError(f"no row '{name}' among the configurations in {asked.configs}.{hint}")
     return _on_equal_terms(replace(cfg, seed=asked.seed + (name == ANOTHER_SEED)), base, asked)
 
 
 def _on_equal_terms(cfg: TrainCfg, base: TrainCfg, asked: AblateCfg) -> TrainCfg:
-    """The same data, minutes and hardware for all rows; what belongs to a run of this length comes from the base."""
+    """Use the same data, minutes and hardware for all rows, and the base's settings for a run of this length."""
     return replace(
         cfg,
         data=replace(

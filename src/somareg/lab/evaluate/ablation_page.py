@@ -1,4 +1,4 @@
-"""The tables of an ablation, which of their differences mean anything, and the page that they stand on."""
+"""The page of an ablation: tables and significant differences."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from somareg.errors import InputError, ReadError
 from somareg.io.atomic import write_text
 from somareg.io.folders import make_folder
+from somareg.lab.evaluate.ablation_compare import CLEAR, LOST_PX, TIE_PX, Comparison, compare, standard_error
 from somareg.lab.evaluate.ablation_config import ANOTHER_SEED, FULL, PUBLISHED
 from somareg.lab.evaluate.ablation_rows import Errors, Measured, Row, Training, numbers
 from somareg.lab.evaluate.metrics import cmr
-from somareg.types import FloatArray
 
 LABELS = {
     FULL: "full",
@@ -31,14 +31,11 @@ LABELS = {
     "weight-free": "weight-free engine",
     "identity": "identity",
 }
-ALSO_COMPARED = (("orientation-off_fge-off", "orientation-off"),)  # what FGE is worth without a head start
+ALSO_COMPARED = (("orientation-off_fge-off", "orientation-off"),)  # the effect of FGE without orientation channels
 BEGIN = "<!-- written by python -m somareg.lab.evaluate.ablate: what is changed here is lost -->"
 END = "<!-- end of what the command writes -->"
 
 THRESHOLDS = (1.0, 2.0, 3.0, 5.0)
-LOST_PX = 5.0  # beyond, two errors are two failures, and not one better than the other
-TIE_PX = 0.2  # the labels are not better than that
-CLEAR = 2.0  # standard errors
 
 _ABSENT = "–"
 _LEGEND = (
@@ -56,64 +53,30 @@ PARTS: dict[str, Part] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What the page says about the call.
+    """Facts about the call on the page.
 
     Attributes:
         minutes: of training per row.
-        command: that made the page.
+        command: of the call.
     """
 
     minutes: float
     command: str
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Samples that a row does better and worse than the full one."""
-
-    better: int
-    worse: int
-
-    @property
-    def z(self) -> float:
-        """Standard errors between the row and "no difference", positive where the row is better.
-
-        The sign test in McNemar's form, with continuity correction: were both alike, each sample that differs would be
-        better or worse by the toss of a coin.
-        """
-        different, gain = self.better + self.worse, self.better - self.worse
-        return math.copysign(max(abs(gain) - 1, 0), gain) / math.sqrt(different) if different else 0.0
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether chance in the choice of samples is an unlikely explanation."""
-        return abs(self.z) > CLEAR
-
-
-def compare(row: FloatArray, full: FloatArray) -> Comparison:
-    """Compare errors (n,) in pixels sample by sample; within `TIE_PX`, or both beyond `LOST_PX`, they are alike."""
-    gain = np.minimum(full, LOST_PX) - np.minimum(row, LOST_PX)
-    return Comparison(int((gain > TIE_PX).sum()), int((gain < -TIE_PX).sum()))
-
-
-def standard_error(share: float, count: int) -> float:
-    """Standard error of a share (0-1) of `count` independent samples."""
-    return math.sqrt(share * (1 - share) / count)
-
-
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def update_page(page: Path | None, rows: Sequence[Row], setting: Setting) -> str:
-    """Write what the rows say between the marks of a page; what stands around them is kept.
+    """Write the tables between the marks of a page; the rest of the page is kept.
 
     Args:
-        page: made where it is missing; None writes nothing.
+        page: created when missing; None writes nothing.
         rows: at least one.
         setting: of the call.
 
     Returns:
-        What stands between the marks now.
+        The text between the marks.
 
     Raises:
         InputError: the page has no marks, or not one of each in order.
@@ -128,7 +91,7 @@ def update_page(page: Path | None, rows: Sequence[Row], setting: Setting) -> str
 
 
 def around(page: Path) -> tuple[str, str]:
-    """What stands before and after the marks of a page; a heading where there is no page yet.
+    """The text before and after the marks of a page; a heading for a new page.
 
     Raises:
         InputError, ReadError: see `update_page`.
@@ -147,7 +110,7 @@ def around(page: Path) -> tuple[str, str]:
 
 
 def written(rows: Sequence[Row], setting: Setting) -> str:
-    """Command, circumstances, tables and the differences that are clear, as Markdown."""
+    """Command, circumstances, tables and clear differences as Markdown."""
     parts = [
         f"```console\n$ {setting.command}\n```",
         _circumstances(rows, setting),
@@ -164,9 +127,9 @@ def written(rows: Sequence[Row], setting: Setting) -> str:
 
 
 def _circumstances(rows: Sequence[Row], setting: Setting) -> str:
-    measured = rows[0].measured.registration
-    samples = ", ".join(f"{len(errors)} of {name}" for name, errors in measured.items())
-    fewest = min(map(len, measured.values()))
+    errors_of = rows[0].measured.registration
+    samples = ", ".join(f"{len(errors)} of {name}" for name, errors in errors_of.items())
+    fewest = min(map(len, errors_of.values()))
     half, tenth = (100 * standard_error(share, fewest) for share in (0.5, 0.1))
     trained = next((row.training for row in rows if row.training), None)
     return "\n".join(
@@ -181,9 +144,9 @@ def _circumstances(rows: Sequence[Row], setting: Setting) -> str:
 def _training_line(training: Training, setting: Setting) -> str:
     sets = ", ".join(f"{name} ({count} pairs)" for name, count in training.drawn_from.items())
     synthetic = training.synthetic_share
-    drawn = " and ".join([*([sets] if sets else []), *([f"{synthetic:.0%} synthetic"] if synthetic else [])])
+    data = " and ".join([*([sets] if sets else []), *([f"{synthetic:.0%} synthetic"] if synthetic else [])])
     return (
-        f"{setting.minutes:g} minutes of training per row on {training.device}, from {drawn}; seed {training.seed}, "
+        f"{setting.minutes:g} minutes of training per row on {training.device}, from {data}; seed {training.seed}, "
         f"somareg {training.version}."
     )
 
@@ -202,8 +165,8 @@ def _label(row: Row) -> str:
 
 def _errors_table(rows: Sequence[Row], part: Part) -> str:
     """CMR in percent and the median per set and level, and the comparison with the full row."""
-    shown = [row for row in rows if part(row.measured)]
-    names = list(part(shown[0].measured)) if shown else []
+    rows_with = [row for row in rows if part(row.measured)]
+    names = list(part(rows_with[0].measured)) if rows_with else []
     one_set = len({name.rpartition(" ")[0] for name in names}) == 1
     titles = [name.rpartition(" ")[2] if one_set else name for name in names]
     heads = [f"{title} {what}" for title in titles for what in (*(f"@{k:g}" for k in THRESHOLDS), "median px")]
@@ -214,7 +177,7 @@ def _errors_table(rows: Sequence[Row], part: Part) -> str:
             *(cell for name in names for cell in _figures(row.measured, part, name)),
             _verdict(row, full, part),
         ]
-        for row in shown
+        for row in rows_with
     )
     return _table(["row", *heads, "better : worse (z)"], lines)
 
@@ -233,37 +196,37 @@ def _full(rows: Sequence[Row]) -> Row | None:
 def _verdict(row: Row, full: Row | None, part: Part) -> str:
     if full is None or row is full:
         return _ABSENT
-    found = _compared(row, full, part)
-    text = f"{found.better} : {found.worse} ({found.z or 0.0:+.1f})"  # no "-0.0"
-    return f"**{text}**" if found.is_clear else text
+    comparison = _compared(row, full, part)
+    text = f"{comparison.better} : {comparison.worse} ({comparison.z or 0.0:+.1f})"  # no "-0.0"
+    return f"**{text}**" if comparison.is_clear else text
 
 
 def _compared(row: Row, full: Row, part: Part) -> Comparison:
-    """All sets and levels together."""
+    """Compare two rows over all sets and levels together."""
     mine, its = part(row.measured), part(full.measured)
     return compare(*(np.concatenate([numbers(errors[name]) for name in its]) for errors in (mine, its)))
 
 
 def _differences(rows: Sequence[Row]) -> str:
-    """Which rows are clearly better or worse than the full one, one line per part."""
+    """Rows that are clearly better or worse than the full one, one line per part."""
     full = _full(rows)
     if full is None:
         return "There is no full row to compare with."
     lines = []
     for title, part in PARTS.items():
         others = [row for row in rows if row is not full and part(row.measured)]
-        clear = {_label(row): found for row in others if (found := _compared(row, full, part)).is_clear}
+        clear = {_label(row): comparison for row in others if (comparison := _compared(row, full, part)).is_clear}
         for word, sign in (("better", 1), ("worse", -1)):
-            names = [label for label, found in clear.items() if found.z * sign > 0]
-            said = f"{word} than the full row by more than {CLEAR:g} standard errors"
-            lines.append(f"- {title}, {said}: {_listed(names)}")
+            names = [label for label, comparison in clear.items() if comparison.z * sign > 0]
+            phrase = f"{word} than the full row by more than {CLEAR:g} standard errors"
+            lines.append(f"- {title}, {phrase}: {_listed(names)}")
         if LABELS[ANOTHER_SEED] in clear:
             lines.append(f"- {title}: another seed alone makes a clear difference, so these may be chance in training.")
     return "\n".join([*lines, *_other_differences({row.name: row for row in rows})])
 
 
 def _other_differences(rows: dict[str, Row]) -> list[str]:
-    """Of rows that differ from each other by one thing, and from the full row by more; one line per part."""
+    """Comparisons of rows that differ from each other by one setting, but from the full row by more."""
     return [
         f"- {title}, {_label(rows[less])} against {_label(rows[more])}, better : worse (z): "
         f"{_verdict(rows[less], rows[more], part)}."
@@ -283,8 +246,10 @@ def _similarity_table(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(each.name for row in rows for each in row.measured.similarity))
     lines = []
     for row in rows:
-        found = {each.name: each for each in row.measured.similarity if each.points}
-        cells = [f"{found[n].corresponding:.2f} / {found[n].control:.2f}" if n in found else _ABSENT for n in names]
+        each_of = {each.name: each for each in row.measured.similarity if each.points}
+        cells = [
+            f"{each_of[n].corresponding:.2f} / {each_of[n].control:.2f}" if n in each_of else _ABSENT for n in names
+        ]
         lines.append([_label(row), *cells])
     return _table(["row", *names], lines)
 
@@ -294,9 +259,15 @@ def _training_table(rows: Sequence[tuple[Row, Training]]) -> str:
     lines = (
         [
             _label(row),
-            *(f"{made.parameters:,}", str(made.crop), str(made.batch), str(made.seed), f"{made.minutes:.2f}"),
-            *(f"{made.steps:,}", str(made.skipped), f"{made.pairs:,}", f"{made.pairs_per_second:.1f}"),
+            *(
+                f"{run.parameters:,}",
+                str(run.crop),
+                str(run.batch),
+                str(run.seed),
+                f"{run.minutes:.2f}",
+            ),
+            *(f"{run.steps:,}", str(run.skipped), f"{run.pairs:,}", f"{run.pairs_per_second:.1f}"),
         ]
-        for row, made in rows
+        for row, run in rows
     )
     return _table(heads, lines)

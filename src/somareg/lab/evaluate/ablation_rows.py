@@ -1,4 +1,4 @@
-"""What one row of an ablation holds, and how a network, the weight-free engine and doing nothing are measured."""
+"""The rows of an ablation, and the measurement of a network, the weight-free engine and the identity."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from somareg.lab.evaluate.diagnose_parts import stage_errors
 from somareg.lab.evaluate.diagnosis import Similarity
 from somareg.lab.train.losses import affine_grid_error
 from somareg.lab.train.validation import ENGINE
-from somareg.matching.engine import align
-from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
+from somareg.soma.align import align
+from somareg.soma.network import Soma
 from somareg.types import FloatArray
 
 Errors = dict[str, tuple[float | None, ...]]
@@ -32,12 +32,12 @@ Errors = dict[str, tuple[float | None, ...]]
 
 @dataclass(frozen=True)
 class Training:
-    """How a row was trained.
+    """The training of a row.
 
     Attributes:
-        parameters: numbers that learn.
-        minutes: on the clock of training, reading the data included.
-        steps, pairs: done and seen.
+        parameters: number of trainable values.
+        minutes: of training, reading the data included.
+        steps, pairs: number of each.
         skipped: steps without effect because loss or gradient was not finite.
         batch, crop: pairs per step, side in pixels.
         synthetic_share: share of the steps whose batch is synthetic, 0-1.
@@ -60,21 +60,21 @@ class Training:
 
     @property
     def pairs_per_second(self) -> float:
-        """Over the whole clock."""
+        """Pairs per second over all minutes."""
         return self.pairs / (60 * self.minutes) if self.minutes > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found on the samples.
+    """Errors and similarities on the samples.
 
     Attributes:
-        samples: what was measured on, see `Judge.fingerprint`; rows are compared on equal samples only.
+        samples: fingerprint of the samples, see `Judge.fingerprint`; only rows on equal samples are compared.
         quoted_from: set and level -> smallest CMR threshold (pixels) that its labels allow to quote.
-        network: errors of `Soma.forward`, local flow included; empty for what is no network.
-        stages: the same with the identity in place of the coarse fit, so that only the later stages are asked.
+        network: errors of `Soma.forward`, local flow included; empty without a network.
+        stages: the same with the identity in place of the coarse fit, so that only the later stages count.
         registration: errors of registration (`matching.engine.align`).
-        similarity: cosine similarity of the features of both images, before and after FGE and as they are matched.
+        similarity: cosine similarity of the features of both images, before and after FGE and as matched.
     """
 
     samples: str
@@ -91,7 +91,7 @@ class Row:
 
     Attributes:
         name: of the configuration, or of a yardstick that needs no training.
-        measured: see there.
+        measured: the results.
         training: None for a yardstick.
     """
 
@@ -106,12 +106,12 @@ def numbers(errors: Iterable[float | None]) -> FloatArray:
 
 
 class Judge:
-    """Measures rows, all on the same samples.
+    """Measures rows on the same samples.
 
     Args:
         path: file of `ProtocolSamples`.
         limit: samples used, shared among the sets and levels; None for all.
-        device: where networks run.
+        device: for networks.
 
     Raises:
         ReadError: missing or damaged.
@@ -123,7 +123,7 @@ class Judge:
         self.fingerprint = f"{'all' if limit is None else limit} of sha256 {content}"
 
     def of_network(self, network: Soma) -> Measured:
-        """A network in eval mode on the device."""
+        """Measure a network in eval mode on the device."""
         inside = diagnose(network, batches(self.samples, self.device, self.limit))
         return self._measured(
             network=self._split(inside.error_px),
@@ -133,12 +133,12 @@ class Judge:
         )
 
     def of_engine(self) -> Measured:
-        """The weight-free engine."""
-        found = self._each(lambda stack, i: _registered(stack, i, torch.device("cpu"), None))
-        return self._measured(registration=found)
+        """Measure the weight-free engine."""
+        errors = self._each(lambda stack, i: _registered(stack, i, torch.device("cpu"), None))
+        return self._measured(registration=errors)
 
     def of_identity(self) -> Measured:
-        """No estimate but the start: what a method gets for nothing."""
+        """Measure the start itself, without registration."""
         unmoved = torch.eye(2, 3, dtype=torch.float64)
         errors = self._each(lambda stack, i: _error(unmoved, stack, i))
         return self._measured(network=errors, stages=errors, registration=errors)
@@ -161,11 +161,11 @@ class Judge:
 
     def _split(self, errors: Iterable[float]) -> Errors:
         """Errors of all samples in order, by set and level."""
-        left = iter(errors)
-        return {name: _known(islice(left, count)) for name, _, count in self._parts()}
+        remaining = iter(errors)
+        return {name: _known(islice(remaining, count)) for name, _, count in self._parts()}
 
     def _parts(self) -> list[tuple[str, SampleStack, int]]:
-        """(set and level, samples, how many of them are used)."""
+        """(set and level, samples, number of them in use)."""
         return [(f"{stack.set} {stack.level}", stack, count) for stack, count in shares(self.samples, self.limit)]
 
     def _each(self, error: Callable[[SampleStack, int], float]) -> Errors:
@@ -180,8 +180,8 @@ def _registered(stack: SampleStack, i: int, device: torch.device, network: Soma 
     """RMSE of registering sample `i` as validation does, pixels; infinite for a failure."""
     one = stack.batch(slice(i, i + 1), device)
     pair = Pair(one.reference, one.reference_mask, one.moving, one.moving_mask, one.modalities)
-    found = align(pair, (AffineTransform.identity(),), ENGINE, network=network)
-    return math.inf if found.failure else _error(torch.from_numpy(found.affine.matrix.copy()), stack, i)
+    alignment = align(pair, (AffineTransform.identity(),), ENGINE, network=network)
+    return math.inf if alignment.failure else _error(torch.from_numpy(alignment.affine.matrix.copy()), stack, i)
 
 
 def _error(affine: Tensor, stack: SampleStack, i: int) -> float:

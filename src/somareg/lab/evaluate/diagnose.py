@@ -1,6 +1,6 @@
-"""Look inside a network on pairs of known truth: where does the error come from, and is every part alive?
+"""Diagnosis of a network on pairs with known truth: sources of error, and health of every part.
 
-Five views: the error after each stage, what the attention lets in, the health of the fitted affines, forward-backward
+Five views: the error after each stage, the attention weights, the health of the fitted affines, forward-backward
 inconsistency, and the similarity of corresponding features before and after FGE. Each part works alone; `diagnose`
 puts them together for a stream of batches.
 """
@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from somareg.errors import InputError
-from somareg.features.encoder import Encoded
-from somareg.features.fge import FeatureGradientEnhancer
 from somareg.io.atomic import output_folder
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.evaluate.diagnose_parts import (
@@ -39,8 +37,10 @@ from somareg.lab.evaluate.diagnosis import (
     StageError,
     find_alarms,
 )
-from somareg.matching.attention import AttentionBlock
-from somareg.matching.glam import GlamOutput
+from somareg.soma.encoder import Encoded
+from somareg.soma.fge import FeatureGradientEnhancer
+from somareg.soma.glam.attention import AttentionBlock
+from somareg.soma.glam.matcher import GlamOutput
 from somareg.types import Modality
 
 __all__ = [
@@ -59,11 +59,11 @@ __all__ = [
 Values = dict[str, list[Tensor]]
 
 _FLAT = ("stage", "attention", "condition", "refused", "cosine")
-_SAMPLES = 20_000  # values of one attention map that are kept per call
+_SAMPLES = 20_000  # most values of one attention map kept per call
 
 
 class Network(Protocol):
-    """What `diagnose` needs of a network; `matching.network.Soma` is one."""
+    """Protocol of a network for `diagnose`, such as `soma.network.Soma`."""
 
     training: bool
 
@@ -86,10 +86,10 @@ class Network(Protocol):
 
 
 def diagnose(network: Network, batches: PairBatch | Iterable[PairBatch]) -> Diagnosis:
-    """Run a network on pairs of known truth and see how each part does.
+    """Run a network on pairs with known truth and measure each part.
 
     Args:
-        network: in any mode; it is evaluated in eval mode and left as it was.
+        network: in any mode; it is evaluated in eval mode and restored.
         batches: on the network's device.
 
     Raises:
@@ -101,8 +101,8 @@ def diagnose(network: Network, batches: PairBatch | Iterable[PairBatch]) -> Diag
         for batch in [batches] if isinstance(batches, PairBatch) else batches:
             with _watched_attention(network, notes["attention"]):
                 output = network(*_roles(batch), batch.modalities)
-            found = _note_errors(notes["stage"], output, batch)
-            errors.append(found)
+            error = _note_errors(notes["stage"], output, batch)
+            errors.append(error)
             returns.append(_there_and_back(network, output, batch))
             for name, *fit in fits(output):
                 for kind, values in zip(("affine", "condition", "refused"), fit, strict=True):
@@ -128,12 +128,12 @@ def _note(values: Values, name: str, tensor: Tensor) -> None:
 
 
 def _note_errors(values: Values, output: GlamOutput, batch: PairBatch) -> Tensor:
-    """Notes the error after each stage; returns the last one's, (B,)."""
+    """Record the error after each stage; return the last one, (B,)."""
     size, moving_size = _sizes(batch)
-    found = stage_errors(output, batch.truth, size, flow=batch.flow, moving_size=moving_size)
-    for name, error in found.items():
+    errors = stage_errors(output, batch.truth, size, flow=batch.flow, moving_size=moving_size)
+    for name, error in errors.items():
         _note(values, name, error)
-    return list(found.values())[-1].cpu()
+    return list(errors.values())[-1].cpu()
 
 
 def _there_and_back(network: Network, forward: GlamOutput, batch: PairBatch) -> Tensor:
@@ -152,7 +152,7 @@ def _there_and_back(network: Network, forward: GlamOutput, batch: PairBatch) -> 
 
 
 def _note_similarity(values: Values, network: Network, batch: PairBatch) -> None:
-    """Notes cosine similarities before FGE, after it, and of the features that are matched."""
+    """Record cosine similarities before FGE, after it, and of the matched features."""
     here = network.encode(batch.reference, batch.reference_mask, batch.modalities[0])
     there = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
     views = {
@@ -172,7 +172,7 @@ def _note_similarity(values: Values, network: Network, batch: PairBatch) -> None
 
 @contextmanager
 def _evaluating(network: Network) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is in the mode that it had."""
+    """Set eval mode inside the context and restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -184,7 +184,7 @@ def _evaluating(network: Network) -> Iterator[None]:
 
 @contextmanager
 def _watched_attention(network: Network, values: Values) -> Iterator[None]:
-    """Notes the attention weights of every FGE and attention block that runs inside."""
+    """Record the attention weights of every FGE and attention block that runs inside the context."""
 
     def note(name: str, found: Mapping[str, Tensor]) -> None:
         for kind, weights in found.items():
@@ -196,7 +196,7 @@ def _watched_attention(network: Network, values: Values) -> Iterator[None]:
             return module.register_forward_hook(
                 lambda block, inputs, _: note(name, {"entropy": attention_entropy(block.weights(*inputs))})
             )
-        # The attention and not the enhancer around it, whose `forward` runs in training only.
+        # The attention itself, because the `forward` of the enhancer around it runs in training only.
         if isinstance(module, FeatureGradientEnhancer) and module.attention is not None:
             return module.attention.register_forward_hook(lambda _, __, maps: note(name, maps._asdict()))
         return None
@@ -248,7 +248,7 @@ def save_diagnosis(diagnosis: Diagnosis, folder: str | Path) -> list[Path]:
         OutputError: the folder or a file cannot be written.
         UnsupportedError: matplotlib is not installed (extra `plot`).
     """
-    from somareg.report.show import need_matplotlib  # numbers alone need none
+    from somareg.report.show import need_matplotlib  # the numbers alone do not need it
 
     need_matplotlib()
     from somareg.lab.evaluate.diagnose_figures import diagnosis_figures

@@ -96,8 +96,8 @@ def consistency_figure(diagnosis: Diagnosis, theme: Theme = LIGHT) -> Figure:
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     for axis in (axes.xaxis, axes.yaxis):
         _plain_ticks(axis, theme)
-    lost = int((~finite).sum())
-    beyond = f" ({lost} not finite left out)" if lost else ""
+    failures = int((~finite).sum())
+    beyond = f" ({failures} not finite left out)" if failures else ""
     label(axes, theme, f"true RMS error (px){beyond}", "forward and backward, RMS (px)")
     return figure
 
@@ -115,8 +115,8 @@ def similarity_figure(diagnosis: Diagnosis, theme: Theme = LIGHT) -> Figure:
         sides, ([v.corresponding for v in views], [v.control for v in views]), strict=True
     ):
         bars = axes.barh(rows + offset, values, 0.38, color=colour, label=text)
-        written = [f"{value:.3f}" if math.isfinite(value) else "none" for value in values]
-        axes.bar_label(bars, written, padding=3, fontsize=SMALL - 1.5, color=theme.ink)
+        labels = [f"{value:.3f}" if math.isfinite(value) else "none" for value in values]
+        axes.bar_label(bars, labels, padding=3, fontsize=SMALL - 1.5, color=theme.ink)
     axes.axvline(0.0, color=theme.muted, linewidth=0.8)
     axes.margins(x=0.12)
     axes.set_yticks(rows, [v.name for v in views])
@@ -140,11 +140,11 @@ def _canvas(
 
 def _spreads(axes: Axes, theme: Theme, names: Sequence[str], spreads: Sequence[Spread], marked: Sequence[bool]) -> None:
     """Quantiles as upright bars on a logarithmic axis; what is infinite reaches the top, `marked` in second colour."""
-    known = [v for s in spreads for v in (s.q05, s.q25, s.median, s.q75, s.q95) if math.isfinite(v) and v > 0]
-    if not known:
+    positive = [v for s in spreads for v in (s.q05, s.q25, s.median, s.q75, s.q95) if math.isfinite(v) and v > 0]
+    if not positive:
         message(axes, theme, "nothing finite to draw")
         return
-    low, high = min(known) / 1.5, max(known) * 1.5
+    low, high = min(positive) / 1.5, max(positive) * 1.5
 
     def place(value: float) -> float:
         return high if math.isnan(value) else min(max(value, low), high)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from somareg.lab.evaluate.diagnosis import AffineHealth, Attention, Spread
 from somareg.lab.train.losses import apply_affine, lattice, map_points, position_error, sample_cells
-from somareg.matching.glam import GlamOutput
+from somareg.soma.glam.matcher import GlamOutput
 
 Size = tuple[int, int]
 
@@ -61,16 +61,16 @@ def stage_errors(
 
 def fits(output: GlamOutput) -> list[tuple[str, Tensor, Tensor, Tensor]]:
     """(name, affine, condition, refused) of the coarse fit and of every stage and iteration."""
-    found = []
+    result = []
     if output.coarse is not None:
         fit = output.coarse.fit
-        found.append(("coarse", fit.matrix, fit.condition, fit.refused))
-    seen: dict[str, int] = {}
+        result.append(("coarse", fit.matrix, fit.condition, fit.refused))
+    visits: dict[str, int] = {}
     for stage in output.stages:
-        seen[stage.name] = seen.get(stage.name, 0) + 1
-        name = stage.name if seen[stage.name] == 1 else f"{stage.name} #{seen[stage.name]}"
-        found.append((name, stage.affine, stage.condition, stage.refused))
-    return found
+        visits[stage.name] = visits.get(stage.name, 0) + 1
+        name = stage.name if visits[stage.name] == 1 else f"{stage.name} #{visits[stage.name]}"
+        result.append((name, stage.affine, stage.condition, stage.refused))
+    return result
 
 
 def attention_summary(name: str, weights: Tensor) -> Attention:
@@ -123,7 +123,7 @@ def inconsistency(
         forward_flow, backward_flow: (B, 2, h, w) local flows, each applied before its affine.
 
     Returns:
-        (B,) reference pixels; infinite where nothing lands in the moving image or an estimate is not finite.
+        (B,) reference pixels; infinite when no point lands in the moving image or an estimate is not finite.
     """
     moving_size = moving_size or size
     where = lattice(size, POINTS, forward.double()).expand(len(forward), -1, -1)
@@ -153,8 +153,8 @@ def cosine_similarity(
 ) -> CosinePairs:
     """Cosine similarity of reference features and the moving features at their true positions.
 
-    The control pairs each reference feature with the moving feature that belongs to another one of the same image,
-    half of all points further on.
+    The control pairs each reference feature with the moving feature of another one of the same image,
+    half of all points away.
 
     Args:
         reference, moving: pyramids, stride -> (B, C, h, w).
@@ -176,10 +176,10 @@ def cosine_similarity(
             usable &= sample_cells(mask, positions, 1)[..., 0] > 0.999
     a, b = sample_cells(cells, points, stride), sample_cells(others, there, stride)
     same, different = [], []
-    for first, second, kept in zip(a, b, usable, strict=True):
-        if int(kept.sum()) < 2:
+    for first, second, keep in zip(a, b, usable, strict=True):
+        if int(keep.sum()) < 2:
             continue
-        first, second = first[kept], second[kept]
+        first, second = first[keep], second[keep]
         same.append(F.cosine_similarity(first, second, dim=-1))
         different.append(F.cosine_similarity(first, second.roll(len(second) // 2, 0), dim=-1))
     none = a.new_zeros(0)

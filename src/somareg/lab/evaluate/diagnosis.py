@@ -1,4 +1,4 @@
-"""What `diagnose` finds: numbers ready for JSON and the alarms that follow from them."""
+"""The results of `diagnose`: JSON-ready numbers and alarms."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from somareg.report.plain import plain
 
-MOST_REFUSED = 0.2  # share of refused fits from which it is an alarm
-WORST_CONDITION = 1e5  # median condition number beyond which it is one
+MOST_REFUSED = 0.2  # share of refused fits that raises an alarm
+WORST_CONDITION = 1e5  # median condition number that raises one
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Tensor) -> Spread:
-        """Of any tensor; NaN counts as infinite, because it is a failure. Without values everything is NaN."""
+        """The distribution of a tensor; NaN counts as infinite, because it is a failure. All NaN without values."""
         flat = values.detach().double().flatten().cpu().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
         if not len(flat):
             return cls(0, *[math.nan] * 7)
@@ -59,7 +59,7 @@ class Attention:
     Attributes:
         name: module and kind. "channel" and "spatial" are FGE's gates; "entropy" is that of the coarse attention,
             relative to looking everywhere alike.
-        weight: their distribution.
+        weight: distribution of the weights.
         alarm: "collapsed" towards zero, "open" when everything passes, else None.
     """
 
@@ -95,8 +95,8 @@ class Similarity:
 
     Attributes:
         name: "before FGE 1/2", "after FGE 1/2", "matched 1/2" and so on.
-        corresponding: of features that show the same ground.
-        control: of features of the same images that do not.
+        corresponding: of features of the same ground.
+        control: of features of different ground in the same images.
         points: number of correspondences.
     """
 
@@ -108,14 +108,14 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that `diagnose` found; see the parts.
+    """All results of `diagnose`; see the parts.
 
     Attributes:
         samples: pairs.
         stages, attention, affine, similarity: the parts.
         error_px: final RMS error of each pair.
         inconsistency_px: forward-backward inconsistency of each pair, RMS.
-        alarms: findings that ask for action, one sentence each.
+        alarms: findings that need action, one sentence each.
     """
 
     samples: int
@@ -128,18 +128,18 @@ class Diagnosis:
     alarms: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; what is not finite becomes None."""
+        """JSON-ready; non-finite values become None."""
         record: dict[str, Any] = plain(dataclasses.asdict(self))
         return record
 
 
 def grows(before: StageError, after: StageError) -> bool:
-    """Whether a stage makes the median error worse by more than chance would."""
+    """Whether a stage increases the median error beyond chance."""
     return after.error_px.median > 1.1 * before.error_px.median + 0.05
 
 
 def is_ill(health: AffineHealth) -> bool:
-    """Whether the fits of a stage ask for action."""
+    """Whether the fits of a stage need action."""
     return health.refused > MOST_REFUSED or health.diverged > 0 or health.condition.median > WORST_CONDITION
 
 
@@ -149,7 +149,7 @@ def find_alarms(
     affine: Sequence[AffineHealth],
     similarity: Sequence[Similarity],
 ) -> tuple[str, ...]:
-    """One sentence for each finding that asks for action."""
+    """One sentence for each finding that needs action."""
     alarms = [
         f"{after.name}: the median error grows from {before.error_px.median:.2f} to {after.error_px.median:.2f} px"
         for before, after in pairwise(stages)

@@ -1,4 +1,4 @@
-"""Diagnoses of the learned models among the methods of an evaluation, on the samples that it measured them by."""
+"""Diagnoses of the learned models among the methods of an evaluation, on the same samples."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from somareg.lab.evaluate.peers import Method
 from somareg.lab.evaluate.protocol import Split, affine_levels
 from somareg.lab.evaluate.run import Progress
 from somareg.lab.evaluate.sample import SampleList
-from somareg.matching.network import Soma
 from somareg.report.show import need_matplotlib
+from somareg.soma.network import Soma
 
 
 @dataclass(frozen=True, eq=False)
 class Inside:
-    """What was found inside a model.
+    """The diagnosis of a model.
 
     Attributes:
         name: of the method.
-        folder: holds the numbers and figures.
+        folder: with numbers and figures.
         diagnosis: the numbers.
     """
 
@@ -52,44 +52,44 @@ def diagnose_methods(
     progress: Progress | None = None,
     lists: Sequence[SampleList] | None = None,
 ) -> list[Inside]:
-    """Look inside every learned model, all sets and levels together.
+    """Diagnose every learned model over all sets and levels together.
 
-    The network is shown the normalised crops as they are, without the search and refinement of `register`, so its
+    The network gets the normalised crops directly, without the search and refinement of `register`, so its
     errors are not those of the table.
 
     Args:
         data_dir, sets, levels, limit, split, lists: as for `run.evaluate`.
-        methods: those that are no learned model are passed over.
+        methods: others than learned models are skipped.
         out_dir: gets `diagnosis-<name>/` with `diagnosis.json` and figures.
         progress: called with (what, done, total) after each batch.
 
     Raises:
-        ConfigError: unknown set or level, or a level whose truth no matrix tells (N, whole).
+        ConfigError: unknown set or level, or a level whose truth is no matrix (N, whole).
         ReadError, InputError: the data folder does not hold what the lists name, or the lists hold nothing.
         OutputError: `out_dir` cannot be written.
         UnsupportedError: matplotlib is not installed (extra `plot`).
     """
-    need_matplotlib()  # a look inside takes long, and figures come last
+    need_matplotlib()  # checked first, because the diagnosis takes long and draws figures last
     levels = affine_levels(levels)
     if lists is None:
-        every = [made for name in sets for made in set_lists(data_dir, name, split)]
-        lists = [made for made in every if made.is_labelled]
-    total = sum(len(made.samples.get(level, [])[:limit]) for made in lists for level in levels)
-    found = []
+        every = [listed for name in sets for listed in set_lists(data_dir, name, split)]
+        lists = [listed for listed in every if listed.is_labelled]
+    total = sum(len(listed.samples.get(level, [])[:limit]) for listed in lists for level in levels)
+    diagnoses = []
     for name, network in learned(methods).items():
         device = next(network.parameters()).device
-        shown = batches(load_stacks(lists, data_dir, levels, limit), device)
-        diagnosis = diagnose(network, _counted(shown, f"inside {name}", total, progress))
+        stream = batches(load_stacks(lists, data_dir, levels, limit), device)
+        diagnosis = diagnose(network, _counted(stream, f"inside {name}", total, progress))
         folder = Path(out_dir) / f"diagnosis-{name}"
         save_diagnosis(diagnosis, folder)
-        found.append(Inside(name, folder, diagnosis))
-    return found
+        diagnoses.append(Inside(name, folder, diagnosis))
+    return diagnoses
 
 
-def _counted(shown: Iterator[PairBatch], what: str, total: int, progress: Progress | None) -> Iterator[PairBatch]:
-    """The batches, each reported when the next one is asked for."""
+def _counted(stream: Iterator[PairBatch], what: str, total: int, progress: Progress | None) -> Iterator[PairBatch]:
+    """Yield the batches and report each when the next one is requested."""
     done = 0
-    for batch in shown:
+    for batch in stream:
         yield batch
         done += len(batch)
         if progress:

@@ -1,4 +1,4 @@
-"""Lists of samples as JSON: pairs once, then one row per sample; the lists that ship, and those of a whole set."""
+"""Lists of samples as JSON: pairs once, then one row per sample; shipped lists, and lists of whole pairs."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ _COLUMNS = ("pair", "x", "y", "a", "b", "c", "d", "e", "f")
 _WARP_COLUMNS = ("rms_px", "length_px", "seed")
 
 
-def dump_list(made: SampleList) -> str:
+def dump_list(listed: SampleList) -> str:
     """The JSON text of a list: pairs once, then one row per sample."""
-    entries = {sample.pair.name: sample.pair for rows in made.samples.values() for sample in rows}
+    entries = {sample.pair.name: sample.pair for rows in listed.samples.values() for sample in rows}
     names = sorted(entries)
     number = {name: i for i, name in enumerate(names)}
     lines = [
         f'"{level}": [\n' + ",\n".join(_row(sample, number[sample.pair.name]) for sample in rows) + "\n]"
-        for level, rows in made.samples.items()
+        for level, rows in listed.samples.items()
     ]
     pairs = ",\n".join(
         json.dumps([e.name, e.group, e.width, e.height, *e.offset]) for e in (entries[name] for name in names)
     )
     header: dict[str, Any] = {
         "protocol": PROTOCOL_VERSION,
-        "seed": made.seed,
-        "set": made.set,
-        "role": made.role,
-        "split": made.split,
-        "crop": made.crop,
-        "residual": made.residual,
-        "quoted_from": made.quoted_from,
-        "rejected": made.rejected,
+        "seed": listed.seed,
+        "set": listed.set,
+        "role": listed.role,
+        "split": listed.split,
+        "crop": listed.crop,
+        "residual": listed.residual,
+        "quoted_from": listed.quoted_from,
+        "rejected": listed.rejected,
         "bias": _BIAS,
         "pair_columns": ["name", "group", "width", "height", "dx", "dy"],
         "sample_columns": _COLUMNS,
@@ -61,8 +61,8 @@ def dump_list(made: SampleList) -> str:
 
 def _row(sample: Sample, pair: int) -> str:
     warp = sample.warp
-    drawn = [] if warp is None else [warp.rms_px, warp.length_px, warp.seed]
-    return json.dumps([pair, *sample.origin, *sample.matrix.ravel().tolist(), *drawn], separators=(",", ":"))
+    numbers = [] if warp is None else [warp.rms_px, warp.length_px, warp.seed]
+    return json.dumps([pair, *sample.origin, *sample.matrix.ravel().tolist(), *numbers], separators=(",", ":"))
 
 
 def parse_list(text: str, name: str = "list") -> SampleList:
@@ -96,13 +96,13 @@ def parse_list(text: str, name: str = "list") -> SampleList:
 
 
 def _sample(row: Sequence[Any], index: int, level: str, crop: int, pairs: Sequence[PairEntry]) -> Sample:
-    affine, drawn = row[3 : len(_COLUMNS)], row[len(_COLUMNS) :]
-    warp = SmoothWarp(float(drawn[0]), float(drawn[1]), int(drawn[2]), crop) if drawn else None
+    affine, numbers = row[3 : len(_COLUMNS)], row[len(_COLUMNS) :]
+    warp = SmoothWarp(float(numbers[0]), float(numbers[1]), int(numbers[2]), crop) if numbers else None
     return Sample(pairs[row[0]], level, index, crop, (row[1], row[2]), np.array(affine, float).reshape(2, 3), warp)
 
 
 def set_lists(data_dir: str | Path, set_name: str, split: Split) -> list[SampleList]:
-    """All lists of a set: those that ship, one for each role; of a set of whole pairs the one that its table gives.
+    """All lists of a set: the shipped ones, one per role; for a set of whole pairs the one from its table.
 
     Raises:
         ConfigError: unknown set, or no list of it for the split.
@@ -115,9 +115,9 @@ def set_lists(data_dir: str | Path, set_name: str, split: Split) -> list[SampleL
 
 
 def committed_list(set_name: str, split: Split) -> SampleList:
-    """The list of a set's first role that ships with the package.
+    """The shipped list of a set's first role.
 
-    A set without test pairs is served in split "test" by its val list (`vhr`); the opposite never happens.
+    For a set without test pairs (`vhr`), split "test" uses the val list; the opposite never happens.
 
     Raises:
         ConfigError: unknown set, or no list of this set for the split.
@@ -134,6 +134,6 @@ def _committed(info: SetInfo, split: Split) -> SampleList:
 
 
 def list_name(info: SetInfo, split: Split) -> str:
-    """Name of the file of a list: set and split, and the role where a set has more than one for the split."""
+    """File name of a list: set and split, and the role if the set has several for the split."""
     several = sum(split in other.roles for other in SETS.get(info.name, ())) > 1
     return f"{info.name}-{info.roles[split] if several else split}.json"

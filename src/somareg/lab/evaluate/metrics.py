@@ -1,6 +1,6 @@
-"""Errors of a displacement against a known one, and what a set of such errors amounts to.
+"""Errors of a displacement against the truth, and statistics of such errors.
 
-A method that returns nothing has an infinite error; it counts in every figure.
+A method without an estimate has an infinite error, which counts in every figure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from somareg.types import BoolArray, FloatArray
 
 THRESHOLDS: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
-MIN_GROUPS = 5  # fewer places say nothing about the spread between places
+MIN_GROUPS = 5  # fewer places cannot show the spread between places
 _POINTS_PER_AXIS = 16  # lattice of check points per pair for CE90
 
 
@@ -25,7 +25,7 @@ def true_displacement(
     Args:
         matrix: (2, 3) affine to moving pixel centres.
         shape: (H, W) of the reference.
-        warp: (2, H, W) displacement that comes before it, or None.
+        warp: (2, H, W) displacement before the matrix, or None.
     """
     rows, cols = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
     u, v = (cols, rows) if warp is None else (cols + warp[0], rows + warp[1])
@@ -76,18 +76,18 @@ def point_errors(
 
 def rmse(errors: FloatArray) -> float:
     """Root mean square of `point_errors` over the overlap, pixels; infinite for a failure or an empty overlap."""
-    seen = errors[~np.isnan(errors)]
-    return float(np.sqrt(np.mean(seen**2))) if seen.size else float("inf")
+    valid = errors[~np.isnan(errors)]
+    return float(np.sqrt(np.mean(valid**2))) if valid.size else float("inf")
 
 
 def check_points(errors: FloatArray) -> FloatArray:
-    """(N,) errors on a regular lattice of the overlap: the points of a pair that enter the pooled CE90."""
+    """(N,) errors on a regular lattice of the overlap, the points of a pair for the pooled CE90."""
     height, width = errors.shape
     rows = np.linspace(0, height - 1, _POINTS_PER_AXIS).round().astype(int)
     cols = np.linspace(0, width - 1, _POINTS_PER_AXIS).round().astype(int)
     lattice = errors[np.ix_(rows, cols)].ravel()
-    seen: FloatArray = lattice[~np.isnan(lattice)]
-    return seen
+    valid: FloatArray = lattice[~np.isnan(lattice)]
+    return valid
 
 
 def cmr(rmses: FloatArray, threshold: float) -> float:
@@ -103,8 +103,8 @@ def cmr_interval(
     Args:
         rmses: (N,) pixels.
         threshold: pixels.
-        groups: place of each pair. Samples of one place are not independent, so whole places are drawn when there are
-            at least `MIN_GROUPS`; with fewer, samples are drawn and the interval speaks of these places only.
+        groups: place of each pair. Samples of one place are not independent, so whole places are resampled when there
+            are at least `MIN_GROUPS`; with fewer, samples are resampled and the interval is about these places only.
         seed: of the draws.
         draws: bootstrap repetitions.
     """
@@ -136,7 +136,7 @@ def quantile(values: FloatArray, share: float) -> float:
 
 
 def ce90(points: Sequence[FloatArray]) -> float:
-    """Circular error 90 %: radius in pixels that 90 % of all check points of all pairs keep."""
+    """Circular error 90 %: radius in pixels that contains 90 % of all check points of all pairs."""
     return quantile(np.concatenate(points), 0.9)
 
 
@@ -151,7 +151,7 @@ def auroc(scores: FloatArray, success: NDArray[np.bool_]) -> float | None:
 
 
 def go_rates(decisions: Sequence[str | None], rmses: FloatArray, *, good_px: float = 2.0) -> dict[str, float] | None:
-    """What the decisions are worth; None when the method decides nothing.
+    """Rates of the decisions; None for a method without decisions.
 
     Returns:
         go: share of pairs that got "go"; go_of_good: share of pairs below `good_px` that got it; false_go: share of

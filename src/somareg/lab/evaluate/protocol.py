@@ -1,6 +1,6 @@
-"""The protocol: levels of difficulty, and the sets with what their labels can bear.
+"""The protocol: levels of difficulty, and the sets with the accuracy of their labels.
 
-What a sample of a level is, and how its pixels are made, stands in `sample`; whole pairs are in `whole`.
+`sample` defines the samples of a level and their pixels; `whole` those of whole pairs.
 """
 
 from __future__ import annotations
@@ -55,25 +55,25 @@ LEVELS: dict[str, Level] = {
     "A": replace(_MODERATE, aspect=(0.8, 1.25), shear=0.08),
     **{f"{WARPED}{rms:g}": replace(_MODERATE, warp_px=rms) for rms in WARP_PX},
 }
-"""Levels whose samples are drawn."""
+"""Levels with drawn samples."""
 
 AFFINE_LEVELS: tuple[str, ...] = tuple(name for name, level in LEVELS.items() if not level.warp_px)
 WARPED_LEVELS: tuple[str, ...] = tuple(name for name, level in LEVELS.items() if level.warp_px)
 
 WHOLE = "whole"
-"""The level of sets whose pairs are judged as they are, both images whole."""
+"""The level of sets whose pairs are judged without cropping."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetInfo:
-    """What the protocol knows about the pairs of a set that have one role.
+    """Properties of the pairs of a set with one role.
 
     Attributes:
         name: folder in the data folder.
         crop: side of the square crops, pixels.
-        residual: the labels' own error, in words.
+        residual: error of the labels, in words.
         quoted_from: the smallest CMR threshold (pixels) that this error allows to quote; None where the pairs have no
-            label, so that only what a method says of itself is told.
+            label, so that only a method's own figures are reported.
         roles: role in `pairs.csv` that serves each split.
         count: samples per split of every level without a warp.
     """
@@ -86,7 +86,7 @@ class SetInfo:
     count: dict[str, int]
 
     def count_of(self, level: str, split: Split) -> int:
-        """Samples of a level: of one with a warp a fifth, 30 at least, for there are five; none without a label."""
+        """Number of samples of a level: a fifth, at least 30, for each level with a warp; 0 without a label."""
         number = self.count[split]
         if not LEVELS[level].warp_px:
             return number
@@ -112,26 +112,26 @@ SETS: dict[str, tuple[SetInfo, ...]] = {
     ),
     "vhrpublished": (SetInfo("vhrpublished", 256, "about 3 px", 3.0, {"val": "val-3px"}, {"val": 40}),),
 }
-"""Sets whose samples are drawn, a list for each role."""
+"""Sets with drawn samples, one list per role."""
 
 WHOLE_SETS: tuple[str, ...] = ("crossmodal",)
-"""Sets whose pairs are judged whole, by a table of their own (`whole`)."""
+"""Sets whose pairs are judged whole, from their own table (`whole`)."""
 
 
 def asked_levels(names: Iterable[str]) -> list[str]:
-    """Names of levels, "N" being all levels with a warp, each once.
+    """Expand names of levels ("N" means all levels with a warp), each once.
 
     Raises:
         ConfigError: an unknown level; the message suggests the nearest.
     """
-    wanted: dict[str, None] = {}
+    expanded: dict[str, None] = {}
     for name in check_names(names, (*LEVELS, WARPED, WHOLE), "level"):
-        wanted.update(dict.fromkeys(WARPED_LEVELS if name == WARPED else (name,)))
-    return list(wanted)
+        expanded.update(dict.fromkeys(WARPED_LEVELS if name == WARPED else (name,)))
+    return list(expanded)
 
 
 def affine_levels(names: Iterable[str]) -> list[str]:
-    """Names of levels whose truth is a matrix, for what works with crops and matrices alone.
+    """Names of levels whose truth is a matrix, for functions that need crops and matrices.
 
     Raises:
         ConfigError: one is unknown, or has another truth.

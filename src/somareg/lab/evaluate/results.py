@@ -19,7 +19,7 @@ from somareg.runtime.version import __version__
 
 
 def machine() -> dict[str, Any]:
-    """What the times were measured on."""
+    """Description of the machine, for the times."""
     torch = sys.modules.get("torch")
     return {
         "platform": platform.platform(),
@@ -57,7 +57,7 @@ def write_cell(path: Path, method: Method, seed: int, cell: dict[str, Any]) -> N
 
 
 def by_lines(content: dict[str, Any]) -> str:
-    """JSON with a pair's record per line: thousands of them stay small, and a comparison shows which changed."""
+    """JSON with one record per line, so that files stay small and a diff shows changed pairs."""
     cells = [
         _text({key: value for key, value in cell.items() if key != "records"})[:-1]
         + ', "records": [\n'

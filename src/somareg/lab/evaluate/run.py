@@ -63,50 +63,50 @@ def evaluate(
         UnsupportedError: a method needs an extra that is not installed.
         OutputError: `out_dir` cannot be written.
     """
-    chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
+    built = [make_method(method) if isinstance(method, str) else method for method in methods]
     levels = asked_levels(levels)
     if lists is None:
-        lists = [made for name in sets for made in set_lists(data_dir, name, split)]
-    if not (chosen and levels and lists):
+        lists = [listed for name in sets for listed in set_lists(data_dir, name, split)]
+    if not (built and levels and lists):
         raise ConfigError("nothing to evaluate; name at least one set, one level and one method")
     _check_levels(lists, levels)
     folder = make_folder(out_dir)
-    cells = [(made, level, made.of(level)[:limit]) for made in lists for level in levels]
-    total, done = sum(len(samples) for *_, samples in cells) * len(chosen), 0
+    cells = [(listed, level, listed.of(level)[:limit]) for listed in lists for level in levels]
+    total, done = sum(len(samples) for *_, samples in cells) * len(built), 0
     summaries: list[Summary] = []
     loader = _Loader(Path(data_dir))
-    for made, level, samples in cells:
-        rows: dict[str, list[_Row]] = {method.name: [] for method in chosen}
+    for listed, level, samples in cells:
+        rows: dict[str, list[_Row]] = {method.name: [] for method in built}
         for sample in samples:
             loaded = loader(sample)
-            for method in chosen:
-                rows[method.name].append(_measure(method, sample, loaded, seed, made.is_labelled))
+            for method in built:
+                rows[method.name].append(_measure(method, sample, loaded, seed, listed.is_labelled))
                 done += 1
                 if progress:
-                    progress(f"{method.name} {made.set} {level}", done, total)
+                    progress(f"{method.name} {listed.set} {level}", done, total)
         if samples:
-            for method in chosen:
-                cell = _cell(made, level, rows[method.name])
+            for method in built:
+                cell = _cell(listed, level, rows[method.name])
                 write_cell(folder / f"{method.name}.json", method, seed, cell)
                 summaries += [plain({"method": method.name, **each}) for each in (cell["summary"], *cell["parts"])]
     return summaries
 
 
 def _check_levels(lists: Sequence[SampleList], levels: Sequence[str]) -> None:
-    """That every set is measured.
+    """Check that every set has one of the levels.
 
     Raises:
         ConfigError: a set has none of the levels.
     """
-    for name in dict.fromkeys(made.set for made in lists):
-        has = [level for level in (*LEVELS, WHOLE) if any(made.of(level) for made in lists if made.set == name)]
+    for name in dict.fromkeys(listed.set for listed in lists):
+        has = [level for level in (*LEVELS, WHOLE) if any(listed.of(level) for listed in lists if listed.set == name)]
         if not set(has) & set(levels):
             there = ", ".join(dict.fromkeys(WARPED if level in WARPED_LEVELS else level for level in has))
             raise ConfigError(f"set '{name}' has no level {', '.join(levels)}; it has {there}: add one to the levels")
 
 
 class _Loader:
-    """Loads samples and keeps the last pair, which a list of one large scene asks for again and again."""
+    """Loads samples and caches the last pair, which all samples of one large scene share."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -132,11 +132,11 @@ def _measure(method: Method, sample: Sample | WholeSample, loaded: LoadedSample,
     prediction = method(loaded.moving, loaded.reference, level=sample.level, seed=seed, known=loaded.known)
     seconds = time.perf_counter() - started
     shape, moving_shape = (image.shape[-2:] for image in (loaded.reference, loaded.moving))
-    found = prediction.displacement
-    if found is not None and found.shape != (2, *shape):
-        raise InputError(f"method '{method.name}' returned a displacement {found.shape}; it is (2, H, W) {(2, *shape)}")
+    field = prediction.displacement
+    if field is not None and field.shape != (2, *shape):
+        raise InputError(f"method '{method.name}' returned a displacement {field.shape}; it is (2, H, W) {(2, *shape)}")
     errors = metrics.point_errors(
-        found,
+        field,
         loaded.truth(),
         shape,
         moving_shape=moving_shape,
@@ -148,7 +148,7 @@ def _measure(method: Method, sample: Sample | WholeSample, loaded: LoadedSample,
         "pair": sample.pair.name,
         "group": sample.pair.group,
         **_told(sample),
-        # libraries repeat to about 1e-6, not to the last bit
+        # libraries are reproducible to about 1e-6, not to the last bit
         "rmse_px": round(metrics.rmse(errors), 4) if is_labelled else None,
         "seconds": round(seconds, 5),
         "confidence": None if prediction.confidence is None else round(prediction.confidence, 6),
@@ -159,7 +159,7 @@ def _measure(method: Method, sample: Sample | WholeSample, loaded: LoadedSample,
 
 
 def _told(sample: Sample | WholeSample) -> Record:
-    """What a record tells of its sample beside the pair."""
+    """Facts about a sample in a record, beside its pair."""
     if isinstance(sample, WholeSample):
         return {"modality": sample.pair.modality}
     if sample.warp is None:
@@ -167,14 +167,14 @@ def _told(sample: Sample | WholeSample) -> Record:
     return {"warp_px": sample.warp.rms_px, "warp_length_px": sample.warp.length_px}
 
 
-def _cell(made: SampleList, level: str, rows: list[_Row]) -> dict[str, Any]:
-    place: dict[str, Any] = {"set": made.set, "role": made.role, "level": level, "crop": made.crop}
-    place |= {"residual": made.residual, "quoted_from": made.quoted_from}
+def _cell(listed: SampleList, level: str, rows: list[_Row]) -> dict[str, Any]:
+    place: dict[str, Any] = {"set": listed.set, "role": listed.role, "level": level, "crop": listed.crop}
+    place |= {"residual": listed.residual, "quoted_from": listed.quoted_from}
     parts = []
-    for name, quoted_from in made.parts.items():
+    for name, quoted_from in listed.parts.items():
         if own := [row for row in rows if row.record.get("modality") == name]:
             parts.append({**place, "part": name, "quoted_from": quoted_from, **_figures(own, quoted_from)})
-    summary = {**place, **_figures(rows, made.quoted_from)}
+    summary = {**place, **_figures(rows, listed.quoted_from)}
     return {**place, "summary": summary, "parts": parts, "records": [row.record for row in rows]}
 
 

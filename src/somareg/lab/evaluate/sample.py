@@ -1,8 +1,8 @@
-"""Samples that are drawn: what a list and an evaluation speak of, and how their pixels are made.
+"""Drawn samples: their description, and how their pixels are made.
 
 A sample is a crop of the optical image (the reference) and a crop of the same size that was resampled **once** from the
 original SAR pixels through a known map (the moving image): an affine, at level N after a smooth warp. Border-free:
-every pixel of both crops comes from imagery, so no frame, no reflected pixel and no mask tells where the moving image
+every pixel of both crops comes from imagery, so no frame, reflected pixel or mask reveals where the moving image
 was taken from.
 """
 
@@ -33,12 +33,12 @@ _NODE_STEP_PX = 4.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One question of the benchmark.
+    """One sample of the benchmark.
 
     Attributes:
-        pair: the pair it is cut from (with its offset).
+        pair: source of both crops (with its offset).
         level: key of `LEVELS`.
-        index: place in its list.
+        index: position in its list.
         crop: side S of both crops, pixels.
         origin: integer (x, y) of the reference crop in the optical image.
         matrix: (2, 3), reference-crop pixel centres to moving-crop pixel centres: the truth, without a warp.
@@ -88,7 +88,7 @@ class SampleList:
         rejected: level -> counts of rejected draws: "size" (the map fits nowhere in the image), "nodata", and at levels
             with a warp "steep".
         residual, quoted_from: see `SetInfo`.
-        whole: pairs that are judged as they are, in order.
+        whole: pairs that are judged without cropping, in order.
         parts: of whole pairs, each modality, which gets a row of its own -> its `quoted_from`.
     """
 
@@ -106,11 +106,11 @@ class SampleList:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether any figure that needs a truth can be told."""
+        """Whether the samples have a known truth."""
         return any(quoted_from is not None for quoted_from in (self.quoted_from, *self.parts.values()))
 
     def of(self, level: str) -> Sequence[Sample | WholeSample]:
-        """The questions of a level; none where the list does not have it."""
+        """The samples of a level; empty without the level."""
         return self.whole if level == WHOLE else self.samples.get(level, [])
 
 
@@ -121,9 +121,9 @@ class LoadedSample:
     Attributes:
         moving: (H2, W2) or (C, H2, W2) uint8; of a sample that was cut (S, S) SAR.
         reference: (H, W) or (C, H, W) uint8; of a sample that was cut (3, S, S) optical.
-        matrix: (2, 3) truth, reference to moving pixel centres; with a warp what follows it.
+        matrix: (2, 3) truth, reference to moving pixel centres; applied after the warp, if any.
         warp: displaces reference pixels before the matrix, or None.
-        known: what every method is told: modalities, declared no-data.
+        known: information for every method: modalities and declared nodata.
     """
 
     moving: ByteImage
@@ -148,7 +148,7 @@ def footprint_outline(
 ) -> FloatArray:
     """(N, 2) points around the moving crop in SAR pixels, for a reference crop at origin (0, 0).
 
-    Its corner pixel centres in order, which say all of an affine; with a warp points every few pixels between them.
+    Its corner pixel centres in order, enough for an affine; with a warp also points every few pixels between them.
     """
     last = crop - 1.0
     corners = np.array([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])
@@ -166,7 +166,7 @@ def load_sample(data_dir: str | Path, sample: Sample, pair: StoredPair | None = 
     Args:
         data_dir: the data folder.
         sample: what to cut.
-        pair: the sample's pair if it is in memory already.
+        pair: the sample's pair, if already in memory.
 
     Returns:
         Images and truth; the moving image was interpolated once (cubic, a = -0.5; averaged against aliasing where the
@@ -198,13 +198,13 @@ def load_sample(data_dir: str | Path, sample: Sample, pair: StoredPair | None = 
 
 
 def _to_reference(moving_xy: FloatArray, matrix: NDArray[np.float64], warp: SmoothWarp | None) -> FloatArray:
-    """Where on the reference crop the moving crop's pixels (N, 2) come from."""
+    """Positions on the reference crop of the moving crop's pixels (N, 2)."""
     xy: FloatArray = AffineTransform(matrix).inverse(moving_xy)
     return xy if warp is None else warp.inverse(xy)
 
 
 def _unwarped(matrix: NDArray[np.float64], warp: SmoothWarp) -> FloatArray:
-    """(S * S, 2) what the inverse of a warp adds to where the affine puts the moving crop's pixels.
+    """(S * S, 2) correction by the inverse of a warp to the affine positions of the moving crop's pixels.
 
     It is found on nodes and interpolated by a kernel that is exact on quadratics: within a thousandth of a pixel.
     """
@@ -218,7 +218,7 @@ def _unwarped(matrix: NDArray[np.float64], warp: SmoothWarp) -> FloatArray:
 
 
 def _window(image: ByteImage, xy: FloatArray, pad: int) -> tuple[ByteImage, FloatArray]:
-    """The part of `image` that holds `xy` (N, 2) and `pad` pixels around, and `xy` in its pixels."""
+    """The part of `image` around `xy` (N, 2) with a margin of `pad` pixels, and `xy` in its pixels."""
     low = np.maximum(np.floor(xy.min(axis=0)).astype(int) - pad, 0)
     high = np.ceil(xy.max(axis=0)).astype(int) + pad + 1
     return image[low[1] : high[1], low[0] : high[0]], xy - low

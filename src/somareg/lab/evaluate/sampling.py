@@ -1,4 +1,4 @@
-"""Drawing the samples of a list.
+"""Random draws of the samples of a list.
 
 For each sample an affine is drawn and then placed anywhere in the pair where both crops lie inside imagery; only an
 affine that fits nowhere is drawn again. Such rejections change the distribution: in images barely larger than the crop,
@@ -41,7 +41,7 @@ from somareg.lab.evaluate.warp import SmoothWarp
 
 _AFFINES_PER_PAIR = 200
 _ORIGINS_PER_AFFINE = 10
-_STEEPEST = 0.5  # slope of the strongest warp: beyond it the map nearly folds, and inverting it takes long
+_STEEPEST = 0.5  # slope of the strongest warp; beyond it the map nearly folds, and its inversion is slow
 _SEEDS = 2**31
 
 
@@ -51,18 +51,18 @@ def draw_affine(level: Level, crop: int, rng: np.random.Generator) -> NDArray[np
     rotation = rng.uniform(-level.rotation_deg, level.rotation_deg)
     shift = rng.uniform(-level.shift, level.shift, 2) * crop
     half, lean = 0.0, 0.0
-    if level.aspect != (1.0, 1.0) or level.shear:  # the other levels keep the draws of their lists
+    if level.aspect != (1.0, 1.0) or level.shear:  # other levels keep their earlier draws
         half = rng.uniform(math.log(level.aspect[0]), math.log(level.aspect[1])) / 2
         lean = math.degrees(math.atan(rng.uniform(-level.shear, level.shear)))
     middle = (crop - 1) / 2
-    drawn = AffineTransform.from_parameters(
+    affine = AffineTransform.from_parameters(
         rotation_deg=rotation,
         scale=(scale * math.exp(half), scale * math.exp(-half)),
         shear_deg=lean,
         shift=(float(shift[0]), float(shift[1])),
         centre=(middle, middle),
     )
-    return np.round(drawn.matrix, 6)
+    return np.round(affine.matrix, 6)
 
 
 def make_list(
@@ -84,7 +84,7 @@ def make_list(
         count: samples per level (None: the set's own number, see `SetInfo.count_of`).
         levels: keys of `LEVELS`; those with a warp take crops of about 128 px and more.
         seed: the same seed and data give the same list.
-        groups: places that may be used; None for all.
+        groups: allowed places; None for all.
 
     Raises:
         ConfigError: the set has no pairs for this split (and groups), or a level is unknown.
@@ -98,17 +98,17 @@ def make_list(
     samples: dict[str, list[Sample]] = {}
     rejected: dict[str, dict[str, int]] = {}
     maker = _Maker(Path(data_dir), info.crop, pairs)
-    drawn: dict[str, tuple[list[Sample], dict[str, int]]] = {}
+    samples_of: dict[str, tuple[list[Sample], dict[str, int]]] = {}
     for level in check_names(levels, LEVELS, "level"):
         number = count or info.count_of(level, split)
         if not number:
             continue
         word = WARPED if LEVELS[level].warp_px else level
-        if word not in drawn:
+        if word not in samples_of:
             rng = np.random.default_rng([seed, *(zlib.crc32(each.encode()) for each in (info.name, role, word))])
-            drawn[word] = maker.draw(level, number, rng)
-        samples[level] = [_at_level(sample, level) for sample in drawn[word][0]]
-        rejected[level] = drawn[word][1]
+            samples_of[word] = maker.draw(level, number, rng)
+        samples[level] = [_at_level(sample, level) for sample in samples_of[word][0]]
+        rejected[level] = samples_of[word][1]
     return SampleList(info.name, role, split, info.crop, seed, samples, rejected, info.residual, info.quoted_from)
 
 
@@ -119,7 +119,7 @@ def _at_level(sample: Sample, level: str) -> Sample:
 
 
 class _Maker:
-    """Draws samples from some pairs, each decoded once."""
+    """Draws samples from pairs, decoding each once."""
 
     def __init__(self, data_dir: Path, crop: int, pairs: list[PairEntry]) -> None:
         self.data_dir, self.crop, self.pairs = data_dir, crop, pairs

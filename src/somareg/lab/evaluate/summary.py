@@ -1,4 +1,4 @@
-"""What the records of one method on one set and level amount to."""
+"""Summary of one method's records on one set and level."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def summarise(records: Sequence[Record], quoted_from: float | None = 0.0) -> Sum
     Args:
         records: one per pair.
         quoted_from: the smallest threshold that the labels allow. A "go" is right below it, and below 2 px at least.
-            None: there are no labels, and what needs one is None.
+            None: there are no labels, and figures that need one are None.
 
     Returns:
         n; cmr (threshold -> share) and cmr_interval (threshold -> 95 % interval); median_px; auc (0-5 px); left, where
@@ -70,7 +70,7 @@ def _without_labels(records: Sequence[Record]) -> Summary:
 
 
 def _left(records: Sequence[Record]) -> dict[str, float] | None:
-    """Correlation length -> median share of the warp that is left; None without warps."""
+    """Correlation length -> median remaining share of the warp; None without warps."""
     shares: dict[float, list[float]] = {}
     for record in records:
         if "warp_px" in record:
@@ -83,7 +83,7 @@ def _seconds(records: Sequence[Record]) -> float:
 
 
 def _places(records: Sequence[Record]) -> list[str]:
-    """What the bootstrap draws: places, or pairs where the places are too few."""
+    """Units of the bootstrap: places, or pairs when there are too few places."""
     groups = [record["group"] for record in records]
     return groups if len(set(groups)) >= metrics.MIN_GROUPS else [record["pair"] for record in records]
 

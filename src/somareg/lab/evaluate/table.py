@@ -23,15 +23,15 @@ COLUMNS: tuple[str, ...] = (
     *("median px", "AUC", "CE90 px", *(f"left@{length:g}" for length in WARP_LENGTHS_PX)),
     *("AUROC", "go", "false go", "s/pair", "MB"),
 )
-_WORDS = COLUMNS.index("parameters")  # columns of words stand before those of figures
-_FILES = list(METHODS).index("ours-fast") - 0.5  # files of weights stand before the weights that ship
+_WORDS = COLUMNS.index("parameters")  # columns with text come before those with figures
+_FILES = list(METHODS).index("ours-fast") - 0.5  # files of weights come before the shipped weights
 
 
 def load_results(out_dir: str | Path) -> list[dict[str, Any]]:
     """Summaries of all methods in a folder, each with its method's name, preset and parameters.
 
-    Sets stand together, levels and methods in order, modalities of whole pairs behind their total; what was given as a
-    file or function between the weight-free engine and ours.
+    Grouped by set, with levels and methods in order and modalities of whole pairs after their total; methods from a
+    file or function come between the weight-free engine and ours.
 
     Raises:
         ReadError: no result in the folder.
@@ -78,7 +78,7 @@ def _row(s: dict[str, Any]) -> Row:
 
 
 def _errors(s: dict[str, Any]) -> Row:
-    """The figures that need a truth: from CMR to AUROC."""
+    """The figures that need a truth, from CMR to AUROC."""
     floor = s["quoted_from"]
     if floor is None:
         return [_ABSENT] * (COLUMNS.index("go") - COLUMNS.index("n") - 1)
@@ -91,7 +91,7 @@ def _errors(s: dict[str, Any]) -> Row:
 
 
 def _left(s: dict[str, Any]) -> Row:
-    """Percent of the warp that is left, for each correlation length, where the labels are better than the warp."""
+    """Remaining percentage of the warp for each correlation length, if the labels are more accurate than the warp."""
     left = s.get("left")
     if left is None or LEVELS[s["level"]].warp_px < s["quoted_from"]:
         return [_ABSENT] * len(WARP_LENGTHS_PX)
@@ -113,14 +113,14 @@ def _number(value: float | None, digits: int, missing: str = "∞") -> str:
 
 
 def _count(parameters: int) -> str:
-    """A number of weights as in "522 k" or "1.31 M"; a dash for none."""
+    """Format a number of weights: "522 k" or "1.31 M"; a dash without any."""
     if not parameters:
         return _ABSENT
     return f"{parameters / 1e6:.2f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"
 
 
 def legend(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """Sentences that a reader of the table needs."""
+    """Explanations below the table."""
     sets = {_label(s): s for s in summaries}
     labels = "; ".join(f"{name}: {_what(s)}" for name, s in sets.items() if not s.get("part"))
     return [
@@ -157,16 +157,16 @@ def table(out_dir: str | Path) -> str:
 
 
 def rich_table(out_dir: str | Path) -> Table:
-    """The same for a terminal."""
+    """The table for a terminal."""
     summaries = load_results(out_dir)
-    made = Table(caption=" ".join(legend(summaries)), caption_justify="left")
+    result = Table(caption=" ".join(legend(summaries)), caption_justify="left")
     for i, column in enumerate(COLUMNS):
-        made.add_column(column, justify="left" if i < _WORDS else "right", no_wrap=i < _WORDS)
+        result.add_column(column, justify="left" if i < _WORDS else "right", no_wrap=i < _WORDS)
     previous = None
     for summary, row in zip(summaries, rows(summaries), strict=True):
         place = (summary["set"], summary["role"], summary["level"], summary.get("part"))
         if previous not in (None, place):
-            made.add_section()
+            result.add_section()
         previous = place
-        made.add_row(*row)
-    return made
+        result.add_row(*row)
+    return result

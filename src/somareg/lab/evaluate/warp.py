@@ -1,9 +1,9 @@
-"""The smooth warps of level N: Gaussian random fields without an affine part, of a given RMS, known at every point.
+"""The smooth warps of level N: Gaussian random fields of given RMS without an affine part, defined at every point.
 
 A field is a sum of plane waves (random Fourier features of white noise smoothed by a Gaussian), so that it can be
 evaluated and inverted anywhere, also outside the crop. Its numbers are made from the raw
-bits of PCG64, which NumPy promises never to change, by fixed formulas: the three numbers of a `SmoothWarp` are the
-field on every machine.
+bits of PCG64, which NumPy promises never to change, by fixed formulas: the three numbers of a `SmoothWarp` define the
+same field on every machine.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from somareg.lab.data.waves import Waves, beyond_affine
 from somareg.types import FloatArray
 
 _WAVES = 32
-_NEAR_PX = 1e-4  # an inversion ends when a round moves no point by more
+_NEAR_PX = 1e-4  # an inversion ends when no point moves further in a round
 _MOST_ROUNDS = 60
-_RIM = 0.2  # of the crop: how far beyond it the moving crop can reach at the level's affines
+_RIM = 0.2  # share of the crop by which the moving crop can exceed it at the level's affines
 _SLOPE_NODES = 25
-_BITS = 53  # of a double's mantissa
+_BITS = 53  # bits of a double's mantissa
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class SmoothWarp:
 
 @lru_cache(maxsize=1024)
 def _unit(length_px: float, seed: int, crop: int) -> Waves:
-    """The field of 1 px RMS: all strengths of a warp have one."""
+    """The field of 1 px RMS, common to all strengths of a warp."""
     normal, uniform = _numbers(seed, 4 * _WAVES, _WAVES)
     amplitude, vector = torch.from_numpy(normal).reshape(2, 1, _WAVES, 2)
-    drawn = Waves(
+    waves = Waves(
         amplitude=amplitude,
-        vector=vector / (math.sqrt(2) * length_px),  # the spectrum of noise that was smoothed once
+        vector=vector / (math.sqrt(2) * length_px),  # the spectrum of noise smoothed once
         phase=2 * math.pi * torch.from_numpy(uniform)[None],
         plane=torch.zeros(1, 2, 3, dtype=torch.float64),
         centre=(crop - 1) / 2,
     )
-    rest = beyond_affine(drawn)
+    rest = beyond_affine(waves)
     dx, dy = rest(*_grid(crop))
     factor = (dx.square() + dy.square()).mean().rsqrt()
     return replace(rest, amplitude=factor * rest.amplitude, plane=factor * rest.plane)

@@ -1,4 +1,4 @@
-"""Sets whose pairs are judged as they are: two whole images of any two sensors, with an affine truth of their own.
+"""Sets of whole pairs: two images of any two sensors, judged without cropping, with their own affine truth.
 
 Such a set has a table of its own, `<set>/pairs.csv`, with at least the columns modality, pair, reference, moving (paths
 in the folder), ref_width, ref_height, mov_width, mov_height, landmark_rms_px, a ... f and black_frame_share. The truth
@@ -27,7 +27,7 @@ from somareg.lab.evaluate.sample import LoadedSample, SampleList
 from somareg.lab.evaluate.whole_pair import WholePair, WholeSample, word
 from somareg.types import BoolArray
 
-FRAME_SHARE = 0.05  # a smaller black part is no frame: deep shadow, dark water
+FRAME_SHARE = 0.05  # a smaller black part is no frame but shadow or dark water
 _COLUMNS = (
     *("modality", "pair", "reference", "moving", "ref_width", "ref_height", "mov_width", "mov_height"),
     *("landmark_rms_px", *"abcdef", "black_frame_share"),
@@ -35,7 +35,7 @@ _COLUMNS = (
 
 
 def read_whole(data_dir: str | Path, name: str, split: Split) -> SampleList:
-    """The list of a set of whole pairs: its modalities in turns, so that the first ones (`limit`) are of all.
+    """Read the list of a set of whole pairs, with modalities in turn, so that its beginning (`limit`) covers all.
 
     Raises:
         ReadError: the set's table is missing, or a column of it.
@@ -80,8 +80,8 @@ def load_whole(data_dir: str | Path, sample: WholeSample) -> LoadedSample:
     moving = _image(folder / pair.moving, pair.moving_shape)
     reference_mask, moving_mask = (_without_frame(image, pair.black_share) for image in (reference, moving))
     here, there = pair.kinds
-    known = Known(word(there), word(here), moving_mask, reference_mask)
-    return LoadedSample(moving, reference, pair.matrix, known=known)
+    info = Known(word(there), word(here), moving_mask, reference_mask)
+    return LoadedSample(moving, reference, pair.matrix, known=info)
 
 
 def _pair(name: str, row: dict[str, str], where: str) -> WholePair:
@@ -103,7 +103,7 @@ def _pair(name: str, row: dict[str, str], where: str) -> WholePair:
 
 
 def _quoted_from(pairs: Iterable[WholePair]) -> float | None:
-    """The smallest threshold that no truth of these pairs is worse than."""
+    """The smallest threshold above the error of every truth."""
     floor = max(pair.floor_px for pair in pairs)
     return next((threshold for threshold in THRESHOLDS if threshold >= floor), None)
 
@@ -118,7 +118,7 @@ def _image(path: Path, shape: Sequence[int]) -> ByteImage:
 
 
 def _without_frame(image: ByteImage, black_share: float) -> BoolArray | None:
-    """Where an image holds data, None when it has no frame; `black_share` is what the table says of the pair."""
+    """Mask of an image's data, None without a frame; `black_share` is the table's value for the pair."""
     if black_share < FRAME_SHARE:
         return None
     frame = solid_at_edge((image == 0) if image.ndim == 2 else (image == 0).all(axis=0))

@@ -1,4 +1,4 @@
-"""Pairs that are judged whole, and the words for what their images are."""
+"""Whole pairs, and the modality words of their images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS: dict[Kind, tuple[str, ...]] = {
     "map": ("map", "other"),
     "other": ("other",),
 }
-"""What an image is -> what `register` is told as its modality: the first of these words that it knows."""
+"""Kind of image -> modality words for `register`, of which the first known one is used."""
 
 KINDS: dict[str, tuple[Kind, Kind]] = {
     "cross_season": ("optical", "optical"),
@@ -35,9 +35,9 @@ KINDS: dict[str, tuple[Kind, Kind]] = {
     "nir_visible_satellite": ("optical", "nir"),
     "optical_optical": ("optical", "optical"),
 }
-"""Modality of a pair -> what its reference and its moving image are; both "other" where it does not stand here."""
+"""Modality of a pair -> kinds of reference and moving image; "other" for both when it is missing here."""
 
-_SWAPPED = ("hopc_map", "hopc_visir")  # pairs, by the beginning of their names, that stand the other way round
+_SWAPPED = ("hopc_map", "hopc_visir")  # prefixes of pairs with swapped images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,12 +46,12 @@ class WholePair:
 
     Attributes:
         set, name: where it belongs.
-        modality: what the two images are, the row of the result that it enters.
+        modality: of the pair, which is also its row in the results.
         reference, moving: paths in the set's folder.
         reference_shape, moving_shape: (H, W).
         matrix: (2, 3) truth, reference to moving pixel centres.
-        floor_px: error of the truth, RMS of the landmarks that it was fitted to; 0 where it is exact.
-        black_share: of the more framed one of the two images.
+        floor_px: error of the truth, RMS residual of its landmarks; 0 when exact.
+        black_share: larger black share of the two images.
     """
 
     set: str
@@ -67,23 +67,23 @@ class WholePair:
 
     @property
     def group(self) -> str:
-        """The place: every pair shows its own."""
+        """The place; every pair has its own."""
         return self.name
 
     @property
     def kinds(self) -> tuple[Kind, Kind]:
-        """What reference and moving image are."""
+        """Kinds of reference and moving image."""
         reference, moving = KINDS.get(self.modality, ("other", "other"))
         return (moving, reference) if self.name.startswith(_SWAPPED) else (reference, moving)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WholeSample:
-    """A pair as a question of the benchmark.
+    """A whole pair as a sample of the benchmark.
 
     Attributes:
-        pair: which.
-        index: place in the list.
+        pair: the pair.
+        index: position in the list.
     """
 
     pair: WholePair
@@ -96,7 +96,7 @@ class WholeSample:
 
 
 def word(kind: Kind) -> Modality:
-    """What `register` is told of an image of this kind."""
+    """The modality word for `register` of this kind of image."""
     return next(each for each in WORDS[kind] if _is_modality(each))
 
 

@@ -1,4 +1,4 @@
-"""Lightning, or one line that says how to get it; imported by the modules of the engine only."""
+"""Import of Lightning, with an installation hint when it is missing; only modules of the engine use it."""
 
 from somareg.errors import UnsupportedError
 from somareg.lab.train.yaml_files import INSTALL

@@ -1,4 +1,4 @@
-"""What happens between steps: the clock, checkpoints, validation, the log, and stopping in time or on a signal."""
+"""Work between steps: clock, checkpoints, validation, log, and stopping in time or on a signal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FAR = 2**40
 
 
 class Meter:
-    """Pairs per second of training alone, and the share of a step that is spent on making its batch."""
+    """Pairs per second of training alone, and the share of a step spent on its batch."""
 
     def __init__(self) -> None:
         self.pairs = 0
@@ -43,23 +43,23 @@ class Meter:
         return self.pairs / self.seconds if self.seconds > 0 else 0.0
 
     def recent(self) -> float:
-        """Pairs per second since the last look."""
+        """Pairs per second since the last call."""
         pairs, seconds = self.pairs - self._recent[0], self.seconds - self._recent[1]
         self._recent = self.pairs, self.seconds
         return pairs / seconds if seconds > 0 else 0.0
 
 
 class Keeper(L.Callback):
-    """Decides after every step what is due, the same on every rank, and does it.
+    """Decides after every step which work is due, identically on every rank, and does it.
 
-    Rank 0 looks at its clock; any rank may have been told to stop. One small exchange per step makes all agree.
+    Rank 0 reads its clock; any rank may have received a signal. One small exchange per step makes all agree.
 
     Args:
         folder: of the run.
         validator: None trains without validation.
-        signals: that ask to stop.
-        progress: called with a line and the share done, on rank 0.
-        report: called with a line that stays, on rank 0.
+        signals: requests to stop.
+        progress: called with a line for the progress bar and the share done, on rank 0.
+        report: called with a permanent line, on rank 0.
         diagnose: write a diagnosis of the averaged weights in the end.
     """
 
@@ -78,8 +78,8 @@ class Keeper(L.Callback):
         self.meter, self.mean = Meter(), Mean()
         self._book: RunLog | None = None
         self.stopped = "done"
-        self._started = monotonic()  # reading the data counts
-        self._loss: float | None = None  # of the last row
+        self._started = monotonic()  # time for reading the data counts
+        self._loss: float | None = None  # at the last row
         self._validation_minutes = 0.0
         self._saved = self._validated = 0.0  # minutes on the clock of this call
 
@@ -94,7 +94,7 @@ class Keeper(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Time one step in a while to the end of the device's work."""
+        """Time an occasional step until the device has finished."""
         task = _task(pl_module)
         task.is_timed = (trainer.global_step + 1) % task.cfg.run.log_every_steps == 0
         self._step_started = now(task.device) if task.is_timed else perf_counter()
@@ -102,7 +102,7 @@ class Keeper(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Do what is due."""
+        """Do the work that is due."""
         task = _task(pl_module)
         self._measure(trainer, task)
         interrupted, finished, validate, save = self._agree(trainer, task)
@@ -115,7 +115,7 @@ class Keeper(L.Callback):
         self._show(task, trainer.global_step)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look inside the network, unless somebody waits for the process to end."""
+        """Write the diagnosis, unless a signal interrupted the run."""
         if self.diagnose and trainer.is_global_zero and self.signals.received is None:
             task = _task(pl_module)
             batches = self.validator.batches(task.device) if self.validator else _unseen(task)
@@ -127,7 +127,7 @@ class Keeper(L.Callback):
         self._close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Close the log; the checkpoint of the last good moment stays."""
+        """Close the log; the last good checkpoint stays."""
         self._close()
 
     # --- what is due ------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Keeper(L.Callback):
 
     def _wishes(self, trainer: L.Trainer, task: RegistrationTask) -> list[float]:
         run, minutes = task.cfg.run, self._minutes()
-        # The last validation must end within the limit, so its time is kept in reserve.
+        # Time for the last validation is reserved, so that it ends within the limit.
         in_time = task.limit is None or minutes + self._validation_minutes < task.limit
         finished = not in_time or self._is_last(trainer)
         validate = self.validator is not None and (finished or minutes - self._validated >= run.val_every_minutes)
@@ -191,8 +191,8 @@ class Keeper(L.Callback):
         self._saved = self._minutes()
 
     def _validate(self, trainer: L.Trainer, task: RegistrationTask) -> None:
-        """Score the averaged weights on rank 0, in float32; the best so far are kept."""
-        self._save(trainer, LAST)  # nothing is lost if the process is killed meanwhile
+        """Score the averaged weights on rank 0, in float32, and keep the best so far."""
+        self._save(trainer, LAST)  # before validating, so that a kill meanwhile loses nothing
         started, better = self._minutes(), False
         if trainer.is_global_zero and self.validator is not None:
             with _judged(task):
@@ -236,7 +236,7 @@ class Keeper(L.Callback):
 
 @contextmanager
 def _judged(task: RegistrationTask) -> Iterator[None]:
-    """The network as it will be used: averaged weights, eval mode, float32, no gradients."""
+    """The network as in use: averaged weights, eval mode, float32, no gradients."""
     with torch.no_grad(), torch.autocast(task.device.type, enabled=False), task.ema.swapped_in():
         task.network.eval()
         try:
@@ -246,7 +246,7 @@ def _judged(task: RegistrationTask) -> Iterator[None]:
 
 
 def _unseen(task: RegistrationTask) -> Iterator[PairBatch]:
-    """Batches of steps that no run reaches."""
+    """Batches of step numbers beyond any run."""
     for step in range(_FAR, _FAR + 8):
         yield task.draw(step)
 

@@ -15,26 +15,26 @@ from somareg.lab.data.draw import DrawCfg
 from somareg.lab.data.synthetic.generator import SyntheticCfg
 from somareg.lab.train.objective import ObjectiveCfg
 from somareg.lab.train.yaml_files import parse, read_extended
-from somareg.matching.network import NetworkCfg
+from somareg.soma.network import NetworkCfg
 
 
 @dataclass(frozen=True)
 class DataCfg:
-    """What is trained on and what is validated on.
+    """Data for training and validation.
 
     Attributes:
         tiles: shards of tiles (`somareg.lab.data.tiles`): files, folders or glob patterns.
         synthetic_share: share of the steps whose batch is synthetic, 0-1.
         synthetic_pool: synthetic scenes held on the device.
         synthetic_size: side of a synthetic scene, pixels.
-        synthetic_chunk: scenes that are replaced together.
+        synthetic_chunk: number of scenes replaced together.
         synthetic_refresh_steps: steps between two replacements; 0 keeps the first pool.
-        synthetic: what synthetic scenes are made of.
+        synthetic: settings of the generator.
         draw: how a pair is cut from a tile.
-        augment: what its pixels go through.
+        augment: augmentation of its pixels.
         licences: set of tiles -> licence of its images, for the model's card.
         validation: file of protocol samples; None trains without validation.
-        validation_limit: samples used of it; None uses all.
+        validation_limit: number of its samples in use; None for all.
     """
 
     tiles: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class OptimiserCfg:
 
 @dataclass(frozen=True)
 class RunCfg:
-    """Where and for how long.
+    """Hardware, precision, duration and logging of a run.
 
     Attributes:
         batch: pairs per step and process.
@@ -96,7 +96,7 @@ class RunCfg:
             "forward", the network alone in batches on the device, in seconds.
         pictures: validation samples drawn into the log.
         accelerator: "auto" (CUDA, then the CPU), "cpu" or "cuda".
-        devices: how many, or which.
+        devices: their number, or their indices.
         num_nodes: hosts.
         strategy: Lightning's: "auto", "ddp", "ddp_find_unused_parameters_true".
         threads: CPU threads of PyTorch; None leaves them.
@@ -168,7 +168,7 @@ class TrainCfg:
 def load_config(
     path: str | Path | None, overrides: Sequence[str] = (), extra: Mapping[str, Any] | None = None
 ) -> TrainCfg:
-    """Read a configuration; what the file does not name keeps its default.
+    """Read a configuration; missing settings keep their defaults.
 
     A file may name another one that it differs from: `extends: ../base.yaml`, relative to itself. Mappings are merged
     key by key; any other value, null too, replaces the one below.

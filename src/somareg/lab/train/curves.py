@@ -1,4 +1,4 @@
-"""A run's curves as one picture, from the tables that it wrote."""
+"""Curves of a run as one picture, from its tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PANELS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
 
 
 def draw_curves(folder: str | Path, out: str | Path) -> Path | None:
-    """Draw the tables of a run over its minutes; None where no row has been written yet.
+    """Draw the tables of a run over its minutes; None when they are still empty.
 
     Args:
         folder: of the run, with `train.csv` and maybe `validation.csv`.
@@ -41,9 +41,9 @@ def draw_curves(folder: str | Path, out: str | Path) -> Path | None:
     figure = Figure(figsize=(11, 9), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, table, names, logarithmic) in zip(figure.subplots(3, 2).flat, _PANELS, strict=True):
-        found = tables[table]
-        for name in names or sorted(key for key in found if key.endswith("/cmr_3")):
-            points = [(x, y) for x, y in zip(found.get("minutes", ()), found.get(name, ()), strict=False) if y == y]
+        rows = tables[table]
+        for name in names or sorted(key for key in rows if key.endswith("/cmr_3")):
+            points = [(x, y) for x, y in zip(rows.get("minutes", ()), rows.get(name, ()), strict=False) if y == y]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "", label=name, linewidth=1.2)
         axes.set_title(title, fontsize=10)

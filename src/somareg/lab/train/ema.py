@@ -1,4 +1,4 @@
-"""Averaged weights: what is validated and shipped."""
+"""Averaged weights, which are validated and exported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Ema:
     The decay of step k is `min(decay, (1 + k) / (10 + k))`, so that the random initial weights are soon forgotten.
 
     Args:
-        network: on its final device; what its `state_dict` leaves out (a frozen encoder) is not averaged either.
+        network: on its final device; parts outside its `state_dict` (a frozen encoder) are not averaged.
         decay: of the average after warm-up, 0 to below 1.
     """
 
@@ -29,7 +29,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int, kept: Tensor) -> None:
-        """Take in the weights after step number `step` (from 0), where `kept` (a scalar) is 1; 0 changes nothing."""
+        """Update with the weights after step number `step` (from 0) if `kept` (a scalar) is 1; 0 changes nothing."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
         average = list(self.average.values())
         apart = torch._foreach_sub([tensor.float() for tensor in self._live.values()], average)
@@ -37,7 +37,7 @@ class Ema:
         torch._foreach_add_(average, apart, alpha=weight)
 
     def load(self, average: Mapping[str, Tensor]) -> None:
-        """Take over a saved average.
+        """Load a saved average.
 
         Raises:
             ReadError: it belongs to another network.
@@ -52,7 +52,7 @@ class Ema:
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """The network has the averaged weights inside the block and its own afterwards, bit by bit."""
+        """Give the network the averaged weights inside the block and restore its own afterwards, bit by bit."""
         own = {name: tensor.clone() for name, tensor in self._live.items()}
         self._write(self.average)
         try:

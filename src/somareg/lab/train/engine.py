@@ -1,48 +1,42 @@
-"""`train`: a configuration in, a folder with checkpoints and a log out; stops in time, resumes exactly."""
+"""`train`: from a configuration to a folder with checkpoints and a log; stops in time and resumes exactly."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from somareg.config import to_mapping
-from somareg.errors import ConfigError, OutputError, ReadError
+from somareg.errors import ConfigError
 from somareg.lab.train._lightning import L, MisconfigurationException
-from somareg.lab.train.callbacks import BEST, DIAGNOSIS, LAST, Keeper
-from somareg.lab.train.config import TrainCfg, save_config
-from somareg.lab.train.export import read_checkpoint
+from somareg.lab.train.callbacks import BEST, LAST, Keeper
+from somareg.lab.train.config import TrainCfg
+from somareg.lab.train.folder import check_checkpoint, check_folder, claim, is_fresh, starting_point
 from somareg.lab.train.guard import AtomicCheckpointIO, StopSignals
 from somareg.lab.train.judge import ForwardValidator, ProtocolValidator, Validator
-from somareg.lab.train.logs import EVENTS, PICTURES, TABLES
 from somareg.lab.train.sources import Source, Ticks, open_source
 from somareg.lab.train.task import Objective, RegistrationTask
 from somareg.types import Progress
 
-CONFIG = "config.yaml"
-_FOLDERS = (EVENTS, PICTURES, DIAGNOSIS)
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a call of `train` did.
+    """The result of a call of `train`.
 
     Attributes:
         steps: of all calls so far.
         minutes: of all calls so far.
         pairs_per_second: of this call, over all processes, validation and checkpoints not counted.
-        data_share: share of a step spent on making its batch, 0-1.
+        data_share: share of a step spent on its batch, 0-1.
         skipped: steps without effect because loss or gradient was not finite.
         scores: of the last validation; empty without one.
         checkpoint: the last one.
@@ -65,7 +59,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the engine puts together; the defaults are somareg's own.
+    """The parts that the engine combines; by default somareg's own.
 
     Attributes:
         network: configuration -> network, its weights drawn from PyTorch's generator.
@@ -83,7 +77,7 @@ class Parts:
 def own_parts() -> Parts:
     """SOMA's network and objective, tiles and synthetic scenes, validation on the protocol."""
     from somareg.lab.train.objective import objective
-    from somareg.matching.network import Soma
+    from somareg.soma.network import Soma
 
     def source(cfg: TrainCfg, rank: int, device: torch.device) -> Source:
         return open_source(cfg.data, batch=cfg.run.batch, seed=cfg.seed, rank=rank, device=device)
@@ -129,18 +123,18 @@ def train(
         report: called with a line after every validation, on rank 0.
 
     Raises:
-        OutputError: the folder holds something, or cannot be written.
+        OutputError: the folder is not empty, or cannot be written.
         ReadError: the checkpoint or the data cannot be read.
         ConfigError: the checkpoint belongs to another network; the device is not there; no data.
         EstimationError: the training diverged.
         UnsupportedError: something that the configuration asks for is not installed.
     """
     folder = Path(out_dir)
-    checkpoint = _starting_point(folder, resume)
-    before = _check_checkpoint(checkpoint, cfg) if checkpoint is not None else {}
-    fresh, is_main = _is_fresh(folder, resume), is_main_process()
+    checkpoint = starting_point(folder, resume)
+    before = check_checkpoint(checkpoint, cfg) if checkpoint is not None else {}
+    fresh, is_main = is_fresh(folder, resume), is_main_process()
     if is_main:
-        _check_folder(folder, fresh=fresh, overwrite=overwrite)
+        check_folder(folder, fresh=fresh, overwrite=overwrite)
     limit = _limit(cfg, max_minutes, float(before.get("minutes", 0.0)))
     parts = parts or own_parts()
     with ExitStack() as stack:
@@ -155,7 +149,7 @@ def train(
         keeper = Keeper(folder, validator, signals, progress, report, diagnose)
         trainer = _trainer(cfg, folder, keeper)
         if is_main:
-            _claim(folder, cfg, fresh=fresh)
+            claim(folder, cfg, fresh=fresh)
         loader = DataLoader(Ticks(), batch_size=None, num_workers=0)
         trainer.fit(task, loader, ckpt_path=None if checkpoint is None else str(checkpoint))
     best = folder / BEST
@@ -174,7 +168,7 @@ def train(
 
 
 def is_main_process() -> bool:
-    """Whether this process is the first of its run, before Lightning has started: it alone writes."""
+    """Whether this process is the first of its run, the only one that writes; works before Lightning starts."""
     return all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES)
 
 
@@ -220,73 +214,6 @@ def _limit(cfg: TrainCfg, max_minutes: float | None, before: float) -> float | N
         raise ConfigError("optimiser.schedule 'time' needs minutes: --max-minutes, run.max_minutes or total_minutes")
     left = None if whole is None else max(whole - before, 0.0)
     return min(value for value in (limit, left) if value is not None)
-
-
-# --- the folder -----------------------------------------------------------------------------------------------------
-
-
-def _starting_point(folder: Path, resume: bool | str | Path) -> Path | None:
-    if isinstance(resume, str | Path):
-        return Path(resume)
-    last = folder / LAST
-    return last if resume and last.exists() else None
-
-
-def _is_fresh(folder: Path, resume: bool | str | Path) -> bool:
-    """Whether a new run begins in the folder; it does too when it goes on from the checkpoint of another folder."""
-    elsewhere = isinstance(resume, str | Path) and Path(resume).resolve().parent != folder.resolve()
-    return not resume or elsewhere
-
-
-def _check_checkpoint(path: Path, cfg: TrainCfg) -> dict[str, Any]:
-    """The training record of a checkpoint that fits the configuration."""
-    content = read_checkpoint(path)
-    record = content.get("somareg")
-    if not isinstance(record, dict) or "ema" not in content:
-        raise ReadError(f"{path} is not a checkpoint of somareg; give one that 'somareg train' wrote")
-    key = _difference(record["config"]["network"], to_mapping(cfg.network), "network")
-    if key is not None:
-        raise ConfigError(f"{path} was trained with another '{key}'; resume with its own configuration")
-    return record
-
-
-def _difference(one: Any, other: Any, name: str) -> str | None:
-    """The first setting in which two mappings differ, None when they agree."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in dict.fromkeys((*one, *other)):
-            found = _difference(one.get(key), other.get(key), f"{name}.{key}")
-            if found is not None:
-                return found
-        return None
-    return None if one == other else name
-
-
-def _check_folder(folder: Path, *, fresh: bool, overwrite: bool) -> None:
-    """Refuse a folder whose content would be lost or mixed up."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OutputError(f"{folder} is a file; give a folder name")
-    inside = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    strange = inside - {CONFIG, LAST, BEST, *TABLES, *_FOLDERS}
-    if fresh and not overwrite and (strange or LAST in inside):
-        raise OutputError(f"{folder} is not empty; continue with --resume, replace its run with --overwrite")
-    if not fresh and strange and CONFIG not in inside:
-        raise OutputError(f"{folder} holds no run of somareg to resume; give its folder, or a new one")
-
-
-def _claim(folder: Path, cfg: TrainCfg, *, fresh: bool) -> None:
-    """Make the folder, clear an earlier run out of it, write the configuration."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            for name in (CONFIG, LAST, BEST, *TABLES):
-                (folder / name).unlink(missing_ok=True)
-            for name in _FOLDERS:
-                shutil.rmtree(folder / name, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be used ({error}); give another output folder") from error
-    save_config(cfg, folder / CONFIG)
 
 
 # --- the process ----------------------------------------------------------------------------------------------------

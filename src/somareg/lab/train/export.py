@@ -12,8 +12,8 @@ from torch import Tensor
 from somareg.errors import ReadError, WeightsError
 from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.train.validation import validate_samples
-from somareg.matching.weights.card import ModelCard
-from somareg.matching.weights.store import build_network, check_state, save_weights
+from somareg.soma.weights.card import ModelCard
+from somareg.soma.weights.store import build_network, check_state, save_weights
 
 PREFIX = "network."
 NO_LICENCE = "not stated"
@@ -23,9 +23,9 @@ _NOT_JUDGED = "weights of the last step; the scores are those of the averaged we
 
 
 class TrainingRecord(TypedDict):
-    """What a checkpoint says about its training, under the key "somareg"; numbers, texts, lists and mappings only.
+    """Training record of a checkpoint, under the key "somareg"; numbers, texts, lists and mappings only.
 
-    Others may lie beside these; of them `synthetic_share`, `licence` and `notes` go into the card.
+    Other keys are allowed; of them `synthetic_share`, `licence` and `notes` go into the card.
 
     Attributes:
         config: the whole configuration; "network" holds the settings of the network.
@@ -63,8 +63,8 @@ def export_checkpoint(
         out: ends in `.safetensors`; the card takes the same name with `.json`.
         name: of the model; the stem of `out` when None.
         licence: of the weights; the checkpoint's, or "not stated", when None.
-        raw: take the weights of the last step, not their average.
-        samples: measure what is exported on these and put the scores into the card in place of the training's.
+        raw: export the weights of the last step, not their average.
+        samples: measure the exported network on these; its scores replace those of training in the card.
         overwrite: replace an earlier model.
 
     Returns:
@@ -115,7 +115,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ReadError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
-    except Exception as error:  # a damaged pickle can make its reader raise anything
+    except Exception as error:  # reading a damaged pickle can raise any exception
         raise ReadError(
             f"{path} is damaged, or holds Python objects that could run code and are never loaded; "
             "give a checkpoint that 'somareg train' wrote"
@@ -158,7 +158,7 @@ def network_state(content: Mapping[str, Any], path: Path, *, raw: bool = False) 
     state = {key.removeprefix(PREFIX): tensor for key, tensor in whole.items() if key.startswith(PREFIX)}
     if not state:
         raise ReadError(f"{path}: no tensor of its state_dict starts with '{PREFIX}'; give one of 'somareg train'")
-    # An average that covers a part of the network only would mix two networks without a word.
+    # An average of a part of the network only would silently mix two networks.
     lacking = [key for key, tensor in state.items() if tensor.is_floating_point() and key not in averaged]
     strange = [key for key in averaged if key not in state]
     if averaged and (lacking or strange):

@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 
 from somareg.errors import ConfigError, OutputError, UnsupportedError
-from somareg.features.encoder import Encoder
-from somareg.features.pyramid import STRIDES
 from somareg.io.atomic import output_folder
 from somareg.io.folders import check_folder_writable
 from somareg.lab.train.export import export_checkpoint
 from somareg.lab.train.onnx_graph import BRANCHES, LEVELS, VALID, Branch, encoder_graphs, require_onnx
-from somareg.matching.weights.card import ModelCard, read_card
-from somareg.matching.weights.store import SUFFIX as WEIGHTS_SUFFIX
-from somareg.matching.weights.store import embedded, load_network
 from somareg.runtime.version import __version__
+from somareg.soma.encoder import Encoder
+from somareg.soma.pyramid import STRIDES
+from somareg.soma.weights.card import ModelCard, read_card
+from somareg.soma.weights.store import SUFFIX as WEIGHTS_SUFFIX
+from somareg.soma.weights.store import embedded, load_network
 
 if TYPE_CHECKING:
     import onnx
 
 SUFFIX: Final = ".onnx"
-TOLERANCE: Final = 1e-4  # single precision leaves about 1e-5
+TOLERANCE: Final = 1e-4  # rounding in single precision is about 1e-5
 
 _IMAGES: dict[Branch, str] = {
     "sar": "logarithm of the intensity, clipped to its 1st and 99th percentile",
@@ -42,7 +42,7 @@ _USED_FOR: dict[Branch, str] = {"sar": "sar", "optical": "optical and any other 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written.
+    """The written graphs.
 
     Attributes:
         files: branch -> graph.
@@ -95,9 +95,9 @@ def export_onnx(
         encoder, card = load_network(weights).encoder, read_card(weights)
     else:
         with TemporaryDirectory() as folder:
-            made = Path(folder) / f"{Path(out).stem}{WEIGHTS_SUFFIX}"
-            card = export_checkpoint(weights, made, name=name, licence=licence, raw=raw)
-            encoder = load_network(made).encoder
+            weights_file = Path(folder) / f"{Path(out).stem}{WEIGHTS_SUFFIX}"
+            card = export_checkpoint(weights, weights_file, name=name, licence=licence, raw=raw)
+            encoder = load_network(weights_file).encoder
     graphs = encoder_graphs(encoder)
     for branch, graph in graphs.items():
         _describe(graph, card, branch)
@@ -115,7 +115,7 @@ def onnx_paths(out: Path) -> dict[Branch, Path]:
 
 
 def _check_targets(files: Mapping[Branch, Path], out: Path, overwrite: bool) -> None:
-    """Refuse before the long work what could not be written after it."""
+    """Check before the long work that the outputs can be written."""
     if out.suffix != SUFFIX:
         raise OutputError(f"output {out} must end in {SUFFIX}; give such a name")
     for path in files.values():
@@ -127,7 +127,7 @@ def _check_targets(files: Mapping[Branch, Path], out: Path, overwrite: bool) -> 
 
 
 def _describe(graph: onnx.ModelProto, card: ModelCard, branch: Branch) -> None:
-    """Write into the graph where its numbers come from and what its inputs and outputs mean."""
+    """Write the source of the weights and the meaning of inputs and outputs into the graph."""
     from onnx import helper
 
     graph.producer_name, graph.producer_version = "somareg", __version__
@@ -149,7 +149,7 @@ def _describe(graph: onnx.ModelProto, card: ModelCard, branch: Branch) -> None:
 
 @torch.no_grad()
 def _compared(data: bytes, encoder: Encoder, branch: Branch) -> float:
-    """Largest difference between the graph and the encoder, on sizes and masks of several kinds.
+    """Largest difference between the graph and the encoder, for several sizes and masks.
 
     Raises:
         UnsupportedError: it is above `TOLERANCE`.
@@ -161,9 +161,9 @@ def _compared(data: bytes, encoder: Encoder, branch: Branch) -> float:
     for image, mask in _samples():
         encoded = encoder(image, mask, branch)
         expected = [*(encoded.pyramid[s] for s in STRIDES), *(encoded.valid[s] for s in STRIDES)]
-        found = runtime.run([*LEVELS, *VALID], {"image": image.numpy(), "mask": mask.numpy()})
-        for wanted, values in zip(expected, found, strict=True):
-            worst = max(worst, _apart(wanted, torch.from_numpy(values)))
+        outputs = runtime.run([*LEVELS, *VALID], {"image": image.numpy(), "mask": mask.numpy()})
+        for reference, values in zip(expected, outputs, strict=True):
+            worst = max(worst, _apart(reference, torch.from_numpy(values)))
     if worst > TOLERANCE:
         raise UnsupportedError(
             f"the ONNX graph of the {branch} encoder differs from PyTorch {torch.__version__} by {worst:.2g}, "
@@ -172,11 +172,11 @@ def _compared(data: bytes, encoder: Encoder, branch: Branch) -> float:
     return worst
 
 
-def _apart(wanted: Tensor, found: Tensor) -> float:
+def _apart(expected: Tensor, actual: Tensor) -> float:
     """Largest difference, in parts of the largest value where that is above 1; infinite for other shapes and NaN."""
-    if wanted.shape != found.shape or not bool(torch.isfinite(found).all()):
+    if expected.shape != actual.shape or not bool(torch.isfinite(actual).all()):
         return math.inf
-    return float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1.0))
+    return float((expected - actual).abs().max() / expected.abs().max().clamp_min(1.0))
 
 
 def _samples() -> list[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""CMR and windows of the network alone, in batches on its device: what training can afford every few minutes."""
+"""CMR and windows of the network alone, in batches on its device: cheap enough for every few minutes of training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from somareg.lab.data.stacks import ProtocolSamples, shares
 from somareg.lab.train.losses import map_points, true_residual, within_search
 from somareg.lab.train.validation import figures
 from somareg.matching.affine import apply_affine_batch
-from somareg.matching.affine_flow import StageEstimate
-from somareg.matching.network import Soma
 from somareg.matching.posterior import candidate_displacements
+from somareg.soma.glam.affine_flow import StageEstimate
+from somareg.soma.network import Soma
 
 TOGETHER = 32
-APART_CELLS = (1.6, -1.2)  # how far from the truth the windows start: no network scores by answering "no displacement"
+APART_CELLS = (1.6, -1.2)  # start of the windows off the truth: "no displacement" must not score
 _STEP_PX = 4  # distance of the points at which affines are compared
 
 
@@ -32,8 +32,8 @@ def validate_forward(
         device: where the network is.
 
     Returns:
-        What `validate_samples` returns, for the network's own affine (from its coarse matches, or from the identity
-        where it has none), and `windows`: the share of the last stage's windows, started near the truth, whose highest
+        The figures of `validate_samples` for the network's own affine (from its coarse matches, or from the identity
+        without them), and `windows`: the share of the last stage's windows, started near the truth, whose highest
         correlation lies within one cell of it.
     """
     assert isinstance(network, Soma)
@@ -68,16 +68,16 @@ def _rmse(affine: Tensor, batch: PairBatch) -> Tensor:
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(1, -1, 2)
     truth = apply_affine_batch(batch.truth.double(), points.expand(len(affine), -1, -1))
     apart = (apply_affine_batch(affine.double(), points.expand(len(affine), -1, -1)) - truth).square().sum(-1)
-    shown = ((truth >= 0) & (truth <= batch.moving.shape[-1] - 1)).all(-1)
-    error = (apart * shown).sum(-1).div(shown.sum(-1).clamp_min(1)).sqrt()
+    inside = ((truth >= 0) & (truth <= batch.moving.shape[-1] - 1)).all(-1)
+    error = (apart * inside).sum(-1).div(inside.sum(-1).clamp_min(1)).sqrt()
     return torch.where(torch.isfinite(error), error, torch.inf)
 
 
-def _within_one_cell(found: StageEstimate, batch: PairBatch) -> Tensor:
+def _within_one_cell(stage: StageEstimate, batch: PairBatch) -> Tensor:
     """(B,) share of the windows with content whose highest correlation lies within one cell of the truth."""
-    truth = true_residual(found.points, found.start, map_points(found.points, batch.truth)) / found.stride
-    counted = (found.weight > 0) & within_search(truth, found.margin)
-    candidates = candidate_displacements(found.margin, 1.0, found.logits)
-    highest = candidates[found.logits.argmax(-1)]
+    truth = true_residual(stage.points, stage.start, map_points(stage.points, batch.truth)) / stage.stride
+    valid = (stage.weight > 0) & within_search(truth, stage.margin)
+    candidates = candidate_displacements(stage.margin, 1.0, stage.logits)
+    highest = candidates[stage.logits.argmax(-1)]
     good = (highest - truth).square().sum(-1) <= 1.0
-    return ((good & counted).sum(-1) / counted.sum(-1).clamp_min(1)).double()
+    return ((good & valid).sum(-1) / valid.sum(-1).clamp_min(1)).double()

@@ -1,4 +1,4 @@
-"""What keeps a run safe: checkpoints that are never half written, and signals that end it in good order."""
+"""Safety of a run: atomic checkpoints, and signals that end it in good order."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are on the disk whole or not at all, and that run no code when they are loaded."""
+    """Checkpoints that are written whole or not at all, and that run no code when loaded."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside `path`, push it to the disk and rename.
+        """Write beside `path`, flush to the disk and rename.
 
         Raises:
-            OutputError: the folder or disk refuses; an earlier checkpoint is as it was.
+            OutputError: the folder or disk refuses; an earlier checkpoint is unchanged.
         """
         final = Path(path)
         with atomic_path(final, overwrite=True) as part:
             try:
                 with part.open("wb") as file:
                     torch.save(checkpoint, file)
-            except (OSError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
+            except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
                 raise OutputError(f"checkpoint {final} cannot be written ({error}); make room and resume") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -44,14 +44,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class StopSignals:
-    """Turns the first SIGINT or SIGTERM into a wish to stop after the present step; the second interrupts."""
+    """Turns the first SIGINT or SIGTERM into a request to stop after the current step; the second interrupts."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Listen inside the block; outside, the handlers are as they were. Only a main thread can listen."""
+        """Listen inside the block and restore the handlers afterwards. Only a main thread can listen."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -63,7 +63,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Take the handlers over from Lightning, which sets its own when it starts."""
+        """Replace the handlers that Lightning sets when it starts."""
         with contextlib.suppress(ValueError):  # not the main thread
             for number in _SIGNALS:
                 signal.signal(number, self._receive)

@@ -1,4 +1,4 @@
-"""Judging a network during and after training: scores, pictures and a diagnosis on the samples of the protocol."""
+"""Validation of a network during and after training: scores, pictures and a diagnosis on protocol samples."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ProtocolValidator:
     """Validation on samples of the protocol.
 
     Args:
-        path: file of `ProtocolSamples`, or a bundle that holds some.
+        path: file of `ProtocolSamples`, or a bundle with some.
         limit: samples used, None for all.
-        count: samples of each set and level that are drawn.
+        count: samples of each set and level in the pictures.
 
     Raises:
         ReadError: missing or damaged.
@@ -48,13 +48,13 @@ class ProtocolValidator:
         """CMR and median error, see `validate_samples`."""
         from somareg.lab.train.validation import validate_samples
 
-        found: dict[str, float] = validate_samples(network, self.samples, self.limit, device)
-        return found
+        figures: dict[str, float] = validate_samples(network, self.samples, self.limit, device)
+        return figures
 
     @torch.no_grad()
     def pictures(self, network: nn.Module, device: torch.device) -> dict[str, Tensor]:
         """Checkerboards, before and after the network's affine, of the first samples of each set and level."""
-        drawn: dict[str, Tensor] = {}
+        result: dict[str, Tensor] = {}
         for stack in self.samples if self.count else ():
             batch = stack.batch(slice(0, self.count), device)
             affine = network(
@@ -62,8 +62,8 @@ class ProtocolValidator:
             ).affine
             for i in range(len(batch)):
                 name = f"{stack.set}-{stack.level}/{stack.index[i]}"
-                drawn[name] = before_after(stack.reference[i], stack.moving[i, None], affine[i])
-        return drawn
+                result[name] = before_after(stack.reference[i], stack.moving[i, None], affine[i])
+        return result
 
     def batches(self, device: torch.device) -> Iterator[PairBatch]:
         """The samples as batches, normalised as registration normalises them."""
@@ -79,26 +79,26 @@ class ForwardValidator(ProtocolValidator):
 
         if self.samples.device != device:
             self.samples = self.samples.to(device)
-        found: dict[str, float] = validate_forward(network, self.samples, self.limit, device)
-        return found
+        figures: dict[str, float] = validate_forward(network, self.samples, self.limit, device)
+        return figures
 
 
 def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], folder: Path) -> tuple[str, ...]:
-    """Look inside the network (`lab.evaluate.diagnose`), write figures and numbers, return what asks for action.
+    """Diagnose the network (`lab.evaluate.diagnose`), write figures and numbers, return findings that need action.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     from somareg.lab.evaluate.diagnose import diagnose, save_diagnosis
 
-    found = diagnose(network, batches)  # type: ignore[arg-type]
-    save_diagnosis(found, folder)
-    return found.alarms
+    diagnosis = diagnose(network, batches)  # type: ignore[arg-type]
+    save_diagnosis(diagnosis, folder)
+    return diagnosis.alarms
 
 
 def rank_of(scores: Mapping[str, float]) -> list[float]:
-    """What "better" means, compared in this order: CMR at 1 px, CMR at 3 px, median error (smaller first)."""
+    """Sort key of scores, better is larger: CMR at 1 px, then CMR at 3 px, then median error (smaller is better)."""
     names = ("cmr_1", "cmr_3", "median_px")
     values = [scores.get(name, float("nan")) for name in names]
     signed = [*values[:2], -values[2]]
-    return [value if value == value else float("-inf") for value in signed]  # NaN is the worst
+    return [value if value == value else float("-inf") for value in signed]  # NaN ranks last

@@ -1,4 +1,4 @@
-"""The log of a run: two CSV tables, TensorBoard events where it is installed, and pictures of validation samples."""
+"""The log of a run: two CSV tables, TensorBoard events if installed, and pictures of validation samples."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ PICTURES = "pictures"
 
 
 class Mean:
-    """Means of named scalar tensors since the last look, kept on their device so that no step waits for them."""
+    """Means of named scalar tensors since the last `take`, kept on their device so that no step waits for them."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Take in the figures of one step."""
+        """Add the figures of one step."""
         for name, value in values.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """The means, and start anew. One transfer from the device for all of them."""
+        """Return the means and reset, with one transfer from the device."""
         if not self._sums:
             return {}
         sums = torch.stack(list(self._sums.values())).tolist()
@@ -78,7 +78,7 @@ class Table:
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    """The complete rows of a table; a kill may have cut the last one."""
+    """The complete rows of a table; a last row cut by a kill is dropped."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -87,7 +87,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 
 class RunLog:
-    """Everything a run writes down for people.
+    """Writes the log of a run.
 
     Args:
         folder: of the run.
@@ -116,7 +116,7 @@ class RunLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """Write out what TensorBoard holds back."""
+        """Flush TensorBoard."""
         if self._writer is not None:
             self._writer.close()
 
@@ -127,7 +127,7 @@ class RunLog:
 
 
 def _tensorboard(folder: Path, step: int) -> Any | None:
-    """A writer of TensorBoard events, None where TensorBoard is not installed."""
+    """A writer of TensorBoard events, None when TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:
@@ -144,9 +144,9 @@ def _write_png(path: Path, picture: Tensor) -> None:
 
 
 def before_after(reference: Tensor, moving: Tensor, affine: Tensor, squares: int = 8) -> Tensor:
-    """Two checkerboards side by side, left as the pair came, right with the moving image brought to the reference.
+    """Two checkerboards side by side: left the pair as it is, right with the moving image aligned.
 
-    Edges run on from square to square where the images agree.
+    Edges continue across the squares where the images agree.
 
     Args:
         reference: (C, H, W) grey values of any range.

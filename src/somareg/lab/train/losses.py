@@ -1,9 +1,9 @@
-"""Losses of whole estimates: flow, affine, certainty, uniformity, cycle. Those of single matches are beside.
+"""Losses of whole estimates: flow, affine, certainty, uniformity, cycle. `window_losses` has those of single matches.
 
 Each is a pure function, computed in float32 at least, smallest at the truth and 0 without valid cells. The published
 objective (SOMA, Wang et al., arXiv 2511.13168) is `flow_loss` + `reconstruction_loss` + `matching_loss` with
 `certainty_loss` and `uniformity_loss` at small weights; `affine_loss`, `window_loss`, `displacement_nll` and
-`cycle_loss` supervise what our matcher measures and fits.
+`cycle_loss` supervise the measurements and fits of our matcher.
 """
 
 from __future__ import annotations
@@ -67,24 +67,24 @@ def charbonnier(squared: Tensor, eps: float = 0.01) -> Tensor:
 
 
 def saturated(error: Tensor, scale_px: float = SATURATION_PX) -> Tensor:
-    """`s log(1 + e / s)`: the error itself while small, and a vanishing pull of samples that are hopeless.
+    """`s log(1 + e / s)`: equal to small errors, with a vanishing gradient for hopeless samples.
 
     Args:
         error: >= 0, pixels.
-        scale_px: error at which the pull has halved.
+        scale_px: error at which the gradient has halved.
     """
     return scale_px * torch.log1p(error / scale_px)
 
 
 def sharpen(error: Tensor, reach_px: float = 1.0, softness_px: float = 0.1) -> Tensor:
-    """Emphasis on the last pixel: 0 at the truth, 1 from `reach_px` on, steeper the closer.
+    """Emphasis on the last pixel: 0 at the truth, 1 from `reach_px` on, steepest near the truth.
 
     The term `-1 / (e + 0.1)` below 1 px of MCNet (Zhu et al., CVPR 2024), shifted and scaled to 0-1: a smooth count of
     the samples that miss `reach_px`. For the last part of training, when most errors are within reach.
 
     Args:
         error: >= 0, pixels.
-        reach_px: where it begins.
+        reach_px: error below which it acts.
         softness_px: half-way point for a long reach.
     """
     near = error.clamp_max(reach_px)
@@ -92,7 +92,7 @@ def sharpen(error: Tensor, reach_px: float = 1.0, softness_px: float = 0.1) -> T
 
 
 def flow_loss(flow: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Charbonnier distance of displacements, SOMA's flow loss; unlike there, in one unit and on valid cells only.
+    """Charbonnier distance of displacements, SOMA's flow loss, but in one unit and on valid cells only.
 
     Args:
         flow: (B, 2, h, w) displacement, pixels.
@@ -220,11 +220,11 @@ def certainty_loss(certainty: Tensor, error: Tensor, valid: Tensor | None = None
         Weighted mean relative entropy, nats.
     """
     weight = torch.ones_like(full(error)) if valid is None else valid
-    seen = weight > 0
+    present = weight > 0
     tiny = 1e-4
-    target = torch.exp(-torch.where(seen, full(error), 0.0).detach() / scale_px) * (1 - 2 * tiny) + tiny
-    # Squeezed and not clamped: half precision rounds to exactly 0 or 1, from where a clamp lets no gradient back.
-    value = torch.where(seen, full(certainty), 0.5) * (1 - 2 * tiny) + tiny
+    target = torch.exp(-torch.where(present, full(error), 0.0).detach() / scale_px) * (1 - 2 * tiny) + tiny
+    # Squeezed instead of clamped: half precision rounds to exactly 0 or 1, where a clamp has no gradient.
+    value = torch.where(present, full(certainty), 0.5) * (1 - 2 * tiny) + tiny
     loss = target * (target / value).log() + (1 - target) * ((1 - target) / (1 - value)).log()
     return weighted_mean(loss, weight)
 
@@ -243,20 +243,20 @@ def uniformity_loss(errors: Tensor, valid: Tensor | None = None, patches: int = 
     errors = full(errors)
     weight = torch.ones_like(errors) if valid is None else valid.to(errors)
     shape = min(patches, errors.shape[-2]), min(patches, errors.shape[-1])
-    known = F.adaptive_avg_pool2d(weight, shape).flatten(1)
+    share = F.adaptive_avg_pool2d(weight, shape).flatten(1)
     sums = F.adaptive_avg_pool2d(torch.where(weight > 0, errors, 0.0) * weight, shape).flatten(1)
-    seen = (known > 0).to(errors)
-    means = sums / torch.where(known > 0, known, 1.0)
-    count = seen.sum(1).clamp_min(1.0)
-    centre = (means * seen).sum(1, keepdim=True) / count[:, None]
-    variance = ((means - centre).square() * seen).sum(1) / count
+    present = (share > 0).to(errors)
+    means = sums / torch.where(share > 0, share, 1.0)
+    count = present.sum(1).clamp_min(1.0)
+    centre = (means * present).sum(1, keepdim=True) / count[:, None]
+    variance = ((means - centre).square() * present).sum(1) / count
     return variance.clamp_min(1e-12).sqrt().mean() - 1e-6
 
 
 def cycle_loss(
     forward: Tensor, backward: Tensor, size: tuple[int, int], saturation_px: float = SATURATION_PX
 ) -> Tensor:
-    """There and back again: `backward ∘ forward` against the identity (OSFlow, GRSL 2024; GradICON, CVPR 2023).
+    """Cycle consistency: `backward ∘ forward` against the identity (OSFlow, GRSL 2024; GradICON, CVPR 2023).
 
     Args:
         forward: (B, 2, 3) reference pixels -> moving pixels.

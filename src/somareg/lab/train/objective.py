@@ -1,4 +1,4 @@
-"""What training minimises: SOMA's three losses, and those that make every stage of GLAM answer for what it measures."""
+"""The training objective: SOMA's three losses, and losses on the measurements of every stage of GLAM."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from somareg.lab.train.losses import (
     within_search,
 )
 from somareg.matching.affine import apply_affine_batch, compose_batch, invert_batch
-from somareg.matching.affine_flow import StageCfg, StageEstimate
-from somareg.matching.coarse import STRIDE, CoarseMatches, cell_centres
-from somareg.matching.glam import GlamOutput
-from somareg.matching.network import Soma
 from somareg.matching.windows import roomy
+from somareg.soma.glam.affine_flow import StageCfg, StageEstimate
+from somareg.soma.glam.coarse import STRIDE, CoarseMatches, cell_centres
+from somareg.soma.glam.matcher import GlamOutput
+from somareg.soma.network import Soma
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class WeightsCfg:
         uniformity: spread of the final error over the image.
         reconstruction: L1 reconstruction loss of the FGE.
         cycle: forward and backward affine against the identity; costs the stages a second time.
-        sharpen: weight, inside `affine`, of the loss that pulls the last pixel.
+        sharpen: weight, inside `affine`, of the loss on the last pixel.
     """
 
     window: float = 1.0
@@ -73,14 +73,14 @@ class ObjectiveCfg:
     Attributes:
         weights: of the losses.
         sigma_cells: width of the target in the heat maps, cells.
-        teacher: share of stages that start near the truth, off by what the stage must be able to mend, instead of
-            where the stage before ended; those that start out of reach always do.
-        reach: how far off a stage starts, share of its search margin.
+        teacher: share of stages that start near the truth, with an error that the stage must be able to correct,
+            instead of at the result of the stage before; stages out of reach always start near the truth.
+        reach: error of a stage's start, as a share of its search margin.
         turned: pairs whose truth turns or scales by more than about this (radians, or relative) train the coarse
             matcher only: later stages see images that have been warped by the coarse affine.
-        stretched: aspect and shear that do not count as turning (relative): features bear them better than a turn, and
-            no search takes them out before the stages.
-        sharpen_from: share of the schedule from which `weights.sharpen` holds.
+        stretched: aspect and shear that do not count as turning (relative): features tolerate them better than a turn,
+            and no search removes them before the stages.
+        sharpen_from: share of the schedule from which `weights.sharpen` applies.
 
     Raises:
         ConfigError: a negative weight.
@@ -110,7 +110,7 @@ def objective(
         batch: pairs with their truth, on the network's device.
         cfg: settings.
         step: number of the step.
-        progress: share of the schedule that is done, 0-1.
+        progress: share of the schedule done, 0-1.
 
     Returns:
         The weighted sum, and each loss by name with the grid error (px) of every stage.
@@ -138,7 +138,7 @@ def objective(
         error = affine_grid_error(estimate.affine.detach(), batch.truth, size)
         figures[f"px_{estimate.name.replace('/', '_')}"] = error.median()
     losses["window"], losses["nll"] = torch.stack(window).mean(), torch.stack(nll).mean()
-    # Pairs that are turned too far count as right, so that every process of a parallel run uses every parameter.
+    # Pairs turned too far keep a loss of zero, so that every process of a parallel run uses every parameter.
     turned = (straight < 0.5)[:, None, None]
     affines = [torch.where(turned, batch.truth.double(), estimate.affine) for estimate in output.stages]
     sharpen = weights.sharpen if progress >= cfg.sharpen_from else 0.0
@@ -154,7 +154,7 @@ def objective(
 
 
 class _Starts:
-    """Where the stages start in training: near the truth, or where the stage before ended if that is in reach."""
+    """Starts of the stages in training: near the truth, or the result of the stage before if that is in reach."""
 
     def __init__(self, batch: PairBatch, cfg: ObjectiveCfg) -> None:
         self.truth, self.cfg = batch.truth.double(), cfg
@@ -172,7 +172,7 @@ class _Starts:
 
 
 def _perturbation(count: int, margin: float, size: int, device: torch.device) -> Tensor:
-    """Random residual affines (B, 2, 3) that move nothing in an image of `size` by more than about `margin` pixels."""
+    """Random residual affines (B, 2, 3) that move no pixel of an image of `size` by more than about `margin` pixels."""
     draw = 2 * torch.rand(count, 6, dtype=torch.float64, device=device) - 1
     shift = draw[:, :2] * margin * 0.5
     linear = draw[:, 2:].reshape(-1, 2, 2) * min(margin * 0.35 / size, 0.06)
@@ -183,7 +183,7 @@ def _perturbation(count: int, margin: float, size: int, device: torch.device) ->
 
 
 def _straight(truth: Tensor, turned: float, stretched: float) -> Tensor:
-    """(B,) 1 for pairs that hardly turn, scale or change shape, 0 for those that do.
+    """(B,) 1 for pairs with hardly any rotation, scale or change of shape, 0 for others.
 
     A linear map less the identity is a similarity and a change of shape; its largest singular value is the sum of both.
     """
@@ -219,7 +219,7 @@ def _stage_losses(
 
 
 def _mean_over_windows(flow: Tensor, stage: StageCfg) -> Tensor:
-    """What a window centred on each pixel of (B, 2, S, S) can measure: waves shorter than itself cancel in it."""
+    """Mean of (B, 2, S, S) over a window centred on each pixel, which is what a window can measure."""
     cells = (flow.shape[-2] // stage.stride, flow.shape[-1] // stage.stride)
     half = roomy(stage.window, cells).size * stage.stride // 2
     padded = F.pad(flow.double(), (half, half, half, half), mode="replicate")
@@ -242,10 +242,10 @@ def _flow_losses(
     nodes = cell_centres(height, width, stride).to(valid).expand(len(batch), -1, 2)
     truth = true_residual(nodes, output.affine, map_points(nodes, batch.truth, batch.flow))
     truth = truth.mT.reshape(len(batch), 2, height, width)
-    known = sample_cells(valid, nodes, 2).mT.reshape(len(batch), 1, height, width)
-    # Out of the last stage's reach there is no local flow to learn, only an affine that failed.
-    near = (truth.square().sum(1, keepdim=True) < 64.0).to(known)
-    weight = known * near * straight[:, None, None, None]
+    validity = sample_cells(valid, nodes, 2).mT.reshape(len(batch), 1, height, width)
+    # Out of the last stage's reach the affine has failed, and there is no local flow to learn.
+    near = (truth.square().sum(1, keepdim=True) < 64.0).to(validity)
+    weight = validity * near * straight[:, None, None, None]
     error = (output.flow - truth).square().sum(1, keepdim=True).clamp_min(1e-12).sqrt().float()
     return {
         "flow": flow_loss(output.flow, truth.to(output.flow), weight),

@@ -1,8 +1,8 @@
 """The encoder as ONNX graphs, one per modality, for images of any size and any number of bands.
 
-PyTorch's exporter follows sizes as formulas, and the paddings and crops of a pyramid make them long. So the encoder is
-followed for sides that are multiples of 16, and three ONNX nodes before it and two behind each map do the rest. The
-branches of the two modalities differ in their numbers alone: one is followed, and lends its graph to the other.
+PyTorch's exporter traces sizes as formulas, which the paddings and crops of a pyramid make long. So the encoder is
+traced for sides that are multiples of 16, and three ONNX nodes before it and two behind each map do the rest. The
+branches of the two modalities differ in their weights alone: one is traced, and the other uses the same graph.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from somareg.errors import UnsupportedError
-from somareg.features.encoder import MIN_SIDE, Encoder
-from somareg.features.pyramid import STRIDES
+from somareg.soma.encoder import MIN_SIDE, Encoder
+from somareg.soma.pyramid import STRIDES
 
 if TYPE_CHECKING:
     import onnx
@@ -32,8 +32,8 @@ INSTALL: Final = "pip install 'somareg[onnx]'"
 
 _OPSET = 18
 _MULTIPLE = STRIDES[-1]
-_MOST = 2**20  # of any size while the exporter reasons about them; it is nowhere in a graph
-_WHOLE = "whole_"  # what the encoder itself takes and gives, before the crop and behind the padding
+_MOST = 2**20  # name of a symbolic size for the exporter; it does not appear in a graph
+_WHOLE = "whole_"  # inputs and outputs of the encoder itself, inside padding and crop
 _FOLLOWED: Branch = "sar"
 
 
@@ -62,7 +62,7 @@ def encoder_graphs(encoder: Encoder) -> dict[Branch, onnx.ModelProto]:
 
 
 def require_onnx() -> None:
-    """Find out before work starts whether the extra is there.
+    """Check before work starts that the extra is installed.
 
     Raises:
         UnsupportedError: it is not; the message names it.
@@ -76,7 +76,7 @@ def require_onnx() -> None:
 
 
 class _Maps(nn.Module):
-    """One branch, its maps and their validity side by side."""
+    """One branch of the encoder that returns its maps and their validity."""
 
     def __init__(self, encoder: Encoder, name: Branch) -> None:
         super().__init__()
@@ -96,13 +96,13 @@ def _prefix(name: Branch) -> str:
 
 
 def _weights(encoder: Encoder, name: Branch) -> dict[str, Tensor]:
-    """The numbers of a branch under the names that they have in the graph of the followed one."""
+    """The weights of a branch under their names in the graph of the traced branch."""
     branch = encoder.branches[name]
     return {_prefix(_FOLLOWED) + key: tensor for key, tensor in branch.state_dict().items()}
 
 
 def _follow(encoder: Encoder) -> onnx.ModelProto:
-    """The graph of one branch for sides that are multiples of 16."""
+    """Trace one branch for sides that are multiples of 16."""
     dim = torch.export.Dim
     # Sizes of 0 and 1 would be taken for constants: 2 images, 3 bands.
     example = torch.zeros(2, 3, 5 * _MULTIPLE, 6 * _MULTIPLE), torch.ones(2, 1, 5 * _MULTIPLE, 6 * _MULTIPLE)
@@ -115,31 +115,31 @@ def _follow(encoder: Encoder) -> onnx.ModelProto:
             program = torch.export.export(
                 maps, example, dynamic_shapes=(shared | {1: dim("bands", min=1, max=_MOST)}, shared), strict=False
             )
-            made = torch.onnx.export(
+            exported = torch.onnx.export(
                 program,
                 (),
                 dynamo=True,
-                optimize=False,  # it would fold the numbers of this branch into the graph
+                optimize=False,  # otherwise it would fold this branch's weights into the graph
                 external_data=False,
                 verbose=False,
                 opset_version=_OPSET,
                 input_names=[_WHOLE + "image", _WHOLE + "mask"],
                 output_names=[_WHOLE + output for output in LEVELS + VALID],
             )
-    except Exception as error:  # the exporter raises whatever its parts raise
+    except Exception as error:  # the exporter can raise any exception of its parts
         first = str(error).strip().partition("\n")[0]
         raise UnsupportedError(
             f"PyTorch {torch.__version__} cannot export the encoder to ONNX ({first:.160}); "
             "use PyTorch 2.8 or later, best the versions in constraints.txt"
         ) from error
-    assert made is not None
-    graph: onnx.ModelProto = made.model_proto
+    assert exported is not None
+    graph: onnx.ModelProto = exported.model_proto
     return graph
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells about itself, and about packages that are not needed here."""
+    """Silence the exporter's messages about itself and about optional packages."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -152,7 +152,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _finished(followed: onnx.ModelProto, weights: Mapping[str, Tensor], channels: Mapping[int, int]) -> onnx.ModelProto:
-    """The graph with the numbers of a branch, for any size, simplified and checked."""
+    """The graph with the weights of a branch, for any size, simplified and checked."""
     import onnx
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -209,7 +209,7 @@ def _any_size(graph: onnx.GraphProto, channels: Mapping[int, int]) -> None:
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
-    """Take out what the exporter wrote about this machine's source files, and sizes that hold no longer."""
+    """Remove the exporter's notes about this machine's source files, and sizes that are no longer true."""
     model.ClearField("metadata_props")
     model.graph.ClearField("value_info")
     for item in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):

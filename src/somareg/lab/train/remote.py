@@ -1,7 +1,7 @@
-"""A run on a borrowed machine: from one bundle of data to a few small files, within so many minutes.
+"""A run on a borrowed machine: from one bundle of data to a few small files, within a time limit.
 
-The run itself lives in a folder of its own, where the next call finds it. What goes home is written anew after every
-validation, so that a machine which is taken away takes little with it.
+The run has a folder of its own, where the next call continues it. The files to take home are rewritten after every
+validation, so that little is lost when the machine goes away.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _PART = ".part-"
 
 @dataclass(frozen=True)
 class Trip:
-    """What a call is given.
+    """The arguments of a call.
 
     Attributes:
         pack: bundle of tiles and samples (`somareg.lab.data.bundle`).
         plan: name, and of the exported model.
         config: the plan's YAML file.
         minutes: wall clock of this call, decoding and export included.
-        run: folder of the run; a run that is there goes on.
-        home: folder for what goes home.
+        run: folder of the run; an existing run continues.
+        home: folder for the files to take home.
         total_minutes: length of the schedule over all calls; None ends it with this call.
         overrides: texts "key.sub=value" on top of the plan.
-        earlier: folder with the pieces of a checkpoint that another machine sent home.
+        earlier: folder with the pieces of a checkpoint from another machine.
     """
 
     pack: Path
@@ -66,17 +66,17 @@ def plan_file(folder: Path, plan: str) -> Path:
     Raises:
         ConfigError: no such plan; the message names those there are.
     """
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if plan not in known:
-        raise ConfigError(f"unknown plan '{plan}'.{did_you_mean(plan, known)}")
+    plans = sorted(path.stem for path in folder.glob("*.yaml"))
+    if plan not in plans:
+        raise ConfigError(f"unknown plan '{plan}'.{did_you_mean(plan, plans)}")
     return folder / f"{plan}.yaml"
 
 
 def travel(trip: Trip, tell: Callable[[str], None] = print) -> TrainResult:
-    """Train, and leave in `trip.home` the averaged weights with their card, log, curves and the last checkpoint.
+    """Train, and write averaged weights with their card, log, curves and the last checkpoint into `trip.home`.
 
     Args:
-        trip: what to do.
+        trip: the arguments.
         tell: called with lines for a terminal.
 
     Raises:
@@ -116,7 +116,7 @@ def travel(trip: Trip, tell: Callable[[str], None] = print) -> TrainResult:
 
 
 def _config(trip: Trip) -> TrainCfg:
-    """The plan, with the data of the pack and what this machine can do."""
+    """The plan, adapted to the data of the pack and to this machine."""
     extra: dict[str, Any] = {"data.tiles": [str(trip.pack)], "data.validation": str(trip.pack)}
     if trip.total_minutes is not None:
         extra["optimiser.total_minutes"] = trip.total_minutes
@@ -127,7 +127,7 @@ def _config(trip: Trip) -> TrainCfg:
 
 
 class _Ticker:
-    """Tells twice a minute how fast a run is, and after the first minute what the whole call will see."""
+    """Reports the speed of a run twice a minute, and after the first minute an estimate for the whole call."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
@@ -145,10 +145,10 @@ class _Ticker:
 
 
 def bring_home(trip: Trip) -> list[str]:
-    """Write what goes home, at most `MOST_FILES` files of 16 MiB and `MOST_BYTES` together; returns a line per file.
+    """Write the files to take home, at most `MOST_FILES` of 16 MiB and `MOST_BYTES` together; returns a line per file.
 
     Weights and card of the checkpoint that validated best (without one: of the last), log and curves come first; the
-    last checkpoint, in pieces, where there is room.
+    last checkpoint, in pieces, follows if it fits.
     """
     run, home = trip.run, trip.home
     make_folder(home)
@@ -178,7 +178,7 @@ def _copy(path: Path, folder: Path) -> Path:
 
 
 def split(path: Path, folder: Path) -> list[Path]:
-    """Copy a file into a folder, in pieces NAME.part-00 and so on where it is larger than `PIECE_BYTES`."""
+    """Copy a file into a folder, in pieces NAME.part-00 and so on if it is larger than `PIECE_BYTES`."""
     _clear(folder, path.name)
     size = path.stat().st_size
     if size <= PIECE_BYTES:
@@ -247,18 +247,18 @@ def main(arguments: Sequence[str] | None = None, *, plans: Path) -> int:
     parser.add_argument("--run", type=Path, help="folder of the run; default: runs/gpu/PLAN. A run there continues")
     parser.add_argument("--earlier", type=Path, help="folder with the checkpoint that an earlier call brought home")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the plan")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
         trip = Trip(
-            asked.pack,
-            asked.plan,
-            plan_file(plans, asked.plan),
-            asked.minutes,
-            asked.run or Path("runs/gpu") / asked.plan,
-            asked.out,
-            asked.total_minutes,
-            tuple(asked.set),
-            asked.earlier,
+            parsed.pack,
+            parsed.plan,
+            plan_file(plans, parsed.plan),
+            parsed.minutes,
+            parsed.run or Path("runs/gpu") / parsed.plan,
+            parsed.out,
+            parsed.total_minutes,
+            tuple(parsed.set),
+            parsed.earlier,
         )
         travel(trip, lambda line: print(line, flush=True))
     except SomaregError as error:

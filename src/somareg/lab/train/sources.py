@@ -1,7 +1,7 @@
-"""Where the batches come from: tiles on the device, a pool of synthetic scenes, and draws that a step number fixes.
+"""Sources of batches: tiles on the device and a pool of synthetic scenes, with draws fixed by the step number.
 
 Every random number of step k on rank r comes from a generator seeded by (seed, k, r). A resumed run therefore draws
-what the run that was killed would have drawn, and a checkpoint holds no state of generators.
+the same as the killed run would have, and a checkpoint contains no state of generators.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from somareg.lab.data.tiles import TileSet
 from somareg.lab.train.config import DataCfg
 
 NO_LICENCE = "not stated"
-# What a generator is for; part of its seed, so that no two uses share their numbers.
+# Purpose of a generator; part of its seed, so that no two purposes share their numbers.
 _BATCH, _CHOICE, _POOL, NETWORK = range(4)
 
 
 class Source(Protocol):
-    """Anything that gives the batch of a step."""
+    """Protocol of a source of batches."""
 
     def batch(self, step: int) -> PairBatch:
-        """The pairs of step number `step`, on the device of training; the same for the same step."""
+        """The batch of step number `step`, on the training device; equal for equal steps."""
 
     def summary(self) -> dict[str, Any]:
-        """What is drawn from, JSON-ready: at least "data" (set, role, pairs, licence) and "synthetic_share"."""
+        """Description of the data, JSON-ready: at least "data" (set, role, pairs, licence) and "synthetic_share"."""
 
 
 class SceneMaker(Protocol):
-    """Anything that makes synthetic scenes."""
+    """Protocol of a generator of synthetic scenes."""
 
     def scenes(self, count: int, size: int, generator: torch.Generator, device: torch.device) -> TileSet:
         """`count` new scenes of side `size`."""
 
 
 def seed_of(*numbers: int) -> int:
-    """One 63-bit seed from several numbers (0 or more); neighbouring numbers give unrelated seeds."""
+    """Hash several numbers (0 or more) to a 63-bit seed; neighbouring numbers give unrelated seeds."""
     word = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return int(word) >> 1
 
@@ -59,7 +59,7 @@ def generator_for(device: torch.device, *numbers: int) -> torch.Generator:
 
 
 class Ticks(IterableDataset[int]):
-    """The numbers 0, 1, 2, ... without end: the data loader only keeps time, the task knows its step."""
+    """The numbers 0, 1, 2, ...: the data loader only drives the loop, and the task knows its step."""
 
     def __iter__(self) -> Iterator[int]:
         number = 0
@@ -72,7 +72,7 @@ class SyntheticPool:
     """Synthetic scenes on the device, replaced chunk by chunk.
 
     The scenes of a chunk depend on (seed, rank, chunk, generation) only and its generation on the step only, so the
-    pool of any step can be made again.
+    pool of any step can be reproduced.
 
     Args:
         maker: of scenes.
@@ -90,20 +90,20 @@ class SyntheticPool:
         return self.chunks * self.cfg.synthetic_chunk
 
     def generation(self, chunk: int, step: int) -> int:
-        """How often `chunk` has been replaced before `step`; replacements go round."""
+        """Number of replacements of `chunk` before `step`; chunks are replaced in turn."""
         pace = self.cfg.synthetic_refresh_steps
         return (step // pace + self.chunks - 1 - chunk) // self.chunks if pace > 0 else 0
 
     def chunk(self, number: int, step: int) -> TileSet:
-        """The scenes of a chunk as of `step`, made when they are first asked for."""
-        wanted = self.generation(number, step)
-        held = self._held.get(number)
-        if held is None or held[0] != wanted:
-            generator = generator_for(self.device, self.seed, self.rank, _POOL, number, wanted)
+        """The scenes of a chunk at `step`, generated on first use."""
+        due = self.generation(number, step)
+        cached = self._held.get(number)
+        if cached is None or cached[0] != due:
+            generator = generator_for(self.device, self.seed, self.rank, _POOL, number, due)
             cfg = self.cfg
             scenes = self.maker.scenes(cfg.synthetic_chunk, cfg.synthetic_size, generator, self.device)
-            held = self._held[number] = (wanted, scenes)
-        return held[1]
+            cached = self._held[number] = (due, scenes)
+        return cached[1]
 
 
 class PairSource:
@@ -153,7 +153,7 @@ class PairSource:
         return make_batch(scenes, index, self.cfg.draw, self.cfg.augment, generator)
 
     def _scenes(self, step: int) -> TileSet:
-        """The set that the step draws from. Chosen on the CPU, so that the device is not waited for."""
+        """The set of a step, chosen on the CPU to avoid waiting for the device."""
         rng = np.random.default_rng(seed_of(self.seed, self.rank, _CHOICE, step))
         if self.pool is not None and rng.random() < self.share:
             return self.pool.chunk(int(rng.integers(self.pool.chunks)), step)
@@ -196,14 +196,14 @@ def load_tiles(patterns: Iterable[str]) -> list[TileSet]:
 
 def _paths(patterns: Iterable[str]) -> list[Path]:
     """Existing paths in a fixed order, each once."""
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for pattern in patterns:
         plain = Path(pattern).expanduser()
         matches = [plain] if plain.exists() else sorted(map(Path, glob.glob(str(plain), recursive=True)))  # noqa: PTH207 - pattern may be absolute
         if not matches:
             raise ConfigError(f"data.tiles: {pattern} matches no file; make tiles with python -m somareg.lab.data.pack")
-        found.update(dict.fromkeys(path.resolve() for path in matches))
-    return list(found)
+        paths.update(dict.fromkeys(path.resolve() for path in matches))
+    return list(paths)
 
 
 def open_source(cfg: DataCfg, *, batch: int, seed: int, rank: int, device: torch.device) -> PairSource:

@@ -1,4 +1,4 @@
-"""One training step: a batch that the step number fixes, the objective, a clipped AdamW step, the averaged weights."""
+"""One training step: the batch of the step number, the objective, a clipped AdamW step, the averaged weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_BAD_STEPS = 20
 
 
 class Objective(Protocol):
-    """What is minimised."""
+    """Protocol of the objective."""
 
     def __call__(
         self, network: nn.Module, batch: PairBatch, cfg: Any, *, step: int, progress: float
@@ -58,7 +58,7 @@ class Schedule:
     minutes: float | None
 
     def progress(self, step: int, minutes: float) -> float:
-        """Share of the schedule that is done, 0-1; 0 where no length is known."""
+        """Share of the schedule done, 0-1; 0 when its length is unknown."""
         by_step = step / self.steps if self.steps else 0.0
         by_time = minutes / self.minutes if self.minutes else 0.0
         share = {"cosine": by_step, "time": by_time, "constant": max(by_step, by_time)}[self.cfg.schedule]
@@ -96,22 +96,22 @@ class RegistrationTask(L.LightningModule):
         super().__init__()
         self.cfg, self.network, self.objective, self.limit = cfg, network, objective, limit
         self._open_source = open_source
-        self.minutes_before = 0.0  # trained by earlier calls
-        self.minutes = 0.0  # trained by all calls; the clock of `callbacks` moves it
-        # Steps without effect, in all and in a row. Counted where training runs: reading them makes the host wait.
+        self.minutes_before = 0.0  # minutes trained by earlier calls
+        self.minutes = 0.0  # minutes trained by all calls; updated by the clock of `callbacks`
+        # Steps without effect, in total and in a row. Counted on the device, because reading them makes the host wait.
         self._bad = torch.zeros(2, dtype=torch.long)
         self.scores: dict[str, float] = {}
         self.best_score: list[float] | None = None
         self.figures: dict[str, Tensor] = {}  # of the last step
         self.learning_rate = 0.0  # of the last step
-        self.is_timed = False  # whether the next step measures how long it waits for its batch
+        self.is_timed = False  # whether the next step measures its wait for the batch
         self.draw_seconds = 0.0
         self._saved_average: Mapping[str, Tensor] | None = None
 
     # --- life cycle -------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Source, averaged weights and schedule, once device and rank are known."""
+        """Set up source, averaged weights and schedule, once device and rank are known."""
         self.source = self._open_source(self.global_rank, self.device)
         self.ema = Ema(self.network, self.cfg.run.ema)
         if self._saved_average is not None:
@@ -128,12 +128,12 @@ class RegistrationTask(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.cfg.optimiser.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        chosen = [group for group in groups if group["params"]]
-        return AdamW(chosen, lr=self.cfg.optimiser.lr, fused=self._drops_itself)
+        used = [group for group in groups if group["params"]]
+        return AdamW(used, lr=self.cfg.optimiser.lr, fused=self._drops_itself)
 
     @property
     def _drops_itself(self) -> bool:
-        """Whether the optimiser drops a bad step without asking the host; the scaler of float16 brings its own way."""
+        """Whether the optimiser drops a bad step without the host; the scaler of float16 has its own mechanism."""
         return self.cfg.run.precision != "16-mixed"
 
     @property
@@ -143,13 +143,13 @@ class RegistrationTask(L.LightningModule):
 
     @property
     def bad_in_a_row(self) -> int:
-        """The latest of them that followed each other."""
+        """Number of the latest consecutive ones."""
         return int(self._bad[1])
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
     def training_step(self, tick: int, index: int) -> Tensor:
-        """The loss of step number `global_step`; what the loader gives is not used."""
+        """The loss of step number `global_step`; the loader's value is not used."""
         step = self.global_step
         rate = self.schedule.learning_rate(step, self.minutes)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr,unused-ignore]
@@ -160,11 +160,11 @@ class RegistrationTask(L.LightningModule):
         loss, logs = self.objective(self.network, batch, self.cfg.objective, step=step, progress=progress)
         self.figures = {"loss": loss.detach(), **{name: value.detach() for name, value in logs.items()}}
         self.learning_rate = rate
-        # A loss that is not finite makes every gradient NaN, so that after averaging all ranks skip the same step.
+        # A non-finite loss makes every gradient NaN, so that after averaging all ranks skip the same step.
         return loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
 
     def draw(self, step: int) -> PairBatch:
-        """The batch of a step, in float32 whatever the precision of training: coordinates must not be rounded."""
+        """The batch of a step, in float32 at any precision of training, because coordinates must not be rounded."""
         started = now(self.device) if self.is_timed else 0.0
         with torch.autocast(self.device.type, enabled=False):
             batch = self.source.batch(step)
@@ -175,10 +175,10 @@ class RegistrationTask(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip the norm of the whole gradient; drop a gradient that is not finite.
+        """Clip the norm of the whole gradient; drop a non-finite gradient.
 
         Raises:
-            EstimationError: too many such steps in a row; on a GPU it is told at the next row of the log.
+            EstimationError: too many such steps in a row; on a GPU it is raised at the next row of the log.
         """
         clip = self.cfg.optimiser.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
@@ -188,10 +188,10 @@ class RegistrationTask(L.LightningModule):
         self._bad = torch.stack([count[0] + bad, (count[1] + 1) * bad])
         self._kept = ~bad
         if self._drops_itself:
-            # What a scaler of gradients would set: AdamW then leaves parameters and moments alone.
+            # The flag that a gradient scaler would set: AdamW then leaves parameters and moments unchanged.
             optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         elif bool(bad):
-            # Without a gradient AdamW leaves them alone too, and the scaler of float16 lowers its scale.
+            # Without a gradient AdamW leaves them unchanged too, and the scaler of float16 lowers its scale.
             optimizer.zero_grad(set_to_none=True)
         if (is_readable(norm) or self.is_timed) and self.bad_in_a_row >= MOST_BAD_STEPS:
             raise EstimationError(
@@ -200,7 +200,7 @@ class RegistrationTask(L.LightningModule):
             )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then take the new weights into the average."""
+        """Step, then update the average with the new weights."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update(self.global_step, self._kept)
 
@@ -212,9 +212,9 @@ class RegistrationTask(L.LightningModule):
         checkpoint["somareg"] = self.record()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Where the run stood."""
+        """Restore the state of the run."""
         record = checkpoint["somareg"]
-        # Which step the optimiser takes follows today's settings, not those of the run that wrote the checkpoint.
+        # Optimiser settings are the current ones, not those of the run that wrote the checkpoint.
         for state in checkpoint["optimizer_states"]:
             for group in state["param_groups"]:
                 group["fused"] = self._drops_itself
@@ -224,7 +224,7 @@ class RegistrationTask(L.LightningModule):
         self.scores, self.best_score = dict(record["scores"]), record["best_score"]
 
     def record(self) -> dict[str, Any]:
-        """What is known about this training; numbers, texts, lists and mappings only."""
+        """Training record; numbers, texts, lists and mappings only."""
         return {
             "version": __version__,
             "config": to_mapping(self.cfg),
@@ -242,7 +242,7 @@ class RegistrationTask(L.LightningModule):
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a monotonic clock, after all work queued on the device is done."""
+    """Seconds of a monotonic clock, after all queued work of the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""CMR on samples of the protocol, measured during training by the road that registration takes."""
+"""CMR on protocol samples during training, with the engine of registration."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import nn
 from somareg.geometry import AffineTransform
 from somareg.lab.data.stacks import ProtocolSamples, SampleStack, shares
 from somareg.lab.evaluate import metrics
-from somareg.matching.engine import EngineCfg, align
-from somareg.matching.network import Soma
+from somareg.matching.engine import EngineCfg
 from somareg.matching.pair import Pair
+from somareg.soma.align import align
+from somareg.soma.network import Soma
 
-ENGINE = replace(EngineCfg(), flow=None)  # the truth of the samples is affine, and the flow costs most of the time
+ENGINE = replace(EngineCfg(), flow=None)  # without flow, which takes most of the time; the truth is affine
 
 
 @torch.no_grad()
@@ -40,8 +41,8 @@ def validate_samples(
     errors: dict[str, list[float]] = {}
     for stack, count in shares(samples, limit):
         for i in range(count):
-            found = align(_pair(stack, i, device), (AffineTransform.identity(),), cfg, network=network)
-            error = float("inf") if found.failure else _rmse(found.affine, stack, i)
+            alignment = align(_pair(stack, i, device), (AffineTransform.identity(),), cfg, network=network)
+            error = float("inf") if alignment.failure else _rmse(alignment.affine, stack, i)
             errors.setdefault(f"{stack.set}_{stack.level}", []).append(error)
     return figures(errors)
 

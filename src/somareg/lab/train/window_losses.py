@@ -1,8 +1,8 @@
-"""Losses of single matches (coarse cells, windows), and the true positions that they are held against.
+"""Losses of single matches (coarse cells, windows), and the true positions for them.
 
-All functions compute in float32 at least, whatever autocast says, and positions in float64, which autocast leaves
-alone: half precision would round x = 500 to 2 px. What the truth or the weight excludes costs nothing and gives no
-gradient, whatever number stands there.
+All functions compute at least in float32, also under autocast, and positions in float64, which autocast leaves
+alone: half precision would round x = 500 to 2 px. Elements excluded by truth or weight have no loss and no
+gradient, whatever their value.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from somareg.errors import InputError
 from somareg.matching.affine import apply_affine_batch, invert_batch
 
-FINEST_PX, COARSEST_PX = 0.05, 32.0  # bounds of a match's deviation; a more certain one gains nothing
-_UNREADABLE = -1e3  # scores below stand for "no imagery there"
+FINEST_PX, COARSEST_PX = 0.05, 32.0  # bounds of a match's deviation; more certainty gains nothing
+_UNREADABLE = -1e3  # lower scores mean "no imagery"
 
 
 def full(values: Tensor) -> Tensor:
@@ -76,13 +76,13 @@ def map_points(points: Tensor, affine: Tensor, flow: Tensor | None = None, strid
 
 
 def true_residual(points: Tensor, affine: Tensor, positions: Tensor) -> Tensor:
-    """What a window at `points` should measure after the moving image was warped by `affine`.
+    """The true displacement of windows at `points` after the moving image was warped by `affine`.
 
     The residual D is applied first, so `affine(points + D) = positions`.
 
     Args:
         points: (B, N, 2) reference pixels.
-        affine: (B, 2, 3) estimate that the measurement starts from.
+        affine: (B, 2, 3) start of the measurement.
         positions: (B, N, 2) true moving pixels of the points (see `map_points`).
 
     Returns:
@@ -92,7 +92,7 @@ def true_residual(points: Tensor, affine: Tensor, positions: Tensor) -> Tensor:
 
 
 def within_search(true_cells: Tensor, margin: int) -> Tensor:
-    """(B, N) whether a true displacement (B, N, 2) in cells lies in the searched square, half a cell inside its rim."""
+    """(B, N) whether a true displacement (B, N, 2) in cells lies in the search square, half a cell inside its rim."""
     return (full(true_cells).abs() <= margin - 0.5).all(-1)
 
 
@@ -153,14 +153,14 @@ def matching_loss(log_assignment: Tensor, targets: CellTargets, weight: Tensor |
         Mean over the cells whose truth lies in the moving image, nats; 0 when every truth is a cell centre and certain.
     """
     score = log_assignment.gather(2, targets.index)
-    known = score > _UNREADABLE
-    share = targets.share * known
+    readable = score > _UNREADABLE
+    share = targets.share * readable
     mass = share.sum(-1, keepdim=True)
-    kept = (mass > 0.5) & known
-    share = torch.where(kept, share / mass.clamp_min(0.5), 0.0)
-    loss = -(share * full(torch.where(kept, score, 0.0))).sum(-1)
-    seen = kept.any(-1).to(loss)
-    return weighted_mean(loss, seen if weight is None else seen * weight)
+    used = (mass > 0.5) & readable
+    share = torch.where(used, share / mass.clamp_min(0.5), 0.0)
+    loss = -(share * full(torch.where(used, score, 0.0))).sum(-1)
+    active = used.any(-1).to(loss)
+    return weighted_mean(loss, active if weight is None else active * weight)
 
 
 def window_loss(logits: Tensor, true_cells: Tensor, weight: Tensor, sigma_cells: float = 0.55) -> Tensor:
@@ -194,19 +194,19 @@ def window_loss(logits: Tensor, true_cells: Tensor, weight: Tensor, sigma_cells:
     axis = torch.arange(-margin, margin + 1, dtype=flat.dtype, device=flat.device)
     bell = -(axis - truth[..., None]).square() / (2 * sigma_cells**2)
     target = torch.softmax((bell[..., 1, :, None] + bell[..., 0, None, :]).flatten(2), dim=-1)
-    known = flat > _UNREADABLE
-    target = target * known
+    readable = flat > _UNREADABLE
+    target = target * readable
     mass = target.sum(-1, keepdim=True)
-    kept = (mass > 0.5) & inside[..., None] & (weight > 0)[..., None]
+    used = (mass > 0.5) & inside[..., None] & (weight > 0)[..., None]
     target = target / mass.clamp_min(0.5)
-    log_heat = torch.log_softmax(torch.where(kept, flat, 0.0), dim=-1)
-    log_heat = torch.where(known & kept, log_heat, 0.0)
+    log_heat = torch.log_softmax(torch.where(used, flat, 0.0), dim=-1)
+    log_heat = torch.where(readable & used, log_heat, 0.0)
     loss = (torch.xlogy(target, target) - target * log_heat).sum(-1)
-    return weighted_mean(loss, weight * kept[..., 0])
+    return weighted_mean(loss, weight * used[..., 0])
 
 
 def bounded_log_precision(precision: Tensor, finest_px: float = FINEST_PX, coarsest_px: float = COARSEST_PX) -> Tensor:
-    """Log of a precision (1/px^2), softly held between the bounds' so that the gradient never quite dies."""
+    """Log of a precision (1/px^2), softly clipped to the bounds so that the gradient never vanishes completely."""
     low, high = -2 * math.log(coarsest_px), -2 * math.log(finest_px)
     value = full(precision).clamp_min(1e-12).log()
     return low + F.softplus(value - low, beta=4.0) - F.softplus(value - high, beta=4.0)
@@ -220,10 +220,10 @@ def displacement_nll(
     *,
     kind: Literal["laplace", "gaussian"] = "laplace",
 ) -> Tensor:
-    """Heteroscedastic negative log-likelihood of measured displacements: be right, and know how far off.
+    """Heteroscedastic negative log-likelihood of measured displacements and their precisions.
 
     Kendall and Gal (NeurIPS 2017); rectified as in probabilistic flow (RBE-Flow, arXiv 2606.30492): the precision is
-    bounded and the best possible value is subtracted, so the loss is >= 0 and a certain match cannot buy off others.
+    bounded and the best possible value is subtracted, so the loss is >= 0 and one certain match cannot outweigh others.
     Both densities are round and have variance 1 / precision per axis: Gaussian `exp(-r^2 p / 2) p / 2 pi`, Laplace
     `exp(-r / b) / 2 pi b^2` with `b^2 = 1 / 3p`, which wrong windows pull less.
 
@@ -237,9 +237,9 @@ def displacement_nll(
     Returns:
         Weighted mean, nats; 0 only for exact matches of the highest precision.
     """
-    seen = (weight > 0)[..., None]
-    error = torch.where(seen, full(displacement) - full(truth).detach(), 0.0)
-    log_precision = bounded_log_precision(torch.where(seen[..., 0], precision, 1.0))
+    active = (weight > 0)[..., None]
+    error = torch.where(active, full(displacement) - full(truth).detach(), 0.0)
+    log_precision = bounded_log_precision(torch.where(active[..., 0], precision, 1.0))
     highest = -2 * math.log(FINEST_PX)
     squared = error.square().sum(-1)
     if kind == "gaussian":

@@ -1,4 +1,4 @@
-"""YAML files: read safely, each on top of the one that it extends."""
+"""Safe reading of YAML files, each merged over the one that it extends."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ EXTENDS = "extends"
 SUFFIXES = (".yaml", ".yml")
 MAX_MIB, MAX_DEPTH = 0.25, 20
 
-# YAML 1.1 takes 1e-4 for a text, because it has no dot; everybody who writes it means a number.
+# YAML 1.1 reads 1e-4 as text, because it has no dot, although it is meant as a number.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)")
 
 
 def read_extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """What a file says, on top of what the file says that it extends.
+    """Read a file and merge it over the file that it extends.
 
-    Messages about a file that is reached so do not quote it: a configuration from a stranger may name any.
+    Messages about an extended file do not quote it, because a stranger's configuration may name any file.
 
     Args:
         path: of the file.
@@ -53,7 +53,7 @@ def read_extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _is_config(path: Path) -> bool:
-    """Whether a path is a file, and called as configurations are, also where it is a link."""
+    """Whether a path is a file with a configuration's suffix, also after resolving links."""
     try:
         return path.is_file() and {path.suffix, path.resolve().suffix} <= set(SUFFIXES)
     except (OSError, ValueError):
@@ -85,12 +85,12 @@ def _read_yaml(path: Path, *, quote: bool) -> dict[str, Any]:
 
 
 def parse(text: str, where: str, *, quote: bool = True) -> Any:
-    """What a YAML text says.
+    """Parse a YAML text.
 
     Args:
         text: YAML without aliases.
-        where: it comes from, for messages.
-        quote: messages may say what is wrong in words of the text.
+        where: source of the text, for messages.
+        quote: whether messages may quote the text.
 
     Raises:
         ConfigError: it is not YAML, uses aliases or is nested too deep.
@@ -124,7 +124,7 @@ def _yaml() -> tuple[Any, Any]:
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
         def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):  # a few lines of them stand for gigabytes
+            if self.check_event(yaml.AliasEvent):  # a few lines of aliases can expand to gigabytes
                 problem = f"aliases (*name) are not read; write the value out, or share a file by {EXTENDS}"
                 raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
             return super().compose_node(parent, index)

@@ -20,14 +20,14 @@ class Factor:
         size = max(1, band)
         self._parts = [slice(start, min(start + size, len(matrix))) for start in range(0, len(matrix), size)]
         self._diagonal: list[Tensor] = []
-        self._below: list[Tensor] = []  # of each block but the first: what stands left of it
+        self._below: list[Tensor] = []  # the block left of the diagonal, for each block but the first
         for i, part in enumerate(self._parts):
             own = matrix[part, part]
             if i:
                 last = self._diagonal[-1]
-                left = torch.linalg.solve_triangular(last, matrix[self._parts[i - 1], part], upper=False).mT
-                self._below.append(left)
-                own = own - left @ left.mT
+                coupling = torch.linalg.solve_triangular(last, matrix[self._parts[i - 1], part], upper=False).mT
+                self._below.append(coupling)
+                own = own - coupling @ coupling.mT
             self._diagonal.append(torch.linalg.cholesky(own))
 
     @property

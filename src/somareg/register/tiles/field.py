@@ -1,4 +1,4 @@
-"""A smooth random field over a whole scene, seen through very many noisy tie points.
+"""A smooth random field over a whole scene, estimated from very many noisy tie points.
 
 The exact Gaussian process of small pairs (`matching.process`) costs the cube of the number of tie points, and a scene
 has tens of thousands. So the field is a cubic B-spline on a coarse lattice, of a bounded number of coefficients, whose
@@ -26,7 +26,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where the coefficients are: from one step before the image to one step beyond it.
+    """The lattice of coefficients, from one step before the image to one step beyond it.
 
     Attributes:
         step: reference pixels between neighbours.
@@ -39,7 +39,7 @@ class Lattice:
 
     @classmethod
     def over(cls, shape: tuple[int, int], step: float) -> Lattice:
-        """Over an image of (height, width); `step` grows where there would be too many coefficients."""
+        """A lattice over an image of (height, width); `step` grows when there would be too many coefficients."""
         step = max(step, max(shape) / MAX_NODES)
         rows, columns = (math.ceil((n - 1) / step) + 3 for n in shape)
         return cls(step, columns, rows)
@@ -67,13 +67,13 @@ class Lattice:
 
     @property
     def band(self) -> int:
-        """How far apart in their order coefficients are that one point depends on."""
+        """Largest distance, in their order, of coefficients that one point depends on."""
         return 3 * self.columns + 3
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What tie points tell about the coefficients: everything that a solution needs of them.
+    """Sufficient statistics of the tie points for a solution.
 
     Attributes:
         normal: (n, n) weighted products of the design.
@@ -159,7 +159,7 @@ def prior_log_det(lattice: Lattice, range_px: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """The posterior mean: a displacement everywhere, zero far from any tie point.
+    """The posterior mean: a displacement at every point, zero far from any tie point.
 
     Attributes:
         lattice: of the coefficients.
@@ -187,13 +187,13 @@ class Field:
 
 
 def solve(lattice: Lattice, sums: Sums, prior: Prior, base: Tensor | None = None) -> tuple[Field, float]:
-    """The field given size and smoothness.
+    """Solve for the field of given size and smoothness.
 
     Args:
         lattice: of the coefficients.
         sums: of the tie points.
         prior: of the field.
-        base: `prior_precision` of the range, where it is known already.
+        base: `prior_precision` of the range, if already computed.
 
     Returns:
         The field and its log marginal likelihood, the noise variance profiled out.
@@ -215,13 +215,13 @@ def solve(lattice: Lattice, sums: Sums, prior: Prior, base: Tensor | None = None
 def choose_prior(
     lattice: Lattice, sums: Sums, ranges_px: tuple[float, ...], ratios: tuple[float, ...], independent: float
 ) -> Prior:
-    """Size and smoothness of largest marginal likelihood; none (ratio 0) where no field is likelier.
+    """Size and smoothness of largest marginal likelihood; ratio 0 when no field is likelier.
 
     Args:
         lattice: of the coefficients.
         sums: of the tie points.
         ranges_px, ratios: candidates.
-        independent: share of the tie points that count as independent, 0-1: errors of one tile go together.
+        independent: share of the tie points that count as independent, 0-1: errors within a tile are correlated.
     """
     weaker = Sums(
         sums.normal * independent, sums.right * independent, sums.squares * independent, round(sums.count * independent)
@@ -245,13 +245,13 @@ def coverage_at(
         lattice: of the coefficients.
         sums: of the tie points.
         range_px: of the field.
-        noise: variance of a tie point of weight 1, px^2; of a field of another variance, divided by that.
+        noise: variance of a tie point of weight 1, px^2; for a field of another variance, divided by that variance.
         x, y: pixels of a grid; the variance is exact on the lattice and bilinear between.
     """
     nodes_x, nodes_y = (lattice.step * np.arange(n - 2) for n in (lattice.columns, lattice.rows))
     grid_x, grid_y = np.meshgrid(nodes_x, nodes_y)
-    known = known_at(lattice, sums, range_px, noise, np.stack([grid_x.ravel(), grid_y.ravel()], axis=-1))
-    across = np.stack([np.interp(x, nodes_x, row) for row in known.reshape(grid_x.shape)])
+    share = known_at(lattice, sums, range_px, noise, np.stack([grid_x.ravel(), grid_y.ravel()], axis=-1))
+    across = np.stack([np.interp(x, nodes_x, row) for row in share.reshape(grid_x.shape)])
     result: NDArray[np.float64] = np.stack([np.interp(y, nodes_y, column) for column in across.T], axis=-1)
     return result
 
@@ -262,10 +262,10 @@ def known_at(lattice: Lattice, sums: Sums, range_px: float, noise: float, points
     index, weight = lattice.design(points)
     design = torch.zeros(lattice.size, len(points), dtype=torch.float64)
     design.scatter_add_(0, torch.from_numpy(index).mT, torch.from_numpy(weight).mT)
-    # The lattice smooths a rough prior and its free boundary widens it, so it is compared with itself.
+    # The lattice smooths a rough prior and its free boundary widens it, so posterior is compared with prior.
     before = Factor(prior, lattice.band).variance(design)
-    left = Factor(sums.normal / max(noise, 1e-6) + prior, lattice.band).variance(design) / before
-    return np.clip(1.0 - left.numpy(), 0.0, 1.0)
+    remainder = Factor(sums.normal / max(noise, 1e-6) + prior, lattice.band).variance(design) / before
+    return np.clip(1.0 - remainder.numpy(), 0.0, 1.0)
 
 
 def _dense(lattice: Lattice, positions: FloatArray, count: int) -> NDArray[np.float64]:

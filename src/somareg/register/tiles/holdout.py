@@ -1,4 +1,4 @@
-"""How a model fares on tiles that it has not seen."""
+"""Error of a model on held-out tiles."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.ties import INDEPENDENT, Ties, fade, fit_affine, moved, residuals, sums_of, weighted_median
 from somareg.types import BoolArray, FloatArray
 
-FOLDS = 4  # a tile is held out with a quarter of the tiles: its neighbours stay
-WORST_PX = 10.0  # a tile that is further off counts as far off, not more
+FOLDS = 4  # a quarter of the tiles is held out at a time, so that neighbours of each stay
+WORST_PX = 10.0  # errors of a tile are capped here
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Tiles against models that were fitted without them.
+    """Errors of tiles against models fitted without them.
 
     Attributes:
-        off: tile index -> (dx, dy) by which its tie points differ from the model, pixels; empty where there are too
+        off: tile index -> (dx, dy) by which its tie points differ from the model, pixels; empty when there are too
             few tiles.
-        uneven: tile index -> RMS of the same over the quarters of the tile, for what bends within a tile does not show
+        uneven: tile index -> RMS of the same over the quarters of the tile, because bending within a tile does not show
             in its middle.
-        foreseen: tile index -> RMS error that the model expects of itself in the middle of the tile, pixels; 0 without
+        foreseen: tile index -> RMS error that the model predicts for the middle of the tile, pixels; 0 without
             a field.
         rms_px: of all, each tile weighted by its probability; inf without.
     """
@@ -42,7 +42,7 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The model of some of the tiles."""
+    """A model of some of the tiles."""
 
     affine: AffineTransform
     field: Field | None
@@ -50,10 +50,10 @@ class _Part:
 
 
 def deal(layout: Layout, tiles: Sequence[int], hands: int) -> dict[int, int]:
-    """Deal tiles to hands so that those of one hand lie apart: index -> hand.
+    """Divide tiles into groups (hands) so that those of one group lie apart: index -> group.
 
-    One after the other goes to the hand whose nearest tile is farthest, of several to the one that has fewest. All
-    tiles in two hands are the squares of a chessboard.
+    Each tile goes to the group whose nearest tile is farthest, among equals to the smallest. All
+    tiles in two groups form a chessboard.
     """
     rows, columns = np.indices((layout.rows, layout.columns))
     away = np.full((hands, layout.rows, layout.columns), np.inf)
@@ -68,7 +68,7 @@ def deal(layout: Layout, tiles: Sequence[int], hands: int) -> dict[int, int]:
 
 
 def hold_out(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> HeldOut:
-    """Fit a model without each of `FOLDS` parts of the tiles, and try it on that part."""
+    """Fit a model without each of `FOLDS` parts of the tiles, and measure its error on that part."""
     used = np.unique(ties.tile[ties.weight > 0])
     hands = deal(layout, used.tolist(), FOLDS)
     dealt = _dealt(ties, hands)
@@ -105,7 +105,7 @@ def _over_quarters(points: FloatArray, apart: FloatArray, weight: FloatArray) ->
 
 
 def split_half(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> float:
-    """RMS over the tiles by which the models of two halves of them disagree, pixels; inf where there are too few."""
+    """RMS disagreement, over the tiles, of the models of two halves of them, pixels; inf when there are too few."""
     used = np.unique(ties.tile[ties.weight > 0]).tolist()
     dealt = _dealt(ties, deal(layout, used, 2))
     parts = [_fit(ties, lattice, prior, (dealt == half) & (ties.weight > 0)) for half in (0, 1)]
@@ -117,7 +117,7 @@ def split_half(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> fl
 
 
 def _dealt(ties: Ties, hands: dict[int, int]) -> NDArray[np.intp]:
-    """The hand (N,) of each tie point's tile; -1 of those that are not dealt."""
+    """The group (N,) of each tie point's tile; -1 without one."""
     return np.array([hands.get(int(tile), -1) for tile in ties.tile], dtype=np.intp)
 
 
@@ -127,32 +127,32 @@ def _trust(ties: Ties, tiles: Sequence[int]) -> list[float]:
     return [float(ties.weight[one].mean() / ties.precision[one].mean()) for one in own]
 
 
-def _fit(ties: Ties, lattice: Lattice, prior: Prior, chosen: BoolArray) -> _Part | None:
-    """The model of some tie points; None where they determine none."""
+def _fit(ties: Ties, lattice: Lattice, prior: Prior, mask: BoolArray) -> _Part | None:
+    """Fit the model of some tie points; None when they determine none."""
     try:
-        affine = fit_affine(ties, chosen)
+        affine = fit_affine(ties, mask)
     except EstimationError:
         return None
-    field, sums, robust = None, None, fade(residuals(ties, affine), ties.weight) * chosen
+    field, sums, robust = None, None, fade(residuals(ties, affine), ties.weight) * mask
     for _ in range(2 if prior.ratio else 0):
         sums = sums_of(ties, affine, lattice, robust)
         field, _ = solve(lattice, sums, prior)
-        robust = fade(residuals(ties, affine, field), ties.weight) * chosen
+        robust = fade(residuals(ties, affine, field), ties.weight) * mask
     return _Part(affine, field, sums)
 
 
 def _expected(part: _Part, points: FloatArray) -> FloatArray:
-    """RMS error (N,) that a model expects of itself, length of both axes, pixels."""
+    """RMS error (N,) that a model predicts, length of both axes, pixels."""
     if part.field is None or part.sums is None:
         return np.zeros(len(points))
     return spread_at(part.field, part.sums, points) * math.sqrt(2.0)
 
 
 def spread_at(field: Field, sums: Sums, points: FloatArray) -> FloatArray:
-    """Standard deviation (N,) per axis of a field at points (N, 2), pixels; 0 where its prior has none."""
+    """Standard deviation (N,) per axis of a field at points (N, 2), pixels; 0 when its prior is zero."""
     variance = field.prior.ratio * field.noise
     if variance <= 0:
         return np.zeros(len(points))
-    known = known_at(field.lattice, sums, field.prior.range_px, field.noise / INDEPENDENT / variance, points)
-    spread: FloatArray = np.sqrt(variance * (1.0 - known))
+    share = known_at(field.lattice, sums, field.prior.range_px, field.noise / INDEPENDENT / variance, points)
+    spread: FloatArray = np.sqrt(variance * (1.0 - share))
     return spread

@@ -1,4 +1,4 @@
-"""What a tile is told: picklable, for it may be done elsewhere."""
+"""The job of a tile, picklable for other processes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform
 from somareg.io.source import Block
 from somareg.matching.engine import EngineCfg
-from somareg.matching.weights import resolve
 from somareg.register.choose import Chosen, engine_settings
 from somareg.register.ground import Ground
 from somareg.register.images import Images
 from somareg.register.tiles.layout import SceneCfg
 from somareg.register.tiles.overview import GlobalMatch, Overview
+from somareg.soma.weights import resolve
 from somareg.types import Header, Raster, Transform
 
 
 @dataclass(frozen=True, eq=False)
 class TileSettings:
-    """What all tiles of a pair have in common. Pixels are those of the parts of the images that are looked at.
+    """Common settings of all tiles of a pair. Pixels are those of the images' parts on the common ground.
 
     Attributes:
         moving, reference: files, or images in memory.
         moving_part, reference_part: the parts.
         moving_bands, reference_bands: 1-based.
-        cfg: settings, with the SAR scales that were settled for the whole pair.
-        georef: what corrections lead to -> moving pixels.
+        cfg: settings, with the SAR scales detected for the whole pair.
+        georef: target of corrections -> moving pixels.
         places: from the reference's part, see `Ground.places`.
-        start: the global affine: reference pixels -> what `georef` takes.
+        start: the global affine: reference pixels -> input of `georef`.
         radius_px: search radius around it.
         engine: settings of the engine.
         model: file of the weights, None for the weight-free engine.
@@ -78,17 +78,17 @@ def tile_settings(
     sizes: SceneCfg,
     engine: tuple[Chosen, torch.device],
 ) -> TileSettings:
-    """What is known of a pair when its tiles begin.
+    """Collect the settings of a pair before its tiles start.
 
     Args:
-        images, ground: what is looked at.
+        images, ground: the images and their common ground.
         overviews: of reference and moving.
-        start: of the overviews.
-        cfg, sizes: as asked for.
-        engine: what runs, and where.
+        start: alignment of the overviews.
+        cfg, sizes: options.
+        engine: model and device.
     """
     reference, moving = overviews
-    chosen, device = engine
+    model, device = engine
     return TileSettings(
         moving=_place(images.moving.facts),
         reference=_place(images.reference.facts),
@@ -102,14 +102,14 @@ def tile_settings(
         start=start.affine,
         radius_px=sizes.search_px(reference.view.factor),
         engine=engine_settings(cfg, images.reference.grid.part(*ground.reference), ground.radius_px),
-        model=None if chosen.network is None else resolve(chosen.name),
+        model=None if model.network is None else resolve(model.name),
         device=str(device),
     )
 
 
 def _place(image: Raster | Header) -> Path | Raster:
-    """Where a worker finds the pixels: a file by its whole path, for the worker may run elsewhere."""
+    """The image for a worker: a file by its absolute path, because a worker may run in another folder."""
     if isinstance(image, Raster):
         return image
-    assert image.path is not None  # what is not in memory is a file
+    assert image.path is not None  # an image that is not in memory has a file
     return image.path.absolute()

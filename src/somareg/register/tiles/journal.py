@@ -1,79 +1,66 @@
-"""Finished work on disk, so that a killed run goes on where it stopped: an append-only journal with checksums."""
+"""Journal of finished tiles and facts of a scene, from which a killed run resumes."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-import re
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from somareg.errors import EstimationError, OutputError
+from somareg.io.records import append_record, read_records
 from somareg.io.refusals import output_errors
-from somareg.io.text import parse_json
 from somareg.register.tiles.tile import TileResult
 
 FORMAT = 1
-_BEGINS = re.compile(rb"[0-9a-f]{0,7}$|[0-9a-f]{8}( |$)")  # also of one that a kill cut short
+MAX_MIB = 1024
 STATES = ("matched", "empty", "failed")
+_BEGINS = b'{"binding":'
 _ARRAYS = {"points": (-1, 2), "beyond": (-1, 2), "precision": (-1,), "hit": (-1,)}
 
 
 class Journal:
-    """One line per record: CRC-32, a space, JSON. What a kill left half-written at the end is dropped.
+    """Finished work of a run in a file of `io.records`. Records after the first damaged one are dropped.
 
-    The first record binds the rest to what the run was asked for; a later run that asks for something else is refused.
-    A checksum says that a record is whole, not that it is ours: what it says is looked at, too.
+    The first record binds the rest to inputs and settings; a later run with others is refused.
+    A checksum says that a record is whole, not that it is ours: the content is checked, too.
 
     Args:
         path: of the file, whose folder exists; None keeps everything in memory.
         binding: JSON-ready description of inputs and settings.
 
     Raises:
-        OutputError: the file belongs to other inputs or settings, holds what no run writes, or cannot be written.
+        OutputError: the file belongs to other inputs or settings, has invalid content, or cannot be written.
     """
 
     def __init__(self, path: Path | None, binding: Mapping[str, Any]) -> None:
         self.path = path
         self.facts: dict[str, Any] = {}
         self.tiles: dict[int, TileResult] = {}
-        self._stream: BinaryIO | None = None
         if path is not None:
             self._open(path, binding)
 
     def _open(self, path: Path, binding: Mapping[str, Any]) -> None:
-        """Take what the file holds; from now on it receives the rest."""
-        with output_errors(path):
-            records, length = _read(path) if path.exists() else ([], 0)
-            if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise OutputError(f"{path} is no file; move it away and run again")
-            self._stream = path.open("r+b" if path.exists() else "w+b")
-        try:
-            with output_errors(path):
-                self._stream.truncate(length)
-                self._stream.seek(length)
-            self._bind(path, binding, records[:1])
-            for record in records[1:]:
-                with self.believed():
-                    self._take(record)
-        except BaseException:
-            self.close()
-            raise
+        """Load the records of the file and cut off a damaged end."""
+        first, *others = _read(path) or [None]
+        self._bind(path, binding, first)
+        for record in others:
+            with self.believed():
+                self._take(record)
 
-    def _bind(self, path: Path, binding: Mapping[str, Any], first: list[Any]) -> None:
-        """Make sure that the file is about `binding`; a new one is from now on."""
+    def _bind(self, path: Path, binding: Mapping[str, Any], first: Any) -> None:
+        """Check that the file belongs to `binding`; bind a new file to it."""
         wanted = {"format": FORMAT, **json.loads(json.dumps(binding))}
-        if not first:
+        if first is None:
             self._append({"binding": wanted})
             return
         with self.believed():
-            changed = _changes({**first[0]["binding"]}, wanted)
+            changed = _changes({**first["binding"]}, wanted)
         if changed:
             raise OutputError(
                 f"{path.parent.parent} holds an unfinished run of something else ({changed} changed); start again "
@@ -89,10 +76,10 @@ class Journal:
 
     @contextmanager
     def believed(self) -> Iterator[None]:
-        """Read what the file says; nonsense becomes an error that names the way out.
+        """Context in which the content of the file is interpreted; invalid content becomes an error with the way out.
 
         Raises:
-            OutputError: it says what no run writes.
+            OutputError: the content is not what a run writes.
         """
         try:
             yield
@@ -104,56 +91,44 @@ class Journal:
             ) from error
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a JSON-ready fact about the whole scene."""
+        """Store a JSON-ready fact about the whole scene."""
         self.facts[name] = value
         self._append({"fact": {name: value}})
 
     def keep(self, tile: TileResult) -> None:
-        """Keep a finished tile; it is on disk when this returns."""
+        """Store a finished tile; it is on disk when this returns."""
         self.tiles[tile.index] = tile
         self._append({"tile": _to_json(tile)})
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Nothing is open between records."""
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        if self._stream is None or self.path is None:
-            return
-        text = json.dumps(record, separators=(",", ":")).encode()
-        with output_errors(self.path):
-            self._stream.write(b"%08x %s\n" % (zlib.crc32(text), text))
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+        if self.path is not None:
+            append_record(self.path, record)
 
 
-def _read(path: Path) -> tuple[list[Any], int]:
-    """The whole records from the start on, and how many bytes they take."""
-    records, length = [], 0
-    with path.open("rb") as stream:
-        if not _BEGINS.match(stream.read(9)):
+def _read(path: Path) -> list[Any]:
+    """Read the records of a journal, none of a new one, and truncate the file after the last of them."""
+    with output_errors(path):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise OutputError(f"{path} is no file; move it away and run again")
+        if not path.exists():
+            return []
+        with path.open("rb") as stream:
+            start = stream.read(len(_BEGINS))
+        if not _BEGINS.startswith(start):  # a kill may have cut the first record short
             raise OutputError(f"{path} is no journal of somareg; move it away and run again")
-        stream.seek(0)
-        for line in stream:
-            checksum, _, text = line.rstrip(b"\n").partition(b" ")
-            if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
-                break
-            try:
-                records.append(parse_json(text))
-            except ValueError:
-                break
-            length += len(line)
-    return records, length
+        records = read_records(path, "journal", MAX_MIB)
+        os.truncate(path, records.length)
+    return records.values
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Names of what differs, "" for nothing; compared as text, for NaN differs from itself."""
+    """Names of differing entries, "" without any; compared as text, because NaN differs from itself."""
     names = sorted(key for key in {*before, *now} if json.dumps(before.get(key)) != json.dumps(now.get(key)))
     return ", ".join(names[:4])
 
@@ -167,10 +142,10 @@ def _to_json(tile: TileResult) -> dict[str, Any]:
 
 
 def _from_json(record: Mapping[str, Any]) -> TileResult:
-    """A tile as it was kept.
+    """Restore a tile.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: the record is no tile.
     """
     arrays = {
         name: np.frombuffer(base64.b64decode(record[name]), "<f8").astype(np.float64).reshape(shape)

@@ -1,4 +1,4 @@
-"""How a scene is divided: overview, tiles, nodes of the displacement."""
+"""Division of a scene: overview, tiles, nodes of the displacement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from somareg.io.source import Block
 PRESET_TILES: Mapping[str, int] = {"fast": 256, "base": 1024, "precise": 4096}
 
 MIN_FIRST = 16
-"""Tiles of a first round at least; a scene that has fewer in every second row and column is matched in one round."""
+"""Least tiles of a first round; a scene with fewer in every second row and column is matched in one round."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class SceneCfg:
 
     Attributes:
         tile_px: side of a tile.
-        overlap_px: neighbouring tiles share so many pixels, while there are not too many tiles.
-        tiles: per preset, tiles at most; a larger scene has them further apart.
-        overview_px: longer side of the overview at most, pixels.
-        radius_px: a tile is searched so far around the global affine, and 3 px more for each pixel of the overview.
+        overlap_px: overlap of neighbouring tiles, as long as there are not too many tiles.
+        tiles: most tiles per preset; in a larger scene they lie further apart.
+        overview_px: most pixels of the overview's longer side.
+        radius_px: search radius of a tile around the global affine; 3 px are added for each pixel of the overview.
         step_px: reference pixels between the nodes of the displacement.
     """
 
@@ -40,7 +40,7 @@ class SceneCfg:
         return max(1, math.ceil(max(shape) / self.overview_px))
 
     def search_px(self, factor: int) -> float:
-        """How far a tile is searched around the global affine, reference pixels."""
+        """Search radius of a tile around the global affine, reference pixels."""
         return min(self.radius_px + 3.0 * factor, 96.0)
 
 
@@ -61,8 +61,8 @@ class Layout:
 
     @cached_property
     def first(self) -> tuple[int, ...]:
-        """Tiles that tell most of the whole: of every second row and column, the outermost among them, so that nothing
-        is extrapolated; all tiles where those would be too few to vouch for each other.
+        """Tiles of the first round: of every second row and column, with the outermost ones, so that nothing
+        is extrapolated; all tiles when those would be too few to check each other.
         """
         rows, columns = _every_second(self.rows), _every_second(self.columns)
         if len(rows) * len(columns) < MIN_FIRST:
@@ -83,7 +83,7 @@ class Layout:
 
 
 def lay_tiles(shape: tuple[int, int], cfg: SceneCfg, limit: int) -> Layout:
-    """Tiles spread evenly over (height, width), overlapping, or apart where there would be more than `limit`."""
+    """Spread tiles evenly over (height, width), overlapping, or apart when there would be more than `limit`."""
     side = cfg.tile_px
     stride = float(side - cfg.overlap_px)
     while _count(shape[0], side, stride) * _count(shape[1], side, stride) > limit:

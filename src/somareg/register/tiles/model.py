@@ -16,19 +16,19 @@ from somareg.register.tiles.ties import INDEPENDENT, Ties, fade, fit_affine, res
 from somareg.types import FloatArray
 
 RATIOS = (0.02, 0.1, 0.5, 2.5, 12.0)
-RANGES = (2.0, 5.0, 12.0, 30.0)  # in lattice steps
+RANGES = (2.0, 5.0, 12.0, 30.0)  # correlation lengths in lattice steps
 ROUNDS = 2
-GAIN = 0.97  # a field must bring the error on tiles it never saw below this share of the affine's
+GAIN = 0.97  # a field must reduce the error on held-out tiles below this share of the affine's
 
 
 @dataclass(frozen=True, eq=False)
 class Likely:
-    """The field that the tie points make likely, whether or not it helps on tiles that it has not seen.
+    """The likeliest field of the tie points, whether or not it helps on held-out tiles.
 
     Attributes:
         field: beyond the affine.
         sums: of the tie points.
-        held: tiles against such fields that were fitted without them.
+        held: errors of tiles against such fields fitted without them.
     """
 
     field: Field
@@ -38,16 +38,16 @@ class Likely:
 
 @dataclass(frozen=True, eq=False)
 class SceneModel:
-    """What the tiles agree on: the match of x is `G(residual(x + field(x)))`, G the global affine of the overview.
+    """The model of all tiles: the match of x is `G(residual(x + field(x)))`, G the global affine of the overview.
 
     Attributes:
         residual: affine beyond G.
-        field: beyond the affine; its prior has ratio 0 where none is supported.
-        sums: of the tie points, for what is known of the field.
+        field: beyond the affine; its prior has ratio 0 when no field is supported.
+        sums: of the tie points, for the uncertainty of the field.
         held_out: tile index -> (dx, dy) by which the tile's tie points differ from a model that was fitted without
             them; empty when there are too few tiles.
         split_half_px: RMS disagreement of the models of the two halves over the tiles; inf without.
-        likely: what the field may be where tiles lie too far apart to tell.
+        likely: the likeliest field, for places between tiles that lie too far apart to support one.
     """
 
     residual: AffineTransform
@@ -58,12 +58,12 @@ class SceneModel:
     likely: Likely
 
     def __call__(self, points: FloatArray) -> FloatArray:
-        """Points (N, 2) moved by the model (without G)."""
+        """Map points (N, 2) by the model, without G."""
         return self.residual(points + self.field(points))
 
 
 def fit_scene(ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool) -> SceneModel:
-    """Affine and field of a scene.
+    """Fit affine and field of a scene.
 
     Args:
         ties: of all tiles.
@@ -83,21 +83,21 @@ def fit_scene(ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool
         prior = choose_prior(lattice, sums, tuple(r * lattice.step for r in RANGES), RATIOS, INDEPENDENT)
         field, _ = solve(lattice, sums, prior)
         robust = fade(residuals(ties, affine, field), ties.weight)
-    held = hold_out(ties, layout, lattice, prior)
+    holdout = hold_out(ties, layout, lattice, prior)
     sums = sums_of(ties, affine, lattice, robust)
-    likely = Likely(solve(lattice, sums, prior)[0], sums, held)
+    likely = Likely(solve(lattice, sums, prior)[0], sums, holdout)
     if prior.ratio:
         straight = hold_out(ties, layout, lattice, none)
-        if straight.off and held.rms_px > GAIN * straight.rms_px:
-            prior, held = none, straight
+        if straight.off and holdout.rms_px > GAIN * straight.rms_px:
+            prior, holdout = none, straight
             sums = sums_of(ties, affine, lattice, fade(residuals(ties, affine), ties.weight))
     halves = split_half(ties, layout, lattice, prior)
-    return SceneModel(affine, solve(lattice, sums, prior)[0], sums, held.off, halves, likely)
+    return SceneModel(affine, solve(lattice, sums, prior)[0], sums, holdout.off, halves, likely)
 
 
 @dataclass(frozen=True, eq=False)
 class Nodes:
-    """What the model says at nodes.
+    """The model at nodes.
 
     Attributes:
         field: displacement beyond the affine.
@@ -111,10 +111,10 @@ class Nodes:
 
 
 def field_on_nodes(model: SceneModel, shape: tuple[int, int], step: int, corner: tuple[int, int] = (0, 0)) -> Nodes:
-    """The field at nodes every `step` pixels (bilinear between them), and how well it is known there.
+    """The field at nodes every `step` pixels (bilinear between them), with its uncertainty.
 
     Node i lies in the middle of pixels `step * i` to `step * i + step - 1` of the whole reference, of which the model
-    knows a part of (height, width) `shape` whose first pixel is (x, y) `corner`.
+    covers a part of (height, width) `shape` whose first pixel is (x, y) `corner`.
     """
     field = model.field
     x, y = (

@@ -1,4 +1,4 @@
-"""The whole scene at low resolution: read strip by strip, and matched once to know where the tiles have to look."""
+"""The whole scene at low resolution: read in strips, and matched once to give the tiles their start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from somareg.geometry.lattice import jacobian_between
 from somareg.io.inputs import OpenImage
 from somareg.io.opened import about_bands
 from somareg.io.source import Block
-from somareg.matching.engine import align
 from somareg.preprocess.fills import without_fills
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.normalise import treatment
@@ -27,11 +26,12 @@ from somareg.register.choose import Chosen, engine_settings, pair_tensors
 from somareg.register.findings import View
 from somareg.register.ground import Ground
 from somareg.register.images import all_bands
+from somareg.soma.align import align
 from somareg.tiepoints.use import Given
 from somareg.types import BoolArray, Progress, Raster, SarScale
 
-STRIP_VALUES = 6_000_000  # values read at a time
-_SAMPLES_PX = 1024  # longer side of the sample of raw values that the SAR scale is judged on
+STRIP_VALUES = 6_000_000  # most values read at a time
+_SAMPLES_PX = 1024  # longer side of the sample of raw values from which the SAR scale is detected
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,9 @@ class Overview:
     """One image at low resolution.
 
     Attributes:
-        view: the bands that are matched, averaged.
+        view: the matched bands, averaged.
         bands: their numbers in the file.
-        scale: of SAR values, judged on values as stored; "auto" unless SAR.
+        scale: of SAR values, detected on values as stored; "auto" unless SAR.
         notes: decisions taken.
     """
 
@@ -52,7 +52,7 @@ class Overview:
 
     @property
     def to_part(self) -> AffineTransform:
-        """Overview pixels -> pixels of the part of the image that it shows."""
+        """The map from overview pixels to pixels of the image's part."""
         return AffineTransform.reduction(self.view.factor)
 
 
@@ -61,10 +61,10 @@ class GlobalMatch:
     """The alignment of the overviews.
 
     Attributes:
-        affine: pixels of the reference's part -> of the part that corrections lead to, see `Ground`.
-        expected: the same before anything was matched.
-        failure: why nothing could be matched, "" otherwise.
-        notes: what was left out, and why another engine than the tiles' matched them.
+        affine: pixels of the reference's part -> pixels of the part that corrections map to, see `Ground`.
+        expected: the same before matching.
+        failure: why matching failed, "" otherwise.
+        notes: masked pixels, and why the overviews were matched by another engine than the tiles.
     """
 
     affine: AffineTransform
@@ -73,7 +73,7 @@ class GlobalMatch:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready; `from_json` gives the very same numbers back."""
+        """JSON-ready; `from_json` restores exactly the same numbers."""
         maps = {name: getattr(self, name).matrix.tolist() for name in ("affine", "expected")}
         return {**maps, "failure": self.failure, "notes": list(self.notes)}
 
@@ -84,14 +84,14 @@ class GlobalMatch:
 
 
 def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: RegisterConfig) -> Overview:
-    """A part of an image averaged over `factor` x `factor` pixels, read in strips.
+    """Read a part of an image in strips, averaged over `factor` x `factor` pixels.
 
     Args:
         image: open.
         part: of the image.
         factor: pixels averaged along each side.
         role: "moving" or "reference".
-        cfg: modality and scale of that image; a SAR scale "auto" is judged on values as they are stored.
+        cfg: modality and scale of that image; a SAR scale "auto" is detected on values as stored.
 
     Raises:
         NoDataError: no valid pixel.
@@ -106,11 +106,11 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     valid, each = 0, np.zeros(len(image.bands))
     for top in range(part.y, part.y + part.height, rows):
         count = min(rows, part.y + part.height - top)
-        data, seen = image.pixels(Block(part.x, top, part.width, count), image.bands)
-        mask: BoolArray = np.asarray(seen.all(axis=0))
+        data, block_valid = image.pixels(Block(part.x, top, part.width, count), image.bands)
+        mask: BoolArray = np.asarray(block_valid.all(axis=0))
         valid += int(mask.sum())
-        each += seen.sum(axis=(1, 2))
-        # Copies: a view would keep the strip that it is a part of.
+        each += block_valid.sum(axis=(1, 2))
+        # Copies, because a view would keep its whole strip in memory.
         samples.append((data[:, ::every, ::every].copy(), mask[::every, ::every].copy()))
         if count >= factor:
             reduced, small = reduce_blocks(data, mask, factor)
@@ -119,28 +119,28 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
     area = part.width * part.height
     notes = list(about_bands(facts.name, image.bands, (each / area).tolist(), valid / area))
     if not valid:
-        said = notes or [f"{facts.name} holds no valid pixel; check the file or give another nodata value"]
-        raise NoDataError(said[0])
+        remarks = notes or [f"{facts.name} holds no valid pixel; check the file or give another nodata value"]
+        raise NoDataError(remarks[0])
     if modality == "sar" and scale == "auto":
         scale, reason = _judge_scale(samples)
         notes.append(f"SAR values taken as {scale} ({reason})")
-    if told := treatment(modality):
-        notes.append(told)
+    if remark := treatment(modality):
+        notes.append(remark)
     data, mask = np.concatenate(images, axis=1), np.concatenate(masks)
     raster = Raster(data, mask, reduced_grid(facts.grid.part(*part), factor, mask.shape), name=facts.name)
     return Overview(View(raster, part, factor, valid / area), image.bands, scale, tuple(notes))
 
 
-def factors(ground: Ground, placed: int) -> tuple[int, int]:
-    """Pixels averaged per overview pixel, of reference and moving image, when `placed` suits the reference.
+def factors(ground: Ground, factor: int) -> tuple[int, int]:
+    """Reduction factors of reference and moving image, when `factor` is that of the reference.
 
-    A georeferenced moving image is averaged to about the same pixels on the ground, and by less rather than by more.
+    A georeferenced moving image is reduced to about the same pixel size on the ground, rather less than more.
     """
     if not ground.is_placed:
-        return placed, placed
+        return factor, factor
     jacobian = jacobian_between(ground.georef, ground.shape, (ground.moving.height, ground.moving.width))
     density = float(np.sqrt(abs(np.linalg.det(jacobian))))
-    return placed, max(1, int(placed * density + 1e-6)) if np.isfinite(density) else placed
+    return factor, max(1, int(factor * density + 1e-6)) if np.isfinite(density) else factor
 
 
 def match_overviews(
@@ -148,48 +148,48 @@ def match_overviews(
     ground: Ground,
     cfg: RegisterConfig,
     chosen: tuple[Chosen, torch.device],
-    given: Given | None,
+    seed: Given | None,
     progress: Progress,
 ) -> GlobalMatch:
-    """The global affine, by the engine that aligns small pairs.
+    """Match the overviews with the engine for small pairs: the global affine.
 
     Args:
         overviews: of reference and moving.
         ground: the parts that they show.
         cfg: settings.
         chosen: engine and device.
-        given: tie points in pixels of the parts: one more start.
+        seed: tie points in pixels of the parts: one more start.
         progress: called with a stage's name and the share of the matching done.
     """
     reference, moving = overviews
     here, there = reference.view.raster, moving.view.raster
     factor = reference.view.factor
     scales = {"moving_scale": moving.scale, "reference_scale": reference.scale}
-    every = {"moving_bands": all_bands(there), "reference_bands": all_bands(here)}  # what is read is matched
-    settled = cfg.model_copy(update={**scales, **every})
+    every = {"moving_bands": all_bands(there), "reference_bands": all_bands(here)}  # as read
+    settings_at_scale = cfg.model_copy(update={**scales, **every})
     between = compose(moving.to_part.inverse, ground.georef, reference.to_part) if ground.knows else ground.georef
     radius = ground.radius_px / factor
     places = tuple(compose(moving.to_part.inverse, place, reference.to_part) for place in ground.places)
     modalities = cfg.moving_modality, cfg.reference_modality
     there, here, left_out = without_fills(there, here, places, modalities)
     there, here = bridged(there, "moving")[0], bridged(here, "reference")[0]
-    small = prepare(there, here, between, settled, longest=max(here.grid.shape), radius_px=radius)
-    # Georeferenced, both ends of a correction are reference pixels; else it leads to moving pixels.
+    small = prepare(there, here, between, settings_at_scale, longest=max(here.grid.shape), radius_px=radius)
+    # With georeferences a correction maps between reference pixels; else it maps to moving pixels.
     away = reference.to_part if ground.is_placed else moving.to_part
     starts = small.starts
-    if given:
-        onto = away.inverse.after(given.affine).after(reference.to_part)
+    if seed:
+        onto = away.inverse.after(seed.affine).after(reference.to_part)
         starts = (*starts, small.moving_pixels.inverse.after(onto).after(small.reference_pixels))
     engine, device = chosen
     picked = engine.on(small.reference_mask.shape, small.moving_mask.shape)
     settings = replace(engine_settings(cfg, here.grid, radius), flow=None)
     pair = pair_tensors(small, device, (cfg.reference_modality, cfg.moving_modality))
-    found = align(pair, starts, settings, progress, picked.network)
+    alignment = align(pair, starts, settings, progress, picked.network)
     affine, expected = (
-        away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (found.affine, starts[0])
+        away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (alignment.affine, starts[0])
     )
     notes = (*left_out, *(() if picked is engine else picked.notes))
-    return GlobalMatch(affine, expected, found.failure, notes)
+    return GlobalMatch(affine, expected, alignment.failure, notes)
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:

@@ -21,16 +21,16 @@ from somareg.register.choose import to_pair
 from somareg.register.tiles.job import TileJob
 from somareg.types import Grid, Raster, Transform
 
-ROOM_PX = 32  # moving pixels kept beyond what is searched: windows have margins
-MIN_VALID_SHARE = 0.1  # of a tile that must be valid in both images
-MAX_VALUES = 100_000_000  # of a much finer moving image under one tile
+ROOM_PX = 32  # moving pixels kept beyond the search radius, for the margins of windows
+MIN_VALID_SHARE = 0.1  # least share of a tile that must be valid in both images
+MAX_VALUES = 100_000_000  # most pixels of a much finer moving image under one tile
 
 
 def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
-    """The tile's pixels, the moving image already on the reference's grid by the global affine, and where to start.
+    """Read the pixels of a tile, with the moving image on the reference's grid by the global affine, and the start.
 
     Returns:
-        The pair and the affine from the tile's pixels to those of the moving patch; or why there is nothing to match.
+        The pair and the affine from the tile's pixels to those of the moving patch; or the reason for an empty tile.
     """
     settings, cfg, block = job.settings, job.settings.cfg, job.block
     with open_image(settings.reference, "reference", None, cfg, again=True) as image:
@@ -47,10 +47,10 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
     moving, corner, to_moving = patch
     here_on = AffineTransform.from_parameters(shift=(block.x, block.y))
     places = tuple(compose(corner, place, here_on) for place in settings.places)
-    drawn = Raster(reference, reference_mask, grid)
+    picture = Raster(reference, reference_mask, grid)
     modalities = cfg.moving_modality, cfg.reference_modality
-    moving, drawn, _ = without_fills(moving, drawn, places, modalities, is_part=True)  # the overview's notes tell
-    reference_mask = drawn.mask
+    moving, picture, _ = without_fills(moving, picture, places, modalities, is_part=True)  # noted before
+    reference_mask = picture.mask
     moving = bridged(moving, "moving")[0]
     warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad)
     if (reference_mask & warped_mask[pad:-pad, pad:-pad]).mean() < MIN_VALID_SHARE:
@@ -64,12 +64,12 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
 
 
 def _inside(part: Block, block: Block) -> Block:
-    """A block of a part, in pixels of the whole image."""
+    """Convert a block of a part to pixels of the whole image."""
     return block._replace(x=part.x + block.x, y=part.y + block.y)
 
 
 def _moving_patch(image: OpenImage, job: TileJob, pad: int) -> tuple[Raster, AffineTransform, Transform] | None:
-    """The moving image under a tile, and the maps to its pixels: from those of the moving part, from the tile's."""
+    """The moving image under a tile, and the maps to its pixels from those of the moving part and of the tile."""
     block, settings = job.block, job.settings
     part, facts = settings.moving_part, image.facts
     shift = AffineTransform.from_parameters(shift=(block.x, block.y))

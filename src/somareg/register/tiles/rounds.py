@@ -1,7 +1,7 @@
-"""Tiles in rounds: first those that tell most of the whole, then more where the model is not known as well as asked.
+"""Tiles in rounds: first every second row and column, then more where the model is less accurate than asked.
 
-A scene of one smooth displacement is known from a quarter of its tiles. Which others are needed, the tiles themselves
-tell: one that differs from a model that has not seen it, and places where the model does not know itself.
+A quarter of the tiles determines a scene with a smooth displacement. The matched tiles show which others are needed:
+those beside a tile that differs from a model fitted without it, and places where the model is uncertain.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from somareg.register.tiles.model import Likely, SceneModel, fit_scene
 from somareg.register.tiles.ties import Ties, collect
 from somareg.register.tiles.tile import TileResult, match_tile
 
-ENOUGH_SURE = 12  # tiles: with fewer, neither model nor verdict rests on much, and every tile is asked
-RAYLEIGH = 0.833  # median of a 2-D error, by its RMS
-TILE_PX = 0.1  # error of what a tile says of its middle
-_SHARE = 0.7  # of the work left that a round is told to be: nobody knows whether it is the last
+ENOUGH_SURE = 12  # sure tiles; with fewer, model and verdict are weak, and every tile is matched
+RAYLEIGH = 0.833  # ratio of median and RMS of a 2-D error
+TILE_PX = 0.1  # error of a tile's displacement in its middle
+_SHARE = 0.7  # share of the remaining work that a round reports, because the number of rounds is unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +35,10 @@ class Rounds:
     """Tiles that were matched, and the model of them.
 
     Attributes:
-        tiles: by their index.
+        tiles: in the order of their index.
         ties: their tie points.
-        model: of the scene; None where there is none.
-        failure: why there is none, "" otherwise.
+        model: of the scene; None without one.
+        failure: why there is no model, "" otherwise.
         counts: tiles of each round.
         nearer: see `nearer`.
     """
@@ -53,13 +53,13 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Aim:
-    """What the rounds are to reach.
+    """The goal of the rounds.
 
     Attributes:
         shape: (height, width) of the reference's part.
-        local: whether a displacement beyond the affine is looked for.
-        accuracy_px: to which it is to be known, RMS of both axes, reference pixels.
-        calibration: of the engine, for what a tile that is sure is.
+        local: whether a displacement beyond the affine is estimated.
+        accuracy_px: required accuracy, RMS of both axes, reference pixels.
+        calibration: of the engine, which defines a sure tile.
         failure: why nothing can be modelled, "" otherwise.
     """
 
@@ -78,40 +78,40 @@ def match_in_rounds(
     aim: Aim,
     tell: Callable[[int, int, float], None],
 ) -> Rounds:
-    """Match tiles until the model is known as well as asked, or all are matched.
+    """Match tiles until the model is as accurate as asked, or all are matched.
 
-    Which tiles follow depends on those of the rounds before and on nothing else, so that a run that goes on from a
-    journal asks for the same.
+    The next tiles depend on those of the rounds before and on nothing else, so that a run that resumes from a
+    journal matches the same ones.
 
     Args:
         layout: all tiles.
         settings: of the pair.
         journal: of finished tiles.
-        runner: who does them.
+        runner: for the tiles.
         aim: when to stop.
-        tell: called with the number of tiles that are done, of those that were asked for, and the share of the work.
+        tell: called with the number of finished tiles, of requested tiles, and the share of the work.
     """
     with journal.believed():
         if any(index >= len(layout.blocks) for index in journal.tiles):
             raise ValueError("tiles that this pair does not have")
-    kept = {index: tile for index, tile in journal.tiles.items() if tile.status != "failed"}
-    asked, counts, begun = set[int](), list[int](), 0.0
+    finished = {index: tile for index, tile in journal.tiles.items() if tile.status != "failed"}
+    requested, counts, progress = set[int](), list[int](), 0.0
     todo: Sequence[int] = layout.first
     while True:
-        asked.update(todo)
+        requested.update(todo)
         counts.append(len(todo))
-        share = 1.0 - begun if len(asked) == len(layout.blocks) else _SHARE * (1.0 - begun)
-        jobs = [TileJob(index, layout.blocks[index], settings) for index in todo if index not in kept]
-        done = len(asked) - len(jobs)
-        tell(done, len(asked), begun)
+        share = 1.0 - progress if len(requested) == len(layout.blocks) else _SHARE * (1.0 - progress)
+        jobs = [TileJob(index, layout.blocks[index], settings) for index in todo if index not in finished]
+        done = len(requested) - len(jobs)
+        tell(done, len(requested), progress)
         for number, outcome in runner.run(match_tile, jobs):
             tile = _tile_of(jobs[number], outcome)
-            kept[tile.index] = tile
+            finished[tile.index] = tile
             journal.keep(tile)
             done += 1
-            tell(done, len(asked), begun + share * (1 - (len(asked) - done) / max(len(todo), 1)))
-        begun += share
-        tiles = [kept[index] for index in sorted(asked)]
+            tell(done, len(requested), progress + share * (1 - (len(requested) - done) / max(len(todo), 1)))
+        progress += share
+        tiles = [finished[index] for index in sorted(requested)]
         ties = collect(tiles)
         model, failure = _fit(ties, layout, aim)
         todo = () if aim.failure else wanted(layout, tiles, model, aim)
@@ -120,7 +120,7 @@ def match_in_rounds(
 
 
 def _fit(ties: Ties, layout: Layout, aim: Aim) -> tuple[SceneModel | None, str]:
-    """The model of the tie points, and why there is none."""
+    """Fit the model of the tie points; None and the reason when there is none."""
     if aim.failure:
         return None, aim.failure
     try:
@@ -130,77 +130,77 @@ def _fit(ties: Ties, layout: Layout, aim: Aim) -> tuple[SceneModel | None, str]:
 
 
 def wanted(layout: Layout, tiles: Sequence[TileResult], model: SceneModel | None, aim: Aim) -> tuple[int, ...]:
-    """The tiles of the next round, in order; none when all is known.
+    """The tiles of the next round, in order; none when the goal is reached.
 
     Args:
         layout: all tiles.
-        tiles: that were matched.
-        model: of them; None where there is none.
-        aim: what is to be reached.
+        tiles: the matched ones.
+        model: of them; None without one.
+        aim: the goal.
     """
-    left = _left(layout, tiles)
+    remaining = _left(layout, tiles)
     sure = [tile for tile in tiles if tile.figures.get("probability", 0.0) >= aim.calibration.review]
-    if not left or model is None or len(sure) < ENOUGH_SURE:
-        return tuple(left)
+    if not remaining or model is None or len(sure) < ENOUGH_SURE:
+        return tuple(remaining)
     if not aim.local:
         return ()
-    expected = expected_errors(layout, left, sure, model)
-    return tuple(index for index, error in zip(left, expected, strict=True) if error > aim.accuracy_px)
+    expected = expected_errors(layout, remaining, sure, model)
+    return tuple(index for index, error in zip(remaining, expected, strict=True) if error > aim.accuracy_px)
 
 
 def expected_errors(
     layout: Layout, left: Sequence[int], sure: Sequence[TileResult], model: SceneModel
 ) -> NDArray[np.float64]:
-    """RMS error (N,) to expect where tiles were not matched, pixels.
+    """Expected RMS error (N,) in tiles that were not matched, pixels.
 
-    A field knows where it is uncertain, but only by its prior, which is an assumption. So what it says is measured by
-    how far off it was on tiles that it had not seen: on all of them, and on those beside the place.
+    The uncertainty of a field follows from its prior, which is an assumption. So it is scaled by
+    the errors on held-out tiles: on all of them, and on those beside the place.
 
     Args:
         layout: all tiles.
-        left: tiles (N) that were not matched.
-        sure: tiles that were, and are sure of themselves.
-        model: of all that were.
+        left: indices (N) of the tiles that were not matched.
+        sure: matched tiles with a high probability.
+        model: of all matched tiles.
     """
-    likely, held = model.likely, model.likely.held
+    likely, holdout = model.likely, model.likely.held
     spread = _spread(layout, left, likely)
-    excess = {tile.index: _excess(tile, held) for tile in sure if tile.index in held.off}
-    if not likely.field.prior.ratio:  # the affine alone: where a tile beside is off, so may be the place
+    excess = {tile.index: _excess(tile, holdout) for tile in sure if tile.index in holdout.off}
+    if not likely.field.prior.ratio:  # the affine alone: a place may be as far off as the tile beside it
         return np.array([max((excess.get(other, 0.0) for other in layout.beside(i)), default=0.0) for i in left])
-    ratios = {index: off / held.foreseen[index] for index, off in excess.items()}
+    ratios = {index: off / holdout.foreseen[index] for index, off in excess.items()}
     usual = float(np.median(list(ratios.values()))) / RAYLEIGH if ratios else 1.0
     worst = [max((ratios.get(other, 0.0) for other in layout.beside(i)), default=0.0) for i in left]
     return np.asarray(spread * np.maximum(usual, worst), np.float64)
 
 
 def nearer(layout: Layout, tiles: Sequence[TileResult], model: SceneModel | None) -> float:
-    """Error to expect where no tile was matched, by that of tiles that were held out: those lie further from the tiles
-    that are left, so what is measured on them is too much for the model of all. 1 where all tiles were matched.
+    """Ratio of the error expected where no tile was matched to that of held-out tiles. Those lie further from the tiles
+    of their model, so their error is too large for the model of all. 1 when all tiles were matched.
     """
-    left = _left(layout, tiles)
-    if not left or model is None or not model.field.prior.ratio:
+    remaining = _left(layout, tiles)
+    if not remaining or model is None or not model.field.prior.ratio:
         return 1.0
-    held = np.array(list(model.likely.held.foreseen.values()))
-    here = _spread(layout, left, model.likely)
-    return min(1.0, math.sqrt((np.square(here).mean() + TILE_PX**2) / (np.square(held).mean() + TILE_PX**2)))
+    foreseen = np.array(list(model.likely.held.foreseen.values()))
+    here = _spread(layout, remaining, model.likely)
+    return min(1.0, math.sqrt((np.square(here).mean() + TILE_PX**2) / (np.square(foreseen).mean() + TILE_PX**2)))
 
 
 def _left(layout: Layout, tiles: Sequence[TileResult]) -> list[int]:
-    """The tiles that are not matched."""
-    asked = {tile.index for tile in tiles}
-    return [index for index in range(len(layout.blocks)) if index not in asked]
+    """Indices of the tiles that are not matched."""
+    matched = {tile.index for tile in tiles}
+    return [index for index in range(len(layout.blocks)) if index not in matched]
 
 
 def _spread(layout: Layout, places: Sequence[int], likely: Likely) -> NDArray[np.float64]:
-    """RMS error (N,) that a field expects of itself in the middle of tiles, pixels."""
+    """RMS error (N,) that a field predicts for the middle of tiles, pixels."""
     middles = np.array([layout.middle(index) for index in places])
     return np.asarray(math.sqrt(2.0) * spread_at(likely.field, likely.sums, middles), np.float64)
 
 
-def _excess(tile: TileResult, held: HeldOut) -> float:
-    """How far a tile lies from a model that has not seen it, beyond the standard error of its quarters, pixels."""
+def _excess(tile: TileResult, holdout: HeldOut) -> float:
+    """Distance of a tile from a model fitted without it, beyond the standard error of its quarters, pixels."""
     own = 2.0 / max(float(tile.precision.sum()) / 4, 1e-6)
-    return math.sqrt(max(0.0, held.uneven[tile.index] ** 2 - own))
+    return math.sqrt(max(0.0, holdout.uneven[tile.index] ** 2 - own))
 
 
 def _tile_of(job: TileJob, outcome: Outcome[TileResult]) -> TileResult:

@@ -1,4 +1,4 @@
-"""Tie points of all tiles, and how far a model is from them."""
+"""Tie points of all tiles, and residuals of a model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from somareg.register.tiles.field import Field, Lattice, Sums, gather_sums
 from somareg.register.tiles.tile import TileResult
 from somareg.types import BoolArray, FloatArray
 
-MIN_PROBABILITY = 0.05  # of a tile whose tie points are used at all
-INDEPENDENT = 0.25  # share of the tie points that count as independent: errors of one tile go together
+MIN_PROBABILITY = 0.05  # least probability of a tile whose tie points are used
+INDEPENDENT = 0.25  # share of the tie points that count as independent, because errors within a tile are correlated
 START_SCALE_PX = 8.0
 
 
@@ -61,16 +61,16 @@ def collect(tiles: Sequence[TileResult]) -> Ties:
     )
 
 
-def fit_affine(ties: Ties, chosen: BoolArray) -> AffineTransform:
-    """Robust affine; its scale follows the spread, since smooth displacement is no error of the tie points.
+def fit_affine(ties: Ties, mask: BoolArray) -> AffineTransform:
+    """Robust affine; its scale follows the spread, because smooth displacement is no error of the tie points.
 
     Raises:
         EstimationError: too few tie points, or all on a line.
     """
-    if int(chosen.sum()) < 6:
+    if int(mask.sum()) < 6:
         raise EstimationError("too few tie points for a model of the scene")
     points, beyond, weight = (
-        torch.from_numpy(np.ascontiguousarray(a[chosen]))[None] for a in (ties.points, ties.beyond, ties.weight)
+        torch.from_numpy(np.ascontiguousarray(a[mask]))[None] for a in (ties.points, ties.beyond, ties.weight)
     )
     scale = START_SCALE_PX
     for _ in range(2):
@@ -78,21 +78,21 @@ def fit_affine(ties: Ties, chosen: BoolArray) -> AffineTransform:
         if bool(fit.refused[0]):
             raise EstimationError("the tie points lie on a line or in one spot: no model of the scene is determined")
         affine = to_transform(fit.matrix[0])
-        size = np.hypot(*residuals(ties, affine, None, chosen).T)
-        scale = max(2.0, 3.0 * weighted_median(size, ties.weight[chosen]))
+        size = np.hypot(*residuals(ties, affine, None, mask).T)
+        scale = max(2.0, 3.0 * weighted_median(size, ties.weight[mask]))
     return affine
 
 
 def moved(points: FloatArray, affine: AffineTransform, field: Field | None) -> FloatArray:
-    """Points (N, 2) moved by a model."""
+    """Map points (N, 2) by a model."""
     return affine(points + field(points)) if field else affine(points)
 
 
 def residuals(
-    ties: Ties, affine: AffineTransform, field: Field | None = None, chosen: BoolArray | None = None
+    ties: Ties, affine: AffineTransform, field: Field | None = None, mask: BoolArray | None = None
 ) -> FloatArray:
     """(N, 2) measured minus modelled, pixels."""
-    points, beyond = (ties.points, ties.beyond) if chosen is None else (ties.points[chosen], ties.beyond[chosen])
+    points, beyond = (ties.points, ties.beyond) if mask is None else (ties.points[mask], ties.beyond[mask])
     return points + beyond - moved(points, affine, field)
 
 
@@ -105,7 +105,7 @@ def fade(off: FloatArray, weight: FloatArray) -> FloatArray:
 
 
 def sums_of(ties: Ties, affine: AffineTransform, lattice: Lattice, robust: FloatArray) -> Sums:
-    """Of the displacements beyond the affine, which is applied after them."""
+    """Sums of the displacements beyond the affine, which is applied after them."""
     weight = ties.weight * robust
     used = weight > 0
     values = affine.inverse(ties.points[used] + ties.beyond[used]) - ties.points[used]
@@ -113,7 +113,7 @@ def sums_of(ties: Ties, affine: AffineTransform, lattice: Lattice, robust: Float
 
 
 def weighted_median(values: FloatArray, weight: FloatArray) -> float:
-    """Of values (N,); 0 where nothing has weight."""
+    """Weighted median of values (N,); 0 without weight."""
     order = np.argsort(values)
     cumulative = np.cumsum(weight[order])
     if not len(order) or cumulative[-1] <= 0:

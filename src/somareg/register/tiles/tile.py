@@ -1,4 +1,4 @@
-"""One tile of a scene: read its pixels, match them, return the match of every window. Picklable in, picklable out."""
+"""One tile of a scene: read its pixels and match its windows. Job and result are picklable."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import departure
 from somareg.matching.approach import ApproachCfg, begin
-from somareg.matching.describe import Describe, LearnedFeatures, OrientationFeatures
+from somareg.matching.describe import Describe, OrientationFeatures
 from somareg.matching.engine import Alignment, doubts_of, examine
 from somareg.matching.evidence import similarity
 from somareg.matching.matcher import Matcher
-from somareg.matching.network import Soma
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches, read_windows
 from somareg.matching.refine import refine_affine
@@ -24,32 +23,34 @@ from somareg.matching.runoff import RunOff
 from somareg.matching.search import SearchCfg
 from somareg.matching.start import find_start, reduction
 from somareg.matching.vote import Guess, VoteCfg
-from somareg.matching.weights import load_network
 from somareg.matching.windows import WindowCfg, roomy
 from somareg.quality.calibration import Engine, load_calibration
 from somareg.register.images import bounded_cache
 from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.patch import read_patches
 from somareg.runtime.budget import limited
+from somareg.soma.features import LearnedFeatures
+from somareg.soma.network import Soma
+from somareg.soma.weights import load_network
 
-TIES = WindowCfg(size=28, margin=6, stride=28)  # side by side, so that their errors are their own
+TIES = WindowCfg(size=28, margin=6, stride=28)  # side by side, so that their errors are independent
 TIES_SIGMA_CELLS = 1.5
-TURN_DEG, SCALE = 1.0, 0.01  # a tile differs from the global affine by no more
+TURN_DEG, SCALE = 1.0, 0.01  # largest deviation of a tile from the global affine
 
 
 @dataclass(frozen=True, eq=False)
 class TileResult:
-    """What a tile says, all lengths in reference pixels.
+    """The result of a tile, all lengths in reference pixels.
 
     Attributes:
         index: of the tile.
         status: "matched", "empty" (too few valid pixels in common) or "failed".
-        reason: why it is not matched, "".
-        points: (N, 2) reference pixels, the middles of the windows.
+        reason: why it is not matched, "" otherwise.
+        points: (N, 2) reference pixels, the centres of the windows.
         beyond: (N, 2) displacement beyond the global affine G: the match of x is `G(x + beyond)`.
-        precision: (N,) of the window alone, 1/px^2.
-        hit: (N,) 1 where the window's own best match, read without any prior, agrees with the tile, else 0.
-        figures: evidence of the tile by name; "probability" and "predicted_px" are those of the engine's calibration.
+        precision: (N,) of each window alone, 1/px^2.
+        hit: (N,) 1 where the window's own best match, without any prior, agrees with the tile, else 0.
+        figures: evidence of the tile by name; "probability" and "predicted_px" come from the engine's calibration.
     """
 
     index: int
@@ -65,13 +66,13 @@ class TileResult:
 def match_tile(job: TileJob) -> TileResult:
     """Read and match one tile; the same job always gives the same result.
 
-    A tile that cannot be matched says so in its result; a file that cannot be read raises an error.
+    A failure to match is part of the result; an unreadable file raises.
     """
     with limited(job.settings.cfg.max_memory), bounded_cache():
-        found = read_patches(job)
-    if isinstance(found, str):
-        return TileResult(job.index, "empty", found)
-    pair, start = found
+        patches = read_patches(job)
+    if isinstance(patches, str):
+        return TileResult(job.index, "empty", patches)
+    pair, start = patches
     settings = job.settings
     network = load_network(settings.model, torch.device(settings.device)) if settings.model else None
     try:
@@ -95,19 +96,19 @@ def match_tile(job: TileJob) -> TileResult:
 def match_windows(
     pair: Pair, start: AffineTransform, settings: TileSettings, network: Soma | None
 ) -> tuple[AffineTransform, WindowMatches, NDArray[np.float64], Alignment]:
-    """The engine's steps on one tile, for the sake of its windows.
+    """Run the engine's steps on one tile to get the matches of its windows.
 
     Returns:
-        The tile's own affine (it is where the windows were read, and nothing more), the windows' matches relative to
-        it, whether each agrees by itself, and the evidence.
+        The tile's own affine (only the place where the windows were read), the windows' matches relative to
+        it, the hits, and the evidence.
 
     Raises:
         EstimationError: no window has content.
     """
     engine = settings.engine
     channels = OrientationFeatures(engine.features)
-    features: Describe = channels if network is None else LearnedFeatures(network, engine.strides)
-    steps, reuse = (engine.near[1:], 0.0) if network is None else (engine.learned_on(pair.shape), engine.reuse_px)
+    features: Describe = channels if network is None else LearnedFeatures(network)
+    steps, reuse = (engine.near[1:], 0.0) if network is None else (engine.steps(features, pair.shape), engine.reuse_px)
     matcher = Matcher(pair, features, reuse)
     search, run_off = _near_search(settings.radius_px / max(pair.shape)), RunOff(matcher, 1, steps, engine.windows)
     expected = Guess(start, departure(start))
@@ -133,10 +134,10 @@ def match_windows(
 
 
 def _near_search(radius: float) -> SearchCfg:
-    """A search around the start that turns and scales hardly."""
+    """A search around the start with hardly any rotation and scale."""
     vote = VoteCfg(rotation_deg=TURN_DEG, scale=SCALE)
     near = SearchCfg(rotation_deg=TURN_DEG, scale=(1 - SCALE, 1 + SCALE), radius=radius, fine=vote)
-    return replace(near, fine_bent=None)  # the overview knows aspect and shear
+    return replace(near, fine_bent=None)  # the overview has determined aspect and shear
 
 
 def _figures(alignment: Alignment, engine: Engine) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""How tiles support the model of their pair.
+"""Support of the tiles for the model of their pair.
 
-Every tile is a pair of the size that the engines' verdicts were calibrated on, so each brings a calibrated probability
-that it is right. A scene is trusted when tiles that are sure of themselves agree with a model that never saw them.
+Every tile is a pair of the size on which the engines' verdicts were calibrated, so each has a calibrated probability
+that it is right. A scene is trusted when sure tiles agree with a model fitted without them.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from somareg.register.tiles.tile import TileResult
 from somareg.types import FloatArray
 
 AGREE_PX = 2.0
-BY_CHANCE = 0.05  # of the wrong tiles lie within `AGREE_PX` of a model of others: so much of what is searched does
+BY_CHANCE = 0.05  # share of wrong tiles within `AGREE_PX` of a model of others: the share of the search area
 UNPROVEN = 0.25
-MIN_SURE = 4  # tiles that must be sure of themselves for "go"
-MIN_COVERAGE = 0.15  # share of the tiles with pixels that must be
+MIN_SURE = 4  # least sure tiles for "go"
+MIN_COVERAGE = 0.15  # least share of sure tiles among those with pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """What the tiles say about the model.
+    """The votes of the tiles on the model.
 
     Attributes:
-        tiles: with pixels in both images.
-        sure: of them, those that their own evidence calls right.
-        agreeing: of those, the ones that a model of other tiles meets within 2 px.
+        tiles: number of tiles with pixels in both images.
+        sure: number of them that are right by their own evidence.
+        agreeing: number of sure ones within 2 px of a model of other tiles.
         probability: that the error is below 2 px, 0-1.
-        held_out_px: RMS by which sure tiles differ from the model of others; inf when it cannot be told.
-        predicted_px: of that what is left of it where no tile was matched; see `somareg.register.tiles.rounds.nearer`.
+        held_out_px: RMS difference of sure tiles from the model of others; inf when unknown.
+        predicted_px: expected error of the model, `held_out_px` times `somareg.register.tiles.rounds.nearer`.
     """
 
     tiles: int
@@ -48,25 +48,25 @@ class Votes:
 def count_votes(
     tiles: Sequence[TileResult], model: SceneModel | None, calibration: Calibration, nearer: float = 1.0
 ) -> Votes:
-    """Let the tiles vote.
+    """Count the votes of the tiles.
 
     Args:
         tiles: of the scene.
-        model: of the scene, None when there is none.
-        calibration: of the engine, for what "sure" means.
-        nearer: error to expect where no tile was matched, by that on tiles that were held out.
+        model: of the scene, None without one.
+        calibration: of the engine, which defines a sure tile.
+        nearer: see `somareg.register.tiles.rounds.nearer`.
     """
-    seen = [t for t in tiles if t.status != "empty"]
-    sure = {t.index: t.figures["probability"] for t in seen if t.figures.get("probability", 0.0) >= calibration.review}
+    full = [t for t in tiles if t.status != "empty"]
+    sure = {t.index: t.figures["probability"] for t in full if t.figures.get("probability", 0.0) >= calibration.review}
     held = model.held_out if model else {}
     errors = {index: math.hypot(*held[index]) for index in sure if index in held}
     agreeing = [index for index, error in errors.items() if error <= AGREE_PX]
-    # A tile that is wrong rarely meets a model that never saw it; a part of a wrong tile more: few votes prove little.
+    # A wrong tile rarely agrees with a model of other tiles; `UNPROVEN` keeps few votes from proving much.
     right = sum(sure[index] / (sure[index] + BY_CHANCE * (1 - sure[index])) for index in agreeing)
     probability = right / (len(sure) + UNPROVEN)
     inside = np.minimum(np.array(list(errors.values())), 10.0)
     held_out = float(np.sqrt((inside**2).mean())) if errors else math.inf
-    return Votes(len(seen), len(sure), len(agreeing), probability, held_out, held_out * nearer)
+    return Votes(len(full), len(sure), len(agreeing), probability, held_out, held_out * nearer)
 
 
 def support_of_tiles(
@@ -77,13 +77,13 @@ def support_of_tiles(
     failure: str = "",
     others: tuple[str, ...] = (),
 ) -> Support:
-    """What the tiles say together for an estimate.
+    """The support of all tiles for an estimate.
 
     Args:
         tiles, votes, model: of the pair.
         calibration: of the engine, for its thresholds.
         failure: why there is no model, "" otherwise.
-        others: doubts that the tiles know nothing of.
+        others: further doubts.
     """
     sure = [t for t in tiles if t.figures.get("probability", 0.0) >= calibration.review]
     figures = sure or [t for t in tiles if t.status == "matched"]
@@ -94,12 +94,12 @@ def support_of_tiles(
     elif coverage < MIN_COVERAGE:
         doubts.append(f"Only {coverage:.0%} of the tiles found common ground by themselves.")
     zscore = _mean(figures, "zscore", 0.0)
-    told = [
+    remarks = [
         f"{votes.sure} of {votes.tiles} tiles found the images' common ground by themselves; {votes.agreeing} of them "
         f"lie within {AGREE_PX:g} px of a model that was fitted without them."
     ]
     if math.isfinite(votes.held_out_px):
-        told.append(f"Tiles and models fitted without them differ by {votes.held_out_px:.2f} px RMS.")
+        remarks.append(f"Tiles and models fitted without them differ by {votes.held_out_px:.2f} px RMS.")
     return Support(
         probability=votes.probability,
         predicted_px=votes.predicted_px,
@@ -113,7 +113,7 @@ def support_of_tiles(
         before=_mean(figures, "correlation_before", math.nan),
         after=_mean(figures, "correlation", 0.0),
         agreement=agreement_in_words("On average, the tiles agree", zscore) if figures else "",
-        told=tuple(told),
+        told=tuple(remarks),
         doubts=tuple(doubts),
         failure=failure,
     )

@@ -1,4 +1,4 @@
-"""A result as a project that QGIS opens, and the style of its displacement; QGIS itself is not needed to write them."""
+"""A result as a QGIS project, and the style of its displacement, written without QGIS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A raster file in QGIS: its name, the bands shown, and their range of values."""
+"""Raster files in QGIS: source, displayed bands and stretch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from somareg.report.plain import text
 from somareg.report.previews import limits_of, shown_bands
 from somareg.types import BoolArray, FloatArray, Modality
 
-_ACROSS, _SIDE = 3, 256  # windows along each axis that limits are taken from, and their side in pixels
+_ACROSS, _SIDE = 3, 256  # windows per axis for the limits, and their side in pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A raster as QGIS is to show it.
+    """Display settings of a raster in QGIS.
 
     Attributes:
-        source: what the project calls it: a path from the project's folder, or what GDAL calls a part of a file.
+        source: of the layer: a path relative to the project's folder, or GDAL's name of a part of a file.
         bands: numbers in the file: three for red, green and blue, or one.
-        limits: (C, 2) values of these bands that are drawn black and white.
-        alpha: number of the band that tells QGIS how opaque pixels are; -1 for none.
+        limits: (C, 2) values of these bands that are displayed as black and white.
+        alpha: number of the opacity band; -1 for none.
         colours: of the classes of a palette, value -> red, green, blue, alpha; {} for any other image.
-        nodata: value that means no data otherwise than the file says; None for what the file says.
+        nodata: nodata value that replaces the file's; None for the file's.
     """
 
     source: str
@@ -46,14 +46,14 @@ class Shown:
 def shown_file(
     path: Path, folder: Path, modality: Modality, *, place: Path | None = None, wanted: Sequence[int] | None = None
 ) -> Shown:
-    """A raster file with the limits of its picture in the report, which is stretched in the same way.
+    """Display settings of a raster file, with the same stretch as its picture in the report.
 
     Args:
         path: of the file, see `io.paths.named`.
         folder: of the project.
         modality: SAR gets a darker white point.
-        place: where an output lies now, if that is not `path`.
-        wanted: numbers of the bands that were matched; all without.
+        place: current path of an output, if it differs from `path`.
+        wanted: numbers of the matched bands; default all.
 
     Raises:
         ReadError and others of `open_source`: it cannot be read.
@@ -71,17 +71,17 @@ def shown_file(
 
 
 def source_name(name: str, path: str, folder: Path) -> str:
-    """The path of a file in a project: relative to its folder, or absolute if there is no relative one (another drive).
+    """The source of a file in a project: a path relative to its folder, or absolute, as on another drive.
 
     Args:
-        name: GDAL's, which names the file and perhaps a part of it, as in NETCDF:"FILE":vv.
+        name: GDAL's name of the file, perhaps with a part of it, such as NETCDF:"FILE":vv.
         path: absolute, of the file or its part.
         folder: of the project.
     """
     kind, _, rest = name.partition(":")
     if kind in ("NETCDF", "HDF5") and rest.startswith('"'):
         file, _, part = rest[1:].partition('"')
-        return text(f'{kind}:"{_relative(file, folder)}"{part}')  # QGIS takes such paths from the project, too
+        return text(f'{kind}:"{_relative(file, folder)}"{part}')  # relative to the project in QGIS, too
     if kind == "GTIFF_DIR":
         return text(name)  # but not these
     return text(_relative(name if Path(name).is_absolute() else path, folder))
@@ -96,7 +96,7 @@ def _relative(file: str, folder: Path) -> str:
 
 
 def _alpha(source: RasterSource) -> int:
-    """The band by which QGIS tells what is transparent: one of the file, or its mask, which QGIS counts after them."""
+    """The opacity band for QGIS: an alpha band, or the mask, which QGIS counts after the bands."""
     if source.alphas:
         return source.alphas[0]
     is_masked = source.dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]
@@ -104,14 +104,14 @@ def _alpha(source: RasterSource) -> int:
 
 
 def _bands(source: RasterSource, wanted: Sequence[int] | None) -> tuple[int, ...]:
-    known = tuple(band for band in wanted or () if band in source.bands) or source.bands
-    return known[: shown_bands(len(known))]
+    numbers = tuple(band for band in wanted or () if band in source.bands) or source.bands
+    return numbers[: shown_bands(len(numbers))]
 
 
 def _limits(source: RasterSource, bands: tuple[int, ...], modality: Modality) -> FloatArray:
-    """Black and white points (C, 2), from some windows that are spread over the image."""
+    """Black and white points (C, 2), from windows spread over the image."""
     windows = [source.read(block, bands) for block in _windows(source.grid.width, source.grid.height)]
-    if not any(mask.any() for _, mask in windows):  # the middle of all of them holds no data
+    if not any(mask.any() for _, mask in windows):  # all windows are without valid pixels
         rows, columns = source.grid.shape
         step = max(1.0, max(rows, columns) / (_ACROSS * _SIDE))
         windows = [source.read(None, bands, (max(1, int(rows / step)), max(1, int(columns / step))))]
@@ -122,7 +122,7 @@ def _limits(source: RasterSource, bands: tuple[int, ...], modality: Modality) ->
 
 
 def _windows(width: int, height: int) -> Iterator[Block]:
-    """Evenly spread over an image; those of a small one cover it."""
+    """Windows spread evenly over an image; they cover a small one."""
     for top, high in _spans(height):
         for left, wide in _spans(width):
             yield Block(left, top, wide, high)

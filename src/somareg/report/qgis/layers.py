@@ -1,4 +1,4 @@
-"""The layers of a result's project, and the reason for each missing one."""
+"""The layers of a result's project, and reasons for missing ones."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _ERROR_RAMP, _STOPS = "plasma", 9
 
 @dataclass(frozen=True, eq=False)
 class PictureLayer:
-    """An image.
+    """A layer of an image.
 
     Attributes:
         key: of the layer.
-        title: as it is called in QGIS.
+        title: its name in QGIS.
         crs: WKT, None without a georeference.
         shown: its file and stretch.
-        checked: whether it is seen when the project opens.
+        checked: whether it is visible when the project opens.
     """
 
     key: Key
@@ -44,7 +44,7 @@ class PictureLayer:
 
 @dataclass(frozen=True, eq=False)
 class ColourLayer:
-    """A band of `displacement.tif` in colours.
+    """A layer of one band of `displacement.tif` in colours.
 
     Attributes:
         key, title, crs, checked: as of a `PictureLayer`.
@@ -74,7 +74,7 @@ Layer = PictureLayer | ColourLayer | PointLayer
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """The layers of a project, the uppermost first, and sentences about missing ones."""
+    """The layers of a project, the topmost first, and sentences about missing ones."""
 
     shown: list[Layer] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -85,25 +85,25 @@ def layers_of(result: Result, place: Path, folder: Path) -> Layers:
 
     Args:
         result: from `register`.
-        place: where its outputs lie now.
-        folder: where they will lie.
+        place: current folder of its outputs.
+        folder: their final folder.
     """
-    made = Layers()
+    layers = Layers()
     points = point_layer(result, is_moving_placed=_lies_on_outputs(result, result.moving))
     if isinstance(points, str):
-        made.missing.append(points)
+        layers.missing.append(points)
     else:
-        made.shown.append(points)
+        layers.shown.append(points)
     style = displacement_layer(result)
-    made.shown.append(style)
+    layers.shown.append(style)
     if style.key != "error":
-        made.missing.append("There is no error map: a no-go states no error.")
-    _add_images(made, result, place, folder)
-    return made
+        layers.missing.append("There is no error map: a no-go states no error.")
+    _add_images(layers, result, place, folder)
+    return layers
 
 
 def displacement_layer(result: Result) -> ColourLayer:
-    """How `displacement.tif` is shown: the expected error, or dx where no error is told."""
+    """The layer of `displacement.tif`: the expected error, or dx on no-go."""
     field_of, crs = result.displacement, result.reference.grid.crs
     step = max(1, max(field_of.grid.shape) // 1024)
     sigma, source = field_of.sigma[::step, ::step], f"./{DISPLACEMENT}"
@@ -127,55 +127,55 @@ def _coloured(
     return ColourLayer(key, title, crs, source, band, *ends, stops)
 
 
-def _add_images(made: Layers, result: Result, place: Path, folder: Path) -> None:
-    """Aligned over before over the reference; before and aligned in the same grey values."""
+def _add_images(layers: Layers, result: Result, place: Path, folder: Path) -> None:
+    """Add the images: aligned over before over the reference; before and aligned with the same stretch."""
     moving, reference = result.moving, result.reference
     after = None
     if (place / ALIGNED).is_file():
         modality = _modality(result, "moving")
         after = shown_file(folder / ALIGNED, folder, modality, place=place / ALIGNED, wanted=_wanted(result, "moving"))
-        made.shown.append(PictureLayer("aligned", f"Aligned: {_name(moving)}", reference.grid.crs, after))
+        layers.shown.append(PictureLayer("aligned", f"Aligned: {_name(moving)}", reference.grid.crs, after))
     else:
-        made.missing.append("There is no aligned image: the verdict is no-go.")
-    before = _input(made, result, "moving", folder)
+        layers.missing.append("There is no aligned image: the verdict is no-go.")
+    before = _input(layers, result, "moving", folder)
     if before is not None:
         if after is not None and not (before.colours or after.colours) and len(before.bands) == len(after.bands):
             before = replace(before, limits=after.limits)
         title, crs = f"Before: {_name(moving)}", moving.grid.crs
-        made.shown.append(PictureLayer("moving", title, crs, before, checked=after is None))
-    shown = _input(made, result, "reference", folder)
-    if shown is not None:
-        made.shown.append(PictureLayer("reference", f"Reference: {_name(reference)}", reference.grid.crs, shown))
+        layers.shown.append(PictureLayer("moving", title, crs, before, checked=after is None))
+    file = _input(layers, result, "reference", folder)
+    if file is not None:
+        layers.shown.append(PictureLayer("reference", f"Reference: {_name(reference)}", reference.grid.crs, file))
 
 
-def _input(made: Layers, result: Result, role: Literal["moving", "reference"], folder: Path) -> Shown | None:
-    """One of the two images, where it is a file that lies in the map of the outputs."""
+def _input(layers: Layers, result: Result, role: Literal["moving", "reference"], folder: Path) -> Shown | None:
+    """The layer file of one of the two images, if it is a file that QGIS can place on the outputs."""
     image = getattr(result, role)
     what = f"The {role} image {_name(image)} is not shown"
     if image.path is None:
-        made.missing.append(f"{what}: it was given in memory.")
+        layers.missing.append(f"{what}: it was given in memory.")
         return None
     if not _lies_on_outputs(result, image):
-        made.missing.append(f"{what}: without a georeference it has no place beside the outputs.")
+        layers.missing.append(f"{what}: without a georeference it has no place beside the outputs.")
         return None
     try:
-        shown = shown_file(image.path, folder, _modality(result, role), wanted=_wanted(result, role))
+        file = shown_file(image.path, folder, _modality(result, role), wanted=_wanted(result, role))
     except SomaregError as error:
-        made.missing.append(f"{what}: {error}.")
+        layers.missing.append(f"{what}: {error}.")
         return None
     nodata = result.settings.get(f"{role}_nodata")
-    return shown if nodata is None or not np.isfinite(nodata) else replace(shown, nodata=float(nodata))
+    return file if nodata is None or not np.isfinite(nodata) else replace(file, nodata=float(nodata))
 
 
 def _lies_on_outputs(result: Result, image: Raster | Header) -> bool:
-    """Whether QGIS draws it where it belongs: by both georeferences, or by the pixels of images that have none."""
+    """Whether QGIS draws an image in the right place: by georeferences, or by pixels for images without."""
     moving, reference = result.moving.grid, result.reference.grid
     if image is result.reference and reference.is_georeferenced:
         return True
     if moving.is_georeferenced and reference.is_georeferenced:
         return True
     is_plain = not (moving.is_georeferenced or reference.is_georeferenced)
-    # Pixels of a part of the reference are counted from its corner, those of the files from theirs.
+    # Pixels of a part of the reference count from its own corner, those of the files from theirs.
     return is_plain and not image.grid.has_geotransform and "frame" not in result.settings
 
 
@@ -194,7 +194,7 @@ def _name(image: Raster | Header) -> str:
 
 
 def bounds_of(grid: Grid) -> tuple[float, float, float, float]:
-    """What a map shows that shows all of a grid: left, bottom, right, top in its CRS, or in columns and minus rows."""
+    """Extent of a map of a whole grid: left, bottom, right, top in its CRS, or in columns and minus rows."""
     edge = outline(grid, 9)
     places = grid.to_map(edge) if grid.is_georeferenced or grid.has_geotransform else (edge + 0.5) * (1.0, -1.0)
     places = places[np.isfinite(places).all(axis=1)]

@@ -1,4 +1,4 @@
-"""The tie points as a layer of QGIS: arrows of the displacement, coloured by residual."""
+"""Tie points as a QGIS layer: arrows of the displacement, coloured by residual."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from somareg.report.words import nice
 from somareg.types import Result
 
 Key = Literal["points", "displacement", "error", "aligned", "moving", "reference"]
-"""Of a layer, the same in every project."""
+"""Key of a layer, the same in every project."""
 
 CLASSES_PX = (0.25, 0.5, 1.0, 2.0)
-"""Residuals at which the colour of an arrow changes: the same in every project, so that they can be compared."""
+"""Residuals at which the colour of an arrow changes, the same in every project for comparison."""
 
-_RAMP, _FIRST = "viridis", 40  # its darkest colours are lost on a SAR image
+_RAMP, _FIRST = "viridis", 40  # without the darkest colours, which are invisible on a SAR image
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ class PointLayer:
         title: as it is called in QGIS.
         crs: of the coordinates, None without one.
         checked: whether it is seen when the project opens.
-        source, provider: as QGIS names the file and what reads it.
-        kept, residual: expressions of QGIS: whether a point is an inlier, and its residual in pixels.
-        arrow: expressions of QGIS for x and y of where the moving image showed the point; None where that is not
+        source, provider: QGIS's names of the file and its reader.
+        kept, residual: QGIS expressions: whether a point is an inlier, and its residual in pixels.
+        arrow: QGIS expressions for x and y of the point's place by the moving image's georeference; None when not
             known.
-        factor: how many times longer than they are arrows are drawn.
+        factor: by which arrows are drawn longer.
         classes: label, lower and upper bound (px) and colour of each class of residuals.
     """
 
@@ -56,11 +56,11 @@ class PointLayer:
 
 
 def point_layer(result: Result, *, is_moving_placed: bool) -> PointLayer | str:
-    """The layer of the tie points, or a sentence that says why there is none.
+    """The layer of the tie points, or a sentence on why there is none.
 
     Args:
         result: from `register`.
-        is_moving_placed: whether the moving image as it came lies on the map of the outputs.
+        is_moving_placed: whether QGIS can show the original moving image on the outputs.
     """
     grid, moving = result.reference.grid, result.moving.grid
     if not len(result.tie_points):
@@ -74,19 +74,19 @@ def point_layer(result: Result, *, is_moving_placed: bool) -> PointLayer | str:
         own = {"crs": LONLAT, "source": f"./{POINTS}", "provider": "ogr", "kept": '"inlier"'}
         own |= {"residual": '"residual_px"', "arrow": arrow}
     else:
-        skipped = 1 if grid.crs else 0  # the line that names the CRS
+        skipped = 1 if grid.crs else 0  # the line with the CRS
         query = f"type=csv&skipLines={skipped}&xField=mapX&yField=mapY&spatialIndex=no&subsetIndex=no&watchFile=no"
         arrow = ('"sourceX"', '"sourceY"') if is_moving_placed and moving.crs == grid.crs else None
         own = {"crs": grid.crs, "source": f"file:./{PLAIN_POINTS}?{query}", "provider": "delimitedtext"}
         own |= {"kept": '"enable" = 1', "residual": '"residual"', "arrow": arrow}
     factor = arrow_factor(result)
-    drawn = "to scale" if factor == 1 else f"{factor:g} times longer"
-    title = "Tie points, by residual" if own["arrow"] is None else f"Tie points, by residual; arrows {drawn}"
+    scale = "to scale" if factor == 1 else f"{factor:g} times longer"
+    title = "Tie points, by residual" if own["arrow"] is None else f"Tie points, by residual; arrows {scale}"
     return PointLayer(key="points", title=title, factor=factor, classes=_classes(), **own)
 
 
 def arrow_factor(result: Result) -> float:
-    """How many times longer arrows are best drawn, a round number, as in the report but of the tie points."""
+    """Round factor by which arrows are drawn longer, as in the report, from the tie points."""
     ties, grid = result.tie_points, result.reference.grid
     lengths = np.hypot(*ties.displacement[ties.inlier].T)
     long = float(np.percentile(lengths, 95)) if len(lengths) else 0.0

@@ -24,26 +24,26 @@ from somareg.report.qgis.points import Key
 from somareg.types import Result
 
 QGIS = "3.22.0"
-"""The oldest version whose project files these are."""
+"""The oldest QGIS version that reads these project files."""
 
 _THEMES: Mapping[str, tuple[Key, tuple[Key, ...]]] = {
     "Before": ("moving", ("points", "moving", "reference")),
     "After": ("aligned", ("aligned", "reference")),
     "Expected error": ("error", ("error", "aligned", "reference")),
 }
-"""Map themes: the layer without which there is none, and the layers that it shows."""
+"""Map themes: the required layer of each, and the layers that it shows."""
 
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_WRITTEN = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file holds
+_WRITTEN = (1980, 1, 1, 0, 0, 0)  # the earliest time stamp of a zip file
 
 
 def write_project(result: Result, place: Path, folder: Path) -> dict[str, Path]:
-    """Write the project and the style of the displacement into a folder that is not public yet.
+    """Write the project and the style of the displacement into a private folder.
 
     Args:
         result: from `register`.
         place: an existing private folder with the other outputs; the caller renames it to `folder`.
-        folder: where the project will lie, from which its layers are found.
+        folder: final folder of the project, to which paths of layers are relative.
 
     Returns:
         Their names and files.
@@ -53,7 +53,7 @@ def write_project(result: Result, place: Path, folder: Path) -> dict[str, Path]:
     """
     style = _templates().get_template("displacement.qml.j2").render(layer=displacement_layer(result), qgis=QGIS)
     project = _zipped(f"{PurePath(PROJECT).stem}.qgs", _project(result, layers_of(result, place, folder)))
-    written = {}
+    files = {}
     for name, content in ((PROJECT, project), (STYLE, style.encode())):
         try:
             (place / name).write_bytes(content)
@@ -61,14 +61,14 @@ def write_project(result: Result, place: Path, folder: Path) -> dict[str, Path]:
             raise OutputError(
                 f"cannot write {place / name}: {error.strerror or error}; free space or choose another folder."
             ) from error
-        written[name] = place / name
-    return written
+        files[name] = place / name
+    return files
 
 
 def _project(result: Result, layers: Layers) -> str:
     names = " on ".join(text(PurePath(image.name).name or image.name) for image in (result.moving, result.reference))
     token = _token(result)
-    shown = {layer.key for layer in layers.shown}
+    keys = {layer.key for layer in layers.shown}
     page: str = (
         _templates()
         .get_template("aligned.qgs.j2")
@@ -79,8 +79,8 @@ def _project(result: Result, layers: Layers) -> str:
             crs=result.reference.grid.crs,
             extent=bounds_of(result.reference.grid),
             layers=layers.shown,
-            ids={key: f"somareg_{key}_{token}" for key in shown},
-            themes=_themes(shown),
+            ids={key: f"somareg_{key}_{token}" for key in keys},
+            themes=_themes(keys),
         )
     )
     return page
@@ -91,15 +91,15 @@ def _themes(shown: Collection[Key]) -> dict[str, list[Key]]:
 
 
 def _token(result: Result) -> str:
-    """Some letters for the ids of layers: those of two results must differ where one project takes both in."""
+    """A suffix for ids of layers, so that a project can include those of two results."""
     matrix = np.asarray(getattr(result.affine, "matrix", ()), float)
-    told = [result.moving.name, result.reference.name, result.moving.sha256, result.reference.sha256]
-    told += [result.verdict.headline, *(f"{value:.6f}" for value in matrix.ravel().tolist())]
-    return hashlib.sha256("\n".join(text(part) for part in told).encode()).hexdigest()[:12]
+    parts = [result.moving.name, result.reference.name, result.moving.sha256, result.reference.sha256]
+    parts += [result.verdict.headline, *(f"{value:.6f}" for value in matrix.ravel().tolist())]
+    return hashlib.sha256("\n".join(text(part) for part in parts).encode()).hexdigest()[:12]
 
 
 def _zipped(name: str, content: str) -> bytes:
-    """A zip file with one text file; the same bytes whenever and wherever it is made."""
+    """A zip file with one text file, with reproducible bytes."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         about = zipfile.ZipInfo(name, _WRITTEN)
@@ -123,14 +123,14 @@ def _templates() -> Environment:
 
 
 def _xml(value: Any) -> Any:
-    """What XML can hold: file names may have characters that it has not, and a carriage return is not kept as it is."""
+    """Escape text for XML; characters that XML does not allow are replaced."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return Markup(str(escape(_NO_XML.sub("\ufffd", text(value)))).replace("\r", "&#13;"))  # noqa: S704 - escaped
 
 
 def _code(crs: str | None) -> str:
-    """Authority and code, as in "EPSG:32633"; "" for a CRS without."""
+    """Authority and code, such as "EPSG:32633"; "" for a CRS without."""
     authority = None if crs is None else parse_crs(crs).to_authority()
     return ":".join(authority) if authority else ""
 
@@ -140,7 +140,7 @@ def _wkt(crs: str | None) -> str:
 
 
 def _rgba(colour: str, alpha: int = 255) -> str:
-    """A colour such as "#1f6fb2" as QGIS writes it."""
+    """Convert a colour such as "#1f6fb2" to QGIS's notation."""
     return ",".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5)) + f",{alpha}"
 
 

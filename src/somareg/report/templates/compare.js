@@ -28,6 +28,21 @@ export class Compare {
     this.setMode("swipe");
   }
 
+  // What is chosen, as words of a link, and back; what this page cannot show stays as it is.
+  get state() { return { view: `${this.mode},${Math.round(this.dials[this.mode])}`, pair: this.pair.join(",") }; }
+
+  restore({ view = "", pair = "" }) {
+    const [mode, dial] = view.split(","), [first, second] = pair.split(",");
+    for (const input of document.querySelectorAll('input[name="pair"]')) {
+      if (input.value !== pair && input.value !== `${second},${first}`) continue;
+      input.checked = true;
+      this.pair = [first, second];
+    }
+    if (!MODES.includes(mode)) { this.apply(); return; }
+    if (dial?.trim() && Number.isFinite(Number(dial))) this.dials[mode] = clamp(Number(dial), 0, 100);
+    this.setMode(mode);
+  }
+
   swap() {
     this.pair = [this.pair[1], this.pair[0]];
     this.apply();
@@ -138,6 +153,28 @@ export class Compare {
       this.turn(by);
     });
   }
+}
+
+// Leaves only these boxes of a canvas to what is drawn next; null: all of it. `corner` puts a corner on the canvas.
+export function clipTo(context, boxes, corner = (point) => point) {
+  if (boxes === null) return;
+  context.beginPath();
+  for (const [x, y, width, height] of boxes) {
+    const [left, top] = corner([x, y]), [right, bottom] = corner([x + width, y + height]);
+    context.rect(left, top, right - left, bottom - top);
+  }
+  context.clip();
+}
+
+// Calls what a key means. Space and keys with a name mean something else to a control that has the focus.
+export function listenToKeys(target, keys) {
+  target.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
+    const control = event.target.closest("button, input, select, summary, a"), isOwn = event.key === " " || event.key.length > 1;
+    if (event.target.closest("dialog") || (control && isOwn && event.key !== "Escape")) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
 }
 
 // The bar of a round length: step is the reference pixels per screen pixel, metres the edge of one of them or 0.

@@ -34,13 +34,9 @@ function keepInside() {
 }
 
 function paint(compare, name) {
-  const at = origin(), parts = compare.parts(name, width, height);
+  const at = origin();
   context.save();
-  if (parts !== null) {
-    context.beginPath();
-    for (const part of parts) context.rect(...part);
-    context.clip();
-  }
+  clipTo(context, compare.parts(name, width, height));
   context.globalAlpha = compare.opacity(name);
   context.drawImage(images[name], at.x, at.y, size().w * scale(), size().h * scale());
   context.restore();
@@ -160,11 +156,7 @@ function listen(compare) {
     ArrowLeft: () => pan(60, 0), ArrowRight: () => pan(-60, 0), ArrowUp: () => pan(0, 60), ArrowDown: () => pan(0, -60),
     "+": () => zoomAt(1.25), "=": () => zoomAt(1.25), "-": () => zoomAt(0.8), 0: fit, Escape: () => canvas.blur(),
   };
-  canvas.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
-    event.preventDefault();
-    keys[event.key]();
-  });
+  listenToKeys(canvas, keys);
   for (const link of document.querySelectorAll("a.closeup")) {
     link.addEventListener("click", () => look(Number(link.dataset.x), Number(link.dataset.y), Number(link.dataset.span)));
   }

@@ -50,7 +50,7 @@ SUFFIXES = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of the points of a file.
+    """The outcome of a conversion.
 
     Attributes:
         path: the file written.
@@ -79,7 +79,7 @@ def read_tie_points(
         skip_bad_rows: leave rows that cannot be read out with a warning that names each, instead of refusing the file.
 
     Returns:
-        The points; sigma_px, confidence, residual_px and displacement are NaN if neither file nor images state them.
+        The points; sigma_px, confidence, residual_px and displacement are NaN when neither file nor images give them.
 
     Raises:
         ConfigError: the suffix is none of the above.
@@ -151,9 +151,9 @@ def moving_reading(path: str | Path) -> tuple[Reading, str]:
     file = check_local_file(path, "tie point")
     if SUFFIXES.get(file.suffix.lower(), ("",))[0] != "geojson":
         return Reading(), ""
-    told = import_module(f"{__name__}.geojson").reading(file)
+    reading = import_module(f"{__name__}.geojson").reading(file)
     try:
-        return (Reading(), "") if told is None else reading_of(told)
+        return (Reading(), "") if reading is None else reading_of(reading)
     except ValueError as error:
         raise InputError(f"{file}: its record of how the moving image was read is malformed ({error})") from error
 
@@ -175,12 +175,12 @@ def convert_tie_points(
     Raises:
         OutputError: the target is the source.
     """
-    taken, given = check_local_file(source, "tie point"), Path(target)
-    read, write = _function(taken, 1), _function(given, 2)
+    source_file, target_file = check_local_file(source, "tie point"), Path(target)
+    read, write = _function(source_file, 1), _function(target_file, 2)
     images = known_images(reference, moving)
-    keep_inputs((given,), {"input": taken, **_files_of(images)})
-    pairs = read(taken, images, skip_bad=skip_bad_rows)
-    return Conversion(given, len(pairs), write(given, pairs, images, overwrite=overwrite))
+    keep_inputs((target_file,), {"input": source_file, **_files_of(images)})
+    pairs = read(source_file, images, skip_bad=skip_bad_rows)
+    return Conversion(target_file, len(pairs), write(target_file, pairs, images, overwrite=overwrite))
 
 
 def _files_of(images: Images) -> dict[str, Path | None]:

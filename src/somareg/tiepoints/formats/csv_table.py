@@ -42,7 +42,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 
 
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
-    """Write all points; a value that is not known is an empty cell."""
+    """Write all points; an unknown value is an empty cell."""
     points = to_tie_points(pairs, images, path)
     text = io.StringIO()
     writer = csv.DictWriter(

@@ -24,9 +24,9 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     """Read a points file; its comments say whether it is image to image or image to map.
 
     Raises:
-        InputError: the comments do not say what the columns are, or a line is bad.
+        InputError: the comments do not describe the columns, or a line is bad.
         UnsupportedError: map coordinates in a projection that is neither geographic nor UTM on WGS-84, and no
-            georeferenced reference says what they are.
+            georeferenced reference gives the CRS.
     """
     header = "\n".join(line.lstrip("; ") for _, line in lines_of(path) if line.lstrip().startswith(";"))
     words = header.lower()
@@ -56,7 +56,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
     """Write the inliers: image to image when the reference's pixels are known, else image to map.
 
-    The format has no mark for points that are switched off and no place for their precision.
+    The format can neither mark outliers nor hold precisions.
     """
     good = pairs.kept(pairs.inlier)
     there = good.moving.pixels(images.moving, "moving", str(path)) + _TO_CENTRE
@@ -79,7 +79,7 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
 
 
 def _projection_info(crs: str, path: Path) -> str:
-    """ENVI's words for a CRS."""
+    """A CRS as ENVI describes it."""
     code = parse_crs(crs).to_epsg()
     if code == 4326:
         return "Geographic Lat/Lon, WGS-84, units=Degrees"

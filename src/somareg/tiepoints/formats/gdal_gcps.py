@@ -16,15 +16,15 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
 from somareg.errors import InputError, OutputError
 from somareg.io.atomic import atomic_path
 from somareg.io.crs import parse_crs
+from somareg.io.gdal_errors import RASTERIO_ERRORS, gdal_cause
 from somareg.io.ground_control import gdal_arrays, gdal_points
-from somareg.io.source import gdal_cause, open_source
+from somareg.io.source import open_source
 from somareg.runtime.quiet import without
 from somareg.tiepoints.formats.point_pairs import Images, Places, PointPairs, make_pairs
 from somareg.tiepoints.formats.rows import MAX_POINTS, number, optional_number, read_rows, text_of
@@ -72,8 +72,8 @@ def read_vrt(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
     map_xy = values[:, 2:4]
     if _swapped(crs, listed.get("dataAxisToSRSAxisMapping")):
         map_xy = map_xy[:, ::-1]
-    known = dict(zip(_KNOWN, values[:, 4:].T, strict=True))
-    return make_pairs(Places(map_xy, "map", crs.to_wkt()), Places(values[:, :2] - 0.5), **known)
+    figures = dict(zip(_KNOWN, values[:, 4:].T, strict=True))
+    return make_pairs(Places(map_xy, "map", crs.to_wkt()), Places(values[:, :2] - 0.5), **figures)
 
 
 def write_geotiff(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
@@ -147,9 +147,9 @@ def _values(element: ElementTree.Element) -> list[float]:
 
 
 def _swapped(crs: CRS, mapping: str | None) -> bool:
-    """Whether X of the file is the northing and Y the easting.
+    """Whether X in the file is the northing and Y the easting.
 
-    A VRT tells which axis of the CRS each coordinate belongs to. Without that, X is the easting or longitude.
+    A VRT may map coordinates to axes of the CRS. Without such a mapping X is the easting or longitude.
     """
     if mapping is None:
         return False
@@ -171,7 +171,7 @@ def _from_folder(file: Path, folder: Path) -> tuple[str, bool]:
 def _copied(moving: Path, path: Path, overwrite: bool, **creation: str) -> Iterator[Path]:
     """A copy of the moving image under a temporary name, renamed to `path` in the end.
 
-    GDAL's errors of writing become `OutputError`; its warning that a copy has no geotransform is silenced.
+    GDAL's write errors become `OutputError`; its warning that a copy has no geotransform is silenced.
     """
     with atomic_path(path, overwrite=overwrite) as temporary:
         try:
@@ -179,5 +179,5 @@ def _copied(moving: Path, path: Path, overwrite: bool, **creation: str) -> Itera
                 with open_source(moving, role="moving") as source:
                     rasterio.shutil.copy(source.dataset, temporary, **creation)
                 yield temporary
-        except (RasterioError, CPLE_BaseError) as error:
+        except RASTERIO_ERRORS as error:
             raise OutputError(f"writing {path} failed: {gdal_cause(error)}; make room and retry") from error

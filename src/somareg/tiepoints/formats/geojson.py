@@ -31,7 +31,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
         raise InputError(f"{path} is not a GeoJSON FeatureCollection")
     tables = [feature.get("properties") for feature in features if isinstance(feature, dict)]
     names = frozenset(name for table in tables if isinstance(table, dict) for name in table)
-    if not features:  # nothing, whatever its columns would have been
+    if not features:  # an empty collection has no columns to check
         names = frozenset(COLUMNS)
     table = RecordTable(path, "feature", names, _crs(collection, path))
     return read_records(table, enumerate(features, 1), _opened, skip_bad=skip_bad)
@@ -68,12 +68,12 @@ def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> 
 
 
 def reading(path: Path) -> Any:
-    """How the moving image was read, as `write` recorded it; None in files of other programs."""
+    """The reading of the moving image that `write` recorded; None in files of other programs."""
     return _collection(path).get(_READING)
 
 
 def _collection(path: Path) -> dict[str, Any]:
-    """The object that a file holds, {} where it is none.
+    """The JSON object of a file, {} for any other JSON value.
 
     Raises:
         InputError: no JSON.
@@ -86,7 +86,7 @@ def _collection(path: Path) -> dict[str, Any]:
 
 
 def _crs(collection: dict[str, Any], path: Path) -> str:
-    """WKT of longitude and latitude, or of the CRS that a file older than RFC 7946 names in its member `crs`."""
+    """WKT of longitude and latitude, or of the CRS in the member `crs` of a file older than RFC 7946."""
     declared = collection.get("crs")
     if not isinstance(declared, dict):
         return LONLAT
@@ -121,12 +121,12 @@ def _point(place: FloatArray, digits: int) -> dict[str, Any] | None:
 
 
 def _metres(points: TiePoints, images: Images) -> dict[str, FloatArray]:
-    """Columns in metres, name -> (N,); none where no CRS tells the size of a pixel."""
+    """Columns in metres, name -> (N,); none without a CRS."""
     grid, here = images.reference, points.reference_xy
     metric = ground_metric(grid, here) if grid is not None and len(here) else None
     if metric is None:
         return {}
-    # A standard error has no direction: metres are RMS over all. A residual has one, which the correction tells.
+    # A standard error has no direction, so its metres are the RMS over all; a residual has one, from the correction.
     right, down = (metric.lengths(np.broadcast_to(step, here.shape)) for step in ([1.0, 0.0], [0.0, 1.0]))
     residual: FloatArray = points.residual_px * metric.even
     if images.correction is not None:
@@ -140,9 +140,9 @@ def _metres(points: TiePoints, images: Images) -> dict[str, FloatArray]:
 
 
 def _places_before(points: TiePoints, grid: Grid, places: FloatArray) -> dict[str, FloatArray]:
-    """Columns of where the moving image's own georeference puts the points, name -> (N,), degrees: arrows lead there.
+    """Columns, name -> (N,), of the points' places by the moving image's own georeference, degrees: ends of arrows.
 
-    Longitudes are counted from the point's own, so that an arrow across 180 degrees stays short.
+    Longitudes are within half a turn of the point's own, so that an arrow across 180 degrees stays short.
     """
     there = to_lonlat(grid, points.reference_xy + points.displacement)
     away = near_turn(there[:, 0] - places[:, 0], 0.0, 360.0)

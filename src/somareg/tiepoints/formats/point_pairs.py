@@ -1,8 +1,8 @@
-"""Point pairs as files hold them, and how they become pixels of the two images and back.
+"""Point pairs as stored in files, and their conversion to pixels of the two images and back.
 
-Files differ in what they say of a point. Some give pixels, some map coordinates, some the coordinates of the layer
-that a program happened to show. A `PointPairs` keeps what was said; the grids of the two images, where they are known,
-turn it into pixel centres or map coordinates.
+Files differ in their coordinates: pixels, map coordinates, or the coordinates of the layer
+that a program showed. A `PointPairs` keeps them unchanged; the grids of the two images, if known,
+convert them to pixel centres or map coordinates.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ImageLike = str | Path | Raster | Header | Grid
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """The grids of the two images, as far as they are known.
+    """The grids of the two images, if known.
 
     Attributes:
-        reference, moving: None where not given.
-        reference_file, moving_file: None where the grid came without a file.
-        moving_reading: how the moving image was read, JSON-ready, for formats that have room for it; {} for nothing.
-        correction: what the points were fitted by; None where that is not known.
-        both_placed: both are known to have a georeference, so that a displacement leads from place to place on a map.
+        reference, moving: None when unknown.
+        reference_file, moving_file: None when the grid came without a file.
+        moving_reading: reading options of the moving image, JSON-ready, for formats that can hold them; {} without any.
+        correction: the map fitted to the points; None when unknown.
+        both_placed: both have a georeference, so that a displacement connects places on a map.
     """
 
     reference: Grid | None = None
@@ -51,7 +51,7 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where the points lie in one of the images.
+    """The places of the points in one image.
 
     Attributes:
         xy: (N, 2), NaN where a point has no place.
@@ -67,7 +67,7 @@ class Places:
         """Pixel centres (N, 2) of the image.
 
         Raises:
-            InputError: map coordinates, and the image is not known.
+            InputError: map coordinates of an unknown image.
             GeoreferenceError: map coordinates, and the image has no CRS or another one that cannot be joined.
         """
         if self.space == "pixel":
@@ -82,10 +82,10 @@ class Places:
         return grid.to_pixel(there)
 
     def on_map(self, grid: Grid | None, role: Role, file: str) -> tuple[FloatArray, str]:
-        """Map coordinates (N, 2) and the WKT of their CRS: those of the file, else those of the image.
+        """Map coordinates (N, 2) and the WKT of their CRS, from the file, else from the image.
 
         Raises:
-            InputError: pixels, and the image is not known.
+            InputError: pixels of an unknown image.
             GeoreferenceError: pixels, and the image has no CRS.
         """
         if self.space == "map" and self.crs is not None:
@@ -102,9 +102,9 @@ class PointPairs:
     """Point pairs of one file.
 
     Attributes:
-        reference, moving: where the points lie in each image.
+        reference, moving: places of the points in each image.
         displacement: (N, 2), sigma_px, confidence, residual_px: (N,), inlier: (N,) bool, as in `TiePoints`; NaN where
-            the file does not say, and inlier where it does not say otherwise.
+            the file has no value; points are inliers unless the file marks them as outliers.
     """
 
     reference: Places
@@ -118,27 +118,27 @@ class PointPairs:
     def __len__(self) -> int:
         return len(self.inlier)
 
-    def kept(self, chosen: BoolArray) -> PointPairs:
-        """The chosen (N,) points."""
+    def kept(self, mask: BoolArray) -> PointPairs:
+        """Select points by a mask (N,)."""
         names = ("inlier", "displacement", "sigma_px", "confidence", "residual_px")
-        some: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
+        some: dict[str, Any] = {name: getattr(self, name)[mask] for name in names}
         return replace(
             self,
-            reference=replace(self.reference, xy=self.reference.xy[chosen]),
-            moving=replace(self.moving, xy=self.moving.xy[chosen]),
+            reference=replace(self.reference, xy=self.reference.xy[mask]),
+            moving=replace(self.moving, xy=self.moving.xy[mask]),
             **some,
         )
 
 
 def on_layer(grid: Grid | None, xy: FloatArray) -> FloatArray:
-    """Where QGIS shows the pixel centres: in the CRS, or as column and minus row of an image without one."""
+    """QGIS's layer coordinates of pixel centres: in the CRS, or column and minus row for an image without one."""
     if grid is not None and grid.is_georeferenced:
         return grid.to_map(xy)
     return (np.asarray(xy, float) + 0.5) * (1.0, -1.0)
 
 
 def make_pairs(reference: Places, moving: Places, **known: FloatArray | BoolArray) -> PointPairs:
-    """Pairs of which only some attributes are known; the others are NaN, and every point is an inlier."""
+    """Make pairs from the known attributes; the others become NaN, and every point an inlier."""
     n = len(reference.xy)
     empty = np.full(n, np.nan)
     values: dict[str, Any] = {
@@ -172,7 +172,7 @@ def to_tie_points(pairs: PointPairs, images: Images, file: Path) -> TiePoints:
     Otherwise it is the file's, or NaN.
 
     Raises:
-        InputError: map coordinates of an image that is not known.
+        InputError: map coordinates of an unknown image.
         GeoreferenceError: map coordinates, and the image has no CRS.
     """
     reference, moving = images.reference, images.moving

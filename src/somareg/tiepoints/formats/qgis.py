@@ -1,8 +1,8 @@
 """QGIS Georeferencer `.points`: map coordinates of the reference, layer coordinates of the moving image.
 
-The source of a point is what the layer's coordinates say: the CRS of a georeferenced image, and column and **minus**
-row of a plain one, where the corner of the first pixel is (0, 0). The file does not tell which, so the moving image
-must be known to read it.
+The source of a point is in the layer's coordinates: those of the CRS for a georeferenced image, and column and
+**minus** row for a plain one, where the corner of the first pixel is (0, 0). The file does not say which, so the moving
+image is needed to read it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read(path: Path, images: Images, *, skip_bad: bool) -> PointPairs:
 def write(path: Path, pairs: PointPairs, images: Images, *, overwrite: bool) -> int:
     """Write the points that have a place in both layers; only inliers are enabled.
 
-    An image that is not known, or has no CRS, is written in its pixels.
+    Points of an unknown image, or of one without a CRS, are written in pixels.
     """
     target, crs = _target(pairs, images, path)
     source = on_layer(images.moving, pairs.moving.pixels(images.moving, "moving", str(path)))
@@ -98,9 +98,9 @@ def _target(pairs: PointPairs, images: Images, path: Path) -> tuple[FloatArray, 
 def _source_pixels(source: FloatArray, moving: Grid, path: Path) -> FloatArray:
     """Pixel centres of the moving image.
 
-    Scripts and older versions have written columns and rows for georeferenced images, and rows counted downwards. The
-    rule of QGIS holds if it puts any point on the image: degrees are columns and rows of nearly every image. Else the
-    first other reading that puts at least half of them there is taken.
+    Scripts and older versions wrote columns and rows for georeferenced images, and rows counted downwards. The rule of
+    QGIS applies if it puts any point on the image, since degrees are valid columns and rows of nearly every image. Else
+    the first other reading that puts at least half of the points there is used.
     """
     down = source - 0.5
     up = source * (1.0, -1.0) - 0.5
@@ -109,8 +109,8 @@ def _source_pixels(source: FloatArray, moving: Grid, path: Path) -> FloatArray:
         readings = {"map coordinates": moving.to_pixel(source), **readings}
     rule = next(iter(readings))
     for name, xy in readings.items():
-        seen = _on_image(xy, moving)
-        if len(xy) and (seen.any() if name == rule else seen.mean() >= 0.5):
+        usable = _on_image(xy, moving)
+        if len(xy) and (usable.any() if name == rule else usable.mean() >= 0.5):
             if name != rule:
                 log.warning("%s: source coordinates were read as %s, since as %s they miss the image", path, name, rule)
             return xy

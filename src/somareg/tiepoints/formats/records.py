@@ -1,4 +1,4 @@
-"""Tables of named columns: what CSV, GeoJSON and GeoPackage have in common."""
+"""Tables of named columns, the common part of CSV, GeoJSON and GeoPackage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from somareg.tiepoints.formats.rows import flag, optional_number, read_rows
 from somareg.types import FloatArray, TiePoints
 
 COLUMNS = ("ref_x", "ref_y", "mov_x", "mov_y", "dx", "dy", "sigma_px", "confidence", "inlier", "residual_px")
-"""Pixel centres in both images, then what `TiePoints` knows of each point."""
+"""Columns: pixel centres in both images, then the attributes of `TiePoints`."""
 
 _REFERENCE = (("ref_x", "ref_y"), ("reference_x", "reference_y"), ("base_x", "base_y"))
 _MAP = (("map_x", "map_y", None), ("lon", "lat", LONLAT), ("longitude", "latitude", LONLAT))
@@ -55,17 +55,17 @@ def read_records(
 ) -> PointPairs:
     """Point pairs of a table.
 
-    Columns rule over geometries. Without columns for a place, a point lies in the reference, and a line leads from
-    the moving image's place on the map to the reference's.
+    Columns take precedence over geometries. Without columns for a place, a point is in the reference, and a line leads
+    from the moving image's place on the map to the reference's.
 
     Args:
-        table: what it is.
+        table: description of the table.
         rows: number and content of each row.
-        opened: columns and geometry of a row; raises `ValueError` when it is bad.
+        opened: splits a row into columns and geometry; raises `ValueError` for a bad one.
         skip_bad: leave bad rows out with a warning.
 
     Raises:
-        InputError: no column or geometry says where the points lie, or a row is bad.
+        InputError: neither columns nor geometries place the points, or a row is bad.
     """
     reference, place = _reference_column(table)
     moving = next((pair for pair in _MOVING if set(pair) <= table.names), None)
@@ -78,9 +78,9 @@ def read_records(
         record, vertices = opened(row)
         here = _two(record, reference) if reference else _vertex(vertices, -1, 1)
         there = _two(record, moving) if moving else _vertex(vertices, 0, 2)
-        known = [optional_number(record.get(name), name) for name in ("dx", "dy", "sigma_px", "confidence")]
-        kept = flag(record.get("inlier"), "inlier")
-        return [*here, *there, *known, float(kept), optional_number(record.get("residual_px"), "residual_px")]
+        figures = [optional_number(record.get(name), name) for name in ("dx", "dy", "sigma_px", "confidence")]
+        inlier = flag(record.get("inlier"), "inlier")
+        return [*here, *there, *figures, float(inlier), optional_number(record.get("residual_px"), "residual_px")]
 
     values = read_rows(rows, parse, table.file, table.what, 10, skip_bad=skip_bad)
     return make_pairs(
@@ -95,7 +95,7 @@ def read_records(
 
 
 def record_of(points: TiePoints, index: int, number: Callable[[Any], Any]) -> dict[str, Any]:
-    """The columns of one point; `number` converts a float to what the format stores."""
+    """The columns of one point; `number` converts a float to the format's type."""
     values: dict[str, Any] = {}
     both = (("ref", points.reference_xy), ("mov", points.moving_xy))
     for prefix, xy in both:
@@ -120,7 +120,7 @@ def vertices_of(coordinates: FloatArray) -> Geometry:
 
 
 def _reference_column(table: RecordTable) -> tuple[tuple[str, str] | None, tuple[Any, ...]]:
-    """The columns of places in the reference (None: the geometry holds them), and space and CRS of these places."""
+    """The columns with places in the reference (None: the geometry has them), and the space and CRS of these places."""
     for pair in _REFERENCE:
         if set(pair) <= table.names:
             return pair, ("pixel", None)

@@ -21,7 +21,7 @@ log = logging.getLogger("somareg.io")
 
 MAX_MIB = 128
 MAX_POINTS = 4_000_000
-"""Of a file; each takes a hundred bytes several times over, however few it takes in the file."""
+"""Most points of a file; each takes several hundred bytes in memory, however few it takes in the file."""
 MAX_LINE = 1 << 20
 Row = TypeVar("Row")
 _TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
@@ -99,7 +99,7 @@ def number(value: Any, name: str) -> float:
 
 
 def optional_number(value: Any, name: str) -> float:
-    """A number, NaN for nothing.
+    """A number, NaN for an empty value.
 
     Raises:
         ValueError: something else.

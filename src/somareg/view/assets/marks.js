@@ -23,7 +23,7 @@ class Latest {
 }
 
 // A layer that `draw(context, place, frameState)` paints; `place(x, y)` puts a reference pixel on the screen.
-function canvasLayer(draw, zIndex) {
+export function canvasLayer(draw, zIndex) {
   const canvas = document.createElement("canvas");
   canvas.className = "marks";
   return new ol.layer.Layer({

@@ -1,4 +1,4 @@
-"""Label maps under construction, and the settings of what is painted on them."""
+"""Label maps under construction, and the settings of their content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from somareg.lab.data.synthetic.noise import fractal, top_share
 
 @dataclass(frozen=True)
 class SceneCfg:
-    """What scenes are made of; chances are per scene.
+    """Content of scenes; probabilities are per scene.
 
     Attributes:
         oversample: cells of the label maps per pixel of the image.
@@ -65,7 +65,7 @@ class Canvas:
         self.radar = choose(cover * where(spread(~(unseen & by_radar))), label, self.radar)
 
     def paint_roofs(self, cover: Tensor, label: Tensor) -> None:
-        """Cover cells for the eye only; the radar sees what stands up elsewhere."""
+        """Cover cells in the optical image only; radar images show buildings displaced."""
         self.label = choose(cover, label, self.label)
         self.optical = choose(cover, label, self.optical)
 
@@ -94,5 +94,5 @@ def patches(draws: Draws, fine: int, cfg: SceneCfg, wave: tuple[float, float], s
 
 
 def anywhere(*amounts: Tensor) -> bool:
-    """True if any scene of the batch has some; what none of them has need not be drawn."""
+    """True if any scene of the batch has the feature, so that it must be drawn."""
     return any(bool((amount > 0).any()) for amount in amounts)

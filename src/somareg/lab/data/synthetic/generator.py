@@ -1,4 +1,4 @@
-"""The endless source: label maps to pairs of images, on any device, from a seed."""
+"""The generator: from a seed through label maps to pairs of images, on any device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SyntheticCfg:
     """Settings of the synthetic generator.
 
     Attributes:
-        scene: what stands where.
+        scene: of the content.
         optical: the optical sensor.
         radar: the radar.
         contrast: range of the factor on the spread of looks among labels of one kind, drawn per scene and modality.
@@ -41,7 +41,7 @@ class SyntheticCfg:
 
 
 class SyntheticSource:
-    """Draws as many scenes as asked for; nothing is read and nothing is kept."""
+    """Generates scenes without reading or keeping anything."""
 
     def __init__(self, cfg: SyntheticCfg | None = None) -> None:
         """Take the settings (None: the defaults).

@@ -1,4 +1,4 @@
-"""What the ground is made of: per-scene tables that give every label a look in each modality.
+"""Materials of the ground: per-scene tables with the appearance of every label in each modality.
 
 The optical and the radar look of a label are drawn independently, so that between two neighbours the contrast has the
 same sign, the opposite sign or vanishes. What a kind of ground usually is (water dark to the radar, roofs bright) only
@@ -20,10 +20,10 @@ _TINTS = ((0.80, 1.30, 0.70), (1.25, 0.98, 0.72), (0.60, 1.05, 1.35), (1.0, 1.0,
 
 @dataclass(frozen=True)
 class Kind:
-    """How labels of one kind usually look.
+    """Typical appearance of labels of one kind.
 
     Attributes:
-        labels: how many different labels of the kind a scene may show.
+        labels: most different labels of the kind in a scene.
         brightness: mean and deviation of the optical brightness on a logarithmic scale (0: that of bare land).
         backscatter: mean and deviation in dB (0: that of bare land).
         tints: chances of plants, soil, water, stone.
@@ -98,7 +98,7 @@ class Materials:
 
 
 def draw_materials(draws: Draws, contrast: tuple[float, float] = (0.5, 1.2)) -> Materials:
-    """Random looks for every label.
+    """Draw the appearance of every label.
 
     Args:
         draws: random draws for N scenes.

@@ -1,4 +1,4 @@
-"""The radar image of a scene: backscatter, what stands up folded over, speckle, dB."""
+"""The radar image of a scene: backscatter, layover of buildings, speckle, dB."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RadarCfg:
 
 @dataclass(frozen=True, eq=False)
 class RadarView:
-    """Where the radar looks from.
+    """Viewing geometry of the radar.
 
     Attributes:
         away: (N,) radians, direction on the image in which the beam travels (from +x towards +y).
@@ -60,7 +60,7 @@ class RadarView:
 
 
 def draw_view(draws: Draws, cfg: RadarCfg) -> RadarView:
-    """Any heading, an incidence from the settings' range."""
+    """Draw a heading and an incidence from the settings' range."""
     return RadarView(draws.angle(), draws.uniform(*cfg.incidence))
 
 
@@ -82,10 +82,10 @@ class Echo:
 
 
 def draw_echo(draws: Draws, scene: Scene, materials: Materials, rows: Tensor, cfg: RadarCfg) -> Echo:
-    """Look up what every label sends back; textures and planted rows vary it."""
+    """Look up the backscatter of every label, varied by textures and planted rows."""
     label, size = scene.radar_label.long(), scene.terrain.shape[-1]
     own = fractal(draws, label.shape[-1], draws.log_uniform(6.0, 60.0), 0.4, 4.0)
-    shared = draws.uniform(-1.0, 1.0)  # part of the fine structure that the optical image shows, too, of either sign
+    shared = draws.uniform(-1.0, 1.0)  # share of the fine structure in common with the optical image, of either sign
     texture = spread(shared) * scene.mosaic + spread((1.0 - shared.square()).sqrt()) * own
     detail = texture * lookup(materials.radar_texture, label) + rows * lookup(materials.radar_rows, label)
     level = torch.stack([lookup(materials.backscatter, label), lookup(materials.backscatter, scene.label)], 1)
@@ -97,9 +97,9 @@ def draw_echo(draws: Draws, scene: Scene, materials: Materials, rows: Tensor, cf
 
 
 def backscatter(echo: Echo, terrain: Tensor, buildings: Buildings, view: RadarView) -> Tensor:
-    """Power without speckle: relief shades the ground, buildings fold towards the radar and throw shadows.
+    """Power without speckle, with slopes, layover and shadows of buildings.
 
-    A building's own footprint sends nothing back from where it stands: its roof appears nearer to the radar.
+    A building's own footprint has no backscatter, because its roof appears displaced towards the radar.
 
     Args:
         echo: power of the parts.

@@ -1,9 +1,9 @@
-"""What stands up, seen from the side: shadows, layover, double bounce and slope brightness.
+"""Effects of height: shadows, layover, double bounce and slope brightness.
 
 Directions are angles on the image, radians from +x towards +y. `away` is the direction in which the beam (or the
 sunlight) travels over the ground. With the incidence angle t from the vertical, a point of height h throws a shadow of
 h tan(t) away from the sensor, and in a radar image it is displaced by h / tan(t) towards it (layover). Ground stays
-where it is: the images that we imitate are terrain corrected, buildings are not in the terrain model.
+in place: the images that we imitate are terrain corrected, but the terrain model lacks buildings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REACH_STEPS = 4  # 2 ** 4 - 1 = 15 px: the longest shadow or layover that is fo
 
 @dataclass(frozen=True, eq=False)
 class Buildings:
-    """What stands up, at the image's resolution, each (N, S, S).
+    """Buildings at the image's resolution, each (N, S, S).
 
     Attributes:
         cover: share of the pixel that is building, 0-1.
@@ -43,7 +43,7 @@ def stand(layover: Tensor, size: int, incidence: Tensor) -> Buildings:
 
 
 def sweep(reach: Tensor, away: Tensor) -> Tensor:
-    """Share of each cell that something upstream reaches, 0-1; what stands reaches at least its own cell.
+    """Share of each cell, 0-1, that is reached from upstream; a building reaches at least its own cell.
 
     With m(p) the maximum over distances s in 0-15 px of `reach(p - s * away) - s` the share is m + 1 cut to 0-1: what
     stands on a cell reaches from the cell's far side, half a pixel from its centre, and the cell reached begins half a
@@ -64,7 +64,7 @@ def sweep(reach: Tensor, away: Tensor) -> Tensor:
 
 
 def shadow(height: Tensor, away: Tensor, incidence: Tensor) -> Tensor:
-    """Share of each cell in the shadow of what stands upstream, 0-1; a building's own footprint counts as shadow.
+    """Share of each cell, 0-1, in the shadow of buildings upstream; a building's own footprint counts as shadow.
 
     Args:
         height: (N, H, W) pixels above the ground.
@@ -85,7 +85,7 @@ def layover_zone(layover: Tensor, away: Tensor) -> Tensor:
 
 
 def fold_roofs(roof: Tensor, layover: Tensor, away: Tensor) -> Tensor:
-    """Roofs where the radar sees them: each cell's power moved by its layover towards the radar.
+    """Power of the roofs at their place in the radar image: moved by the layover towards the radar.
 
     Args:
         roof: (N, H, W) backscattered power of the roofs, 0 where no roof is.
@@ -101,9 +101,9 @@ def fold_roofs(roof: Tensor, layover: Tensor, away: Tensor) -> Tensor:
     stack = torch.stack([roof, layover, (layover > 0).to(layover.dtype)], dim=1)
     cos, sin = torch.cos(away), torch.sin(away)
     for distance in range(int(MAX_LAYOVER) + 2):
-        moved = move(stack, distance * cos, distance * sin) if distance else stack
-        found = moved[:, 1] / moved[:, 2].clamp_min(1e-3)  # the layover between cells, free of the bare ones
-        result = torch.addcmul(result, moved[:, 0], (1.0 - (found - distance).abs()).clamp_min(0.0))
+        shifted = move(stack, distance * cos, distance * sin) if distance else stack
+        depth = shifted[:, 1] / shifted[:, 2].clamp_min(1e-3)  # the layover between cells, free of the bare ones
+        result = torch.addcmul(result, shifted[:, 0], (1.0 - (depth - distance).abs()).clamp_min(0.0))
     return result
 
 

@@ -1,7 +1,7 @@
 """Random ground: label maps, buildings and relief.
 
 A scene is painted from the ground up: land cover, woods, fields, water, towns, roads, buildings. Three label maps are
-kept: what is there, what the optical sensor tells apart and what the radar tells apart; a layer may be missing from one
+kept: true labels, labels in the optical image and labels in the radar image; a layer may be missing from one
 of the last two, which gives edges that exist in one modality only. Maps are finer than the image by `oversample`, so
 that edges of the rendered image fall between pixels. Covers and labels are bytes: the arithmetic is exact and fast.
 """

@@ -106,16 +106,16 @@ def seeded_cells(draws: Draws, u: Tensor, v: Tensor, length: Tensor, width: Tens
     a, b = u / spread(length), v / spread(width)
     column, row = a.floor(), b.floor()
     corner = row.int() * _ROW_STEP + column.int() * _COLUMN_STEP
-    best, chosen = torch.full_like(a, torch.inf), corner
+    best, winner = torch.full_like(a, torch.inf), corner
     for step_row in (0, 1):
         for step_column in (0, 1):
             key = corner + (step_row * _ROW_STEP + step_column * _COLUMN_STEP)
             du = a - column - step_column - shift_u(key)
             dv = b - row - step_row - shift_v(key)
             distance = du.square() + dv.square()
-            chosen = choose(where(distance < best), key, chosen)
+            winner = choose(where(distance < best), key, winner)
             best = torch.minimum(best, distance)
-    return chosen
+    return winner
 
 
 def ribbon(draws: Draws, x: Tensor, y: Tensor, reach: float, bend: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Methods of the benchmark, by name; each module holds one and is imported when it is asked for."""
+"""Methods of the benchmark by name; each module has one and is imported on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "ours": ("somareg_itself", "ours"),
     "ours-precise": ("somareg_itself", "ours_precise"),
 }
-"""Name -> (module in this package, class or function that makes it without arguments), in the order of tables."""
+"""Name -> (module in this package, class or function without arguments), in the order of tables."""
 
 _NAME = r"(?:(?P<name>[A-Za-z0-9][\w.-]*)=)?"
 _NAMED_FILE = re.compile(_NAME + r"(?P<file>.+\.safetensors)", re.ASCII | re.DOTALL)
@@ -45,20 +45,20 @@ def make_method(name: str) -> Method:
         UnsupportedError: the method needs an extra that is not installed; the message names it.
         WeightsError: a file of weights that is missing, damaged or not what its card says.
     """
-    if given := _NAMED_FILE.fullmatch(name):
+    if match := _NAMED_FILE.fullmatch(name):
         from somareg.lab.evaluate.peers.somareg_itself import Registered
 
-        method = Registered(given["file"], name=given["name"])
+        method = Registered(match["file"], name=match["name"])
         if method.name in METHODS:
-            raise ConfigError(f"'{method.name}' is another method; call the file otherwise: NAME={given['file']}")
+            raise ConfigError(f"'{method.name}' is another method; call the file otherwise: NAME={match['file']}")
         return method
-    if given := _NAMED_FUNCTION.fullmatch(name):
+    if match := _NAMED_FUNCTION.fullmatch(name):
         from somareg.lab.evaluate.peers.given import GivenFunction
 
-        if given["name"] is None or given["name"] in METHODS:
-            place = f"{given['module']}:{given['function']}"
+        if match["name"] is None or match["name"] in METHODS:
+            place = f"{match['module']}:{match['function']}"
             raise ConfigError(f"give the function {place} a name of its own: NAME={place}")
-        return GivenFunction(given["name"], given["module"], given["function"])
+        return GivenFunction(match["name"], match["module"], match["function"])
     if name not in METHODS:
         raise ConfigError(f"unknown method '{name}'.{did_you_mean(name, METHODS)}")
     module, maker = METHODS[name]
@@ -67,7 +67,7 @@ def make_method(name: str) -> Method:
 
 
 def make_methods(names: Iterable[str]) -> list[Method]:
-    """Build several methods, whose results can be told apart.
+    """Build several methods with different names.
 
     Raises:
         ConfigError, UnsupportedError: as `make_method`, or two methods have the same name.

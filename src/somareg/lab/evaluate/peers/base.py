@@ -1,4 +1,4 @@
-"""What every method of the benchmark is: a call from two arrays to a prediction."""
+"""The interface of a method: a call from two arrays to a prediction."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from somareg.types import BoolArray, FloatArray, Modality
 
 ByteImage = NDArray[np.uint8]
 
-_REACH_PX = 7  # of the light Gaussian, 6, and of the derivative
+_REACH_PX = 7  # radius of the light Gaussian, 6, and of the derivative
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a method says about one pair.
+    """The output of a method for one pair.
 
     Attributes:
         displacement: (2, H, W) float32 pixels on the reference grid (dx, dy), `moving_xy = reference_xy + (dx, dy)`;
@@ -37,10 +37,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """What every method is told of a pair beside its pixels.
+    """Information for every method beside the pixels.
 
     Attributes:
-        moving_modality, reference_modality: what the images are.
+        moving_modality, reference_modality: of the images.
         moving_mask, reference_mask: (H, W) bool, False where the pair declares no data; None: data everywhere.
     """
 
@@ -56,8 +56,8 @@ SAR_OPTICAL = Known("sar", "optical")
 class Method(Protocol):
     """A registration method under test.
 
-    One that is somareg also has `preset`, and with learned weights `parameters`, their number, and `weights`, the
-    SHA-256 of their file. One that was given as a function has `function`, the place that it was imported from.
+    somareg's own methods also have `preset`, and with learned weights `parameters`, their number, and `weights`, the
+    SHA-256 of their file. A method from a function has `function`, the place of its import.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Method(Protocol):
         Args:
             moving: (H, W) or (3, H, W) uint8; a sample that was cut has (S, S) SAR.
             reference: the same, maybe of another size; a sample that was cut has (3, S, S) optical, RGB.
-            level: name of the protocol's level; a method may take from it how far to search.
+            level: name of the protocol's level; a method may derive its search range from it.
             seed: makes random choices repeatable.
             known: modalities and declared no-data.
         """
@@ -94,7 +94,7 @@ def gradient_magnitude(image: ByteImage, mask: BoolArray | None = None) -> NDArr
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.5)
     dx = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), np.float32)
     dy = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 0, 1), np.float32)
-    magnitude = np.sqrt(dx * dx + dy * dy)  # cv2.magnitude rounds by memory alignment, which no rerun repeats
+    magnitude = np.sqrt(dx * dx + dy * dy)  # cv2.magnitude rounds by memory alignment, which is not reproducible
     if mask is not None:
         magnitude[~well_inside(mask)] = 0.0
     top = float(np.percentile(magnitude, 99.5))
@@ -103,7 +103,7 @@ def gradient_magnitude(image: ByteImage, mask: BoolArray | None = None) -> NDArr
 
 
 def well_inside(mask: BoolArray) -> BoolArray:
-    """`mask` without the pixels from which a gradient would see no data; the array's edge counts as data."""
+    """`mask` without pixels whose gradient would touch nodata; the array's edge counts as data."""
     kernel = np.ones((2 * _REACH_PX + 1, 2 * _REACH_PX + 1), np.uint8)
     inside: BoolArray = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE).astype(bool)
     return inside

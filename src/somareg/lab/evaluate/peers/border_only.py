@@ -1,4 +1,4 @@
-"""The cheater: reads where the black frame of a warped image lies, and nothing else.
+"""The cheating baseline: reads the position of a warped image's black frame, and nothing else.
 
 Benchmarks that warp the moving image with `cv2.warpAffine` leave a constant frame whose inner edges are the warped
 edges of the image, so the answer can be read without any matching. In a border-free benchmark there is no frame, and
@@ -17,14 +17,14 @@ from somareg.geometry import AffineTransform
 from somareg.lab.evaluate.peers.base import SAR_OPTICAL, ByteImage, Known, Prediction, affine_displacement, grey
 from somareg.types import BoolArray, FloatArray
 
-_MIN_FRAME = 0.01  # share of the image below which a dark patch at the edge is no frame
-_MIN_FILL = 0.97  # a warped rectangle fills its convex hull; a lake's surroundings do not
+_MIN_FRAME = 0.01  # least share of the image for a dark patch at the edge to be a frame
+_MIN_FILL = 0.97  # a warped rectangle fills its convex hull, the surroundings of a lake do not
 _MIN_EXPLAINED = 0.8  # share of the inner contour on straight lines
 _LINE_TOLERANCE_PX = 1.5
 _MIN_LINE_PX = 12
 _RIGHT_ANGLE_TOLERANCE_DEG = 3.0
-_RIM_PX = 3.0  # how far the frame seen may differ from the frame that the solution would leave
-_MAX_DISAGREEMENT = 0.1  # share of the frame beyond that
+_RIM_PX = 3.0  # largest difference between the frame and the one that the solution would leave
+_MAX_DISAGREEMENT = 0.1  # largest share of the frame beyond that
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,7 @@ def affine_from_frame(moving: ByteImage) -> NDArray[np.float64] | None:
 
 
 def _leaves(matrix: NDArray[np.float64], frame: BoolArray) -> bool:
-    """Whether warping by `matrix` leaves this frame: a straight dark patch of ground is none."""
+    """Whether warping by `matrix` leaves this frame, unlike a straight dark patch of ground."""
     height, width = frame.shape
     frame = frame[::2, ::2]
     rows, cols = np.mgrid[:height:2, :width:2]
@@ -78,7 +78,7 @@ def _leaves(matrix: NDArray[np.float64], frame: BoolArray) -> bool:
 
 
 def _image_area(constant: BoolArray) -> BoolArray | None:
-    """Pixels that are not frame (the constant parts that reach the array's edge), None when that is no rectangle."""
+    """Pixels outside of the frame (constant parts at the array's edge), None when they form no rectangle."""
     _, labels = cv2.connectedComponents(constant.astype(np.uint8), connectivity=4)
     at_edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     sizes = np.bincount(labels.ravel(), minlength=int(labels.max()) + 1)
@@ -120,7 +120,7 @@ def _lines(points: FloatArray, inside: BoolArray) -> tuple[list[_Line], float]:
 
 
 def _longest_line(points: FloatArray, rng: np.random.Generator) -> BoolArray:
-    """Which points lie on the line through two of them that most points share."""
+    """Points on the line through two of them that contains the most points."""
     first, second = points[rng.integers(0, len(points), (2, 300))]
     along = second - first
     length = np.hypot(along[:, 0], along[:, 1])
@@ -161,7 +161,7 @@ def _solve(lines: list[_Line], shape: tuple[int, int]) -> NDArray[np.float64]:
     weights = np.array([line.length for line in lines], float) ** 3  # the precision of a direction over n points
     turn = np.angle((weights * np.exp(4j * angles)).sum()) / 4
     sides = np.rint((angles - turn) / (np.pi / 2)).astype(int) % 4  # 0 right, 1 bottom, 2 left, 3 top
-    outward = turn + sides * np.pi / 2  # one rotation for all: a short edge has a poor direction of its own
+    outward = turn + sides * np.pi / 2  # one rotation for all, because the direction of a short edge is inaccurate
     normals = np.column_stack([np.cos(outward), np.sin(outward)])
     reach = half[sides % 2]
     levels = (normals * (np.stack([line.middle for line in lines]) - centre)).sum(axis=1)

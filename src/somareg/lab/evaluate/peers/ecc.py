@@ -19,14 +19,14 @@ from somareg.lab.evaluate.peers.base import (
 
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 300, 1e-6)
 _SMOOTHING_PX = 5
-_HALVE_FROM_PX = 256  # below, coarser levels diverge more often than they help
+_HALVE_FROM_PX = 256  # below this size coarser levels diverge more often than they help
 
 
 class Ecc:
     """`cv2.findTransformECC` from identity, coarse to fine; the confidence is the correlation reached.
 
     Images of 256 px and more go through a pyramid, which widens the capture range. A level that does not converge
-    leaves the estimate as it was; the pair fails when no level converges.
+    leaves the estimate unchanged; the pair fails when no level converges.
     """
 
     name = "ecc"
@@ -43,19 +43,19 @@ class Ecc:
         while min(*pyramid[-1][0].shape, *pyramid[-1][1].shape) >= _HALVE_FROM_PX:
             template, image = pyramid[-1]
             pyramid.append((_half(template), _half(image)))
-        seen = np.ones(pyramid[0][1].shape, bool) if known.moving_mask is None else well_inside(known.moving_mask)
+        mask = np.ones(pyramid[0][1].shape, bool) if known.moving_mask is None else well_inside(known.moving_mask)
         matrix, score = np.eye(2, 3), None
         for depth, (template, image) in reversed(list(enumerate(pyramid))):
             start = matrix.astype(np.float32)
             start[:, 2] /= 2**depth  # pixel centre p of level 0 is p / 2**depth: pyrDown keeps the even pixels
-            where = np.ascontiguousarray(255 * seen[:: 2**depth, :: 2**depth].astype(np.uint8))
+            where = np.ascontiguousarray(255 * mask[:: 2**depth, :: 2**depth].astype(np.uint8))
             try:
-                score, found = cv2.findTransformECC(
+                score, warp = cv2.findTransformECC(
                     template, image, start, cv2.MOTION_AFFINE, _STOP, where, _SMOOTHING_PX
                 )
             except cv2.error:  # "the algorithm stopped before its convergence"
                 continue
-            matrix = np.array(found, float)
+            matrix = np.array(warp, float)
             matrix[:, 2] *= 2**depth
         if score is None:
             return Prediction(None, confidence=0.0)

@@ -1,4 +1,4 @@
-"""A matcher from elsewhere: a function that takes two arrays and returns a matrix, a displacement or None."""
+"""A user's matcher: a function from two arrays to a matrix, a displacement or None."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _MASKS = ("reference_mask", "moving_mask")
 class GivenFunction:
     """`function(reference, moving)` of a module that Python can import.
 
-    It gets uint8 arrays (H, W) or (3, H, W), RGB, and where it has parameters `reference_mask` and `moving_mask` also
+    It gets uint8 arrays (H, W) or (3, H, W), RGB, and, if it has parameters `reference_mask` and `moving_mask`, also
     those, (H, W) bool, True where there is data. It returns one of
 
     * a matrix (2, 3) that maps reference pixels to moving pixels, `moving_xy = m[:, :2] @ reference_xy + m[:, 2]`, an
       integer coordinate being a pixel's centre;
     * a displacement (2, H, W) of the reference's size, `moving_xy = reference_xy + (dx, dy)`;
-    * None where it gives up.
+    * None when it gives up.
 
     Args:
         name: of the method.
-        module, function: what is imported.
+        module, function: to import.
 
     Attributes:
         function: "module:function".
@@ -41,16 +41,16 @@ class GivenFunction:
     def __init__(self, name: str, module: str, function: str) -> None:
         self.name, self.function = name, f"{module}:{function}"
         try:
-            found = getattr(import_module(module), function, None)
+            target = getattr(import_module(module), function, None)
         except Exception as error:
             raise ConfigError(
                 f"method '{name}': module '{module}' cannot be imported ({_told(error)}); "
                 "put the folder that holds it on PYTHONPATH"
             ) from error
-        if not callable(found):
+        if not callable(target):
             raise ConfigError(f"method '{name}': module '{module}' has no function '{function}'; give one that it has")
-        self._function: Callable[..., Any] = found
-        self._masks = [key for key in _MASKS if key in _parameters(found)]
+        self._function: Callable[..., Any] = target
+        self._masks = [key for key in _MASKS if key in _parameters(target)]
 
     def __call__(
         self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
@@ -91,10 +91,10 @@ def _whole_mask(mask: NDArray[np.bool_] | None, image: ByteImage) -> NDArray[np.
 def _parameters(function: Callable[..., Any]) -> list[str]:
     try:
         return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # written in C
+    except (TypeError, ValueError):  # a function in C has no signature
         return []
 
 
 def _told(error: Exception) -> str:
-    """An error of others on one line."""
+    """Format a foreign error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,4 +1,4 @@
-"""Does nothing: the floor of every table."""
+"""No registration: the baseline of every table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from somareg.lab.evaluate.peers.base import SAR_OPTICAL, ByteImage, Known, Predi
 
 
 class Identity:
-    """Says that the pair is aligned as it is."""
+    """Predicts that the pair is already aligned."""
 
     name = "identity"
 

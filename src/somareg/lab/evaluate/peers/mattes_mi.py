@@ -40,7 +40,7 @@ class MattesMi:
         height, width = reference.shape[-2:]
         transform = sitk.AffineTransform(2)
         transform.SetCenter(((width - 1) / 2, (height - 1) / 2))
-        # sums over threads come in any order, and the search amplifies that to a pixel: one thread repeats
+        # one thread is reproducible: the order of sums over threads varies, and the search amplifies that to a pixel
         threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         method = self._configured(transform, seed)
@@ -51,10 +51,10 @@ class MattesMi:
             if mask is not None:
                 tell(sitk.GetImageFromArray(mask.astype(np.uint8)))
         fixed = _calm(grey(reference), known.reference_modality)
-        moved = _calm(grey(moving), known.moving_modality)
+        image = _calm(grey(moving), known.moving_modality)
         try:
-            found = method.Execute(sitk.GetImageFromArray(fixed), sitk.GetImageFromArray(moved))
-        except RuntimeError:  # all samples left the moving image
+            found = method.Execute(sitk.GetImageFromArray(fixed), sitk.GetImageFromArray(image))
+        except RuntimeError:  # no sample is inside the moving image
             return Prediction(None, confidence=0.0)
         finally:
             sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
@@ -68,7 +68,7 @@ class MattesMi:
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(32)
         method.SetMetricSamplingStrategy(method.REGULAR)
-        method.SetMetricSamplingPercentage(0.5, seed + 1)  # 0 would mean the clock
+        method.SetMetricSamplingPercentage(0.5, seed + 1)  # 0 would seed from the clock
         method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 300)
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetShrinkFactorsPerLevel([4, 2, 1])
@@ -79,7 +79,7 @@ class MattesMi:
 
 
 def _calm(image: ByteImage, modality: Modality) -> NDArray[np.float32]:
-    """An image as it enters the histogram; speckle would flatten it, so SAR gets a logarithm and a light Gaussian."""
+    """Prepare an image for the histogram; speckle would flatten it, so SAR gets a logarithm and a light Gaussian."""
     values = image.astype(np.float32)
     if modality != "sar":
         return values
@@ -87,6 +87,6 @@ def _calm(image: ByteImage, modality: Modality) -> NDArray[np.float32]:
 
 
 def _matrix(transform: Any) -> NDArray[np.float64]:
-    """(2, 3) matrix of any SimpleITK affine, read from where it sends three points."""
+    """(2, 3) matrix of any SimpleITK affine, from the images of three points."""
     origin, right, down = (np.array(transform.TransformPoint(point)) for point in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)))
     return np.column_stack([right - origin, down - origin, origin])

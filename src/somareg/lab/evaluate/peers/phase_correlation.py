@@ -26,10 +26,10 @@ class PhaseCorrelation:
         self, moving: ByteImage, reference: ByteImage, *, level: str, seed: int, known: Known = SAR_OPTICAL
     ) -> Prediction:
         fixed = gradient_magnitude(grey(reference), known.reference_mask)
-        moved = gradient_magnitude(grey(moving), known.moving_mask)
-        height, width = np.maximum(fixed.shape, moved.shape)
+        gradient = gradient_magnitude(grey(moving), known.moving_mask)
+        height, width = np.maximum(fixed.shape, gradient.shape)
         window = cv2.createHanningWindow((int(width), int(height)), cv2.CV_32F)
-        (dx, dy), response = cv2.phaseCorrelate(_filled(fixed, height, width), _filled(moved, height, width), window)
+        (dx, dy), response = cv2.phaseCorrelate(_filled(fixed, height, width), _filled(gradient, height, width), window)
         matrix = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]])
         return Prediction(affine_displacement(matrix, reference.shape), confidence=float(response))
 

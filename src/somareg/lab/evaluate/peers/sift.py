@@ -35,11 +35,11 @@ class Sift:
         if words_r is None or words_m is None or len(words_m) < 2:
             return Prediction(None, confidence=0.0)
         pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(words_r, words_m, k=2)
-        kept = [two[0] for two in pairs if len(two) == 2 and two[0].distance < _RATIO * two[1].distance]
-        if len(kept) < 3:
+        matches = [two[0] for two in pairs if len(two) == 2 and two[0].distance < _RATIO * two[1].distance]
+        if len(matches) < 3:
             return Prediction(None, confidence=0.0)
-        from_xy = np.array([points_r[match.queryIdx].pt for match in kept])
-        to_xy = np.array([points_m[match.trainIdx].pt for match in kept])
+        from_xy = np.array([points_r[match.queryIdx].pt for match in matches])
+        to_xy = np.array([points_m[match.trainIdx].pt for match in matches])
         cv2.setRNGSeed(seed)
         matrix, inliers = cv2.estimateAffine2D(
             from_xy, to_xy, method=cv2.USAC_MAGSAC, ransacReprojThreshold=_REPROJECTION_PX, maxIters=10000
@@ -52,5 +52,5 @@ class Sift:
 
 
 def _where(mask: BoolArray | None) -> NDArray[np.uint8] | None:
-    """Where key points may lie, as OpenCV takes it: beside no data its edge would be their content."""
+    """Mask of key points for OpenCV; beside nodata they would describe its edge."""
     return None if mask is None else well_inside(mask).astype(np.uint8)

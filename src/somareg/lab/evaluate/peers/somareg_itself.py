@@ -8,21 +8,21 @@ import somareg
 from somareg.config import Preset, Search
 from somareg.errors import EstimationError
 from somareg.lab.evaluate.peers.base import SAR_OPTICAL, ByteImage, Known, Prediction
-from somareg.matching.weights import DEFAULT_WEIGHTS, read_card, resolve
 from somareg.register.choose import AUTO, WEIGHT_FREE
+from somareg.soma.weights import DEFAULT_WEIGHTS, read_card, resolve
 
 
 class Registered:
-    """`somareg.register` with a model; searches any rotation only at level R.
+    """`somareg.register` with a model; any rotation is searched at level R only.
 
     Args:
-        model: as for `somareg.register`, by name: one that fails instead of giving way.
+        model: as for `somareg.register`, by name, so that it fails instead of falling back.
         preset: see `RegisterConfig`.
         name: of the method; without it the model's, a file's without folder and ending.
 
     Attributes:
         network: None for the weight-free engine.
-        parameters: numbers that were trained.
+        parameters: number of trained values.
         weights: SHA-256 of their file, None without.
 
     Raises:
@@ -41,7 +41,7 @@ class Registered:
     ) -> Prediction:
         search: Search = "full" if level == "R" else "auto"
         modalities = known.moving_modality, known.reference_modality
-        ships = self.model == DEFAULT_WEIGHTS  # where they do not apply, "auto" decides as it does for a user
+        ships = self.model == DEFAULT_WEIGHTS  # where the weights do not apply, "auto" decides as for a user
         try:
             result = somareg.register(
                 moving,
@@ -71,15 +71,15 @@ def orientation() -> Registered:
 
 
 def ours() -> Registered:
-    """The weights that ship, as `register` uses them by default."""
+    """The shipped weights, as `register` uses them by default."""
     return Registered(DEFAULT_WEIGHTS, name="ours")
 
 
 def ours_fast() -> Registered:
-    """The weights that ship, preset "fast"."""
+    """The shipped weights, preset "fast"."""
     return Registered(DEFAULT_WEIGHTS, "fast", "ours-fast")
 
 
 def ours_precise() -> Registered:
-    """The weights that ship, preset "precise"."""
+    """The shipped weights, preset "precise"."""
     return Registered(DEFAULT_WEIGHTS, "precise", "ours-precise")

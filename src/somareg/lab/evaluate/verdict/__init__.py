@@ -1,1 +1,1 @@
-"""What the verdict is worth: pairs of known truth, situations, unrelated pairs; the fit and its tables."""
+"""Evaluation of the verdict: pairs with known truth, artefacts, unrelated pairs; the fit and its tables."""

@@ -1,4 +1,4 @@
-"""The calibration of an engine from observations: what its signs mean for success and for the error, and where."""
+"""Fit of an engine's calibration to observations: probability, error, thresholds and local error."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from somareg.quality.error_map import LocalModel
 from somareg.quality.signs import SIGNS, vector
 from somareg.types import BoolArray, FloatArray
 
-GOOD_PX = 2.0  # the probability is that of an error below this
-WORTH_PX = 3.0  # of a pair that is worth a look
-DOUBTFUL_PX = 4.0  # up to here a label that is not exact may have made a good estimate look bad
-LEARNED_PX = 8.0  # larger errors are failures: they say nothing of how large an error is
-GOOD_SHARE = 0.65  # of pairs that people bring which can be aligned: the prior of the probability
+GOOD_PX = 2.0  # error that counts as success
+WORTH_PX = 3.0  # least probability of a "review"
+DOUBTFUL_PX = 4.0  # errors up to this may come from an inexact label
+LEARNED_PX = 8.0  # larger errors are failures and not used for the error model
+GOOD_SHARE = 0.65  # prior: share of users' pairs that can be aligned
 LEAST_GO = 0.9
-FALSE_GO = 0.003  # of unrelated pairs, aimed at
-RIDGE, ERROR_RIDGE = 0.02, 0.05  # of success; of the error, which fewer rows tell of
+FALSE_GO = 0.003  # target rate among unrelated pairs
+RIDGE, ERROR_RIDGE = 0.02, 0.05  # ridge of the success model, and of the error model, which has fewer rows
 CELL_ROUNDS = 3
 
 
@@ -33,8 +33,8 @@ class Table:
 
     Attributes:
         sets, levels: (N,) of each.
-        signs: (N, len(SIGNS)); zeros where the engine gave up.
-        error: (N,) RMSE, pixels; inf where the images are unrelated or nothing was estimated.
+        signs: (N, len(SIGNS)); zeros when the engine gave up.
+        error: (N,) RMSE, pixels; inf for unrelated images and without an estimate.
         related, exact, failed: (N,).
     """
 
@@ -59,7 +59,7 @@ class Table:
 
     @property
     def telling(self) -> BoolArray:
-        """Whether the label is good enough to tell success."""
+        """Whether the label is accurate enough to decide success."""
         doubtful = (self.error >= GOOD_PX) & (self.error < DOUBTFUL_PX)
         return np.asarray(self.exact | ~self.related | ~doubtful)
 
@@ -91,11 +91,11 @@ def predictions(table: Table, calibration: Calibration) -> FloatArray:
 def fit(rows: Sequence[Row]) -> Calibration:
     """Coefficients and thresholds.
 
-    Thresholds come from probabilities that were given to every set by a fit to the others: a set that nobody has seen
-    is what the verdict meets.
+    Thresholds come from probabilities of every set by a fit to the others, because a user's pair is from an
+    unseen set.
 
     Raises:
-        InputError: the observations are of several models, or hold no success or no failure.
+        InputError: the observations are from several models, or lack successes or failures.
     """
     weights = {row["weights"] for row in rows}
     if len(weights) != 1:
@@ -107,15 +107,15 @@ def fit(rows: Sequence[Row]) -> Calibration:
     calibration = replace(_coefficients(table), weights=weights.pop())
     probability, predicted = left_out(table)
     go, review = _thresholds(table, probability)
-    kept = worst_of(rows) / predicted
-    kept = kept[(probability >= go) & table.exact & np.isfinite(kept)]
-    ce90 = float(np.quantile(kept, 0.9)) if len(kept) else calibration.ce90_per_rmse
+    ratio = worst_of(rows) / predicted
+    ratio = ratio[(probability >= go) & table.exact & np.isfinite(ratio)]
+    ce90 = float(np.quantile(ratio, 0.9)) if len(ratio) else calibration.ce90_per_rmse
     calibration = replace(calibration, go=go, review=review, ce90_per_rmse=round(ce90, 3))
     return replace(calibration, local=_local(rows, table, calibration))
 
 
 def worst_of(rows: Sequence[Row]) -> FloatArray:
-    """(N,) true error that 90 % of each pair's cells keep, pixels; NaN where it is not known."""
+    """(N,) 90 % quantile of the true error over each pair's cells, pixels; NaN where unknown."""
     return np.array([np.quantile([c[0] for c in row["cells"]], 0.9) if row["cells"] else math.nan for row in rows])
 
 
@@ -134,19 +134,19 @@ def left_out(table: Table) -> tuple[FloatArray, FloatArray]:
 
 
 def _coefficients(table: Table) -> Calibration:
-    known = table[table.telling & ~table.failed]
-    centre, scale = known.signs.mean(0), known.signs.std(0) + 1e-9
-    design = np.column_stack([(known.signs - centre) / scale, np.ones(len(known))])
-    success = _logistic(design, known.good, _balance(known))
+    labelled = table[table.telling & ~table.failed]
+    centre, scale = labelled.signs.mean(0), labelled.signs.std(0) + 1e-9
+    design = np.column_stack([(labelled.signs - centre) / scale, np.ones(len(labelled))])
+    success = _logistic(design, labelled.good, _balance(labelled))
     raw = Calibration(tuple(_unscale(success, centre, scale)), (0.0,) * len(design[0]), LEAST_GO, LEAST_GO / 3, 1.5)
-    likely = probabilities(known, raw)
-    close = known.exact & (known.error < LEARNED_PX)
-    error = _median_regression(design[close], np.log(known.error[close]), 0.05 + likely[close])
+    likely = probabilities(labelled, raw)
+    close = labelled.exact & (labelled.error < LEARNED_PX)
+    error = _median_regression(design[close], np.log(labelled.error[close]), 0.05 + likely[close])
     return replace(raw, error=tuple(_unscale(error, centre, scale)))
 
 
 def _balance(table: Table) -> FloatArray:
-    """Weights by which successes have their share, and large sets count little more than small ones."""
+    """Weights that give successes their prior share, and large sets little more than small ones."""
     weight = np.ones(len(table))
     for good in (True, False):
         own = table.good == good
@@ -171,7 +171,7 @@ def _logistic(design: FloatArray, good: BoolArray, weight: FloatArray) -> FloatA
 
 
 def _median_regression(design: FloatArray, target: FloatArray, weight: FloatArray) -> FloatArray:
-    """Ridge regression of the median, by reweighting: one gross error pulls no more than any other."""
+    """Ridge regression of the median by reweighting, robust to gross errors."""
     penalty = ERROR_RIDGE * weight.sum() * np.diag([*np.ones(design.shape[1] - 1), 0.0])
     robust = weight
     for _ in range(20):
@@ -188,7 +188,7 @@ def _unscale(beta: FloatArray, centre: FloatArray, scale: FloatArray) -> list[fl
 
 
 def _thresholds(table: Table, probability: FloatArray) -> tuple[float, float]:
-    """From which probability on a pair is "go", and from which "review"."""
+    """Thresholds of the probability for "go" and "review"."""
     unrelated = probability[~table.related]
     go = float(np.quantile(unrelated, 1 - FALSE_GO)) + 0.005 if len(unrelated) else LEAST_GO
     go = min(max(LEAST_GO, go), 0.99)
@@ -201,7 +201,7 @@ def _thresholds(table: Table, probability: FloatArray) -> tuple[float, float]:
 
 
 def _local(rows: Sequence[Row], table: Table, calibration: Calibration) -> LocalModel:
-    """How the error differs from place to place, from the cells of pairs that get "go" or "review"."""
+    """Fit the local error model to the cells of pairs with "go" or "review"."""
     probability, predicted = probabilities(table, calibration), predictions(table, calibration)
     x, y = [], []
     for row, p, e, exact in zip(rows, probability, predicted, table.exact, strict=True):

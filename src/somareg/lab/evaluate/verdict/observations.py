@@ -1,4 +1,4 @@
-"""The observations of a run: lines of JSON that a killed run goes on with."""
+"""The observations of a run, as lines of JSON with which a killed run continues."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from somareg.register.choose import Chosen
 
 
 def log_path(folder: Path, engine: str) -> Path:
-    """Where the observations of an engine lie."""
+    """The file of an engine's observations."""
     return folder / f"observations-{engine}.jsonl"
 
 
 def gather(
     data_dir: Path,
     log: Path,
-    chosen: Chosen,
+    model: Chosen,
     device: torch.device,
     *,
     seed: int = 0,
     limit: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> None:
-    """Ask every question that the log does not answer yet, and append the answers.
+    """Observe every question that the log lacks, and append the results.
 
     Args:
         data_dir: of the pairs.
         log: lines of observations, made if missing.
-        chosen, device: the engine.
+        model, device: the engine.
         seed: of the draws.
-        limit: questions at most, of each kind some.
-        progress: told of each question.
+        limit: most questions, some of each kind.
+        progress: called with each question.
 
     Raises:
         ReadError: the log is damaged before its last line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    known = {row["key"] for row in read(log)} if log.exists() else set()
-    asked = questions(data_dir, seed)[:limit]
+    answered = {row["key"] for row in read(log)} if log.exists() else set()
+    all_questions = questions(data_dir, seed)[:limit]
     with log.open("a", encoding="utf-8") as stream:
-        for number, question in enumerate(asked):
-            progress(question.key, number, len(asked))
-            if question.key not in known:
-                stream.write(json.dumps(answer(question, chosen, device)) + "\n")
+        for number, question in enumerate(all_questions):
+            progress(question.key, number, len(all_questions))
+            if question.key not in answered:
+                stream.write(json.dumps(answer(question, model, device)) + "\n")
                 stream.flush()
 
 
 def read(log: Path) -> list[Row]:
-    """The observations in a file; a last line that a kill cut off is left out.
+    """Read the observations of a file; a last line cut by a kill is dropped.
 
     Raises:
         ReadError: it is missing, or not lines of JSON.

@@ -1,6 +1,6 @@
-"""What the verdict is asked: pairs of many sets and levels, with what people's files bring, and unrelated pairs.
+"""Questions for the verdict: pairs of many sets and levels, with artefacts of real files, and unrelated pairs.
 
-No test pair is among them. Every question has a key; whoever asks them in another order, or in parts, asks the same.
+No test pair is among them. Every question has a key and does not depend on order or on the other questions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from somareg.lab.evaluate.verdict.sources import SOURCES, Source
 from somareg.lab.evaluate.whole import load_whole, read_whole
 
 UNRELATED = "unrelated"
-PLACED = "E"  # level whose pairs lie on each other as georeferences would have it
+PLACED = "E"  # level whose pairs are aligned as by georeferences
 SAR_SAR = Known("sar", "sar")
-MIRRORED = 4  # of every so many unrelated pairs one has its moving image mirrored: no place has just that texture
+MIRRORED = 4  # one of this many unrelated pairs has a mirrored moving image, whose texture exists nowhere
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Images:
     Attributes:
         moving, reference: (H, W) or (C, H, W) uint8.
         truth: (2, H, W) true displacement, or (2, 3) affine, reference to moving; None when the images are unrelated.
-        known: what `register` is told.
+        known: options for `register`.
     """
 
     moving: ByteImage
@@ -49,12 +49,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Question:
-    """One pair that the verdict is asked about.
+    """One pair for the verdict.
 
     Attributes:
-        key: unlike all others.
-        set, level, place: where it comes from; folds share no place.
-        exact: whether the label is good enough to learn the error from.
+        key: unique.
+        set, level, place: its source; folds share no place.
+        exact: whether the label is accurate enough for the error model.
         images: loads it.
         placed: whether it is searched as if georeferences placed the images, within a few degrees and percent.
     """
@@ -75,32 +75,32 @@ WHOLE = "crossmodal"
 
 
 def questions(data_dir: Path, seed: int = 0) -> list[Question]:
-    """Every question, in an order in which any beginning has some of each kind."""
-    made: list[Question] = []
+    """All questions, ordered so that any beginning has some of each kind."""
+    result: list[Question] = []
     pools: dict[str, list[Sample]] = {}
     for source in SOURCES:
         samples = _drawn(data_dir, source, seed)
         pools[f"{source.info.name}{source.info.crop}{source.info.roles['val']}"] = samples
-        made += _of_source(data_dir, source, samples)
-    made += _across(data_dir, list(pools.values()))
-    made += _ambiguous(data_dir, pools)
-    made += _same_sensor(data_dir, pools)
-    made += _whole(data_dir)
-    keys = [question.key for question in made]
+        result += _of_source(data_dir, source, samples)
+    result += _across(data_dir, list(pools.values()))
+    result += _ambiguous(data_dir, pools)
+    result += _same_sensor(data_dir, pools)
+    result += _whole(data_dir)
+    keys = [question.key for question in result]
     if len(set(keys)) != len(keys):
         raise InputError("two questions have the same key")
-    return sorted(made, key=lambda question: zlib.crc32(question.key.encode()))
+    return sorted(result, key=lambda question: zlib.crc32(question.key.encode()))
 
 
 def _drawn(data_dir: Path, source: Source, seed: int) -> list[Sample]:
     count = max(source.related, math.ceil(source.unrelated / len(source.levels) / 2))
     levels = [level for level in source.levels if not level.startswith("N")]
-    made = make_list(data_dir, source.info, "val", count=count, levels=levels, seed=seed).samples
+    drawn_samples = make_list(data_dir, source.info, "val", count=count, levels=levels, seed=seed).samples
     warped = [level for level in source.levels if level.startswith("N")]
     if warped:
         more = make_list(data_dir, source.info, "val", count=source.related, levels=warped, seed=seed)
-        made = {**made, **more.samples}
-    return [sample for level in source.levels for sample in made[level]]
+        drawn_samples = {**drawn_samples, **more.samples}
+    return [sample for level in source.levels for sample in drawn_samples[level]]
 
 
 def _of_source(data_dir: Path, source: Source, samples: list[Sample]) -> Iterator[Question]:
@@ -108,10 +108,10 @@ def _of_source(data_dir: Path, source: Source, samples: list[Sample]) -> Iterato
     label = f"{name}/{crop}/{role}"
 
     def asked(
-        kind: str, number: int, sample: Sample, images: Callable[[], Images], exact: bool, placed: bool = False
+        kind: str, number: int, sample: Sample, images: Callable[[], Images], exact: bool, is_placed: bool = False
     ) -> Question:
-        key = f"{label}/{kind}/{'placed/' * placed}{number}"
-        return Question(key, name, kind, part(sample), exact, images, placed)
+        key = f"{label}/{kind}/{'placed/' * is_placed}{number}"
+        return Question(key, name, kind, part(sample), exact, images, is_placed)
 
     for level in source.levels:
         own = [sample for sample in samples if sample.level == level][: source.related]
@@ -130,10 +130,10 @@ def _of_source(data_dir: Path, source: Source, samples: list[Sample]) -> Iterato
             first = mild[turn % len(mild)]
             second = elsewhere(samples, first, turn, source.apart)
             load = partial(_drawn_on, data_dir, situation, first, None, number)
-            placed = first.level == PLACED
-            yield asked(situation, number, first, load, source.exact, placed)
+            is_placed = first.level == PLACED
+            yield asked(situation, number, first, load, source.exact, is_placed)
             load = partial(_drawn_on, data_dir, situation, first, second, number)
-            yield asked(f"{UNRELATED}, {situation}", number, first, load, False, placed)
+            yield asked(f"{UNRELATED}, {situation}", number, first, load, False, is_placed)
 
 
 def _across(data_dir: Path, pools: Sequence[list[Sample]]) -> Iterator[Question]:
@@ -252,16 +252,16 @@ def elsewhere(every: list[Sample], first: Sample, number: int, apart: int) -> Sa
 def place(sample: Sample) -> str:
     """Set and place of a sample; names that differ in "before" and "after" alone show one place.
 
-    The groups of the VHR sets tell where their pairs were published or which city they show, and every pair shows a
+    Groups of the VHR sets name the publication or the city of a pair, and every pair shows a
     place of its own.
     """
     pair = sample.pair
-    shown = pair.name if pair.set.startswith("vhr") else pair.group
-    return f"{pair.set}/{re.sub('before|after', '', shown.lower())}"
+    ground = pair.name if pair.set.startswith("vhr") else pair.group
+    return f"{pair.set}/{re.sub('before|after', '', ground.lower())}"
 
 
 def part(sample: Sample) -> str:
-    """Set and place, of a whole scene the quarter, so that folds can be made of one scene."""
+    """Set and place; for a whole scene also the quarter, so that one scene can be divided into folds."""
     pair, (x, y) = sample.pair, sample.origin
     quarter = f"/{2 * x // pair.width}{2 * y // pair.height}" if max(pair.width, pair.height) > 2000 else ""
     return place(sample) + quarter

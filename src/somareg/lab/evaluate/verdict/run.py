@@ -1,4 +1,4 @@
-"""`somareg eval --verdict`: ask the questions, fit the calibration, write its coefficients and its tables."""
+"""`somareg eval --verdict`: observe pairs, fit the calibration, write its coefficients and tables."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from somareg.io.atomic import write_text
 from somareg.lab.evaluate.verdict.fit import fit
 from somareg.lab.evaluate.verdict.observations import gather, log_path, read
 from somareg.lab.evaluate.verdict.tables import bars, judged, markdown
-from somareg.matching.weights import DEFAULT_WEIGHTS
 from somareg.quality.signs import SIGNS
 from somareg.register.choose import WEIGHT_FREE, Chosen, choose_device, choose_model
+from somareg.soma.weights import DEFAULT_WEIGHTS
 
 MODELS = {"ours": DEFAULT_WEIGHTS, "orientation": WEIGHT_FREE}
-"""Models by the names that methods of the benchmark have."""
+"""Models by the names of the benchmark's methods."""
 
 
 def calibrate(
@@ -31,18 +31,18 @@ def calibrate(
     device: str = "auto",
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Calibrate engines, and say how good their verdicts are.
+    """Calibrate engines and evaluate their verdicts.
 
     Args:
         data_dir: of the pairs.
-        out_dir: for `observations-ENGINE.jsonl`, which a killed run goes on with, `calibration-ENGINE.json`, to be
+        out_dir: for `observations-ENGINE.jsonl`, with which a killed run continues, `calibration-ENGINE.json`, to be
             copied to `somareg/quality`, and `calibration-ENGINE.md`.
-        methods: "orientation", "ours", a model that ships or a file of weights.
+        methods: "orientation", "ours", a shipped model or a file of weights.
         seed: of the draws.
-        limit: questions at most, of each kind some.
-        refit: ask nothing, take the observations that are there.
+        limit: most questions, some of each kind.
+        refit: use existing observations only.
         device: see `somareg.register`.
-        progress: told of each question.
+        progress: called with each question.
 
     Returns:
         By engine: the record that was written, and its "bars", rows (asked, measured, met or missed).
@@ -52,22 +52,22 @@ def calibrate(
         ReadError: observations are missing or damaged.
         InputError: too few observations for a fit, or of several models.
     """
-    found: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     for name in methods:
         where = choose_device(device)
-        chosen = choose_model(make_config({"model": MODELS.get(name, name)}), where)
-        log = log_path(out_dir, chosen.engine)
+        model = choose_model(make_config({"model": MODELS.get(name, name)}), where)
+        log = log_path(out_dir, model.engine)
         if not refit:
-            gather(data_dir, log, chosen, where, seed=seed, limit=limit, progress=progress)
-        found[chosen.engine] = _write(out_dir, chosen, read(log), seed)
-    return found
+            gather(data_dir, log, model, where, seed=seed, limit=limit, progress=progress)
+        records[model.engine] = _write(out_dir, model, read(log), seed)
+    return records
 
 
-def _write(out_dir: Path, chosen: Chosen, rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+def _write(out_dir: Path, model: Chosen, rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     calibration = fit(rows)
     local = calibration.local
     record = {
-        "model": chosen.card.name if chosen.card else chosen.name,
+        "model": model.card.name if model.card else model.name,
         "weights": calibration.weights,
         "signs": list(SIGNS),
         "success": calibration.success,
@@ -78,7 +78,7 @@ def _write(out_dir: Path, chosen: Chosen, rows: list[dict[str, Any]], seed: int)
         "local": [local.constant, local.predicted, local.unseen, local.spread, local.away],
         "fitted_on": {"pairs": len(rows), "unrelated": sum(not row["related"] for row in rows), "seed": seed},
     }
-    stem = f"calibration-{chosen.engine}"
+    stem = f"calibration-{model.engine}"
     write_text(out_dir / f"{stem}.json", json.dumps(record, indent=1) + "\n", overwrite=True)
     write_text(out_dir / f"{stem}.md", markdown(rows, calibration), overwrite=True)
     return {**record, "bars": bars(judged(rows, calibration))}

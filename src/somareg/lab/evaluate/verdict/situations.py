@@ -1,6 +1,6 @@
-"""What people's files do to a pair beside showing ground: drawn on crops, on the pixel grid of both images.
+"""Artefacts of real files, drawn on crops on the pixel grid of both images.
 
-Nothing here is a picture that somareg was built on. A related pair with an overlay must still be found or left; an
+None of them was used to build somareg. A related pair with an overlay may be aligned or refused; an
 unrelated pair with the same overlay on both images must never be *go*.
 """
 
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 ByteImage = NDArray[np.uint8]
 Rng = np.random.Generator
 Draw = Callable[[ByteImage, Rng], ByteImage]
-"""Draws on an image (H, W) or (C, H, W); the same state of the generator draws the same."""
+"""Draws on an image (H, W) or (C, H, W), reproducibly for a state of the generator."""
 
 
 @dataclass(frozen=True)
 class Situation:
-    """Something that is done to both images of a pair.
+    """An artefact on both images of a pair.
 
     Attributes:
         moving, reference: see `Draw`.
@@ -32,7 +32,7 @@ class Situation:
     reference: Draw
 
     def on(self, moving: ByteImage, reference: ByteImage, seed: int) -> tuple[ByteImage, ByteImage]:
-        """Both images, drawn on."""
+        """Draw on both images."""
         return (
             self.moving(moving, np.random.default_rng(seed)),
             self.reference(reference, np.random.default_rng(seed)),
@@ -44,7 +44,7 @@ def _filled(mask: NDArray[np.bool_], image: ByteImage, value: int = 0) -> ByteIm
 
 
 def area_of_interest(image: ByteImage, rng: Rng) -> ByteImage:
-    """0 outside a polygon."""
+    """Set pixels outside a polygon to 0."""
     height, width = image.shape[-2:]
     angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
     radius = rng.uniform(0.36, 0.52, 7)[:, None]
@@ -55,7 +55,7 @@ def area_of_interest(image: ByteImage, rng: Rng) -> ByteImage:
 
 
 def curved_area(image: ByteImage, rng: Rng) -> ByteImage:
-    """255 outside a curve that no straight edge belongs to."""
+    """Set pixels outside a curve without straight edges to 255."""
     height, width = image.shape[-2:]
     y, x = np.mgrid[:height, :width]
     angle = np.arctan2(y - height / 2, x - width / 2)
@@ -67,7 +67,7 @@ def curved_area(image: ByteImage, rng: Rng) -> ByteImage:
 
 
 def scan_gaps(image: ByteImage, rng: Rng) -> ByteImage:
-    """0 in slanting stripes."""
+    """Set slanting stripes to 0."""
     height, width = image.shape[-2:]
     y, x = np.mgrid[:height, :width]
     slope, period = rng.uniform(-0.2, 0.2), rng.uniform(45, 70)
@@ -75,7 +75,7 @@ def scan_gaps(image: ByteImage, rng: Rng) -> ByteImage:
 
 
 def graticule(image: ByteImage, rng: Rng) -> ByteImage:
-    """White lines of two pixels along rows and columns."""
+    """Draw white lines of two pixels along rows and columns."""
     step, first = int(rng.integers(40, 70)), int(rng.integers(5, 40))
     out = image.copy()
     for k in range(first, max(image.shape[-2:]), step):
@@ -85,12 +85,12 @@ def graticule(image: ByteImage, rng: Rng) -> ByteImage:
 
 
 def faint_graticule(image: ByteImage, rng: Rng) -> ByteImage:
-    """The same, half transparent."""
+    """Draw the graticule half transparent."""
     return np.asarray((image.astype(np.uint16) + graticule(image, rng)) // 2, np.uint8)
 
 
 def compressed(draw: Draw, quality: int) -> Draw:
-    """The same, then compressed as JPEG."""
+    """Draw the graticule, then compress as JPEG."""
 
     def drawn(image: ByteImage, rng: Rng) -> ByteImage:
         done = draw(image, rng)
@@ -105,7 +105,7 @@ def compressed(draw: Draw, quality: int) -> Draw:
 
 
 def labels(image: ByteImage, rng: Rng) -> ByteImage:
-    """Words written over the image."""
+    """Write labels over the image."""
     height, width = image.shape[-2:]
     ink = np.zeros((height, width), np.uint8)
     for y in range(int(rng.integers(20, 40)), height, int(rng.integers(45, 60))):
@@ -114,7 +114,7 @@ def labels(image: ByteImage, rng: Rng) -> ByteImage:
 
 
 def frame(image: ByteImage, rng: Rng) -> ByteImage:
-    """A frame of one value with a black line inside it."""
+    """Draw a frame of one value with a black line inside it."""
     out, side = image.copy(), int(rng.integers(8, 20))
     for edge in (slice(0, side), slice(-side, None)):
         out[..., edge, :] = 255
@@ -149,7 +149,7 @@ SITUATIONS: Mapping[str, Situation] = {
 
 
 def repeated(moving: ByteImage, reference: ByteImage, rng: Rng) -> tuple[ByteImage, ByteImage, NDArray[np.float64]]:
-    """A part of a pair that is aligned pixel on pixel, repeated over both images, and the truth (2, 3) between them."""
+    """Tile both images with a part of an aligned pair; returns them and the truth (2, 3) between them."""
     side = moving.shape[-1]
     period = int(rng.integers(20, 56))
     y, x = (int(v) for v in rng.integers(0, side - period, 2))
@@ -160,8 +160,8 @@ def repeated(moving: ByteImage, reference: ByteImage, rng: Rng) -> tuple[ByteIma
         tile = image[..., y : y + period, x : x + period]
         whole = np.tile(tile, (*(1,) * (tile.ndim - 2), count, count))
         noise = rng.gamma(8.0, 1 / 8.0, (side, side)) if image.ndim == 2 else rng.normal(1.0, 0.05, (side, side))
-        cut = whole[..., side - dy : 2 * side - dy, side - dx : 2 * side - dx] * noise
-        return np.clip(cut, 0, 255).astype(np.uint8)
+        patch = whole[..., side - dy : 2 * side - dy, side - dx : 2 * side - dx] * noise
+        return np.clip(patch, 0, 255).astype(np.uint8)
 
     truth = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
     return tiled(moving, int(shift[0]), int(shift[1])), tiled(reference, 0, 0), truth
@@ -170,7 +170,7 @@ def repeated(moving: ByteImage, reference: ByteImage, rng: Rng) -> tuple[ByteIma
 def one_direction(
     moving: ByteImage, reference: ByteImage, rng: Rng
 ) -> tuple[ByteImage, ByteImage, NDArray[np.float64]]:
-    """Both images of an aligned pair drawn out along one direction: every row is the same line of ground."""
+    """Stretch both images of an aligned pair along one direction until every row is the same line of ground."""
     side = moving.shape[-1]
     line = int(rng.integers(0, side))
     shift = int(rng.integers(-side // 12, side // 12 + 1))

@@ -1,4 +1,4 @@
-"""The sets, crops and levels that the verdict is asked about; no role among them is for testing."""
+"""Sets, crops and levels for the verdict, without test roles."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Source:
     Attributes:
         info: set, crop and role.
         levels: of the protocol.
-        related, unrelated: number of pairs per level, and in all.
-        apart: pixels between crop origins that count as another place inside one scene.
+        related, unrelated: number of pairs per level, and in total.
+        apart: least pixels between crop origins of different places in one scene.
         exact: see `Question`.
         drawn_on: pairs per situation, related and unrelated.
     """

@@ -1,4 +1,4 @@
-"""What the verdict is worth, in tables: every set judged by a calibration that never saw it."""
+"""Tables on the verdict: every set is judged by a calibration fitted to the others."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ FAMILIES = {
     "SAR and SAR": ("sar-sar",),
     "ambiguous texture": ("situations",),
 }
-"""Sets that are told of together."""
+"""Groups of sets in the tables."""
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Observations and what a verdict says of them.
+    """Observations and their verdicts.
 
     Attributes:
         table: the observations.
         probability, predicted: (N,) of each set by a fit to the others.
         go, review: (N,) decisions.
         ce90: (N,) predicted CE90, pixels.
-        worst: (N,) true error that 90 % of the cells keep; NaN where unknown.
+        worst: (N,) 90 % quantile of the true error over the cells; NaN where unknown.
     """
 
     table: Table
@@ -50,7 +50,7 @@ class Judged:
 
     @property
     def off(self) -> BoolArray:
-        """Related pairs that are further off than anybody would expect who was told *go*."""
+        """Related pairs with an error far beyond what *go* promises."""
         return np.asarray(self.table.related & (self.table.error > np.maximum(3.0, 3.0 * self.predicted)))
 
 
@@ -59,32 +59,33 @@ def judged(rows: Sequence[Row], calibration: Calibration) -> Judged:
     table = table_of(rows)
     probability, predicted = left_out(table)
     most = make_config({}).max_error or math.inf
-    ambiguous = table.signs[:, list(SIGNS).index("rival")] >= AS_GOOD  # a doubt, whatever the probability
+    ambiguous = table.signs[:, list(SIGNS).index("rival")] >= AS_GOOD  # a doubt forbids "go" at any probability
     go = (probability >= calibration.go) & (predicted <= most) & ~ambiguous
     review = ~go & (probability >= calibration.review)
     return Judged(table, probability, predicted, go, review, predicted * calibration.ce90_per_rmse, worst_of(rows))
 
 
-def bars(found: Judged) -> list[tuple[str, str, str]]:
-    """What is asked of the verdict, what it does, and whether that is met."""
-    table = found.table
+def bars(result: Judged) -> list[tuple[str, str, str]]:
+    """Requirements on the verdict, measured values, and whether they are met."""
+    table = result.table
     unrelated, ten = ~table.related, np.isin(table.sets, FAMILIES["10 m, SAR and optical"])
     good = ten & table.related & (table.error < GOOD_PX)
-    judged_go = found.go & table.related & table.exact
-    ratio = found.predicted[judged_go] / table.error[judged_go]
+    judged_go = result.go & table.related & table.exact
+    ratio = result.predicted[judged_go] / table.error[judged_go]
     near = (ratio > 0.5) & (ratio < 2.0)
-    kept = (found.worst <= found.ce90)[judged_go & np.isfinite(found.worst)]
-    false = int(found.go[unrelated].sum())
+    inside = (result.worst <= result.ce90)[judged_go & np.isfinite(result.worst)]
+    false = int(result.go[unrelated].sum())
     limit = upper_limit(false, int(unrelated.sum()))
     off = {
-        name: _share(found.off, found.go & table.related & np.isin(table.sets, sets)) for name, sets in FAMILIES.items()
+        name: _share(result.off, result.go & table.related & np.isin(table.sets, sets))
+        for name, sets in FAMILIES.items()
     }
     worth = table.error < WORTH_PX
 
     def row(what: str, value: str, is_met: bool) -> tuple[str, str, str]:
         return what, value, "met" if is_met else "missed"
 
-    share = _share(found.go, good)
+    share = _share(result.go, good)
     return [
         row(
             "*go* among unrelated pairs: at most 0.5 %, upper 95 % limit at most 1 %",
@@ -107,45 +108,45 @@ def bars(found: Judged) -> list[tuple[str, str, str]]:
         ),
         row(
             "true p90 of *go* within the predicted CE90: 85-95 %",
-            f"{kept.mean():.1%} of {len(kept)}",
-            0.85 <= kept.mean() <= 0.95,
+            f"{inside.mean():.1%} of {len(inside)}",
+            0.85 <= inside.mean() <= 0.95,
         ),
         row(
             "*review* below 3 px: at least half",
-            _percent(_share(worth, found.review)),
-            float(worth[found.review].mean() if found.review.any() else 1.0) >= 0.5,
+            _percent(_share(worth, result.review)),
+            float(worth[result.review].mean() if result.review.any() else 1.0) >= 0.5,
         ),
     ]
 
 
-def by_set(found: Judged) -> list[tuple[str, ...]]:
-    """A line for every set: what was good, what got *go*, what was wrong."""
-    table = found.table
+def by_set(result: Judged) -> list[tuple[str, ...]]:
+    """One line per set: good estimates, *go* decisions, and wrong ones."""
+    table = result.table
     lines: list[tuple[str, ...]] = []
     for name in np.unique(table.sets):
         own = table.sets == name
         related, unrelated = own & table.related, own & ~table.related
         good = related & (table.error < GOOD_PX)
-        exact = found.go & related & table.exact
-        ratio = found.predicted[exact] / table.error[exact]
+        exact = result.go & related & table.exact
+        ratio = result.predicted[exact] / table.error[exact]
         near = f"{((ratio > 0.5) & (ratio < 2.0)).mean():.0%}" if len(ratio) else "–"
         lines.append(
             (
                 str(name),
                 f"{int(good.sum())} of {int(related.sum())}",
-                _percent(_share(found.go, good)),
-                _counts(_share(found.off, found.go & related)),
+                _percent(_share(result.go, good)),
+                _counts(_share(result.off, result.go & related)),
                 near,
-                _counts(_share(found.go, unrelated)),
-                _counts(_share(found.review, unrelated)),
+                _counts(_share(result.go, unrelated)),
+                _counts(_share(result.review, unrelated)),
             )
         )
     return lines
 
 
-def by_situation(found: Judged) -> list[tuple[str, ...]]:
-    """A line for everything that was done to pairs: related and unrelated ones."""
-    table = found.table
+def by_situation(result: Judged) -> list[tuple[str, ...]]:
+    """One line per artefact, for related and unrelated pairs."""
+    table = result.table
     lines: list[tuple[str, ...]] = []
     names = sorted(
         {level.removeprefix(f"{UNRELATED}, ") for level in table.levels if level.startswith(f"{UNRELATED}, ")}
@@ -157,9 +158,9 @@ def by_situation(found: Judged) -> list[tuple[str, ...]]:
             (
                 name,
                 f"{int(good.sum())} of {int(related.sum())}",
-                _counts(_share(found.go, good)),
-                _counts(_share(found.off, found.go & related)),
-                _counts(_share(found.go, unrelated)),
+                _counts(_share(result.go, good)),
+                _counts(_share(result.off, result.go & related)),
+                _counts(_share(result.go, unrelated)),
             )
         )
     return lines
@@ -184,9 +185,9 @@ def upper_limit(count: int, of: int) -> float:
 
 def markdown(rows: Sequence[Row], calibration: Calibration) -> str:
     """All tables of an engine."""
-    found = judged(rows, calibration)
+    result = judged(rows, calibration)
     parts: list[tuple[tuple[str, ...], Sequence[Sequence[str]]]] = [
-        (("asked", "measured", ""), bars(found)),
+        (("asked", "measured", ""), bars(result)),
         (
             (
                 "set",
@@ -197,9 +198,9 @@ def markdown(rows: Sequence[Row], calibration: Calibration) -> str:
                 "unrelated *go*",
                 "unrelated *review*",
             ),
-            by_set(found),
+            by_set(result),
         ),
-        (("situation", "below 2 px", "of them *go*", "*go* that is off", "unrelated *go*"), by_situation(found)),
+        (("situation", "below 2 px", "of them *go*", "*go* that is off", "unrelated *go*"), by_situation(result)),
     ]
     return "\n\n".join(_table(head, lines) for head, lines in parts) + "\n"
 

@@ -1,0 +1,186 @@
+"""SOMA's feature side in one module: modality encoders, FGE on their levels, optional frozen coarse encoder.
+
+The published network and the compact default are two settings of `EncoderCfg`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from somareg.errors import ConfigError
+from somareg.features.pooling import block_mean, box_mean
+from somareg.soma.dinov2 import Dinov2Cfg, FrozenDinov2
+from somareg.soma.fge import FeatureGradientEnhancer, FgeCfg
+from somareg.soma.pyramid import STRIDES, CompactPyramid, FeaturePyramid, PyramidCfg, pad_to_multiple
+from somareg.soma.resnet import ResNetCfg, ResNetPyramid
+from somareg.types import Modality
+
+MIN_SIDE = 64
+
+
+@dataclass(frozen=True)
+class EncoderCfg:
+    """Settings of the encoder.
+
+    Attributes:
+        backbone: "compact" (embedded default) or "resnet" (published: a ResNet per modality).
+        coarse: what gives the features at 1/16: the backbone itself ("pyramid") or a frozen DINOv2 ("dinov2").
+        coarse_channels: channels of the coarse features after projection, where DINOv2 gives them.
+        compact, resnet, dinov2: settings of these parts.
+        fge: settings of the enhancer at 1/2, 1/4 and 1/8; None leaves it out.
+        detail: once trained, features at 1/2, 1/4 and 1/8 are handed out without their mean over so many cells per side
+            (odd); None leaves it in. What is smooth hardly changes over the few cells that training looks at, so
+            nothing teaches it to be right farther away, where it outvotes the rest. In training it stays in: without
+            it windows became worse, not better.
+
+    Raises:
+        ConfigError: `detail` is even or less than 3.
+    """
+
+    backbone: Literal["compact", "resnet"] = "compact"
+    coarse: Literal["pyramid", "dinov2"] = "pyramid"
+    coarse_channels: int = 96
+    compact: PyramidCfg = field(default_factory=PyramidCfg)
+    resnet: ResNetCfg = field(default_factory=ResNetCfg)
+    dinov2: Dinov2Cfg = field(default_factory=Dinov2Cfg)
+    fge: FgeCfg | None = field(default_factory=FgeCfg)
+    detail: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.detail is not None and (self.detail < 3 or self.detail % 2 == 0):
+            raise ConfigError(f"encoder.detail is {self.detail}; give an odd number of cells from 3 on, or null")
+
+    @property
+    def outputs(self) -> dict[int, int]:
+        """Channels of each level, by stride."""
+        levels = self.compact.outputs if self.backbone == "compact" else self.resnet.channels
+        channels = dict(zip(STRIDES, levels, strict=True))
+        if self.coarse == "dinov2":
+            channels[16] = self.coarse_channels
+        return channels
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Features of a batch of images.
+
+    Attributes:
+        pyramid: stride (2, 4, 8, 16) -> (B, C, H // stride, W // stride).
+        valid: stride -> (B, 1, H // stride, W // stride), 1 where most of the cell is imagery.
+        before, after: the levels (2, 4, 8) as they enter and leave FGE, for diagnostics; empty without FGE.
+        reconstruction: mean L1 reconstruction loss of the enhancers in train mode (a scalar, else 0).
+    """
+
+    pyramid: FeaturePyramid
+    valid: dict[int, Tensor]
+    before: FeaturePyramid
+    after: FeaturePyramid
+    reconstruction: Tensor
+
+
+class Encoder(nn.Module):
+    """One branch per modality: "sar" has its own, every other modality shares the optical one.
+
+    Args:
+        cfg: settings.
+    """
+
+    def __init__(self, cfg: EncoderCfg) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.branches = nn.ModuleDict({name: _Branch(cfg) for name in ("sar", "optical")})
+        self._dinov2 = FrozenDinov2(cfg.dinov2) if cfg.coarse == "dinov2" else None
+        if self._dinov2 is not None:
+            self.coarse = nn.Conv2d(self._dinov2.channels, cfg.coarse_channels, 1)
+
+    def forward(self, image: Tensor, mask: Tensor, modality: Modality, strides: tuple[int, ...] = STRIDES) -> Encoded:
+        """Features of images of any size from 64 px on.
+
+        Args:
+            image: (B, C, H, W) float32, each band with mean 0 and deviation 1 (see `preprocess`).
+            mask: (B, 1, H, W) 1 valid, 0 not.
+            modality: "sar" has its own branch, any other goes through that of "optical".
+            strides: of the levels that are wanted.
+
+        Raises:
+            ConfigError: an image smaller than 64 px.
+        """
+        height, width = image.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise ConfigError(f"the network needs images of at least {MIN_SIDE} px, not {height} x {width}")
+        padded, seen = pad_to_multiple(image * mask, 16), pad_to_multiple(mask, 16)
+        branch = self.branches["sar" if modality == "sar" else "optical"]
+        pyramid, before, after, reconstruction = branch(padded, seen)
+        if self._dinov2 is not None:
+            pyramid[16] = self.coarse(self._dinov2(image, mask))
+        cut = {
+            stride: level[..., : height // stride, : width // stride]
+            for stride, level in pyramid.items()
+            if stride in strides
+        }
+        valid = {stride: (block_mean(mask, stride) > 0.5).to(mask.dtype) for stride in cut}
+        if self.cfg.detail is not None and not self.training:
+            fine = set(cut) - {STRIDES[-1]}
+            cut |= {stride: detail(cut[stride], valid[stride], self.cfg.detail) for stride in fine}
+        return Encoded(cut, valid, before, after, reconstruction)
+
+
+def detail(features: Tensor, valid: Tensor, side: int) -> Tensor:
+    """Features (B, K, h, w) minus their mean over the valid cells around, `side` x `side`; 0 where not valid."""
+    return (features - box_mean(features * valid, side) / box_mean(valid, side).clamp_min(1e-3)) * valid
+
+
+class _Branch(nn.Module):
+    """Backbone and enhancers of one modality."""
+
+    def __init__(self, cfg: EncoderCfg) -> None:
+        super().__init__()
+        self.backbone: CompactPyramid | ResNetPyramid
+        if cfg.backbone == "compact":
+            self.backbone = CompactPyramid(cfg.compact)
+            enhanced = dict(zip(STRIDES, cfg.compact.widths, strict=True))
+        else:
+            # With DINOv2 at 1/16 the trunk's own map would be a parameter that nothing trains.
+            self.backbone = ResNetPyramid(3, cfg.resnet, STRIDES[:-1] if cfg.coarse == "dinov2" else STRIDES)
+            enhanced = dict(zip(STRIDES, cfg.resnet.channels, strict=True))
+        self.enhancers = nn.ModuleDict()
+        if cfg.fge is not None:
+            self.enhancers = nn.ModuleDict(
+                {str(stride): FeatureGradientEnhancer(enhanced[stride], cfg.fge) for stride in STRIDES[:-1]}
+            )
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[FeaturePyramid, FeaturePyramid, FeaturePyramid, Tensor]:
+        before: FeaturePyramid = {}
+        after: FeaturePyramid = {}
+        losses: list[Tensor] = []
+
+        def enhance(stride: int, features: Tensor) -> Tensor:
+            if str(stride) not in self.enhancers:
+                return features
+            before[stride] = features
+            enhancer = self.enhancers[str(stride)]
+            assert isinstance(enhancer, FeatureGradientEnhancer)
+            if self.training:
+                after[stride], loss = enhancer(features)
+                losses.append(loss)
+            else:  # the decoder serves the loss alone
+                after[stride] = enhancer.enhance(features)
+            return after[stride]
+
+        if isinstance(self.backbone, CompactPyramid):
+            pyramid = self.backbone(image, mask, enhance)
+        else:
+            pyramid = {stride: enhance(stride, level) for stride, level in self.backbone(three_bands(image)).items()}
+        reconstruction = torch.stack(losses).mean() if losses else image.new_zeros(())
+        return pyramid, before, after, reconstruction
+
+
+def three_bands(image: Tensor) -> Tensor:
+    """(B, C, H, W) as three bands: the first three, or the last one repeated."""
+    if image.shape[1] >= 3:
+        return image[:, :3]
+    return torch.cat([image, image[:, -1:].expand(-1, 3 - image.shape[1], -1, -1)], dim=1)

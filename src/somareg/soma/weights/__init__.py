@@ -1,0 +1,27 @@
+"""Trained weights: safetensors with a card, checked before use; the folder of those that ship with the package."""
+
+from somareg.soma.weights.card import DataUse, ModelCard, read_card
+from somareg.soma.weights.store import (
+    DEFAULT_WEIGHTS,
+    build_network,
+    check_state,
+    embedded,
+    load_network,
+    load_weights,
+    resolve,
+    save_weights,
+)
+
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "DataUse",
+    "ModelCard",
+    "build_network",
+    "check_state",
+    "embedded",
+    "load_network",
+    "load_weights",
+    "read_card",
+    "resolve",
+    "save_weights",
+]
