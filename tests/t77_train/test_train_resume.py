@@ -192,7 +192,7 @@ def test_a_signal_stops_after_the_step(tmp_path: Path, number: signal.Signals) -
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     run(make_cfg(), tmp_path / "run")
-    with pytest.raises(OutputError, match="not empty; go on with --resume, replace its run with --overwrite"):
+    with pytest.raises(OutputError, match="not empty; continue with --resume, replace its run with --overwrite"):
         run(make_cfg(), tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
     again = run(make_cfg(max_steps=2), tmp_path / "run", overwrite=True)

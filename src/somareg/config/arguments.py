@@ -17,7 +17,7 @@ from somareg.types import TiePoints
 
 
 class RegisterOptions(TypedDict, total=False):
-    """The fields of `RegisterConfig` as keyword arguments; `docs/api.md` tells what they mean."""
+    """The fields of `RegisterConfig` as keyword arguments; `docs/api.md` describes them."""
 
     moving_modality: Modality | None
     reference_modality: Modality | None

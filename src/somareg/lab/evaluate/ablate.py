@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = ablate(cfg, report=lambda line: print(line, file=sys.stderr, flush=True))
         text = update_page(page, rows, Setting(cfg.minutes, _command(words)))
     except Interrupted:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command continues", file=sys.stderr)
         return 130
     except SomaregError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -58,7 +58,7 @@ def attention_figure(diagnosis: Diagnosis, theme: Theme = LIGHT) -> Figure:
     """Distribution of every attention map; those with an alarm in the second colour."""
     maps = diagnosis.attention
     height = max(1, len(maps)) * _ROW + _BOTTOM + _TOP + 0.1
-    figure, axes = _canvas(theme, height, "Attention: what is let in", _SPREAD, left=2.5)
+    figure, axes = _canvas(theme, height, "Attention gates", _SPREAD, left=2.5)
     if not maps:
         return _nothing(figure, axes, theme, "no attention in this network")
     axes.axvline(0.5, color=theme.muted, linewidth=0.8, linestyle=":", zorder=0)
@@ -84,7 +84,7 @@ def short_name(name: str) -> str:
 
 def consistency_figure(diagnosis: Diagnosis, theme: Theme = LIGHT) -> Figure:
     """Forward-backward inconsistency of each pair against its true error: does it tell the failures?"""
-    figure, axes = _canvas(theme, 4.2, "There and back again: does it tell the failures?", "one dot a pair")
+    figure, axes = _canvas(theme, 4.2, "Forward and backward: does it reveal the failures?", "one dot a pair")
     points = np.array([diagnosis.error_px, diagnosis.inconsistency_px], float)
     finite = np.isfinite(points).all(0)
     if not finite.any():
@@ -98,7 +98,7 @@ def consistency_figure(diagnosis: Diagnosis, theme: Theme = LIGHT) -> Figure:
         _plain_ticks(axis, theme)
     failures = int((~finite).sum())
     beyond = f" ({failures} not finite left out)" if failures else ""
-    label(axes, theme, f"true RMS error (px){beyond}", "there and back, RMS (px)")
+    label(axes, theme, f"true RMS error (px){beyond}", "forward and backward, RMS (px)")
     return figure
 
 

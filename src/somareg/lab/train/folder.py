@@ -73,7 +73,7 @@ def check_folder(folder: Path, *, fresh: bool, overwrite: bool) -> None:
     inside = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     strange = inside - {CONFIG, LAST, BEST, *TABLES, *_FOLDERS}
     if fresh and not overwrite and (strange or LAST in inside):
-        raise OutputError(f"{folder} is not empty; go on with --resume, replace its run with --overwrite")
+        raise OutputError(f"{folder} is not empty; continue with --resume, replace its run with --overwrite")
     if not fresh and strange and CONFIG not in inside:
         raise OutputError(f"{folder} holds no run of somareg to resume; give its folder, or a new one")
 

@@ -237,14 +237,14 @@ def main(arguments: Sequence[str] | None = None, *, plans: Path) -> int:
     from somareg.errors import SomaregError
 
     parser = argparse.ArgumentParser(
-        prog="gpu_hour.py", description="Train from one pack for so many minutes and bring home what came of it."
+        prog="gpu_hour.py", description="Train from one pack for a given time and write weights, card, log and curves."
     )
     parser.add_argument("pack", type=Path, help="file of `make gpu-pack`")
     parser.add_argument("--plan", required=True, help=", ".join(sorted(path.stem for path in plans.glob("*.yaml"))))
     parser.add_argument("--minutes", type=float, required=True, help="wall clock of this call, all included")
     parser.add_argument("--out", type=Path, required=True, help="folder for what goes home")
     parser.add_argument("--total-minutes", type=float, help="length of the schedule over all calls; default: this call")
-    parser.add_argument("--run", type=Path, help="folder of the run; default: runs/gpu/PLAN. A run there goes on")
+    parser.add_argument("--run", type=Path, help="folder of the run; default: runs/gpu/PLAN. A run there continues")
     parser.add_argument("--earlier", type=Path, help="folder with the checkpoint that an earlier call brought home")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the plan")
     parsed = parser.parse_args(arguments)
