@@ -1,7 +1,7 @@
 """How quick the viewer feels on a large scene: time of a tile, from request to the last byte, after warm-up.
 
 Makes a pair of 12 000 x 12 000 px uint16 COGs, the moving one in another CRS, and a result folder for them, serves it
-and asks for tiles of every image and layer at every zoom level, each once, one by one (what a map in view waits
+and asks for tiles of every image, layer and edges at every zoom level, each once, one by one (what a map in view waits
 for) and then twelve at a time (what a browser does). On a busy machine look at the processor time per tile too: it
 counts client and server and no waiting for others. The pixels are cheap to make and dear to read: noise over fields, so
 that nothing compresses away.
@@ -79,7 +79,9 @@ def measure(folder: Path, tiles: int) -> dict[str, Any]:
             fetch = fetcher(server)
             for name in scene.layers:
                 fetch(f"tiles/{name}/0/0/0.png")
-            alone: dict[str, dict[str, list[float]]] = {name: {} for name in (*scene.images, *scene.layers)}
+            alone: dict[str, dict[str, list[float]]] = {
+                name: {} for name in (*scene.images, *scene.layers, *scene.edges)
+            }
             together: list[float] = []
             cpu: list[float] = []
             for name, level, addresses in plan(scene, tiles):
@@ -135,7 +137,7 @@ def plan(scene: Scene, count: int) -> Iterator[tuple[str, int, list[str]]]:
         across = -(-scene.pyramid.width // (256 * step)), -(-scene.pyramid.height // (256 * step))
         places = [(x, y) for x in range(across[0]) for y in range(across[1])]
         chosen = rng.permutation(len(places))[:count]
-        for name in (*scene.images, *scene.layers):
+        for name in (*scene.images, *scene.layers, *scene.edges):
             yield name, level, [f"tiles/{name}/{level}/{places[i][0]}/{places[i][1]}.png" for i in chosen]
 
 

@@ -22,7 +22,7 @@ def written(arguments: str, options: str) -> str:
     )
     lines = [
         "class RegisterOptions(TypedDict, total=False):",
-        '    """The fields of `RegisterConfig` as keyword arguments; `docs/api.md` tells what they mean."""',
+        '    """The fields of `RegisterConfig` as keyword arguments; `docs/api.md` describes them."""',
         "",
     ]
     fields = [node for node in model.body if isinstance(node, ast.AnnAssign)]

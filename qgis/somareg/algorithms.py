@@ -231,7 +231,7 @@ class Batch(Algorithm):
     COMMAND, TITLE = "batch", "Batch (register many pairs)"
     WORDS = (
         "<p>Pairs come from a CSV table (columns moving, reference, name and any option), or from two folders whose "
-        "files are matched by name. The same run again goes on where an earlier one ended.</p>"
+        "files are matched by name. A second run into the same folder continues the first.</p>"
     )
 
     def initAlgorithm(self, config: Any = None) -> None:

@@ -17,7 +17,8 @@ from somareg.matching.evidence import disagreement
 from somareg.matching.flow import Flow, FlowCfg, estimate_flow
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.refine import NEAR, refine_affine
+from somareg.matching.refine import refine_affine
+from somareg.matching.steps import NEAR
 from somareg.matching.warping import reduce, warp_to_reference
 from somareg.types import Transform
 from tests.synthetic import Array, SyntheticPair, make_pair, pixel_points

@@ -11,8 +11,8 @@ from somareg.matching.approach import ApproachCfg, Begun, begin
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.refine import NEAR
 from somareg.matching.runoff import CHANCE_UNTRAINED, Start
+from somareg.matching.steps import NEAR
 from somareg.matching.vote import Guess
 from tests.synthetic import SyntheticPair, make_pair, pixel_points
 from tests.t40_matching.conftest import as_pair

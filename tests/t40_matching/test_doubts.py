@@ -15,7 +15,7 @@ from somareg.matching.doubts import NO_DOUBTS, find_rival, free_fit, second_read
 from somareg.matching.evidence import gather
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.refine import NEAR
+from somareg.matching.steps import NEAR
 
 SIDE = 160
 STILL = AffineTransform.identity()

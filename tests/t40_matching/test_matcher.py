@@ -18,7 +18,8 @@ from somareg.matching.describe import Describe, Levels, OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import read_windows
-from somareg.matching.refine import NEAR, refine_affine
+from somareg.matching.refine import refine_affine
+from somareg.matching.steps import NEAR
 from somareg.matching.windows import WindowCfg, WindowCorrelation, correlate_all
 from somareg.types import Modality, Transform
 from tests.synthetic import make_pair

@@ -17,7 +17,8 @@ from somareg.matching.describe import OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import RIGHT, log_likelihood, support_at
-from somareg.matching.refine import NEAR, Refined, ShapeCfg, StepCfg, refine_affine
+from somareg.matching.refine import Refined, refine_affine
+from somareg.matching.steps import NEAR, ShapeCfg, StepCfg
 from somareg.matching.windows import WindowCorrelation
 from tests.t40_matching.textures import off, reference_view, view
 

@@ -18,8 +18,9 @@ from somareg.matching.affine import Shape
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.refine import NEAR, Refined, StepCfg, refine_affine, rescale
+from somareg.matching.refine import Refined, refine_affine, rescale
 from somareg.matching.runoff import CHANCE_TRAINED, CHANCE_UNTRAINED, RunOff, Start
+from somareg.matching.steps import NEAR, StepCfg
 from somareg.matching.vote import Elected
 from tests.synthetic import make_pair
 from tests.t40_matching.conftest import as_pair

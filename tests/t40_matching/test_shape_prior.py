@@ -15,7 +15,7 @@ from torch import Tensor
 
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform
-from somareg.matching import refine
+from somareg.matching import fit, refine
 from somareg.matching.affine import (
     NO_SHAPE,
     Shape,
@@ -27,9 +27,11 @@ from somareg.matching.affine import (
 )
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.evidence import back_again
+from somareg.matching.fit import ShapeBelief
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, support_at
-from somareg.matching.refine import NEAR, Fit, ShapeCfg, StepCfg, _shape_prior, fit_windows
+from somareg.matching.refine import Fit, fit_windows
+from somareg.matching.steps import NEAR, ShapeCfg, StepCfg
 from somareg.matching.windows import WindowCorrelation, overlap
 from tests.synthetic import Array, make_pair
 from tests.t40_matching.conftest import as_pair
@@ -212,20 +214,26 @@ def matches(count: int, spacing: float, variance: float = 2.0) -> WindowMatches:
     return WindowMatches(points, 0 * points, variance * ones, ones, ones, 0.7 * ones, 0 * points, ones)
 
 
+def strength(found: WindowMatches, cell: float, shared: float, deviation_px: float) -> float:
+    known = torch.tensor([0.1]), torch.tensor([0.2])
+    prior = ShapeBelief(deviation_px, shared, known).prior(found, cell)
+    assert prior.known is known
+    return float(prior.strength)
+
+
 def test_strength_is_the_ratio_of_the_variances() -> None:
     """A window's variance over that of the prior, in pixels at `extent`, as often as windows overlap."""
-    found = _shape_prior(matches(8, 32.0), 2.0, 1.0, 0.7, (0.1, 0.2))
-    assert found.known == (0.1, 0.2)
-    assert found.strength == pytest.approx((2.0 + 1.2) / 0.7**2)  # a window's floor is 1.2 px^2 with cells of 2 px
-    assert _shape_prior(matches(8, 32.0), 2.0, 1.0, 1.4, (0, 0)).strength == pytest.approx(found.strength / 4)
-    assert _shape_prior(matches(8, 32.0), 2.0, 3.5, 0.7, (0, 0)).strength == pytest.approx(found.strength * 3.5)
+    found = strength(matches(8, 32.0), 2.0, 1.0, 0.7)
+    assert found == pytest.approx((2.0 + 1.2) / 0.7**2)  # a window's floor is 1.2 px^2 with cells of 2 px
+    assert strength(matches(8, 32.0), 2.0, 1.0, 1.4) == pytest.approx(found / 4)
+    assert strength(matches(8, 32.0), 2.0, 3.5, 0.7) == pytest.approx(found * 3.5)
 
 
 @pytest.mark.parametrize("cell", [1.0, 4.0])
 def test_strength_does_not_depend_on_the_size_of_a_pixel(cell: float) -> None:
     """The same windows, told in pixels of another size."""
-    usual = _shape_prior(matches(6, 32.0, 4 * 0.8), 2.0, 1.0, 2 * 0.7, (0, 0)).strength
-    other = _shape_prior(matches(6, 16 * cell, cell**2 * 0.8), cell, 1.0, cell * 0.7, (0, 0)).strength
+    usual = strength(matches(6, 32.0, 4 * 0.8), 2.0, 1.0, 2 * 0.7)
+    other = strength(matches(6, 16 * cell, cell**2 * 0.8), cell, 1.0, cell * 0.7)
     assert other == pytest.approx(usual)
 
 
@@ -387,7 +395,7 @@ def test_the_windows_of_the_prior_are_those_that_were_correlated(
         sides.append(side)
         return overlap(centres, side)
 
-    monkeypatch.setattr(refine, "overlap", record)
+    monkeypatch.setattr(fit, "overlap", record)
     matcher = Matcher(as_pair(make_pair(0, side)), OrientationFeatures(OrientationCfg()))
     refine.refine_affine(matcher, AffineTransform.identity(), NEAR[:1])
     back_again(matcher, AffineTransform.identity(), NEAR[0], 100)

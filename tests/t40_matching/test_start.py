@@ -21,10 +21,11 @@ from somareg.matching.approach import finer
 from somareg.matching.describe import Levels, OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
-from somareg.matching.refine import NEAR, refine_affine
+from somareg.matching.refine import refine_affine
 from somareg.matching.runoff import RunOff, Start
 from somareg.matching.search import ALL_AROUND, SearchCfg
 from somareg.matching.start import around, distinct, find_start, reduction, seen
+from somareg.matching.steps import NEAR
 from somareg.matching.vote import Elected, Guess
 from somareg.soma.encoder import MIN_SIDE
 from somareg.types import Modality

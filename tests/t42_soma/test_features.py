@@ -5,18 +5,27 @@ from __future__ import annotations
 import pytest
 import torch
 
+from somareg.matching.describe import OrientationFeatures
+from somareg.matching.engine import FRESH_PX, EngineCfg, preset
+from somareg.matching.windows import WindowCfg
 from somareg.soma.encoder import EncoderCfg
 from somareg.soma.features import LearnedFeatures
+from somareg.soma.glam.affine_flow import StageCfg
+from somareg.soma.glam.matcher import GlamCfg
 from somareg.soma.network import NetworkCfg, Soma
 
 
-@pytest.mark.parametrize(("wanted", "given"), [(None, (2, 4, 8)), ({4}, (2, 4)), (set(), (2,)), ({2, 16}, (2,))])
-def test_only_the_strides_that_are_asked_for_are_described(wanted: set[int] | None, given: tuple[int, ...]) -> None:
-    """And the finest; they are those of the whole pyramid."""
-    network = Soma(NetworkCfg(EncoderCfg(detail=7))).eval()
+def stages(*strides: int) -> tuple[StageCfg, ...]:
+    return tuple(StageCfg(stride, WindowCfg(16, 4, 4), iterations=2 if stride == 4 else 1) for stride in strides)
+
+
+@pytest.mark.parametrize(("of_stages", "given"), [((8, 4, 2), (2, 4, 8)), ((2, 2), (2,)), ((4,), (4,))])
+def test_only_the_strides_of_the_stages_are_described(of_stages: tuple[int, ...], given: tuple[int, ...]) -> None:
+    """They are those of the whole pyramid."""
+    network = Soma(NetworkCfg(EncoderCfg(detail=7), GlamCfg(stages=stages(*of_stages)))).eval()
     image, mask = torch.randn(1, 2, 80, 96), torch.ones(1, 1, 80, 96)
     mask[..., :20] = 0
-    describe = LearnedFeatures(network, None if wanted is None else frozenset(wanted))
+    describe = LearnedFeatures(network)
     assert describe.strides == given
     with torch.inference_mode():
         whole, some = network.encode(image, mask, "sar"), describe(image, mask, "sar")
@@ -24,6 +33,19 @@ def test_only_the_strides_that_are_asked_for_are_described(wanted: set[int] | No
     for stride, (features, valid) in some.items():
         torch.testing.assert_close(features, whole.pyramid[stride] * whole.valid[stride], rtol=0, atol=0)
         torch.testing.assert_close(valid, whole.valid[stride], rtol=0, atol=0)
+
+
+def test_the_engine_takes_the_steps_that_were_trained() -> None:
+    network = Soma(NetworkCfg(glam=GlamCfg(stages=stages(8, 4, 2)))).eval()
+    features, cfg = LearnedFeatures(network), EngineCfg()
+    for shape, last in (((160, 160), FRESH_PX), ((512, 400), cfg.reuse_px)):
+        steps = cfg.steps(features, shape)
+        assert [step.stride for step in steps] == [8, 4, 4, 2]  # a stage that iterates is a step each time
+        assert [step.window for step in steps] == [step.window for step in features.steps]
+        assert [step.reuse_px for step in steps] == [None, FRESH_PX, FRESH_PX, last]
+    hasty = preset("fast").steps(features, (512, 512))
+    assert [step.stride for step in hasty] == [8, 2]
+    assert cfg.steps(OrientationFeatures(cfg.features), (512, 512)) == cfg.near
 
 
 @pytest.mark.parametrize(("height", "width"), [(33, 200), (90, 40), (33, 40)])

@@ -87,7 +87,8 @@ def test_presets_and_search_shape_the_engine() -> None:
     assert fast.windows < base.windows
     assert fast.features == base.features == precise.features  # what the verdict was fitted on
     assert fast.search.keep < base.search.keep
-    assert len(fast.learned_near) < len(base.learned_near)
+    assert fast.is_hasty and not base.is_hasty
+    assert len(fast.near) < len(base.near)
     assert precise == base  # it keeps the resolution of larger images, and that is all
 
 

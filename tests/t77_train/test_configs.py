@@ -234,7 +234,7 @@ def test_without_the_delta_supervision_the_middle_stages_learn_nothing() -> None
     cfg, network, batch = prepared("soma-paper-small.yaml", "objective.turned=1", "objective.weights.reconstruction=0")
     with_it = replace(cfg.objective.weights, nll=0.1)
     without = replace(cfg.objective.weights, nll=0.0)
-    middle = [f"glam.stages.{i}.{name}" for i in (0, 1) for name in ("log_temperature", "log_floor")]
+    middle = [f"glam.log_temperature.{stride}" for stride in (8, 4)]
     branches = network.encoder.branches
     middle += [
         f"encoder.branches.{branch}.backbone.top_down.smooth.{stride}.2.weight"

@@ -121,6 +121,9 @@ def test_as_much_is_drawn_at_every_zoom_and_place(tmp_path: Path) -> None:
                     area.width <= max(SAMPLE_PX, np.ceil(side / step)) and area.left + area.width * step <= side + step
                 )
         assert max(shares) < 2 * min(shares) and min(shares) > 0.05
+        measured = dict(layer._ends)
+        layer.warm_up()
+        assert layer._ends == measured and list(measured) == pyramid.steps
         # The scale is measured once: what was looked at before does not change it.
         again = EdgeLayer(edge_sources("sar", "optical")["edges-after"], draw, "sar", pyramid)
         last = pyramid.levels - 1

@@ -295,3 +295,16 @@ def test_keys_are_told_and_do_what_they_say(show: Callable[..., Browser]) -> Non
         assert page.run(f"document.getElementById('show-{name}').checked") is not before
     page.key("l")
     assert page.run("document.getElementById('loupe').hidden") is False
+    page.key("c")
+    page.wait(f"location.hash && location.hash === {LINK}")
+    zoom = "parseInt(document.getElementById('zoom').textContent)"
+    fitted = page.run(zoom)
+    page.key("+")
+    page.wait(f"{zoom} > 1.4 * {fitted}")
+    page.key("-")
+    page.wait(f"Math.abs({zoom} - {fitted}) < 2")
+    page.run("document.getElementById('map').focus()")
+    for key, sign in (("ArrowRight", 1), ("ArrowLeft", -1)):
+        before = float(page.run(CENTRE).split(",")[0])
+        page.key(key)
+        page.wait(f"{sign} * ({CENTRE}.split(',')[0] - {before}) > 20")

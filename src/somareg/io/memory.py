@@ -10,8 +10,8 @@ from rasterio.enums import Interleaving
 from somareg.errors import MemoryLimitError
 from somareg.runtime.budget import allowed, in_words
 
-CACHE_MB = 192
-"""Cache of GDAL for decoded blocks; its default is a twentieth of the machine's memory."""
+CACHE_BYTES = 192 << 20
+_LEAST_CACHE = 16 << 20
 
 _SMALL_BLOCK = 64 << 20
 
@@ -35,9 +35,16 @@ def check_fits(count: float, what: str, way_out: str) -> None:
         )
 
 
-def cache_mb() -> int:
-    """Megabytes for `GDAL_CACHEMAX`."""
-    return max(16, min(CACHE_MB, allowed() // 8 >> 20))
+def block_cache(most: int = CACHE_BYTES, limit: int | None = None) -> int:
+    """Bytes of decoded blocks that GDAL keeps, an eighth of what may be used; by itself it takes a twentieth of memory.
+
+    For `rasterio.Env(GDAL_CACHEMAX=...)`, which takes bytes; GDAL's option of that name takes megabytes.
+
+    Args:
+        most: bytes, at most.
+        limit: bytes, another limit than that eighth.
+    """
+    return max(_LEAST_CACHE, min(most, allowed() // 8 if limit is None else limit))
 
 
 def block_bytes(dataset: Any) -> int:

@@ -30,6 +30,7 @@ from somareg.io.crs import parse_crs
 from somareg.io.folders import check_free_space
 from somareg.io.gdal_errors import RASTERIO_ERRORS, gdal_cause
 from somareg.io.ground_control import gdal_points
+from somareg.io.memory import block_cache
 from somareg.io.source import Block
 from somareg.runtime.quiet import without
 from somareg.types import IDENTITY, BoolArray, Grid
@@ -48,7 +49,7 @@ __all__ = [
     "write_text",
 ]
 
-_GDAL_CACHE_MB = 128
+_CACHE_BYTES = 128 << 20
 _PLAIN_BYTES = 64 << 20  # up to this size packing a file that is read once costs more than it saves
 
 
@@ -124,7 +125,7 @@ def write_geotiff_blocks(
         check_free_space(final, size)
         tiled = whole.with_name(whole.name.replace(".part", "0.part")) if cog else whole
         try:
-            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_GDAL_CACHE_MB):
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=block_cache(_CACHE_BYTES)):
                 with _created(tiled, _profile(spec, size, is_final=not cog)) as dataset:
                     _write_metadata(dataset, spec)
                     yield GeotiffWriter(dataset, spec)

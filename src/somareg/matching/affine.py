@@ -45,12 +45,12 @@ class ShapePrior:
     but hardly shear.
 
     Attributes:
-        strength: pull of aspect and shear towards none, in units of the mean weight.
-        known: (aspect, shear) of the map that the residual is applied before, see `departure`.
+        strength: pull of aspect and shear towards none, in units of the mean weight; a number or (B,).
+        known: (aspect, shear) of the map that the residual is applied before, see `departure`; numbers or (B,).
     """
 
-    strength: float
-    known: Shape = NO_SHAPE
+    strength: float | Tensor
+    known: Shape | tuple[Tensor, Tensor] = NO_SHAPE
 
 
 def departure(transform: AffineTransform) -> Shape:
@@ -58,11 +58,19 @@ def departure(transform: AffineTransform) -> Shape:
 
     A map that mirrors is compared with similarities that mirror.
     """
-    (a, b), (c, d) = transform.matrix[:, :2]
-    side = 1.0 if a * d >= b * c else -1.0
-    similar = np.array([[a + side * d, b - side * c], [c - side * b, d + side * a]]) / 2
-    error = np.linalg.inv(similar) @ np.array([[a, b], [c, d]])
-    return float(error[0, 0] - error[1, 1]), float(error[0, 1] + error[1, 0])
+    aspect, shear = departures(torch.tensor(transform.matrix))
+    return float(aspect), float(shear)
+
+
+def departures(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """`departure` of maps (..., 2, 3): aspect and shear, (...) each."""
+    a, b, c, d = (matrix[..., i, j] for i in (0, 1) for j in (0, 1))
+    side = torch.where(a * d >= b * c, 1.0, -1.0).to(matrix)
+    x, y = (a + side * d) / 2, (b - side * c) / 2  # S is [[x, y], [-side y, side x]]
+    square = (x.square() + y.square()).clamp_min(1e-30)
+    aspect = (x * a - side * y * c - y * b - side * x * d) / square
+    shear = (x * b - side * y * d + y * a + side * x * c) / square
+    return aspect, shear
 
 
 def fit_affine_batch(
@@ -70,7 +78,7 @@ def fit_affine_batch(
     displacement: Tensor,
     weight: Tensor,
     *,
-    stiffness: float = 0.0,
+    stiffness: float | Tensor = 0.0,
     extent: float | None = None,
     shape: ShapePrior | None = None,
 ) -> AffineFit:
@@ -80,7 +88,7 @@ def fit_affine_batch(
         points, displacement: (B, N, 2) pixels.
         weight: (B, N) >= 0, or (B, N, 2, 2) precision matrices: along an edge a match says nothing, across it much.
         stiffness: pull of the linear part towards the identity, in units of the mean weight (0 none); with few or
-            ambiguous points it keeps the first fits close to a translation.
+            ambiguous points it keeps the first fits close to a translation; a number or (B,).
         extent: length that makes coordinates dimensionless, pixels; defaults to the spread of each sample's points.
         shape: what is known of shear and aspect.
     """
@@ -98,7 +106,9 @@ def fit_affine_batch(
     spread = (p - centre).detach().abs().amax((1, 2), keepdim=True).clamp_min(1.0)
     length = torch.full_like(spread, extent) if extent else spread
     design = torch.cat([(p - centre) / length, torch.ones_like(p[..., :1])], dim=-1)
-    pull = torch.diag(torch.tensor([stiffness, stiffness, 0.0], dtype=p.dtype, device=p.device)) / p.shape[1]
+    linear_part = torch.tensor([1.0, 1.0, 0.0], dtype=p.dtype, device=p.device)
+    stiff = torch.as_tensor(stiffness, dtype=p.dtype, device=p.device).reshape(-1, 1, 1)
+    pull = stiff * torch.diag(linear_part) / p.shape[1]
     identity = torch.eye(2, dtype=p.dtype, device=p.device)
     by_axis = isotropic and shape is None
     if by_axis:
@@ -163,20 +173,24 @@ def _joint_normal(
         design: (B, N, 3) rows of dimensionless (x, y, 1).
         d: (B, N, 2) displacement.
         share: (B, N, 2, 2) precisions, as parts of their sum.
-        pull: (3, 3) towards the identity, added for each axis.
+        pull: (B or 1, 3, 3) towards the identity, added for each axis.
         length: (B, 1, 1) that made the coordinates dimensionless.
         shape: see `fit_affine_batch`.
     """
     # The sum of precision (x) design design'.
     normal = torch.einsum("bnij,bnk,bnl->bikjl", share, design, design).reshape(-1, 6, 6)
-    normal = normal + torch.kron(torch.eye(2, dtype=d.dtype, device=d.device), pull)
+    both = torch.eye(2, dtype=d.dtype, device=d.device)
+    normal = normal + torch.einsum("ij,bkl->bikjl", both, pull).reshape(-1, 6, 6)
     right = torch.einsum("bnij,bnk,bnj->bik", share, design, d).reshape(-1, 6, 1)
     if shape is not None:
-        strength = shape.strength / d.shape[1]
-        for direction, known in zip(_NO_SIMILARITY, shape.known, strict=True):
+        strength, *known = (
+            torch.as_tensor(x, dtype=d.dtype, device=d.device).reshape(-1, 1, 1) for x in (shape.strength, *shape.known)
+        )
+        strength = strength / d.shape[1]
+        for direction, bent in zip(_NO_SIMILARITY, known, strict=True):
             v = torch.tensor(direction, dtype=d.dtype, device=d.device)
             normal = normal + strength * torch.outer(v, v)
-            right = right - strength * known * length * v[:, None]
+            right = right - strength * bent * length * v[:, None]
     return normal, right
 
 

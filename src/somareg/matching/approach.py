@@ -14,8 +14,9 @@ from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import Shape
 from somareg.matching.matcher import Matcher
-from somareg.matching.refine import Refined, StepCfg, refine_affine, rescale
+from somareg.matching.refine import Refined, refine_affine, rescale
 from somareg.matching.runoff import Start
+from somareg.matching.steps import StepCfg
 from somareg.matching.vote import Guess
 
 ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled

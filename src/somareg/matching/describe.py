@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from somareg.features.orientation import OrientationCfg, orientation_channels
+from somareg.matching.steps import StepCfg
 from somareg.types import Modality
 
 Levels = dict[int, tuple[Tensor, Tensor]]
@@ -18,10 +19,14 @@ class Describe(Protocol):
 
     Attributes:
         strides: pixels per cell of the levels it gives, finest first.
+        steps: of the refinement that these features were trained for; None where nothing was trained.
     """
 
     @property
     def strides(self) -> tuple[int, ...]: ...
+
+    @property
+    def steps(self) -> tuple[StepCfg, ...] | None: ...
 
     def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
         """Features of (1, C, H, W) normalised bands and a (1, 1, H, W) mask."""
@@ -41,6 +46,10 @@ class OrientationFeatures:
     @property
     def strides(self) -> tuple[int, ...]:
         return (self.cfg.stride,)
+
+    @property
+    def steps(self) -> None:
+        return None
 
     def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
         return {self.cfg.stride: orientation_channels(image, mask, self.cfg)}

@@ -21,7 +21,8 @@ from somareg.matching.affine import apply_affine_batch, fit_affine_irls
 from somareg.matching.evidence import LOW_PX, disagreement, reduction_to
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, standardise
-from somareg.matching.refine import StepCfg, refine_affine, rescale
+from somareg.matching.refine import refine_affine, rescale
+from somareg.matching.steps import StepCfg
 from somareg.matching.windows import WindowCfg, roomy, thinned
 
 WINDOW = WindowCfg(size=28, margin=6, stride=12, min_seen=0.3)

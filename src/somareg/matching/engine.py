@@ -34,23 +34,19 @@ from somareg.matching.keypoints import KeypointCfg, keypoint_guesses
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches
-from somareg.matching.refine import NEAR, ShapeCfg, StepCfg, refine_affine, rescale
+from somareg.matching.refine import refine_affine, rescale
 from somareg.matching.runoff import RunOff, Start
 from somareg.matching.search import SearchCfg
 from somareg.matching.start import find_start, no_hints, reduction
+from somareg.matching.steps import NEAR, StepCfg
 from somareg.matching.vote import Guess
-from somareg.matching.windows import WindowCfg
 from somareg.runtime.threads import SMALL_PX, helper
 from somareg.types import Progress
 
 RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
 LEAST_PX, LEAST_TRAINED_PX = 64, 128  # shorter side that a second reading keeps, without and with a network
 
-LEARNED_NEAR = (
-    StepCfg(WindowCfg(28, 5, 8), (2.5, 1.5, 1.2), 0.6, stride=2, shape=ShapeCfg(gain=0.5)),
-    StepCfg(WindowCfg(24, 4, 6), (1.5, 1.2, 1.0), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=2.0)),
-    StepCfg(WindowCfg(20, 4, 6), (1.2, 0.9, 0.7), 0.2, stride=2, reuse_px=0.6, shape=ShapeCfg(gain=3.3)),
-)
+FRESH_PX = 0.6  # later steps with a network want features that were described nearer than this to where they are read
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,8 @@ class EngineCfg:
         features: orientation channels, for the weight-free engine and for the evidence.
         search: what is searched.
         keypoints: guesses of a wide search.
-        near, learned_near: refinement steps without and with a network.
+        near: refinement steps without a network; a network brings its own.
+        is_hasty: whether of a network's steps the first and the last are enough.
         flow: local flow, None for none.
         windows: windows per step at most (about).
         reuse_px: see `Matcher`; with a network, whose features are dear.
@@ -71,25 +68,26 @@ class EngineCfg:
     search: SearchCfg = field(default_factory=SearchCfg)
     keypoints: KeypointCfg = field(default_factory=KeypointCfg)
     near: tuple[StepCfg, ...] = NEAR
-    learned_near: tuple[StepCfg, ...] = LEARNED_NEAR
+    is_hasty: bool = False
     flow: FlowCfg | None = field(default_factory=FlowCfg)
     windows: int = 140
     reuse_px: float = 6.0
 
-    def learned_on(self, shape: tuple[int, int]) -> tuple[StepCfg, ...]:
-        """The steps with a network on images of (height, width).
+    def steps(self, features: Describe, shape: tuple[int, int]) -> tuple[StepCfg, ...]:
+        """The refinement steps for images of (height, width).
 
         Features that were described some pixels off serve a last step as well on images of 512 px, where they are dear.
         On images of 160 px describing them anew is worth 0.02 px.
         """
-        if max(shape) <= SMALL_PX:
-            return self.learned_near
-        return (*self.learned_near[:-1], replace(self.learned_near[-1], reuse_px=self.reuse_px))
-
-    @property
-    def strides(self) -> frozenset[int]:
-        """Of the learned features that the steps look at; search and flow take the finest."""
-        return frozenset(step.stride for step in self.learned_near if step.stride)
+        given = features.steps
+        if given is None:
+            return self.near
+        if self.is_hasty:
+            return ends(given)
+        near_by = self.reuse_px if max(shape) > SMALL_PX else FRESH_PX
+        middle = (replace(step, reuse_px=FRESH_PX) for step in given[1:-1])
+        last = (replace(step, reuse_px=near_by) for step in given[1:][-1:])
+        return (given[0], *middle, *last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +144,7 @@ def align(
     device, cores = pair.reference.device, cores or torch.get_num_threads()
     channels = OrientationFeatures(cfg.features)
     features: Describe = learned or channels
-    near, reuse = (cfg.learned_on(pair.shape), cfg.reuse_px) if learned else (cfg.near, 0.0)
+    near, reuse = cfg.steps(features, pair.shape), cfg.reuse_px if learned else 0.0
     try:
         progress("close look", 0.05)
         with helper(device, cores) as beside:
@@ -248,12 +246,11 @@ def preset(name: str) -> EngineCfg:
     """Engine settings of a preset: "fast", "base" or "precise"; all are judged on the same channels."""
     base = EngineCfg()
     if name == "fast":
-        near, learned = (_hasty(steps) for steps in (base.near, base.learned_near))
         search = replace(base.search, keep=1)
-        return replace(base, search=search, near=near, learned_near=learned, windows=80, flow=FlowCfg(limit=300))
+        return replace(base, search=search, near=ends(base.near), is_hasty=True, windows=80, flow=FlowCfg(limit=300))
     return base  # "precise" keeps the resolution of larger images: more windows or steps than these gain nothing
 
 
-def _hasty(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
+def ends(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
     """The first step and the last, on features that are resampled instead of computed anew."""
-    return tuple(replace(step, reuse_px=None) for step in (steps[0], steps[-1]))
+    return tuple(replace(step, reuse_px=None) for step in (steps[0], *steps[1:][-1:]))

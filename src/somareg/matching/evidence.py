@@ -13,7 +13,8 @@ from somareg.geometry import AffineTransform, compose
 from somareg.matching.affine import fit_affine, to_transform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
-from somareg.matching.refine import NEAR, StepCfg, fit_windows, refine_affine
+from somareg.matching.refine import fit_windows, refine_affine
+from somareg.matching.steps import NEAR, StepCfg
 from somareg.matching.warping import pixel_grid
 from somareg.matching.windows import WindowCfg, overlap, roomy, thinned
 from somareg.types import Transform

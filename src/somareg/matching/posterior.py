@@ -18,13 +18,16 @@ from somareg.matching.windows import WindowCorrelation
 RIGHT = 0.4
 """Share of the windows that are expected to see their true displacement."""
 
+FLOOR_CELLS2 = 0.3
+"""Variance per axis of a window that is certain of its cell, cells^2."""
+
 FLOOR_PX2 = 0.1
 """Variance per axis that no window is free of, however sharp its peak; added when its standard error is told."""
 
 
 @dataclass(frozen=True, eq=False)
 class WindowMatches:
-    """What the windows say under a prior, all lengths in reference pixels.
+    """What the windows say under a prior, all lengths in reference pixels; of a batch of pairs, B comes before N.
 
     Attributes:
         points: (N, 2) window centres (x, y).
@@ -53,34 +56,36 @@ NO_MATCHES = WindowMatches(_NOWHERE, _NOWHERE, _NONE, _NONE, _NONE, _NONE, _NOWH
 
 
 def standardise(surfaces: Tensor) -> Tensor:
-    """Surfaces (N, n, n) in deviations from their own background; displacements that were not seen (0) stay 0."""
-    flat = surfaces.flatten(1)
+    """Surfaces (..., n, n) in deviations from their own background; displacements that were not seen (0) stay 0."""
+    flat = surfaces.flatten(-2)
     known = (flat != 0).to(flat)
-    count = known.sum(1, keepdim=True).clamp_min(1.0)
-    centred = (flat - flat.sum(1, keepdim=True) / count) * known
-    deviation = (centred.square().sum(1, keepdim=True) / count).sqrt()
+    count = known.sum(-1, keepdim=True).clamp_min(1.0)
+    centred = (flat - flat.sum(-1, keepdim=True) / count) * known
+    # Above 0, where the root has a gradient; the last digit of any deviation that is one is larger.
+    deviation = (centred.square().sum(-1, keepdim=True) / count).clamp_min(1e-20).sqrt()
     return (centred / deviation.clamp_min(1e-6)).view_as(surfaces)
 
 
 def between_cells(surfaces: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Where a parabola through a peak and its neighbours puts its top: (N, 2) cells (x, y) away, each in -0.5..0.5.
+    """Where a parabola through a peak and its neighbours puts its top: (..., 2) cells (x, y) away, each in -0.5..0.5.
 
     Args:
-        surfaces: (N, n, n).
-        row, column: (N,) the peak of each; one on the rim has no neighbours and keeps its place.
+        surfaces: (..., n, n).
+        row, column: (...) the peak of each; one on the rim has no neighbours and keeps its place.
     """
     side = surfaces.shape[-1]
-    index = torch.arange(len(surfaces), device=surfaces.device)
     r, c = row.clamp(1, side - 2), column.clamp(1, side - 2)
-    middle = surfaces[index, r, c]
+    flat, peak = surfaces.flatten(-2), r * side + c
+
+    def at(index: Tensor) -> Tensor:
+        return flat.gather(-1, index[..., None])[..., 0]
+
+    middle = at(peak)
     offsets = []
-    for before, after in (
-        (surfaces[index, r, c - 1], surfaces[index, r, c + 1]),
-        (surfaces[index, r - 1, c], surfaces[index, r + 1, c]),
-    ):
+    for before, after in ((at(peak - 1), at(peak + 1)), (at(peak - side), at(peak + side))):
         curvature = (2 * middle - before - after).clamp_min(1e-6)
         offsets.append(((after - before) / (2 * curvature)).clamp(-0.5, 0.5))
-    inside = ((row == r) & (column == c))[:, None]
+    inside = ((row == r) & (column == c))[..., None]
     return torch.stack(offsets, dim=-1) * inside
 
 
@@ -124,62 +129,62 @@ def posterior(log_likelihood: Tensor, candidates: Tensor, predicted: Tensor, sig
 
 
 def log_likelihood(windows: WindowCorrelation) -> Tensor:
-    """(N, n * n) log-likelihood of each displacement, up to a constant per window: trained, or by the background.
+    """(..., N, n * n) log-likelihood of each displacement, up to a constant per window: trained, or by the background.
 
     Untrained, it is that of independent Gaussian background: half the squared deviation.
     """
     if windows.temperature is not None:
-        return windows.temperature * windows.surfaces.flatten(1)
-    return 0.5 * standardise(windows.surfaces).flatten(1).clamp_min(0.0).square()
+        return windows.temperature * windows.surfaces.flatten(-2)
+    return 0.5 * standardise(windows.surfaces).flatten(-2).clamp_min(0.0).square()
 
 
 def read_windows(windows: WindowCorrelation, cell: float, predicted: Tensor, sigma: float | Tensor) -> WindowMatches:
-    """Posterior mean and variance of each window's displacement.
+    """Posterior mean and variance of each window's displacement; differentiable.
 
     Args:
-        windows: correlation surfaces.
+        windows: correlation surfaces, of one pair or of a batch.
         cell: reference pixels per feature cell.
-        predicted: (N, 2) displacement that the model predicts, pixels.
+        predicted: (..., N, 2) displacement that the model predicts, pixels.
         sigma: width of the Gaussian prior around it, pixels; one number or (N,).
     """
     side = windows.surfaces.shape[-1]
     candidates = candidate_displacements(windows.margin, cell, windows.surfaces)
     surfaces = standardise(windows.surfaces)
-    z = surfaces.flatten(1)
+    z = surfaces.flatten(-2)
     predicted = predicted.to(z)
     width = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).reshape(-1, 1)
     found = posterior(log_likelihood(windows), candidates, predicted, width)
     probability, mean = found.probability, found.mean
     spread = found.covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
     # A sharp posterior falls on one cell and would round the displacement; the surface knows it between the cells.
-    peak = probability.argmax(1)
+    peak = probability.argmax(-1)
     between = between_cells(surfaces, peak // side, peak % side)
-    sharp = torch.exp(-spread / (0.25 * cell**2))[:, None]
+    sharp = torch.exp(-spread / (0.25 * cell**2))[..., None]
     mean = mean + sharp * (candidates[peak] + between * cell - mean)
-    evidence = (probability * z).sum(1).clamp_min(0.0)
-    correlation = (probability * windows.surfaces.flatten(1)).sum(1)
-    weight = evidence.square() / (spread + 0.3 * cell**2) * windows.valid
-    points = windows.centres * cell + (cell - 1) / 2
+    evidence = (probability * z).sum(-1).clamp_min(0.0)
+    correlation = (probability * windows.surfaces.flatten(-2)).sum(-1)
+    weight = evidence.square() / (spread + FLOOR_CELLS2 * cell**2) * windows.valid
+    points = (windows.centres * cell + (cell - 1) / 2).expand_as(mean)
     # Dividing the prior out (the site of expectation propagation) keeps iterations from confirming themselves.
     floor = 0.05 * cell**2
     resolved = spread + floor
     gain = (1 / resolved - 1 / (width[:, 0].square() + floor)).clamp_min(0.0)
     stretch = (1 / (resolved * gain.clamp_min(1e-6))).clamp(1.0, 4.0)
-    likely = predicted + stretch[:, None] * (mean - predicted)
+    likely = predicted + stretch[..., None] * (mean - predicted)
     return WindowMatches(points, mean, spread, evidence, correlation, weight, likely, gain * windows.valid)
 
 
 def support_at(windows: WindowCorrelation, displacement: Tensor) -> Tensor:
-    """(N,) log of how much likelier each window's surface is with this displacement than without any.
+    """(..., N) log of how much likelier each window's surface is with this displacement than without any.
 
     A window is right with probability `RIGHT`, otherwise it says nothing: so none can veto.
 
     Args:
-        windows: correlation surfaces.
-        displacement: (N, 2) cells (x, y); beyond the margin a window is taken to be wrong.
+        windows: correlation surfaces, of one pair or of a batch.
+        displacement: (..., N, 2) cells (x, y); beyond the margin a window is taken to be wrong.
     """
-    side = windows.surfaces.shape[-1]
-    probability = torch.softmax(log_likelihood(windows), dim=-1).view(-1, 1, side, side)
-    grid = (displacement.to(probability) + (side // 2 + 0.5)) * 2 / side - 1
-    there = F.grid_sample(probability, grid[:, None, None], padding_mode="zeros", align_corners=False)[:, 0, 0, 0]
+    side, shape = windows.surfaces.shape[-1], windows.surfaces.shape[:-2]
+    probability = torch.softmax(log_likelihood(windows), dim=-1).reshape(-1, 1, side, side)
+    grid = (displacement.to(probability).reshape(-1, 1, 1, 2) + (side // 2 + 0.5)) * 2 / side - 1
+    there = F.grid_sample(probability, grid, padding_mode="zeros", align_corners=False).reshape(shape)
     return torch.log(1 - RIGHT + RIGHT * side**2 * there) * windows.valid

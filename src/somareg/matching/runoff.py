@@ -13,7 +13,8 @@ from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching.affine import NO_SHAPE, Shape
 from somareg.matching.matcher import Matcher
-from somareg.matching.refine import StepCfg, refine_affine, rescale
+from somareg.matching.refine import refine_affine, rescale
+from somareg.matching.steps import StepCfg
 from somareg.matching.vote import Elected
 
 

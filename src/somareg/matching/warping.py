@@ -34,18 +34,18 @@ def sample(image: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
     """Bilinear values of an image at pixel coordinates.
 
     Args:
-        image: (1, C, H, W) float32.
-        mask: (1, 1, H, W) float32, 1 valid.
-        points: (h, w, 2) pixel-centre coordinates (x, y) in the image.
+        image: (B, C, H, W) float32.
+        mask: (B, 1, H, W) float32, 1 valid.
+        points: (B or 1, h, w, 2) pixel-centre coordinates (x, y) in the image.
 
     Returns:
-        values (1, C, h, w) and validity (1, 1, h, w), 1 where all that was read is valid, else 0.
+        values (B, C, h, w) and validity (B, 1, h, w), 1 where all that was read is valid, else 0.
     """
     height, width = image.shape[-2:]
     size = torch.tensor([width, height], dtype=points.dtype, device=points.device)
-    normalised = ((points + 0.5) * 2 / size - 1).to(image.dtype)[None]
+    normalised = ((points + 0.5) * 2 / size - 1).to(image.dtype)
     values = F.grid_sample(image, normalised, mode="bilinear", padding_mode="border", align_corners=False)
-    inside = ((points >= 0) & (points <= size - 1)).all(-1).to(image.dtype)[None, None]
+    inside = ((points >= 0) & (points <= size - 1)).all(-1).to(image.dtype)[:, None]
     if is_whole(mask):
         return values, inside
     seen = F.grid_sample(mask, normalised, mode="bilinear", padding_mode="border", align_corners=False)
@@ -94,7 +94,7 @@ def warp_to_reference(
         values (1, C, h + 2 pad, w + 2 pad) and validity (1, 1, h + 2 pad, w + 2 pad).
     """
     points = map_grid(pixel_grid(*shape, pad, image.device), transform)
-    return sample(image, mask, points)
+    return sample(image, mask, points[None])
 
 
 def reduce(image: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -32,19 +32,20 @@ class WindowCfg:
 
 @dataclass(frozen=True, eq=False)
 class WindowCorrelation:
-    """Correlation of each window with every integer displacement in the margin.
+    """Correlation of each window with every integer displacement in the margin, of one pair or of a batch (B).
 
     Attributes:
-        surfaces: (N, 2m+1, 2m+1) correlation coefficients in -1..1; entry [m + j, m + i] is displacement (i, j) cells.
+        surfaces: (N, 2m+1, 2m+1) or (B, N, 2m+1, 2m+1) correlation coefficients in -1..1; entry [m + j, m + i] is
+            displacement (i, j) cells.
         centres: (N, 2) (x, y) feature cells.
-        valid: (N,) share of the window's cells that are valid in both images, 0-1.
+        valid: (N,) or (B, N) share of the window's cells that are valid in both images, 0-1.
         temperature: log-likelihood per unit of correlation where the features were trained for one, else None.
     """
 
     surfaces: Tensor
     centres: Tensor
     valid: Tensor
-    temperature: float | None = None
+    temperature: float | Tensor | None = None
 
     @property
     def margin(self) -> int:

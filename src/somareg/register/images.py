@@ -14,7 +14,7 @@ from somareg.errors import ConfigError
 from somareg.io import check_overlap, georeference
 from somareg.io.georef import check_crs
 from somareg.io.inputs import Located, OpenImage, open_image
-from somareg.io.memory import cache_mb
+from somareg.io.memory import block_cache
 from somareg.io.source import Block
 from somareg.io.unnamed import in_one_system
 from somareg.preprocess.bands import check_bands, choose_bands
@@ -44,8 +44,8 @@ class Images:
 
 
 def bounded_cache() -> rasterio.Env:
-    """Limit GDAL's block cache inside the context, see `somareg.io.memory`."""
-    return rasterio.Env(GDAL_CACHEMAX=cache_mb())
+    """GDAL may keep so many decoded blocks, see `somareg.io.memory`."""
+    return rasterio.Env(GDAL_CACHEMAX=block_cache())
 
 
 @contextmanager

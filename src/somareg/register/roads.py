@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from somareg.config import SCENE_PX, RegisterConfig
 from somareg.errors import MemoryLimitError
 from somareg.io.inputs import OpenImage
-from somareg.io.memory import CACHE_MB, check_fits
+from somareg.io.memory import CACHE_BYTES, check_fits
 from somareg.io.source import Block
 from somareg.register.choose import LIBRARY_BYTES, LONGEST, Chosen, longest_of
 from somareg.register.dense import NODE_PX
@@ -175,7 +175,7 @@ def _decoded(images: Images, ground: Ground) -> float:
         for image, part in ((images.reference, ground.reference), (images.moving, ground.moving))
         if not isinstance(image.facts, Raster)
     )
-    return pieces + min(CACHE_MB * 2.0**20, kept)
+    return pieces + min(float(CACHE_BYTES), kept)
 
 
 def _given_out(images: Images, cfg: RegisterConfig, ground: Ground) -> float:

@@ -37,8 +37,7 @@ def align(
     """
     if network is None:
         return engine.align(pair, starts, cfg, progress, cores=cores)
-    learned = LearnedFeatures(network, cfg.strides)
-    return engine.align(pair, starts, cfg, progress, learned, coarse_guesses(pair, network), cores)
+    return engine.align(pair, starts, cfg, progress, LearnedFeatures(network), coarse_guesses(pair, network), cores)
 
 
 @torch.inference_mode()

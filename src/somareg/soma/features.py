@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from somareg.matching.describe import Levels
+from somareg.matching.steps import StepCfg
 from somareg.soma.encoder import MIN_SIDE
 from somareg.soma.network import Soma
 from somareg.types import Modality
@@ -15,18 +16,21 @@ class LearnedFeatures:
     """The network's encoder with its FGE.
 
     Args:
-        network: the network.
-        strides: that are asked for beside the finest; None for every one that its matcher has a stage for.
+        network: the network; GLAM's stages say which levels are wanted, and how they are compared.
     """
 
-    def __init__(self, network: Soma, strides: frozenset[int] | None = None) -> None:
+    def __init__(self, network: Soma) -> None:
         self.network = network
-        trained = {stage.stride for stage in network.cfg.glam.stages}
-        self._strides = tuple(sorted(trained if strides is None else {min(trained)} | trained & strides))
+        self._steps = tuple(stage.step for stage in network.cfg.glam.stages for _ in range(stage.iterations))
+        self._strides = tuple(sorted({stage.stride for stage in network.cfg.glam.stages}))
 
     @property
     def strides(self) -> tuple[int, ...]:
         return self._strides
+
+    @property
+    def steps(self) -> tuple[StepCfg, ...]:
+        return self._steps
 
     def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
         height, width = image.shape[-2:]

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from somareg.matching.affine import apply_affine_batch, compose_batch
+from somareg.matching.warping import pixel_grid, sample
 from somareg.soma.encoder import Encoded, Encoder, EncoderCfg
-from somareg.soma.glam.affine_flow import AffineFlowStage, warp_features
 from somareg.soma.glam.matcher import Glam, GlamCfg, GlamOutput
 from somareg.soma.pyramid import STRIDES
 from somareg.types import Modality
+
+ROOM_PX = 16  # around a moving image that is encoded again, beyond the search margin of the windows at its rim
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,18 @@ class Soma(nn.Module):
         encoded_moving = self.encode(moving, moving_mask, modalities[1])
         shape = (reference.shape[-2], reference.shape[-1])
 
-        def again(affine: Tensor) -> Encoded:
-            image, seen = warp_features(moving, moving_mask, affine, shape, 0, 1)
-            return self.encode(image, seen, modalities[1])
+        def again(affine: Tensor) -> tuple[Encoded, Tensor]:
+            margin = max(stage.window.margin * stage.stride for stage in self.cfg.glam.stages)
+            room = -(-(margin + ROOM_PX) // STRIDES[-1]) * STRIDES[-1]
+            grid = pixel_grid(*shape, room, affine.device).expand(len(affine), -1, -1, -1)
+            image, seen = sample(moving, moving_mask, apply_affine_batch(affine, grid))
+            corner = torch.tensor([[1.0, 0.0, -room], [0.0, 1.0, -room]], dtype=affine.dtype).to(affine.device)
+            return self.encode(image, seen, modalities[1]), compose_batch(affine, corner.expand_as(affine))
 
         output: GlamOutput = self.glam(encoded_reference, encoded_moving, start=start, rewarp=again if rewarp else None)
         return output
 
     @torch.no_grad()
     def temperature(self, stride: int) -> float:
-        """Log-likelihood per unit of window correlation at a stride, as trained."""
-        for stage in self.glam.stages:
-            assert isinstance(stage, AffineFlowStage)
-            if stage.cfg.stride == stride:
-                return float(stage.log_temperature.exp())
-        raise KeyError(stride)
+        """Log-likelihood per unit of window correlation at the stride of a stage, as trained."""
+        return float(self.glam.temperature(stride))

@@ -98,6 +98,15 @@ class EdgeLayer:
         colours = np.full((*opacity.shape, 3), self.source.colour, np.uint8)
         return colours, np.rint(255 * opacity).astype(np.uint8)
 
+    def warm_up(self) -> None:
+        """Measure every level, so that no first tile has to wait for it.
+
+        Raises:
+            ReadError: the file is damaged.
+        """
+        for step in self._pyramid.steps:
+            self._scale(step)
+
     def legend(self) -> dict[str, Any]:
         """What the page says about it."""
         return {

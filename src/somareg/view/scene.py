@@ -18,7 +18,7 @@ from somareg.errors import ConfigError, SomaregError, guarded
 from somareg.geometry import AffineTransform, compose
 from somareg.io.displacement import node_step
 from somareg.io.georef import georeference
-from somareg.io.memory import cache_mb
+from somareg.io.memory import block_cache
 from somareg.io.source import open_source
 from somareg.report.previews import limits_of, picture_of
 from somareg.report.words import IMAGE_NAMES
@@ -71,7 +71,7 @@ class Scene:
         self.points: Points | None = None
         self._limits: dict[str, FloatArray] = {}
         self._stack = ExitStack()  # the last opened is closed first, as GDAL environments want it
-        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache_mb()))
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=block_cache()))
         try:
             self._open_images()
             self._open_layers()
@@ -125,6 +125,9 @@ class Scene:
         with suppress(SomaregError):
             if self.points is not None:
                 len(self.points)
+        with suppress(SomaregError):
+            for layer in self.edges.values():
+                layer.warm_up()
 
     def _inside(self, area: Area) -> BoolArray:
         """(h, w) True where a pixel of an area lies in the reference."""

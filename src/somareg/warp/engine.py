@@ -16,7 +16,7 @@ from somareg.geometry.lattice import source_window
 from somareg.geometry.resample import resample
 from somareg.geometry.sampler import Kernel
 from somareg.io.folders import keep_inputs
-from somareg.io.memory import check_fits
+from somareg.io.memory import block_cache, check_fits
 from somareg.io.source import Block
 from somareg.io.validity import differs
 from somareg.io.verdicts import verdict_tags, without_verdict
@@ -36,7 +36,7 @@ UNSAID = Reading()
 
 _PER_BAND = ("descriptions", "scales", "offsets", "units")
 _MAX_WINDOW_VALUES = 48_000_000  # most values read at a time; a block that needs more is split
-_READ_CACHE_MB = 512  # large enough for the strips of a striped file under one row of blocks
+_READ_CACHE_BYTES = 512 << 20  # large enough for the strips of a striped file under one row of blocks
 _ON_THE_WAY = 24  # bytes per value of a window: masks, floats and samples
 
 
@@ -124,7 +124,7 @@ def apply_to_file(
     keep_inputs((final,), {"input": raster if isinstance(raster, str | Path) else None, "mask": reading.mask})
     with (
         limited(None) as limit,
-        rasterio.Env(GDAL_CACHEMAX=max(16, min(_READ_CACHE_MB, limit // 4 >> 20))),
+        rasterio.Env(GDAL_CACHEMAX=block_cache(_READ_CACHE_BYTES, limit // 4)),
         open_subject(raster, estimate, reading, bands, classes=resampling == "nearest") as subject,
     ):
         plan = make_plan(_placed_by(estimate, reading), subject.grid, subject.name, resolution)

@@ -107,8 +107,8 @@ def match_windows(
     """
     engine = settings.engine
     channels = OrientationFeatures(engine.features)
-    features: Describe = channels if network is None else LearnedFeatures(network, engine.strides)
-    steps, reuse = (engine.near[1:], 0.0) if network is None else (engine.learned_on(pair.shape), engine.reuse_px)
+    features: Describe = channels if network is None else LearnedFeatures(network)
+    steps, reuse = (engine.near[1:], 0.0) if network is None else (engine.steps(features, pair.shape), engine.reuse_px)
     matcher = Matcher(pair, features, reuse)
     search, run_off = _near_search(settings.radius_px / max(pair.shape)), RunOff(matcher, 1, steps, engine.windows)
     expected = Guess(start, departure(start))

@@ -1,21 +1,22 @@
 """GLAM (c): warp the moving features by the current affine, correlate windows, read displacements, fit, compose.
 
-The batched, differentiable form of `refine`: the same window correlation, posterior and fit.
+The stage that is trained is the step that `refine_affine` runs: one window correlation, one reading, one fit.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from somareg.matching.affine import apply_affine_batch, compose_batch, fit_affine_batch, invert_batch
+from somareg.matching.affine import apply_affine_batch, compose_batch, departures, invert_batch
 from somareg.matching.correlation import correlate_grid
-from somareg.matching.posterior import candidate_displacements, posterior
+from somareg.matching.fit import fit_windows
+from somareg.matching.posterior import FLOOR_CELLS2, log_likelihood, read_windows
+from somareg.matching.steps import ShapeCfg, StepCfg
 from somareg.matching.warping import cell_grid, sample_cells
-from somareg.matching.windows import MIN_COVERAGE, WindowCfg, coverage, roomy, thinned, window_grid
+from somareg.matching.windows import MIN_COVERAGE, WindowCfg, WindowCorrelation, coverage, window_grid
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class StageCfg:
         sigmas: widths of the prior around what the affine predicts; one fit each, shrinking.
         iterations: times the stage warps, correlates and fits.
         stiffness: see `fit_affine_batch`.
-        limit: windows at most (about).
+        shape: what is believed of aspect and shear; None for nothing.
+        limit: windows at most (about), in training; `register` sets its own.
     """
 
     stride: int
@@ -36,7 +38,13 @@ class StageCfg:
     sigmas: tuple[float, ...] = (3.0, 2.0, 1.5)
     iterations: int = 1
     stiffness: float = 0.4
+    shape: ShapeCfg | None = None
     limit: int = 150
+
+    @property
+    def step(self) -> StepCfg:
+        """The same as a step of `refine_affine`."""
+        return StepCfg(self.window, self.sigmas, self.stiffness, self.stride, shape=self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,109 +80,62 @@ class StageEstimate:
     margin: int
 
 
-class AffineFlowStage(nn.Module):
-    """Learns how much a correlation coefficient says (temperature) and how precise a sharp peak is (floor).
+def affine_flow(
+    cfg: StageCfg,
+    temperature: Tensor,
+    reference: Tensor,
+    reference_valid: Tensor,
+    moving: Tensor,
+    moving_valid: Tensor,
+    affine: Tensor,
+    base: Tensor | None = None,
+) -> StageEstimate:
+    """One iteration of a stage on a batch of pairs.
 
     Args:
-        cfg: settings.
-        temperature: initial log-likelihood per unit of correlation.
+        cfg: the stage.
+        temperature: log-likelihood per unit of correlation, a scalar that is trained.
+        reference: (B, K, h, w) features at the stage's stride.
+        reference_valid: (B, 1, h, w).
+        moving, moving_valid: (B, K, h2, w2), (B, 1, h2, w2).
+        affine: (B, 2, 3) reference pixels -> moving pixels so far.
+        base: (B, 2, 3) reference pixels -> moving pixels of the map that the moving features have been warped by
+            already (their own pixels are `base^-1` of moving pixels); None when they have not.
     """
-
-    def __init__(self, cfg: StageCfg, temperature: float = 25.0) -> None:
-        super().__init__()
-        self.cfg = cfg
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.log_floor = nn.Parameter(torch.tensor(math.log(0.15)))
-
-    def forward(
-        self,
-        reference: Tensor,
-        reference_valid: Tensor,
-        moving: Tensor,
-        moving_valid: Tensor,
-        affine: Tensor,
-        base: Tensor | None = None,
-    ) -> StageEstimate:
-        """One iteration.
-
-        Args:
-            reference: (B, K, h, w) features at the stage's stride.
-            reference_valid: (B, 1, h, w).
-            moving, moving_valid: (B, K, h2, w2), (B, 1, h2, w2).
-            affine: (B, 2, 3) reference pixels -> moving pixels so far.
-            base: (B, 2, 3) reference pixels -> moving pixels of the map that the moving features have been warped by
-                already (their own pixels are `base^-1` of moving pixels); None when they have not.
-        """
-        with torch.autocast(reference.device.type, enabled=False):
-            return self._estimate(
-                reference.float(), reference_valid.float(), moving.float(), moving_valid.float(), affine, base
-            )
-
-    def _estimate(
-        self,
-        reference: Tensor,
-        reference_valid: Tensor,
-        moving: Tensor,
-        moving_valid: Tensor,
-        affine: Tensor,
-        base: Tensor | None,
-    ) -> StageEstimate:
-        cfg, shape = self.cfg, (reference.shape[-2], reference.shape[-1])
+    with torch.autocast(reference.device.type, enabled=False):
+        reference, reference_valid, moving, moving_valid = (
+            each.float() for each in (reference, reference_valid, moving, moving_valid)
+        )
+        shape = (reference.shape[-2], reference.shape[-1])
         cell, margin = float(cfg.stride), cfg.window.margin
         sampled_by = affine if base is None else compose_batch(invert_batch(base), affine)
         warped, warped_valid = warp_features(moving, moving_valid, sampled_by, shape, margin, cfg.stride)
-        grid = window_grid(shape, thinned(roomy(cfg.window, shape), shape, cfg.limit))
+        step = cfg.step.on(shape, cfg.limit)
+        grid = window_grid(shape, step.window)
         surfaces, seen = correlate_grid(reference, reference_valid, warped, warped_valid, grid)
         known = coverage(reference_valid, grid)
         seen = seen * known * ((seen >= cfg.window.min_seen) & (known > MIN_COVERAGE))
-        points = (grid.centres(reference) * cell + (cell - 1) / 2).expand(len(reference), -1, 2)
-        logits = self.log_temperature.exp() * surfaces.flatten(2)
-        residual, displacement, precision, fit = self._fit(logits, seen, points, max(shape) * cell / 2)
+        windows = WindowCorrelation(surfaces, grid.centres(reference), seen, temperature)
         start = affine.double()
+        fits = fit_windows(windows, cell, step, max(shape) * cell / 2, departures(start) if cfg.shape else None)
+        points = fits.matches.points
+        predicted = (apply_affine_batch(fits.residual, points) - points).to(surfaces)
+        # What a window says by itself nearby, without the narrow prior that served the fit.
+        own = read_windows(windows, cell, predicted, cfg.sigmas[0] * cell)
         return StageEstimate(
             name=f"1/{cfg.stride}",
             stride=cfg.stride,
-            affine=compose_batch(start, residual),
+            affine=compose_batch(start, fits.residual),
             start=start,
             points=points,
-            displacement=displacement,
-            precision=precision,
+            displacement=own.displacement,
+            precision=seen / (own.variance + FLOOR_CELLS2 * cell**2),
             weight=seen,
-            condition=fit[0],
-            refused=fit[1],
-            logits=logits,
+            condition=fits.condition,
+            refused=fits.refused,
+            logits=log_likelihood(windows),
             margin=margin,
         )
-
-    def _fit(
-        self, logits: Tensor, seen: Tensor, points: Tensor, extent: float
-    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Read the windows under a shrinking prior around the affine that they themselves support.
-
-        Returns:
-            residual affine (B, 2, 3), displacement (B, N, 2), precision (B, N), (condition, refused).
-        """
-        cell = float(self.cfg.stride)
-        candidates = candidate_displacements(self.cfg.window.margin, cell, logits)
-        floor = self.log_floor.exp() * cell**2 * torch.eye(2, dtype=logits.dtype, device=logits.device)
-        predicted = torch.zeros_like(points)
-        for sigma in self.cfg.sigmas:
-            found = posterior(logits, candidates, predicted, sigma * cell)
-            matrix = invert_2x2(found.covariance + floor) * seen[..., None, None]
-            fit = fit_affine_batch(points, found.mean, matrix, stiffness=self.cfg.stiffness, extent=extent)
-            predicted = (apply_affine_batch(fit.matrix, points) - points).to(logits)
-        # What a window says by itself nearby, without the narrow prior that served the fit.
-        own = posterior(logits, candidates, predicted, self.cfg.sigmas[0] * cell)
-        spread = own.covariance.diagonal(dim1=-2, dim2=-1).mean(-1) + floor[0, 0]
-        return fit.matrix, own.mean, seen / spread, (fit.condition, fit.refused)
-
-
-def invert_2x2(matrix: Tensor) -> Tensor:
-    """Inverse of positive definite (..., 2, 2) matrices."""
-    a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
-    determinant = (a * d - b * b).clamp_min(1e-12)
-    rows = torch.stack([torch.stack([d, -b], -1), torch.stack([-b, a], -1)], -2)
-    return rows / determinant[..., None, None]
 
 
 def warp_features(

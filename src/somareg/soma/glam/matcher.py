@@ -5,6 +5,7 @@ Every stage's estimate is returned, so that the error per stage can be seen and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from somareg.errors import ConfigError
 from somareg.soma.encoder import Encoded
-from somareg.soma.glam.affine_flow import AffineFlowStage, StageCfg, StageEstimate, default_stages
+from somareg.soma.glam.affine_flow import StageCfg, StageEstimate, affine_flow, default_stages
 from somareg.soma.glam.coarse import CoarseCfg, CoarseMatcher, CoarseMatches
 from somareg.soma.glam.local_flow import LocalCfg, local_flow
 
@@ -55,8 +56,11 @@ class GlamOutput:
     certainty: Tensor | None
 
 
-Rewarp = Callable[[Tensor], Encoded]
-"""(B, 2, 3) affine -> features of the moving image warped by it onto the reference grid."""
+TEMPERATURE = 25.0  # before training: log-likelihood per unit of correlation
+
+Rewarp = Callable[[Tensor], tuple[Encoded, Tensor]]
+"""(B, 2, 3) affine -> features of the moving image warped by it onto the reference grid with room around it, and the
+(B, 2, 3) map of their pixels to moving pixels."""
 
 Starts = Callable[[StageCfg, Tensor], Tensor]
 """(stage, (B, 2, 3) estimate so far) -> (B, 2, 3) affine that the stage starts from; training brings its own."""
@@ -76,7 +80,19 @@ class Glam(nn.Module):
             raise ConfigError("glam.stages is empty; give at least one affine-flow stage")
         self.cfg = cfg
         self.coarse = CoarseMatcher(channels[16], cfg.coarse) if cfg.coarse else None
-        self.stages = nn.ModuleList(AffineFlowStage(stage) for stage in cfg.stages)
+        start, strides = math.log(TEMPERATURE), sorted({stage.stride for stage in cfg.stages})
+        self.log_temperature = nn.ParameterDict({str(s): nn.Parameter(torch.tensor(start)) for s in strides})
+
+    def temperature(self, stride: int) -> Tensor:
+        """Log-likelihood per unit of window correlation at a stride, a scalar.
+
+        Raises:
+            KeyError: no stage has this stride.
+        """
+        if str(stride) not in self.log_temperature:
+            raise KeyError(stride)
+        temperature: Tensor = self.log_temperature[str(stride)].exp()
+        return temperature
 
     def match_coarse(self, reference: Encoded, moving: Encoded) -> CoarseMatches | None:
         """Coarse matches of a batch, None without a coarse matcher."""
@@ -111,19 +127,17 @@ class Glam(nn.Module):
             start = coarse.fit.matrix.detach() if coarse else identity.expand(len(reference.pyramid[2]), 2, 3)
         affine, base = start.double(), None
         if rewarp is not None:
-            moving, base = rewarp(affine), affine
+            moving, base = rewarp(affine)
         estimates: list[StageEstimate] = []
-        for stage in self.stages:
-            assert isinstance(stage, AffineFlowStage)
-            s = stage.cfg.stride
-            for _ in range(stage.cfg.iterations):
-                begin = starts(stage.cfg, affine) if starts else affine
-                found: StageEstimate = stage(
-                    reference.pyramid[s], reference.valid[s], moving.pyramid[s], moving.valid[s], begin, base
-                )
-                estimates.append(found)
+        for stage in self.cfg.stages:
+            s = stage.stride
+            fixed, moved = (reference.pyramid[s], reference.valid[s]), (moving.pyramid[s], moving.valid[s])
+            for _ in range(stage.iterations):
+                begin = starts(stage, affine) if starts else affine
+                estimate = affine_flow(stage, self.temperature(s), *fixed, *moved, begin, base)
+                estimates.append(estimate)
                 # Each stage answers for its own residual; the next one starts where it ended.
-                affine = found.affine.detach() if self.cfg.affine else begin
+                affine = estimate.affine.detach() if self.cfg.affine else begin
         flow, certainty = None, None
         if self.cfg.local is not None:
             flow, certainty = local_flow(

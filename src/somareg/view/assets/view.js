@@ -8,6 +8,7 @@ import { Places } from "./places.js";
 
 const $ = (id) => document.getElementById(id);
 const MAX_MAGNIFICATION = 32;
+const STEP_PX = 128; // that an arrow key moves the map, screen pixels
 const MAGNIFIED = 2; // screen pixels per image pixel from which pixels stay squares: smoothing would hide a step
 
 // One answer is worth one sentence to the reader, not a silent empty map.
@@ -27,7 +28,7 @@ function makeMap(scene) {
     minResolution: 1 / MAX_MAGNIFICATION,
     resolution: scene.steps[0],
   });
-  const interactions = ol.interaction.defaults.defaults({ altShiftDragRotate: false, pinchRotate: false });
+  const interactions = ol.interaction.defaults.defaults({ altShiftDragRotate: false, pinchRotate: false, keyboard: false });
   const map = new ol.Map({ target: "map", view, controls: [], interactions, maxTilesLoading: 12 });
   return { map, projection, extent };
 }
@@ -85,6 +86,10 @@ function showPlace(scene, coordinate) {
 function makeKeys(map, scene, { compare, places, loupe }) {
   const view = map.getView();
   const zoomBy = (factor) => view.animate({ resolution: view.getConstrainedResolution(view.getResolution() / factor), duration: 120 });
+  const moveBy = (x, y) => () => {
+    const [left, down] = view.getCenter(), step = STEP_PX * view.getResolution();
+    view.animate({ center: view.getConstrainedCenter([left + x * step, down + y * step]), duration: 100 });
+  };
   const press = (id) => () => $(id)?.click();
   const [edges, otherEdges] = Object.keys(scene.edges).map((name) => press("show-" + name));
   $("zoom-in").addEventListener("click", () => zoomBy(1.5));
@@ -96,8 +101,11 @@ function makeKeys(map, scene, { compare, places, loupe }) {
     ...compare.keys, 0: () => fit(map, scene), "?": press("show-keys"), Escape: () => places.leave(),
     a: press("show-arrows"), p: press("show-points"), x: press("show-error"),
     e: edges ?? (() => {}), E: otherEdges ?? (() => {}),
+    "+": () => zoomBy(1.5), "=": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5),
     n: () => places.step(1), N: () => places.step(-1), l: press("show-loupe"), b: () => loupe.toggleBefore(), c: press("link"),
   });
+  // Elsewhere these scroll what has the focus.
+  listenToKeys($("map"), { ArrowLeft: moveBy(-1, 0), ArrowRight: moveBy(1, 0), ArrowUp: moveBy(0, 1), ArrowDown: moveBy(0, -1) });
 }
 
 async function start() {
