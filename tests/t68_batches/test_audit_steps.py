@@ -149,16 +149,17 @@ def test_the_origin_and_the_direction_of_the_axes_do_not_matter(
     assert other.z == pytest.approx(one.z, abs=1e-4)
 
 
-@given(count=st.integers(7, 24), seed=st.integers(0, 1000))
-def test_time_may_run_backwards(count: int, seed: int) -> None:
-    """Seven scenes do not always suffice for a step; then they do in neither direction."""
-    rng = np.random.default_rng(seed)
-    values = 0.1 * rng.normal(size=(count, 2))
-    values[3:] += 6.0
-    forward = find_steps(values, np.full(count, 0.1))
-    backward = find_steps(values[::-1], np.full(count, 0.1))
-    assert [s.index for s in forward] == [count - s.index for s in backward]
-    assert [s.index for s in forward] in ([3], [])
+@pytest.mark.parametrize("count", range(7, 25))
+def test_time_may_run_backwards(count: int) -> None:
+    """The same draws on every run: one in 2500 of such short series hides its step in noise."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        values = 0.1 * rng.normal(size=(count, 2))
+        values[3:] += 6.0
+        forward = find_steps(values, np.full(count, 0.1))
+        backward = find_steps(values[::-1], np.full(count, 0.1))
+        assert [s.index for s in forward] == [3]
+        assert [count - s.index for s in backward] == [3]
 
 
 def test_a_chain_tells_a_step_from_a_scene_that_is_off_by_itself() -> None:

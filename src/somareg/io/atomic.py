@@ -73,7 +73,7 @@ def output_folder(
 
     A new folder appears by one rename. In an existing one each file replaces its namesake, `owned` files that this
     run did not write are removed, other files are left alone, and a failure half-way puts the old files back; after a
-    kill half-way the next command that writes there does. Nobody else writes into the folder meanwhile.
+    kill half-way the next command that writes there does. The lock keeps other runs out of the folder meanwhile.
 
     Args:
         folder: may exist when empty or with `overwrite`.

@@ -56,7 +56,7 @@ def parse_crs(text: str | None, where: str = "a CRS") -> CRS:
     try:
         if not _DEFINITION.match(str(text)):
             raise ValueError(text)
-        with Env():  # GDAL then tells its errors here and does not print them
+        with Env():  # inside an Env rasterio raises GDAL's errors instead of printing them
             crs = CRS.from_user_input(text)
             crs.to_wkt()  # some can be read and not written
             return crs

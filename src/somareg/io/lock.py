@@ -48,7 +48,7 @@ class FolderLock:
     def settle(self) -> None:
         """Lock a file in the folder; while the folder does not exist, lock a file in its nearest parent instead.
 
-        Whoever makes the folder calls this again.
+        Code that makes the folder calls this again.
 
         Raises:
             OutputError: another run holds the folder, or the folder cannot be written.

@@ -28,7 +28,7 @@ class Named:
     Attributes:
         file: to open, on this machine.
         part: number of a page or name of a variable in the file; "" for the file as a whole.
-        product: the file of a product that the file belongs to, which tells more about it; None without.
+        product: the main file of the product that the file belongs to, with more metadata; None without one.
         notes: choices made for the user.
     """
 

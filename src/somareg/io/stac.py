@@ -79,7 +79,7 @@ def find_asset(image: Any, role: str) -> StacAsset | None:
     if isinstance(image, str | Path):
         match = _REFERENCE.fullmatch(str(image))
         return None if match is None else _from_file(match["item"], match["asset"], role)
-    pystac = sys.modules.get("pystac")  # whoever holds one of its objects has imported it
+    pystac = sys.modules.get("pystac")  # a caller with one of its objects has imported it
     if pystac is not None and isinstance(image, pystac.Item):
         return _from_object(image, None)
     if pystac is not None and isinstance(image, pystac.Asset):

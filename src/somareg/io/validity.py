@@ -146,7 +146,7 @@ class Validity:
         return np.asarray(self.dataset.read(self.alphas[-1], window=window, **_sized(size)) > 0)
 
     def _mask(self, band: int, window: Window | None, size: tuple[int, int] | None) -> BoolArray:
-        with without(NodataShadowWarning):  # `note` tells it
+        with without(NodataShadowWarning):  # reported by `note`
             return np.asarray(self.dataset.read_masks(band, window=window, **_sized(size)) > 0)
 
 

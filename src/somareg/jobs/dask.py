@@ -209,7 +209,7 @@ def connect(dask: Any, timeout_s: float = 10.0) -> Iterator[Dask]:
         timeout_s: seconds that the scheduler has to answer.
 
     Raises:
-        ClusterError: nobody answers, or workers lack this version of somareg.
+        ClusterError: there is no answer, or workers lack this version of somareg.
     """
     distributed = need_distributed()
     if isinstance(dask, distributed.Client):

@@ -21,7 +21,7 @@ def open_runner(workers: int | None = None, dask: Any = None) -> Iterator[Runner
     Raises:
         ConfigError: both, or fewer than one worker.
         UnsupportedError: `distributed` is not installed.
-        ClusterError: nobody answers at the address, or its workers lack this version of somareg.
+        ClusterError: there is no answer at the address, or its workers lack this version of somareg.
     """
     if workers is not None and dask is not None:
         raise ConfigError("workers and dask exclude each other; give one of them")

@@ -29,7 +29,7 @@ class Prepared:
     Attributes:
         reference, moving: (C, h, w) float32 normalised bands at working resolution.
         reference_mask, moving_mask: (h, w).
-        starts: reference working pixels -> moving working pixels as far as known before matching.
+        starts: guesses of reference working pixels -> moving working pixels before matching.
         factor: original reference pixels per working pixel.
         reference_pixels, moving_pixels: working pixels -> reference pixels; moving working pixels -> the coordinates
             that `correction` maps to (reference grid when georeferenced, else moving pixels).

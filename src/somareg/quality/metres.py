@@ -22,7 +22,7 @@ def metres_of(
     field: FieldTransform | None,
     residuals: tuple[FloatArray, FloatArray],
 ) -> Metres | None:
-    """Every length of `Quality` in metres; None where no CRS tells.
+    """Every length of `Quality` in metres; None without a CRS.
 
     Args:
         quality: in pixels.

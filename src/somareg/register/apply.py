@@ -52,7 +52,7 @@ def warp(
     raster declares itself which of its pixels are invalid; if it declares nothing and is not sampled with "nearest",
     it gets that nodata value. Arguments given here take precedence.
 
-    The verdict on the estimate goes into the tags of what is written: `SOMAREG_VERDICT`, `SOMAREG_PROBABILITY`,
+    The verdict on the estimate goes into the tags of the output: `SOMAREG_VERDICT`, `SOMAREG_PROBABILITY`,
     `SOMAREG_PREDICTED_RMSE_PX` and, where known, `SOMAREG_PREDICTED_RMSE_M`. A "review" estimate is applied
     with a warning in the log. So is an estimate without a verdict, which leaves no such tags.
 
@@ -62,7 +62,7 @@ def warp(
         estimate: a `Result`, an `Estimate`, or the path of a displacement.tif, report.json or output folder, or of a
             shift raster (see `somareg.io.shifts`).
         out: GeoTIFF to write; None returns the warped raster.
-        nodata: value of the raster that means no data, instead of what it declares; NaN for none.
+        nodata: nodata value of the raster, instead of the declared one; NaN for none.
         bands: bands to write, from 1; default all. One that is named is imagery although it may be flagged alpha.
         mask: file of a mask on any grid, see `docs/masks.md`, or for an array one of its size, not zero where valid;
             "none" for no mask although the moving image had one.

@@ -18,7 +18,7 @@ def colours(name: str) -> NDArray[np.uint8]:
 
 
 def coloured(values: NDArray[np.floating], top: float, name: str) -> NDArray[np.uint8]:
-    """Colours (..., 4) with alpha of values (...) from 0 to `top`; what is not finite is transparent."""
+    """Colours (..., 4) with alpha of values (...) from 0 to `top`; transparent where not finite."""
     finite = np.isfinite(values)
     index = (np.clip(np.where(finite, values, 0) / top, 0, 1) * 255 + 0.5).astype(np.uint8)
     return np.concatenate([colours(name)[index], np.where(finite, 255, 0).astype(np.uint8)[..., None]], axis=-1)

@@ -66,7 +66,7 @@ def _of_machine() -> int:
     if sys.platform == "win32":
         return _of_windows()
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # macOS does not tell what is free
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # macOS does not report free memory
     except (OSError, ValueError, AttributeError):
         return _ENDLESS
 

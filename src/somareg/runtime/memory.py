@@ -12,7 +12,7 @@ MAP_BYTES = 32 << 20  # the largest block that may be kept: the C library allows
 
 
 def keep() -> None:
-    """Let the process keep up to `KEEP_BYTES` of what was freed.
+    """Let the process keep up to `KEEP_BYTES` of freed memory.
 
     Otherwise large blocks go back to the system at once, and every tensor of a few megabytes costs page faults again: a
     fifth of the time of a registration. This acts on the whole process, so commands call it and library functions do

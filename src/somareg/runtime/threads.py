@@ -169,7 +169,7 @@ def set_threads(count: int) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread per operation, whatever the machine; afterwards the number is what it was.
+    """Use one thread per operation on any machine; the old number is restored afterwards.
 
     The operations on a tile are so small that threads mostly wait for each other, and the features of two would be in
     memory at once. Figures do not depend on the number of cores then: more threads add in another order.

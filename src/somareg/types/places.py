@@ -20,7 +20,7 @@ class Cell:
         x, y: reference pixel in the middle of the part's common pixels.
         seen: share of the common pixels whose error nearby matches tell, 0-1.
         error_px: expected RMS error there, reference pixels; NaN where `seen` is below one half.
-        error_m: the same on the ground; None where no CRS tells.
+        error_m: the same on the ground; None without a CRS.
     """
 
     column: int

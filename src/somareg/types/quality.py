@@ -69,7 +69,7 @@ class Quality:
         worst_place: a sentence that says where that is and how many cells have no known error; "" on no-go.
         cells: the error map as one value for each of at most 6 x 6 parts of the common ground; () on
             no-go.
-        metres: the lengths among these on the ground; None where no CRS tells.
+        metres: the lengths among these on the ground; None without a CRS.
     """
 
     n_points: int
@@ -110,7 +110,7 @@ class Quality:
 
     @property
     def metres_per_pixel(self) -> float | None:
-        """Ground size of a reference pixel, RMS over all directions; None where no CRS tells."""
+        """Ground size of a reference pixel, RMS over all directions; None without a CRS."""
         return None if self.metres is None else math.hypot(*self.metres.pixel_m) / math.sqrt(2.0)
 
     def as_dict(self) -> dict[str, Any]:

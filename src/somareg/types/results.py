@@ -58,7 +58,7 @@ class Previews:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
-    """What `register` returns.
+    """The result of `register`.
 
     Attributes:
         transform: reference pixels -> pixels of the moving image as given (through both georeferences).
@@ -66,15 +66,14 @@ class Result:
             equals `transform` without a georeference. `displacement.array` samples `correction(xy) - xy`.
         affine: the global affine part of `correction` (a Transform with `.matrix`).
         displacement, tie_points, quality, verdict: see their classes. The displacement is computed when it is first
-            asked for. For a reference above 4096 px, or one that was
-            matched in tiles, the displacement has a node for 16 x 16 pixels.
+            used. For a reference above 4096 px, or one that was matched in tiles, it has one node per 16 x 16 pixels.
         moving, reference: the images; a `Raster` for an image in memory, a `Header` for a file.
         settings: every option that shaped the result, JSON-ready.
         notes: decisions taken for the user ("SAR scale: dB, because …"), in order.
         timings: seconds per stage.
         previews: pictures for the report, drawn when they are first asked for; until then the result holds the pixels
             that were matched, if they are few.
-        tiles: what each tile said; () for a pair that was matched whole.
+        tiles: result of each tile; () for a pair that was matched whole.
         folder: where `register_scene` writes the outputs; None otherwise.
     """
 
@@ -196,12 +195,12 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """What `assess` returns: how well a pair is aligned as it stands.
+    """The result of `assess`: how well a pair is aligned as it is.
 
     Attributes:
         verdict: "go" aligned and measurable, "review" measurable but off or hard to measure, "no-go" not aligned or
             no sign of common ground.
-        misalignment_rmse_px, misalignment_rmse_m: RMS of the measured displacement (metres None where no CRS tells).
+        misalignment_rmse_px, misalignment_rmse_m: RMS of the measured displacement (metres None without a CRS).
         offset_px: mean (dx, dy) measured.
         result: the estimate behind it (its transform was not applied to anything).
     """

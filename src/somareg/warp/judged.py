@@ -1,4 +1,4 @@
-"""What the verdict on an estimate means for whoever applies it."""
+"""Consequences of an estimate's verdict when it is applied."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ log = logging.getLogger("somareg.warp")
 
 
 def check_verdict(estimate: Estimate, *, force: bool = False) -> None:
-    """Refuse what was judged no-go; say in one line what was judged review, or by nobody.
+    """Refuse a no-go; warn in one line about a review or a missing verdict.
 
     Args:
-        estimate: that is to be applied.
+        estimate: to apply.
         force: apply it whatever the verdict.
 
     Raises:

@@ -69,7 +69,7 @@ def audit(
 
     Args:
         scenes: a folder, a table, a STAC file or a list, see `find_scenes`. A table with a column `reference`, or a
-            list of (moving, reference), is a data set of pairs that are said to be aligned.
+            list of (moving, reference), is a data set of pairs that should be aligned.
         out: folder for `audit.csv`, `audit.json`, `audit.html` and `manifest.jsonl`.
         reference: image that every scene is compared with; or, for a folder of scenes, a folder of references, matched
             by name without suffix: a data set of pairs.

@@ -1,4 +1,4 @@
-"""What is known about a pair's residual misregistration, as the affine of a tile.
+"""A pair's residual misregistration as the affine of a tile.
 
 Two forms: the constant `(dx, dy)` of a row of `pairs.csv`, and a smooth correction per scene, a row of
 `<set>/corrections.csv`.

@@ -32,7 +32,7 @@ def load_stacks(
         limit: the first samples of each list and level; None: all.
 
     Raises:
-        ConfigError: a level that is unknown, or whose truth no matrix tells, or pairs without labels.
+        ConfigError: an unknown level, one whose truth is no matrix, or pairs without labels.
         ReadError, InputError: see `load_pair`.
     """
     names = affine_levels(levels)
@@ -61,7 +61,7 @@ def pack_samples(
         limit: at most this many samples per list and level, spread evenly over the list; None: all.
 
     Raises:
-        ConfigError: a level that is unknown, or whose truth no matrix tells, pairs without labels, or `limit` below 1.
+        ConfigError: an unknown level, one whose truth is no matrix, pairs without labels, or `limit` below 1.
         ReadError, InputError: see `load_pair`.
         OutputError: the file cannot be written.
     """

@@ -78,7 +78,7 @@ def row_config(name: str, asked: AblateCfg) -> TrainCfg:
     """The configuration of a row.
 
     Args:
-        name: a file of `configs/ablation/`, of which what it changes is applied to the base; a file of `configs/`,
+        name: a file of `configs/ablation/`, whose changes are applied to the base; a file of `configs/`,
             taken with its own network, objective, draws, batch and learning rate; or `ANOTHER_SEED`, which is the full
             row with the next seed.
         asked: common settings of all rows.

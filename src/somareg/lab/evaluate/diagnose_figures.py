@@ -139,7 +139,7 @@ def _canvas(
 
 
 def _spreads(axes: Axes, theme: Theme, names: Sequence[str], spreads: Sequence[Spread], marked: Sequence[bool]) -> None:
-    """Quantiles as upright bars on a logarithmic axis; what is infinite reaches the top, `marked` in second colour."""
+    """Quantiles as vertical bars on a logarithmic axis; infinite ones reach the top, `marked` in the second colour."""
     positive = [v for s in spreads for v in (s.q05, s.q25, s.median, s.q75, s.q95) if math.isfinite(v) and v > 0]
     if not positive:
         message(axes, theme, "nothing finite to draw")

@@ -81,7 +81,7 @@ class SampleList:
     """The samples of one set and role, as committed, or read from the table of a set of whole pairs.
 
     Attributes:
-        set, role, split: what it is cut from.
+        set, role, split: source of the samples.
         crop: side of the crops, pixels; None for whole pairs.
         seed: of the draws.
         samples: level -> drawn samples in order.

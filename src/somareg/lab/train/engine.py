@@ -63,7 +63,7 @@ class Parts:
 
     Attributes:
         network: configuration -> network, its weights drawn from PyTorch's generator.
-        objective: what is minimised.
+        objective: the loss.
         source: (configuration, rank, device) -> source of batches.
         validator: configuration -> judge, None trains without validation; asked for on rank 0 only.
     """

@@ -126,7 +126,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _training_record(content: Mapping[str, Any], path: Path) -> TrainingRecord:
-    """The record under "somareg", complete as far as a card needs it; its values are checked by the card."""
+    """The record under "somareg", with all keys that a card needs; the card checks the values."""
     record = content.get("somareg")
     if not isinstance(record, dict):
         raise ReadError(f"{path} has no record 'somareg' of its training; give a checkpoint that 'somareg train' wrote")

@@ -80,7 +80,7 @@ class RegistrationTask(L.LightningModule):
     Args:
         cfg: the whole configuration; written into every checkpoint.
         network: trained under the name "network".
-        objective: what is minimised.
+        objective: the loss.
         open_source: (rank, device) -> the source of batches.
         limit: minutes of this call, None without limit.
     """
