@@ -6,7 +6,7 @@
 
 `make` needs somareg with the extra `onnx`: it writes the encoder's graphs, crops of the demo pair normalised as the
 engine takes them, and what PyTorch makes of them in one refinement step (features of both images at stride 2, all
-windows of the first step of `LEARNED_NEAR` correlated, each window's peak between cells), with its CPU time. Graphs
+windows of GLAM's first stage correlated, each window's peak between cells), with its CPU time. Graphs
 that FOLDER holds are taken as they are; sides are multiples of 16. `run` needs NumPy and ONNX Runtime alone and imports
 nothing of somareg: an environment LIGHT of `pip install numpy onnxruntime opencv-python-headless rasterio` tells what
 it would be like. It does the same step and prints differences and CPU times, one thread each. `lines` counts what names
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 ROOT = Path(__file__).resolve().parents[1]
-STRIDE, SIDE, MARGIN, STEP = 2, 28, 5, 8  # of the first step of LEARNED_NEAR
+STRIDE, SIDE, MARGIN, STEP = 2, 28, 5, 8  # of GLAM's first stage in the weights that ship
 BLOCK = 16  # of matching.bands
 ROLES = {"moving": "sar", "reference": "optical"}
 
@@ -116,15 +116,14 @@ def make(folder: Path, model: str, sizes: list[int], repeats: int) -> None:
     from somareg.io import read_raster
     from somareg.lab.train.onnx_graph import encoder_graphs
     from somareg.matching.correlation import correlate_grid
-    from somareg.matching.engine import LEARNED_NEAR
     from somareg.matching.layout import WindowGrid
     from somareg.preprocess.normalise import normalise
 
-    first = LEARNED_NEAR[0]
-    assert (first.stride, first.window.size, first.window.margin, first.window.stride) == (STRIDE, SIDE, MARGIN, STEP)
     folder.mkdir(parents=True, exist_ok=True)
     network = somareg.load_model(model, device="cpu")
     assert network is not None
+    first = network.cfg.glam.stages[0]
+    assert (first.stride, first.window.size, first.window.margin, first.window.stride) == (STRIDE, SIDE, MARGIN, STEP)
     torch.set_num_threads(1)
     graphs = {branch: folder / f"encoder-{branch}.onnx" for branch in ROLES.values()}
     if not all(file.is_file() for file in graphs.values()):
