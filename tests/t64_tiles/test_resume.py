@@ -98,18 +98,18 @@ def same(a: TileResult, b: TileResult) -> bool:
 
 
 def fill(path: Path, count: int) -> None:
-    with Journal(path, {"inputs": "these", "nodata": float("nan")}) as kept:
-        kept.note("global", {"matrix": [0.1, 1 / 3]})
-        for index in range(count):
-            kept.keep(tile(index))
+    kept = Journal(path, {"inputs": "these", "nodata": float("nan")})
+    kept.note("global", {"matrix": [0.1, 1 / 3]})
+    for index in range(count):
+        kept.keep(tile(index))
 
 
 def test_journal_gives_back_every_bit(tmp_path: Path) -> None:
     fill(tmp_path / "journal", 3)
-    with Journal(tmp_path / "journal", {"inputs": "these", "nodata": float("nan")}) as journal:
-        assert journal.facts == {"global": {"matrix": [0.1, 1 / 3]}}
-        assert sorted(journal.tiles) == [0, 1, 2]
-        assert all(same(journal.tiles[i], tile(i)) for i in range(3))
+    journal = Journal(tmp_path / "journal", {"inputs": "these", "nodata": float("nan")})
+    assert journal.facts == {"global": {"matrix": [0.1, 1 / 3]}}
+    assert sorted(journal.tiles) == [0, 1, 2]
+    assert all(same(journal.tiles[i], tile(i)) for i in range(3))
 
 
 @pytest.mark.parametrize("cut", [1, 30, 200])
@@ -118,11 +118,11 @@ def test_journal_drops_what_is_damaged_and_goes_on(tmp_path: Path, cut: int) -> 
     fill(path, 3)
     path.write_bytes(path.read_bytes()[:-cut])
     binding = {"inputs": "these", "nodata": float("nan")}
-    with Journal(path, binding) as journal:
-        assert sorted(journal.tiles) == [0, 1]
-        journal.keep(tile(2))
-    with Journal(path, binding) as journal:
-        assert same(journal.tiles[2], tile(2))
+    journal = Journal(path, binding)
+    assert sorted(journal.tiles) == [0, 1]
+    journal.keep(tile(2))
+    journal = Journal(path, binding)
+    assert same(journal.tiles[2], tile(2))
 
 
 def test_journal_does_not_believe_a_flipped_bit(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_journal_does_not_believe_a_flipped_bit(tmp_path: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     lines[3] = lines[3].replace(b"e", b"f", 1)
     path.write_bytes(b"".join(lines))
-    with Journal(path, {"inputs": "these", "nodata": float("nan")}) as journal:
-        assert sorted(journal.tiles) == [0]  # what follows is not believed either
+    journal = Journal(path, {"inputs": "these", "nodata": float("nan")})
+    assert sorted(journal.tiles) == [0]  # what follows is not believed either
 
 
 def test_journal_is_bound_to_its_inputs(tmp_path: Path) -> None:
@@ -189,8 +189,8 @@ def test_journal_leaves_other_files_alone(tmp_path: Path) -> None:
             Journal(tmp_path / name, {})
     assert (tmp_path / "precious").read_text() == "years of work"
     (tmp_path / "deep").write_bytes(line(BINDING) + line("[" * 100_000))
-    with Journal(tmp_path / "deep", {"inputs": "these"}) as found:
-        assert not found.tiles
+    found = Journal(tmp_path / "deep", {"inputs": "these"})
+    assert not found.tiles
 
 
 def test_a_run_does_not_believe_facts_that_are_none(small: Pair, killed: Path) -> None:

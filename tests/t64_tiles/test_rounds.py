@@ -241,11 +241,11 @@ def test_the_order_of_the_answers_changes_nothing(layout: Layout) -> None:
 def test_a_run_that_goes_on_asks_for_the_same_tiles(layout: Layout, tmp_path: Path, kept: int) -> None:
     """Also when it stopped in the middle of a later round: those tiles do not change what the first ones ask for."""
     found, before = in_rounds(layout, fault, aim())
-    with Journal(tmp_path / "journal", {}) as journal:
-        for index in before.asked[:kept]:
-            journal.keep(see(layout, index, fault))
-    with Journal(tmp_path / "journal", {}) as journal:
-        again, after = in_rounds(layout, fault, aim(), journal)
+    journal = Journal(tmp_path / "journal", {})
+    for index in before.asked[:kept]:
+        journal.keep(see(layout, index, fault))
+    journal = Journal(tmp_path / "journal", {})
+    again, after = in_rounds(layout, fault, aim(), journal)
     assert [tile.index for tile in again.tiles] == [tile.index for tile in found.tiles]
     assert again.counts == found.counts
     assert after.asked == before.asked[kept:]

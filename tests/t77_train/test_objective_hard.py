@@ -114,7 +114,7 @@ def test_the_cycle_is_closed_when_both_directions_agree() -> None:
     assert 0.0 <= float(logs["cycle"]) < 2.0
     still = batch_of([affine(SIZE)])
     with torch.no_grad():
-        assert float(evaluate(network, still, cfg)[1]["cycle"]) < 0.05
+        assert float(evaluate(network, still, cfg)[1]["cycle"]) < 0.2
         assert "cycle" not in evaluate(network, still)[1]
 
 

@@ -211,8 +211,8 @@ def listed(folder: Path) -> None:
 
 def journal(folder: Path) -> None:
     (folder / "run" / "work").mkdir(parents=True)
-    with Journal(folder / "run" / "work" / "journal", {"moving": "a"}) as kept:
-        kept.note("global", {"affine": [[1.0, 0.0, 2.0], [0.0, 1.0, 3.0]]})
+    kept = Journal(folder / "run" / "work" / "journal", {"moving": "a"})
+    kept.note("global", {"affine": [[1.0, 0.0, 2.0], [0.0, 1.0, 3.0]]})
 
 
 def configuration(folder: Path) -> None:

@@ -99,20 +99,20 @@ def match_tiled(
     calibration = load_calibration(chosen.engine)
     layout = lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset])
     binding = {**_binding(images, cfg, sizes, chosen), "points": given and given.affine.matrix.tolist()}
-    with tiling.workspace.journal("-found" * ground.is_looked_for, binding, _expected_bytes(images)) as journal:
-        overviews = _look(images, ground, cfg, sizes, tell)
-        if "global" not in journal.facts:
-            matching = _within(tell, LOOK, TILES)
-            journal.note("global", match_overviews(overviews, ground, cfg, engine, given, matching).as_json())
-        with journal.believed():
-            start = GlobalMatch.from_json(journal.facts["global"])
-        clock.lap("overview")
-        memory.release()
-        settings = tile_settings(images, ground, overviews, start, cfg, sizes, engine)
-        aim = Aim(ground.shape, cfg.local, cfg.accuracy, calibration, start.failure)
-        told = _counted(_within(tell, TILES, MODEL))
-        with open_runner(tiling.workers, tiling.dask) as runner:
-            rounds = match_in_rounds(layout, settings, journal, runner, aim, told)
+    journal = tiling.workspace.journal("-found" * ground.is_looked_for, binding, _expected_bytes(images))
+    overviews = _look(images, ground, cfg, sizes, tell)
+    if "global" not in journal.facts:
+        matching = _within(tell, LOOK, TILES)
+        journal.note("global", match_overviews(overviews, ground, cfg, engine, given, matching).as_json())
+    with journal.believed():
+        start = GlobalMatch.from_json(journal.facts["global"])
+    clock.lap("overview")
+    memory.release()
+    settings = tile_settings(images, ground, overviews, start, cfg, sizes, engine)
+    aim = Aim(ground.shape, cfg.local, cfg.accuracy, calibration, start.failure)
+    told = _counted(_within(tell, TILES, MODEL))
+    with open_runner(tiling.workers, tiling.dask) as runner:
+        rounds = match_in_rounds(layout, settings, journal, runner, aim, told)
     clock.lap("tiles")
     memory.release()
     tell("model", MODEL)

@@ -100,12 +100,6 @@ class Journal:
         self.tiles[tile.index] = tile
         self._append({"tile": _to_json(tile)})
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open between records."""
-
     def _append(self, record: Mapping[str, Any]) -> None:
         if self.path is not None:
             append_record(self.path, record)
