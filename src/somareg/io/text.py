@@ -11,6 +11,8 @@ from somareg.errors import ReadError
 MAX_PARTS, MAX_VALUES = 5_000_000, 25_000_000
 """Limits of lists and objects, and of values, in a JSON text: a few bytes of text each take a hundred in memory."""
 
+_PIECE = 1 << 20  # bytes
+
 
 def read_text(path: Path, what: str, most_mib: float) -> str:
     """The content of a UTF-8 file, with or without a byte order mark.
@@ -46,11 +48,15 @@ def read_bytes(path: Path, what: str, most_mib: float) -> bytes:
         OSError: it cannot be read.
     """
     most = int(most_mib * (1 << 20))
+    content = bytearray()
     with path.open("rb") as stream:
-        content = stream.read(most + 1)  # the size from the system is no bound, for example for a device
+        # In pieces: the size from the system is no bound, for example for a device, and one large read takes the
+        # memory of all that it might read.
+        while len(content) <= most and (piece := stream.read(min(_PIECE, most + 1 - len(content)))):
+            content += piece
     if len(content) > most:
         raise ReadError(f"{what} {path} is larger than {most_mib:g} MiB; give a file that is one")
-    return content
+    return bytes(content)
 
 
 def parse_json(text: str | bytes) -> Any:

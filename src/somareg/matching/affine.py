@@ -11,6 +11,7 @@ from torch import Tensor
 
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
+from somareg.matching.linear import condition_number, solve
 
 Shape = tuple[float, float]
 """Aspect and shear of a map, see `departure`."""
@@ -128,40 +129,6 @@ def fit_affine_batch(
     still = torch.eye(2, 3, dtype=p.dtype, device=p.device)
     matrix = torch.where(refused[:, None, None], still, torch.cat([linear, shift], dim=-1))
     return AffineFit(matrix, torch.where(hopeless, torch.inf, condition), refused)
-
-
-def condition_number(matrix: Tensor) -> Tensor:
-    """Condition numbers (B,) of symmetric (B, n, n) matrices by Frobenius norms, 1 for the identity; infinite for
-    matrices that are not positive definite.
-
-    Between an n-th of the usual one and that itself, and without a decomposition that the host waits for.
-    """
-    inverse = solve(matrix, torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix))
-    condition = torch.linalg.matrix_norm(matrix) * torch.linalg.matrix_norm(inverse) / matrix.shape[-1]
-    return torch.where(torch.isfinite(condition), condition, torch.inf)
-
-
-def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """`matrix^-1 right` for symmetric positive definite matrices (..., n, n), NaN for others; no host waits to hear it.
-
-    By Cholesky factors. Batches of LU factors come out wrong on a CPU once another thread has factorised (oneMKL 2024.2
-    in torch 2.13), and these matrices need no pivots.
-    """
-    root, failed = cholesky(matrix)
-    solution: Tensor = torch.linalg.solve_triangular(
-        root.mT, torch.linalg.solve_triangular(root, right, upper=False), upper=True
-    )
-    return torch.where(failed[..., None, None], torch.nan, solution)
-
-
-def cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower factors of symmetric positive definite matrices (..., n, n), and which (...) are not such.
-
-    The factor of one that is not is the identity, so that gradients stay finite; no host waits to hear it.
-    """
-    root, failed = torch.linalg.cholesky_ex((matrix + matrix.mT) / 2)  # its gradient takes both triangles
-    refused = failed != 0
-    return torch.where(refused[..., None, None], torch.eye(matrix.shape[-1]).to(root), root), refused
 
 
 def _joint_normal(

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from somareg.features.masks import is_readable
-from somareg.matching.affine import cholesky, fade
+from somareg.matching.affine import fade
 from somareg.matching.gaussian_process import kernel, left_variance, process_variance, profiled_likelihood
+from somareg.matching.linear import cholesky, solve_by
 
 FINEST_PX2 = 1e-6  # no measurement errs by less
 
@@ -132,7 +133,7 @@ class Belief:
         """Cholesky factor (B, N, N) of the values' relative covariance, and the values (B, N, 2) divided by it."""
         if k not in self._solved:
             root, _ = cholesky(self._cross(k, self.points) + self.noise)
-            self._solved[k] = root, torch.cholesky_solve(self.values, root)
+            self._solved[k] = root, solve_by(root, self.values)
         return self._solved[k]
 
     def _scale(self, k: int) -> Tensor:

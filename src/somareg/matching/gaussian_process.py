@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from somareg.geometry import FieldTransform
-from somareg.matching.affine import cholesky, solve
+from somareg.matching.linear import cholesky, solve, solve_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def profiled_likelihood(covariance: Tensor, values: Tensor, floor: float) -> tup
     """
     root, refused = cholesky(covariance)
     count = values.shape[-2] * values.shape[-1]
-    factor = ((values * torch.cholesky_solve(values, root)).sum((-2, -1)) / count).clamp_min(floor)
+    factor = ((values * solve_by(root, values)).sum((-2, -1)) / count).clamp_min(floor)
     log_det = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     hopeless = refused | ~torch.isfinite(values).all(-1).all(-1)
     return torch.where(hopeless, -torch.inf, -0.5 * count * factor.log() - log_det), factor
