@@ -49,6 +49,8 @@ WEIGHT_FREE = "weight-free"  # a row that needs no training
 THRESHOLDS = (1.0, 2.0, 3.0)  # px
 TIE_PX, LOST_PX = 0.2, 5.0  # smaller differences are those of labels; two larger errors are both failures
 
+_SPENT = {"steps": ",d", "minutes": ".2f"}
+
 Entry = dict[str, Any]
 Judged = Mapping[str, tuple[SampleStack, int]]
 """Set and level, such as "ombria m" -> samples and the number in use."""
@@ -91,11 +93,8 @@ def budgets(minutes: float | None, steps: int | None) -> dict[str, dict[str, Any
     if minutes is not None:
         found[f"{minutes:g} minutes"] = {"optimiser.schedule": "time", "optimiser.total_minutes": minutes}
     if steps is not None:
-        found[f"{steps} steps"] = {
-            "optimiser.schedule": "cosine",
-            "optimiser.total_steps": steps,
-            "run.max_steps": steps,
-        }
+        length = dict.fromkeys(("optimiser.total_steps", "run.max_steps"), steps)
+        found[f"{steps} steps"] = {"optimiser.schedule": "cosine", **length}
     free = dict.fromkeys(("run.max_minutes", "run.max_steps", "optimiser.total_minutes", "optimiser.total_steps"))
     return {name: {**free, **settings} for name, settings in found.items()}
 
@@ -130,7 +129,13 @@ def heading(study: Study, pack: Path, judged: Judged) -> Entry:
         }
         for name, (stack, n) in judged.items()
     }
-    return {"plan": study.plan, "reference": study.reference, "pack": _digest(pack.read_bytes()), "judged": samples}
+    return {
+        "plan": study.plan,
+        "common": list(study.common),
+        "reference": study.reference,
+        "pack": _digest(pack.read_bytes()),
+        "judged": samples,
+    }
 
 
 def read_results(path: Path, head: Entry) -> list[Entry]:
@@ -200,22 +205,22 @@ def run(study: Study, asked: argparse.Namespace) -> Entry:
     def keep(row: Entry) -> None:
         rows.append({**row, "somareg": __version__, "machine": machine()})
         make_folder(asked.results.parent)
-        text = json.dumps({**head, "rows": rows}, indent=1, allow_nan=False)
-        write_text(asked.results, re.sub(r",\n {4,}", ", ", text) + "\n", overwrite=True)
+        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)  # one each, so that a diff shows rows
+        write_text(asked.results, f'{json.dumps(head)[:-1]}, "rows": [\n{lines}\n]}}\n', overwrite=True)
 
     if jobs and not any(row["row"] == WEIGHT_FREE for row in rows):
         keep({"row": WEIGHT_FREE, "budget": None, "seed": None, "errors": measured(None, judged, torch.device("cpu"))})
     for name, budget, seed, cfg in jobs:
         key = {"row": name, "budget": budget, "seed": seed}
         settings = to_mapping(cfg) | {"data": to_mapping(cfg.data) | {"tiles": head["pack"]}}  # wherever the pack lies
-        made_of = {"settings": _digest(json.dumps(settings).encode())}
+        made_of = {"changes": list(study.rows[name]), "settings": _digest(json.dumps(settings).encode())}
         known = [row for row in rows if key.items() <= row.items()]
         if not known:
             print(f"{name}, {budget}, seed {seed}", file=sys.stderr, flush=True)
             network, training = trained(cfg, asked.out / _slug(budget) / f"{_slug(name)}-{seed}")
             device = torch.device("cuda" if cfg.run.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
             keep({**key, **made_of, "training": training, "errors": measured(network.to(device), judged, device)})
-        elif not made_of.items() <= known[0].items():
+        elif known[0]["settings"] != made_of["settings"]:
             raise ConfigError(f"{asked.results} has '{name}' with other settings; rename the row or give --results")
     return {**head, "rows": rows}
 
@@ -238,7 +243,7 @@ def sign_test(found: FloatArray, places: Sequence[str]) -> tuple[int, int, float
     """
     sums = np.bincount(np.unique(places, return_inverse=True)[1], found)
     total, scale = float(sums.sum()), math.sqrt(float((sums**2).sum()))
-    z = math.copysign(max(abs(total) - 1.0, 0.0), total) / scale if scale else 0.0
+    z = math.copysign(max(abs(total) - 1.0, 0.0), total) / scale + 0.0 if scale else 0.0
     return int((found > 0).sum()), int((found < 0).sum()), z
 
 
@@ -271,7 +276,7 @@ def tables(results: Entry) -> Iterator[str]:
             pairs = [(row, each) for row in own for each in full if row["seed"] in (None, each["seed"])]
             against = compared([] if name == reference else pairs, judged)
             training = [row["training"] for row in own if "training" in row]
-            spent = [", ".join(f"{each[key]:.4g}" for each in training) or "–" for key in ("steps", "minutes")]
+            spent = [", ".join(f"{each[key]:{form}}" for each in training) or "–" for key, form in _SPENT.items()]
             size = f"{training[0]['parameters']:,}" if training else "–"
             yield _cells([name, *(_part(_errors(own, part), judged[part]) for part in judged), against, size, *spent])
         yield ""

@@ -34,7 +34,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a setting: run.batch=16; may be repeated"),
 ]
-Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside the network at the end (OUT/diagnosis)")]
+Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside the network at the end (OUT/diagnosis.json)")]
 
 
 @takes_options("device")
@@ -126,6 +126,7 @@ def print_result(ui: Session, result: TrainResult, out: Path) -> None:
         *((name, f"{value:.4g}") for name, value in result.scores.items() if "/" not in name),
         ("checkpoint", str(result.checkpoint)),
         *((("best so far", str(result.best)),) if result.best is not None else ()),
+        *((("diagnosis", str(result.diagnosis)),) if result.diagnosis is not None else ()),
         *(("alarm", alarm) for alarm in result.alarms),
     ]
     table = Table.grid(padding=(0, 3))
