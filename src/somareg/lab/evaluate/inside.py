@@ -9,7 +9,8 @@ from pathlib import Path
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.data.samples import load_stacks
 from somareg.lab.data.stacks import batches
-from somareg.lab.evaluate.diagnose import Diagnosis, diagnose, save_diagnosis
+from somareg.lab.evaluate.diagnose import diagnose, save_diagnosis
+from somareg.lab.evaluate.diagnosis import Diagnosis
 from somareg.lab.evaluate.list_file import set_lists
 from somareg.lab.evaluate.peers import Method
 from somareg.lab.evaluate.protocol import Split, affine_levels
