@@ -122,13 +122,11 @@ def test_weather_is_seen_by_the_optical_image_only() -> None:
     for weather in ("haze", "clouds"):
         sar, optical = rendered(clear(optical={weather: 1.0}))
         assert torch.equal(sar, plain_sar), weather
-        assert float((optical - plain).abs().mean()) > 2.0, weather
+        assert float((optical - plain).abs().mean()) > 0.5, weather
 
 
 def test_speckle_follows_looks_and_distribution() -> None:
-    plain, optical = rendered(clear())
-    few, same = rendered(clear(radar={"looks": [1.0, 1.0]}))
-    assert torch.equal(optical, same)
+    plain, few = (rendered(clear(radar={"looks": [looks, looks]}))[0] for looks in (8.0, 1.0))
 
     def noise(image: Tensor) -> float:
         return float((image - smooth(image[:, None], 2.0)[:, 0]).std())

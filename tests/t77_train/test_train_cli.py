@@ -191,6 +191,9 @@ def test_the_diagnosis_is_written_and_its_place_told(
     record = json.loads((out / "diagnosis.json").read_text())
     assert record["samples"] == 16 and record["alarms"] == told["alarms"]
     assert [stage["name"] for stage in record["stages"]][:2] == ["start", "coarse"]
+    code, printed, _ = shell("-o", out, "--resume", *settings, "--set", "run.max_steps=2", "--diagnose")
+    assert code == 0
+    assert f"diagnosis {out / 'diagnosis.json'}" in [" ".join(line.split()) for line in printed.splitlines()]
     code, printed, _ = shell("-c", CONFIGS / "tiny.yaml", "-o", out, *settings, "--overwrite")
-    assert code == 0 and "diagnosis" not in printed
+    assert code == 0 and not any(line.startswith("diagnosis") for line in printed.splitlines())
     assert not (out / "diagnosis.json").exists()
