@@ -31,7 +31,7 @@ from somareg.io.atomic import write_text
 from somareg.io.folders import make_folder
 from somareg.lab.data.bundle_read import is_bundle, read_bundle_samples
 from somareg.lab.data.stacks import ProtocolSamples, SampleStack
-from somareg.lab.evaluate.metrics import cmr, quantile
+from somareg.lab.evaluate.metrics import cmr, paired_signs, quantile, sign_test
 from somareg.lab.evaluate.results import machine
 from somareg.lab.train.callbacks import LAST
 from somareg.lab.train.config import TrainCfg, load_config
@@ -47,7 +47,6 @@ from somareg.types import FloatArray
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHT_FREE = "weight-free"  # a row that needs no training
 THRESHOLDS = (1.0, 2.0, 3.0)  # px
-TIE_PX, LOST_PX = 0.2, 5.0  # smaller differences are those of labels; two larger errors are both failures
 
 _SPENT = {"steps": ",d", "minutes": ".2f"}
 
@@ -228,25 +227,6 @@ def run(study: Study, asked: argparse.Namespace) -> Entry:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def signs(row: FloatArray, reference: FloatArray) -> FloatArray:
-    """(n,) 1 where the row's error is smaller than the reference's by more than `TIE_PX`, -1 where larger, else 0."""
-    gain = np.minimum(reference, LOST_PX) - np.minimum(row, LOST_PX)
-    found: FloatArray = np.sign(gain) * (np.abs(gain) > TIE_PX)
-    return found
-
-
-def sign_test(found: FloatArray, places: Sequence[str]) -> tuple[int, int, float]:
-    """(better, worse, z) of `signs` (n,): z is 0 for equal rows, positive where the row is better.
-
-    Samples of one place, and one sample under several seeds, depend on each other, so each place enters with the sum of
-    its signs. With one sample per place this is the sign test with continuity correction (McNemar).
-    """
-    sums = np.bincount(np.unique(places, return_inverse=True)[1], found)
-    total, scale = float(sums.sum()), math.sqrt(float((sums**2).sum()))
-    z = math.copysign(max(abs(total) - 1.0, 0.0), total) / scale + 0.0 if scale else 0.0
-    return int((found > 0).sum()), int((found < 0).sum()), z
-
-
 def _errors(rows: Sequence[Entry], part: str) -> FloatArray:
     return np.array([math.inf if e is None else e for row in rows for e in row["errors"][part]], dtype=np.float64)
 
@@ -255,7 +235,7 @@ def compared(pairs: Sequence[tuple[Entry, Entry]], judged: Mapping[str, Entry]) 
     """better : worse (z) over all samples of pairs (row, reference)."""
     if not pairs:
         return "–"
-    found = [signs(_errors([row], part), _errors([full], part)) for row, full in pairs for part in judged]
+    found = [paired_signs(_errors([row], part), _errors([full], part)) for row, full in pairs for part in judged]
     places = [place for _ in pairs for part in judged.values() for place in part["places"]]
     return "{} : {} ({:+.1f})".format(*sign_test(np.concatenate(found), places))
 

@@ -20,6 +20,7 @@ from somareg.errors import ConfigError, ReadError
 from somareg.lab.data.bundle import write_bundle
 from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.data.tiles import TileSet
+from somareg.lab.evaluate.metrics import paired_signs, sign_test
 from somareg.lab.train import callbacks
 from somareg.lab.train.config import load_config
 from somareg.lab.train.engine import train
@@ -280,31 +281,31 @@ def test_the_study_of_this_clone_is_read(script: ModuleType) -> None:
 # --- what a difference means ------------------------------------------------------------------------------------------
 
 
-def test_samples_are_compared_one_by_one(script: ModuleType) -> None:
+def test_samples_are_compared_one_by_one() -> None:
     full = np.array([1.0, 1.0, 1.0, 4.0, 40.0, math.inf, math.inf, 4.9])
     row = np.array([0.7, 1.1, 2.0, 9.0, 60.0, math.inf, 3.0, 70.0])
     # better by 0.3 px and where the other fails; worse by 1 px and where it fails itself; the rest is alike
-    assert script.signs(row, full).tolist() == [1, 0, -1, -1, 0, 0, 1, 0]
-    assert script.signs(full, row).tolist() == [-1, 0, 1, 1, 0, 0, -1, 0]
+    assert paired_signs(row, full).tolist() == [1, 0, -1, -1, 0, 0, 1, 0]
+    assert paired_signs(full, row).tolist() == [-1, 0, 1, 1, 0, 0, -1, 0]
 
 
-def test_the_sign_test_counts_places(script: ModuleType) -> None:
+def test_the_sign_test_counts_places() -> None:
     apart = [str(i) for i in range(11)]
-    better, worse, z = script.sign_test(np.array([1.0] * 9 + [-1.0] * 2), apart)
+    better, worse, z = sign_test(np.array([1.0] * 9 + [-1.0] * 2), apart)
     assert (better, worse) == (9, 2)
     assert z == pytest.approx((7 - 1) / math.sqrt(11))
-    assert script.sign_test(np.array([-1.0] * 9 + [1.0] * 2), apart)[2] == pytest.approx(-z)
+    assert sign_test(np.array([-1.0] * 9 + [1.0] * 2), apart)[2] == pytest.approx(-z)
     # by hand: places a +2, b +1 - 1 = 0, c -1: a sum of 1, which the continuity correction takes away
-    assert script.sign_test(np.array([1.0, 1.0, 1.0, -1.0, -1.0]), ["a", "a", "b", "b", "c"]) == (3, 2, 0.0)
+    assert sign_test(np.array([1.0, 1.0, 1.0, -1.0, -1.0]), ["a", "a", "b", "b", "c"]) == (3, 2, 0.0)
     # by hand: places +3, +2: (5 - 1) / sqrt(9 + 4); as if apart it would be 4 / sqrt(5)
-    assert script.sign_test(np.ones(5), ["a", "a", "a", "b", "b"])[2] == pytest.approx(4 / math.sqrt(13))
-    assert script.sign_test(np.zeros(3), ["a", "b", "c"]) == (0, 0, 0.0)
+    assert sign_test(np.ones(5), ["a", "a", "a", "b", "b"])[2] == pytest.approx(4 / math.sqrt(13))
+    assert sign_test(np.zeros(3), ["a", "b", "c"]) == (0, 0, 0.0)
 
 
-def test_a_difference_that_chance_makes_is_rarely_clear(script: ModuleType) -> None:
+def test_a_difference_that_chance_makes_is_rarely_clear() -> None:
     """Exact: for every number of places that differ, a fair coin goes beyond 2 in at most 1 case of 20."""
     for number in range(1, 60):
-        z = [script.sign_test(np.repeat([1.0, -1.0], [k, number - k]), [*map(str, range(number))])[2]
+        z = [sign_test(np.repeat([1.0, -1.0], [k, number - k]), [*map(str, range(number))])[2]
              for k in range(number + 1)]  # fmt: skip
         assert sum(math.comb(number, k) for k in range(number + 1) if abs(z[k]) > 2) / 2**number <= 0.05
 
