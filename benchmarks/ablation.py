@@ -1,6 +1,6 @@
 """What each part of the network is worth: variants of one plan, trained and judged on equal terms.
 
-    python benchmarks/ablation.py runs/gpu/pack.safetensors --minutes 10 [--steps 1000] [--samples FILE ...]
+    python benchmarks/ablation.py runs/gpu/pack.safetensors --samples multisensor.safetensors --minutes 10 --steps 1000
 
 `configs/ablation.yaml` names the rows. Every row is trained with every seed from the pack, for so many minutes, for so
 many steps, or once for each, and registers the same samples. The results are written after every row, whole or not at

@@ -242,6 +242,9 @@ def test_results_of_different_terms_are_not_mixed(
     assert "total_minutes is -1" in told("", "", "--minutes", "-1")
     ProtocolSamples((stack("m", [1.0]),)).save(place / "more.safetensors")
     assert "'meadow m' is in two of the files" in told("", "", "--samples", str(place / "more.safetensors"))
+    (place / "study.yaml").write_text(STUDY)
+    assert script.main(words(place / "nothing.safetensors", place, "--steps", "2")) == 2
+    assert "nothing.safetensors" in capsys.readouterr().err
     assert (place / "results.json").read_bytes() == before
     (place / "results.json").write_text("[]")
     assert "holds no results of ablations" in told("", "")
