@@ -114,7 +114,6 @@ def run(ui: Session, cfg: TrainCfg, out: Path, **options: Any) -> None:
 
 def print_result(ui: Session, result: TrainResult, out: Path) -> None:
     """Figures, scores, files and what to run next."""
-    from rich.table import Table
     from rich.text import Text
 
     why = {"steps": "all steps done", "time": "time is up", "interrupted": "interrupted", "done": "nothing left to do"}
@@ -129,10 +128,9 @@ def print_result(ui: Session, result: TrainResult, out: Path) -> None:
         *((("diagnosis", str(result.diagnosis)),) if result.diagnosis is not None else ()),
         *(("alarm", alarm) for alarm in result.alarms),
     ]
-    table = Table.grid(padding=(0, 3))
+    width = max(len(label) for label, _ in rows) + 3
     for label, value in rows:
-        table.add_row(Text(label), Text(value))
-    ui.out.print(table, soft_wrap=True)
+        ui.out.print(Text(f"{label:<{width}}{value}"), soft_wrap=True)  # a table would cut long paths off
     chosen = result.best or result.checkpoint
     if result.stopped == "interrupted":
         ui.out.print(Text(f"continue with: somareg train --resume -o {shlex.quote(str(out))}"), soft_wrap=True)
