@@ -128,13 +128,8 @@ def heading(study: Study, pack: Path, judged: Judged) -> Entry:
         }
         for name, (stack, n) in judged.items()
     }
-    return {
-        "plan": study.plan,
-        "common": list(study.common),
-        "reference": study.reference,
-        "pack": _digest(pack.read_bytes()),
-        "judged": samples,
-    }
+    common = {"plan": study.plan, "common": list(study.common), "reference": study.reference}
+    return {**common, "pack": _digest(pack.read_bytes()), "judged": samples}
 
 
 def read_results(path: Path, head: Entry) -> list[Entry]:
