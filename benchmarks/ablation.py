@@ -184,13 +184,13 @@ def measured(network: Soma | None, judged: Judged, device: torch.device) -> dict
 
 def run(study: Study, asked: argparse.Namespace) -> Entry:
     """Train and measure what the results lack, write them after every row, and return them."""
-    pack, given = asked.pack, {"data.tiles": [str(asked.pack)], "data.validation": None}
+    pack, plan = asked.pack, asked.study.parent / study.plan
+    given = {"data.tiles": [str(pack)], "data.validation": None}
     jobs = [
-        (name, budget, seed, load_config(asked.study.parent / study.plan, (*study.common, *settings), extra))
+        (name, budget, seed, load_config(plan, (*study.common, *settings), {**given, **length, "seed": seed}))
         for budget, length in budgets(asked.minutes, asked.steps).items()
         for seed in study.seeds
         for name, settings in study.rows.items()
-        if (extra := {**given, **length, "seed": seed})
     ]  # a wrong setting is told before anything is trained
     judged = judged_samples(study, [pack, *asked.samples])
     head = heading(study, pack, judged)
@@ -214,7 +214,7 @@ def run(study: Study, asked: argparse.Namespace) -> Entry:
             network, training = trained(cfg, asked.out / _slug(budget) / f"{_slug(name)}-{seed}")
             device = torch.device("cuda" if cfg.run.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
             keep({**key, **made_of, "training": training, "errors": measured(network.to(device), judged, device)})
-        elif known[0]["settings"] != made_of["settings"]:
+        elif known[0].get("settings") != made_of["settings"]:
             raise ConfigError(f"{asked.results} has '{name}' with other settings; rename the row or give --results")
     return {**head, "rows": rows}
 
