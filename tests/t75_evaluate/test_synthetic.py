@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from somareg.config import from_mapping, to_mapping
-from somareg.errors import ConfigError, InputError
+from somareg.errors import InputError
 from somareg.features.orientation import OrientationCfg, orientation_channels, smooth
 from somareg.lab.data.synthetic import SyntheticCfg, SyntheticSource
 from somareg.lab.data.synthetic.canvas import SceneCfg
@@ -89,15 +90,70 @@ def test_impossible_requests_are_refused() -> None:
         SyntheticSource().scenes(1, 31, seeded())
     with pytest.raises(InputError, match="at least 1"):
         SyntheticSource().scenes(0, 64, seeded())
-    with pytest.raises(ConfigError, match="max_layover"):
-        SyntheticSource(SyntheticCfg(scene=SceneCfg(max_layover=9.0)))
-    with pytest.raises(ConfigError, match="oversample"):
-        SyntheticSource(SyntheticCfg(scene=SceneCfg(oversample=0)))
 
 
 def test_settings_survive_a_file() -> None:
     cfg = SyntheticCfg(scene=SceneCfg(towns=0.9), contrast=(0.7, 0.8))
     assert from_mapping(SyntheticCfg, to_mapping(cfg)) == cfg
+
+
+# ---------------------------------------------------------------- every setting has its effect
+
+
+def clear(**changes: Any) -> SyntheticCfg:
+    """Scenes without what the settings can add, and the changes: `optical={"haze": 1.0}`."""
+    parts = {
+        "scene": {"hidden": 0.0, "towns": 0.0, "hills": 0.0, "halls": 0},
+        "optical": {"haze": 0.0, "clouds": 0.0},
+        "radar": {"looks": [8.0, 8.0], "k_share": 0.0},
+        "contrast": [1.0, 1.0],
+    }
+    return from_mapping(SyntheticCfg, {**parts, **{name: {**parts[name], **own} for name, own in changes.items()}})
+
+
+def rendered(cfg: SyntheticCfg) -> tuple[Tensor, Tensor]:
+    """SAR (8, 96, 96) and optical (8, 96, 96) grey levels of the same draws."""
+    tiles = SyntheticSource(cfg).scenes(8, 96, seeded(11))
+    return tiles.sar.float(), tiles.optical.float().mean(1)
+
+
+def test_weather_is_seen_by_the_optical_image_only() -> None:
+    plain_sar, plain = rendered(clear())
+    for weather in ("haze", "clouds"):
+        sar, optical = rendered(clear(optical={weather: 1.0}))
+        assert torch.equal(sar, plain_sar), weather
+        assert float((optical - plain).abs().mean()) > 0.5, weather
+
+
+def test_speckle_follows_looks_and_distribution() -> None:
+    plain, few = (rendered(clear(radar={"looks": [looks, looks]}))[0] for looks in (8.0, 1.0))
+
+    def noise(image: Tensor) -> float:
+        return float((image - smooth(image[:, None], 2.0)[:, 0]).std())
+
+    assert noise(few) > 1.5 * noise(plain)
+    assert noise(rendered(clear(radar={"k_share": 1.0}))[0]) > 1.1 * noise(plain)
+
+
+def test_towns_halls_and_hills_change_the_ground() -> None:
+    def ground(**scene: Any) -> Any:
+        return build_scene(draws(8, 4), 96, clear(scene=scene).scene)
+
+    assert float(ground().layover.max()) == 0.0
+    for kind in ({"towns": 1.0}, {"halls": 6}):
+        built = ground(**kind)
+        assert float((built.layover > 0).float().mean()) > 0.005, kind
+    flat, hilly = (ground(hills=hills).terrain for hills in (0.0, 1.0))
+    assert hilly.diff(dim=-1).square().mean().sqrt() > 5 * flat.diff(dim=-1).square().mean().sqrt()
+
+
+def test_contrast_widens_the_looks_within_a_kind() -> None:
+    first, count = FIRST_LABEL["field"], KINDS["field"].labels
+    low, high = (
+        draw_materials(draws(200), (factor, factor)).backscatter[:, first : first + count].std(1).mean()
+        for factor in (0.5, 1.2)
+    )
+    assert float(high / low) == pytest.approx(1.2 / 0.5, rel=1e-3)
 
 
 # ---------------------------------------------------------------- both images show one ground

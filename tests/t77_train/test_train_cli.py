@@ -175,3 +175,25 @@ def test_soma_resumes_exactly(tmp_path: Path) -> None:
         assert one[key].keys() == other[key].keys()
         assert all(torch.equal(one[key][name], other[key][name]) for name in one[key])
     assert one["somareg"]["synthetic_share"] == 1.0
+
+
+def test_the_diagnosis_is_written_and_its_place_told(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of SOMA itself, on pairs that training has not seen; a new run clears the file away."""
+    monkeypatch.undo()
+    settings = [word for text in (*SMALL, "run.max_steps=1") for word in ("--set", text)]
+    out = tmp_path / "run"
+    code, printed, _ = shell("-c", CONFIGS / "tiny.yaml", "-o", out, *settings, "--diagnose", "--json")
+    assert code == 0
+    told = json.loads(printed)
+    assert told["diagnosis"] == str(out / "diagnosis.json")
+    record = json.loads((out / "diagnosis.json").read_text())
+    assert record["samples"] == 16 and record["alarms"] == told["alarms"]
+    assert [stage["name"] for stage in record["stages"]][:2] == ["start", "coarse"]
+    code, printed, _ = shell("-o", out, "--resume", *settings, "--set", "run.max_steps=2", "--diagnose")
+    assert code == 0
+    assert f"diagnosis {out / 'diagnosis.json'}" in [" ".join(line.split()) for line in printed.splitlines()]
+    code, printed, _ = shell("-c", CONFIGS / "tiny.yaml", "-o", out, *settings, "--overwrite")
+    assert code == 0 and not any(line.startswith("diagnosis") for line in printed.splitlines())
+    assert not (out / "diagnosis.json").exists()

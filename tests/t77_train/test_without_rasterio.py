@@ -70,7 +70,7 @@ def test_what_trains_imports_saves_and_exports(tmp_path: Path) -> None:
     """What is written without the raster library is read back here, where it may be present."""
     code = """
     import somareg.lab.data.augment, somareg.lab.data.pack, somareg.lab.data.samples
-    import somareg.lab.evaluate.diagnose, somareg.lab.evaluate.diagnose_figures
+    import somareg.lab.evaluate.diagnose
     import somareg.lab.train.engine, somareg.lab.train.judge, somareg.lab.train.validation
     import somareg.matching.engine, somareg.soma.weights
     from pathlib import Path

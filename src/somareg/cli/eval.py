@@ -32,7 +32,7 @@ Methods = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="pairs per set at most")]
 Split = Annotated[str, typer.Option("--split", metavar="NAME", help="test, or val for tuning")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder for one JSON per method and the table")]
-Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside each learned model: numbers and figures")]
+Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside each learned model (OUT/diagnosis)")]
 
 Verdict = Annotated[
     bool,
@@ -94,7 +94,7 @@ def evaluate(
             summaries = run(*which, seed=asked.seed, **options)
             found = diagnose_methods(*which, **options) if diagnose else []
         if as_json:
-            told = {i.name: {"folder": str(i.folder.resolve()), "alarms": i.diagnosis.alarms} for i in found}
+            told = {i.name: {"file": str(i.file.resolve()), "alarms": i.diagnosis.alarms} for i in found}
             ui.emit({"out": str(out.resolve()), "results": summaries, **({"diagnosis": told} if diagnose else {})})
         elif ui.wants_text:
             if ui.out.is_terminal:
@@ -135,7 +135,7 @@ def print_alarms(inside: Inside) -> None:
     """The alarms of a model, as Markdown."""
     alarms, pairs = inside.diagnosis.alarms, inside.diagnosis.samples
     count = f"{len(alarms)} alarm{'s' * (len(alarms) > 1)}" if alarms else "no alarm"
-    print(f"\n{inside.name}: {count}, {pairs} pair{'s' * (pairs > 1)}; figures in {inside.folder}\n")
+    print(f"\n{inside.name}: {count}, {pairs} pair{'s' * (pairs > 1)}; numbers in {inside.file}\n")
     for alarm in alarms:
         print(f"- {alarm}")
 

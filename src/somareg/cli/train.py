@@ -34,7 +34,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a setting: run.batch=16; may be repeated"),
 ]
-Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside the network at the end (OUT/diagnosis)")]
+Diagnose = Annotated[bool, typer.Option("--diagnose", help="look inside the network at the end (OUT/diagnosis.json)")]
 
 
 @takes_options("device")
@@ -114,7 +114,6 @@ def run(ui: Session, cfg: TrainCfg, out: Path, **options: Any) -> None:
 
 def print_result(ui: Session, result: TrainResult, out: Path) -> None:
     """Figures, scores, files and what to run next."""
-    from rich.table import Table
     from rich.text import Text
 
     why = {"steps": "all steps done", "time": "time is up", "interrupted": "interrupted", "done": "nothing left to do"}
@@ -126,12 +125,12 @@ def print_result(ui: Session, result: TrainResult, out: Path) -> None:
         *((name, f"{value:.4g}") for name, value in result.scores.items() if "/" not in name),
         ("checkpoint", str(result.checkpoint)),
         *((("best so far", str(result.best)),) if result.best is not None else ()),
+        *((("diagnosis", str(result.diagnosis)),) if result.diagnosis is not None else ()),
         *(("alarm", alarm) for alarm in result.alarms),
     ]
-    table = Table.grid(padding=(0, 3))
+    width = max(len(label) for label, _ in rows) + 3
     for label, value in rows:
-        table.add_row(Text(label), Text(value))
-    ui.out.print(table, soft_wrap=True)
+        ui.out.print(Text(f"{label:<{width}}{value}"), soft_wrap=True)  # a table would cut long paths off
     chosen = result.best or result.checkpoint
     if result.stopped == "interrupted":
         ui.out.print(Text(f"continue with: somareg train --resume -o {shlex.quote(str(out))}"), soft_wrap=True)

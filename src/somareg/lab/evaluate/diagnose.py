@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from somareg.errors import InputError
-from somareg.io.atomic import output_folder
+from somareg.io.atomic import write_text
+from somareg.io.folders import make_folder
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.evaluate.diagnose_parts import (
-    CosinePairs,
     Size,
     affine_health,
     attention_entropy,
@@ -42,19 +42,6 @@ from somareg.soma.fge import FeatureGradientEnhancer
 from somareg.soma.glam.attention import AttentionBlock
 from somareg.soma.glam.matcher import GlamOutput
 from somareg.types import Modality
-
-__all__ = [
-    "CosinePairs",
-    "Diagnosis",
-    "affine_health",
-    "attention_entropy",
-    "attention_summary",
-    "cosine_similarity",
-    "diagnose",
-    "inconsistency",
-    "save_diagnosis",
-    "stage_errors",
-]
 
 Values = dict[str, list[Tensor]]
 
@@ -234,29 +221,12 @@ def _conclude(notes: dict[str, Values], errors: Tensor, returns: Tensor) -> Diag
     )
 
 
-def save_diagnosis(diagnosis: Diagnosis, folder: str | Path) -> list[Path]:
-    """Write `diagnosis.json` and one `diagnosis_*.png` per view; all of them appear, or nothing changes.
-
-    Args:
-        diagnosis: from `diagnose`.
-        folder: made when missing; older diagnoses in it are replaced.
-
-    Returns:
-        The files written.
+def save_diagnosis(diagnosis: Diagnosis, path: str | Path) -> Path:
+    """Write the numbers as JSON, whole or not at all; an older file is replaced.
 
     Raises:
-        OutputError: the folder or a file cannot be written.
-        UnsupportedError: matplotlib is not installed (extra `plot`).
+        OutputError: the folder or the file cannot be written.
     """
-    from somareg.report.show import need_matplotlib  # the numbers alone do not need it
-
-    need_matplotlib()
-    from somareg.lab.evaluate.diagnose_figures import diagnosis_figures
-
-    text = json.dumps(diagnosis.to_json(), indent=1, allow_nan=False) + "\n"
-    contents = {"diagnosis.json": text.encode()}
-    contents |= {f"diagnosis_{name}.png": image for name, image in diagnosis_figures(diagnosis).items()}
-    with output_folder(folder, overwrite=True) as place:
-        for name, content in contents.items():
-            (place / name).write_bytes(content)
-    return [Path(folder) / name for name in contents]
+    path = Path(path)
+    make_folder(path.parent)
+    return write_text(path, json.dumps(diagnosis.to_json(), indent=1, allow_nan=False) + "\n", overwrite=True)

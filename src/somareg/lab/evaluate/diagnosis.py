@@ -133,16 +133,6 @@ class Diagnosis:
         return record
 
 
-def grows(before: StageError, after: StageError) -> bool:
-    """Whether a stage increases the median error beyond chance."""
-    return after.error_px.median > 1.1 * before.error_px.median + 0.05
-
-
-def is_ill(health: AffineHealth) -> bool:
-    """Whether the fits of a stage need action."""
-    return health.refused > MOST_REFUSED or health.diverged > 0 or health.condition.median > WORST_CONDITION
-
-
 def find_alarms(
     stages: Sequence[StageError],
     attention: Sequence[Attention],
@@ -153,7 +143,7 @@ def find_alarms(
     alarms = [
         f"{after.name}: the median error grows from {before.error_px.median:.2f} to {after.error_px.median:.2f} px"
         for before, after in pairwise(stages)
-        if grows(before, after)
+        if after.error_px.median > 1.1 * before.error_px.median + 0.05  # beyond chance
     ]
     alarms += [f"{a.name}: attention is {a.alarm} (mean {a.weight.mean:.3f})" for a in attention if a.alarm]
     for health in affine:

@@ -9,13 +9,13 @@ from pathlib import Path
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.data.samples import load_stacks
 from somareg.lab.data.stacks import batches
-from somareg.lab.evaluate.diagnose import Diagnosis, diagnose, save_diagnosis
+from somareg.lab.evaluate.diagnose import diagnose, save_diagnosis
+from somareg.lab.evaluate.diagnosis import Diagnosis
 from somareg.lab.evaluate.list_file import set_lists
 from somareg.lab.evaluate.peers import Method
 from somareg.lab.evaluate.protocol import Split, affine_levels
 from somareg.lab.evaluate.run import Progress
 from somareg.lab.evaluate.sample import SampleList
-from somareg.report.show import need_matplotlib
 from somareg.soma.network import Soma
 
 
@@ -25,12 +25,12 @@ class Inside:
 
     Attributes:
         name: of the method.
-        folder: with numbers and figures.
+        file: its numbers, JSON.
         diagnosis: the numbers.
     """
 
     name: str
-    folder: Path
+    file: Path
     diagnosis: Diagnosis
 
 
@@ -60,16 +60,14 @@ def diagnose_methods(
     Args:
         data_dir, sets, levels, limit, split, lists: as for `run.evaluate`.
         methods: others than learned models are skipped.
-        out_dir: gets `diagnosis-<name>/` with `diagnosis.json` and figures.
+        out_dir: gets `diagnosis/<name>.json`.
         progress: called with (what, done, total) after each batch.
 
     Raises:
         ConfigError: unknown set or level, or a level whose truth is no matrix (N, whole).
         ReadError, InputError: the data folder does not hold what the lists name, or the lists hold nothing.
         OutputError: `out_dir` cannot be written.
-        UnsupportedError: matplotlib is not installed (extra `plot`).
     """
-    need_matplotlib()  # checked first, because the diagnosis takes long and draws figures last
     levels = affine_levels(levels)
     if lists is None:
         every = [listed for name in sets for listed in set_lists(data_dir, name, split)]
@@ -80,9 +78,9 @@ def diagnose_methods(
         device = next(network.parameters()).device
         stream = batches(load_stacks(lists, data_dir, levels, limit), device)
         diagnosis = diagnose(network, _counted(stream, f"inside {name}", total, progress))
-        folder = Path(out_dir) / f"diagnosis-{name}"
-        save_diagnosis(diagnosis, folder)
-        diagnoses.append(Inside(name, folder, diagnosis))
+        # Not beside the results, where every JSON is one.
+        file = save_diagnosis(diagnosis, Path(out_dir) / "diagnosis" / f"{name}.json")
+        diagnoses.append(Inside(name, file, diagnosis))
     return diagnoses
 
 

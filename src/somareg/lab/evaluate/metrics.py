@@ -5,6 +5,7 @@ A method without an estimate has an infinite error, which counts in every figure
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from somareg.types import BoolArray, FloatArray
 
 THRESHOLDS: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
+TIE_PX, LOST_PX = 0.2, 5.0  # of a paired comparison: accuracy of labels; two larger errors are both failures
 MIN_GROUPS = 5  # fewer places cannot show the spread between places
 _POINTS_PER_AXIS = 16  # lattice of check points per pair for CE90
 
@@ -174,3 +176,30 @@ def within_factor(predicted: FloatArray, truth: FloatArray, factor: float = 2.0)
     if not predicted.size:
         return None
     return float(np.mean((predicted <= factor * truth) & (predicted >= truth / factor)))
+
+
+def paired_signs(rmses: FloatArray, reference: FloatArray) -> FloatArray:
+    """Compare errors with those of a reference, sample by sample.
+
+    Args:
+        rmses, reference: (n,) pixels of the same samples, infinite for a failure.
+
+    Returns:
+        (n,) 1 where the error is smaller than the reference's by more than `TIE_PX`, -1 where larger, else 0; errors
+        beyond `LOST_PX` are equal.
+    """
+    gain = np.minimum(reference, LOST_PX) - np.minimum(rmses, LOST_PX)
+    found: FloatArray = np.sign(gain) * (np.abs(gain) > TIE_PX)
+    return found
+
+
+def sign_test(found: FloatArray, places: Sequence[str]) -> tuple[int, int, float]:
+    """(better, worse, z) of `paired_signs` (n,): z is 0 without a difference, positive where more is better.
+
+    Samples of one place, and one sample under several seeds, depend on each other, so each place enters with the sum of
+    its signs. With one sample per place this is the sign test with continuity correction (McNemar).
+    """
+    sums = np.bincount(np.unique(places, return_inverse=True)[1], found)
+    total, scale = float(sums.sum()), math.sqrt(float((sums**2).sum()))
+    z = math.copysign(max(abs(total) - 1.0, 0.0), total) / scale + 0.0 if scale else 0.0
+    return int((found > 0).sum()), int((found < 0).sum()), z

@@ -19,7 +19,7 @@ from somareg.lab.train.logs import Mean, RunLog
 from somareg.lab.train.task import RegistrationTask, now
 from somareg.types import Progress
 
-LAST, BEST, DIAGNOSIS = "last.ckpt", "best.ckpt", "diagnosis"
+LAST, BEST, DIAGNOSIS = "last.ckpt", "best.ckpt", "diagnosis.json"
 _FAR = 2**40
 
 
@@ -75,6 +75,7 @@ class Keeper(L.Callback):
         self.folder, self.validator, self.signals = folder, validator, signals
         self.progress, self.report, self.diagnose = progress, report, diagnose
         self.alarms: tuple[str, ...] = ()
+        self.diagnosis: Path | None = None
         self.meter, self.mean = Meter(), Mean()
         self._book: RunLog | None = None
         self.stopped = "done"
@@ -121,6 +122,7 @@ class Keeper(L.Callback):
             batches = self.validator.batches(task.device) if self.validator else _unseen(task)
             with _judged(task):
                 self.alarms = write_diagnosis(task.network, batches, self.folder / DIAGNOSIS)
+            self.diagnosis = self.folder / DIAGNOSIS
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the log."""

@@ -151,10 +151,11 @@ class TrainCfg:
         for name in ("batch", "log_every_steps", "num_nodes"):
             if getattr(run, name) < 1:
                 raise ConfigError(f"run.{name} is {getattr(run, name)}; give 1 or more")
-        for name in ("max_minutes", "max_steps"):
-            limit = getattr(run, name)
-            if limit is not None and limit <= 0:
-                raise ConfigError(f"run.{name} is {limit}; give more than 0, or null for no limit")
+        limits = {f"run.{name}": getattr(run, name) for name in ("max_minutes", "max_steps")}
+        limits |= {f"optimiser.{name}": getattr(optimiser, name) for name in ("total_minutes", "total_steps")}
+        for name, limit in limits.items():
+            if limit is not None and not limit > 0:
+                raise ConfigError(f"{name} is {limit}; give more than 0, or null for no limit")
         if not 0 <= run.ema < 1:
             raise ConfigError(f"run.ema is {run.ema}; give 0 (no averaging) to below 1")
         if optimiser.lr <= 0 or optimiser.warmup_steps < 0 or optimiser.clip < 0:

@@ -43,6 +43,7 @@ class TrainResult:
         best: the one that validated best, None without validation.
         stopped: "steps", "time", "interrupted", or "done" when there was nothing left to do.
         alarms: findings of the diagnosis that ask for action.
+        diagnosis: its file, JSON; None without one.
     """
 
     steps: int
@@ -55,6 +56,7 @@ class TrainResult:
     best: Path | None
     stopped: str
     alarms: tuple[str, ...]
+    diagnosis: Path | None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def train(
             that checkpoint.
         max_minutes: wall clock of this call, in place of `cfg.run.max_minutes`.
         overwrite: replace the run in the folder.
-        diagnose: look inside the network in the end and write `diagnosis/` (`lab.evaluate.diagnose`).
+        diagnose: look inside the network in the end and write `diagnosis.json` (`lab.evaluate.diagnose`).
         parts: network, objective, source and validation.
         progress: called after every step with a line and the share done (0-1), on rank 0.
         report: called with a line after every validation, on rank 0.
@@ -164,6 +166,7 @@ def train(
         best=best if best.exists() else None,
         stopped=keeper.stopped,
         alarms=keeper.alarms,
+        diagnosis=keeper.diagnosis,
     )
 
 

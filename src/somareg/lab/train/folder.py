@@ -15,7 +15,8 @@ from somareg.lab.train.export import read_checkpoint
 from somareg.lab.train.logs import EVENTS, PICTURES, TABLES
 
 CONFIG = "config.yaml"
-_FOLDERS = (EVENTS, PICTURES, DIAGNOSIS)
+_FILES = (CONFIG, LAST, BEST, DIAGNOSIS, *TABLES)
+_FOLDERS = (EVENTS, PICTURES)
 
 
 def starting_point(folder: Path, resume: bool | str | Path) -> Path | None:
@@ -71,7 +72,7 @@ def check_folder(folder: Path, *, fresh: bool, overwrite: bool) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder} is a file; give a folder name")
     inside = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    strange = inside - {CONFIG, LAST, BEST, *TABLES, *_FOLDERS}
+    strange = inside - {*_FILES, *_FOLDERS}
     if fresh and not overwrite and (strange or LAST in inside):
         raise OutputError(f"{folder} is not empty; continue with --resume, replace its run with --overwrite")
     if not fresh and strange and CONFIG not in inside:
@@ -87,7 +88,7 @@ def claim(folder: Path, cfg: TrainCfg, *, fresh: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if fresh:
-            for name in (CONFIG, LAST, BEST, *TABLES):
+            for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
             for name in _FOLDERS:
                 shutil.rmtree(folder / name, ignore_errors=True)

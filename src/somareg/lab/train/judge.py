@@ -83,16 +83,16 @@ class ForwardValidator(ProtocolValidator):
         return figures
 
 
-def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], folder: Path) -> tuple[str, ...]:
-    """Diagnose the network (`lab.evaluate.diagnose`), write figures and numbers, return findings that need action.
+def write_diagnosis(network: nn.Module, batches: Iterable[PairBatch], path: Path) -> tuple[str, ...]:
+    """Diagnose the network (`lab.evaluate.diagnose`), write its numbers, return findings that need action.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the file cannot be written.
     """
     from somareg.lab.evaluate.diagnose import diagnose, save_diagnosis
 
     diagnosis = diagnose(network, batches)  # type: ignore[arg-type]
-    save_diagnosis(diagnosis, folder)
+    save_diagnosis(diagnosis, path)
     return diagnosis.alarms
 
 

@@ -40,11 +40,27 @@ def validate_samples(
     assert isinstance(network, Soma)
     errors: dict[str, list[float]] = {}
     for stack, count in shares(samples, limit):
-        for i in range(count):
-            alignment = align(_pair(stack, i, device), (AffineTransform.identity(),), cfg, network=network)
-            error = float("inf") if alignment.failure else _rmse(alignment.affine, stack, i)
-            errors.setdefault(f"{stack.set}_{stack.level}", []).append(error)
+        errors.setdefault(f"{stack.set}_{stack.level}", []).extend(sample_errors(network, stack, count, device, cfg))
     return figures(errors)
+
+
+@torch.no_grad()
+def sample_errors(
+    network: Soma | None, stack: SampleStack, count: int, device: torch.device, cfg: EngineCfg = ENGINE
+) -> list[float]:
+    """RMSE of the first `count` samples of a stack, pixels over the overlap; infinite for a failure.
+
+    Args:
+        network: in eval mode; None for the weight-free engine.
+        stack: the samples.
+        count: number of them in use.
+        device: where the network is.
+        cfg: settings of the engine.
+    """
+    alignments = (
+        align(_pair(stack, i, device), (AffineTransform.identity(),), cfg, network=network) for i in range(count)
+    )
+    return [float("inf") if each.failure else _rmse(each.affine, stack, i) for i, each in enumerate(alignments)]
 
 
 def _pair(stack: SampleStack, i: int, device: torch.device) -> Pair:

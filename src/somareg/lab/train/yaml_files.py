@@ -18,6 +18,8 @@ MAX_MIB, MAX_DEPTH = 0.25, 20
 
 # YAML 1.1 reads 1e-4 as text, because it has no dot, although it is meant as a number.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)")
+# YAML 1.1 reads off, on, yes and no as truth values; here they are words, such as that of fge.filters.
+_BOOL = "tag:yaml.org,2002:bool"
 
 
 def read_extended(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def parse(text: str, where: str, *, quote: bool = True) -> Any:
 
 @lru_cache(maxsize=1)
 def _yaml() -> tuple[Any, Any]:
-    """PyYAML, and its safe loader with numbers such as 1e-4."""
+    """PyYAML, and its safe loader with numbers such as 1e-4 and words such as off."""
     try:
         import yaml
     except ModuleNotFoundError as error:
@@ -135,6 +137,9 @@ def _yaml() -> tuple[Any, Any]:
                 raise ValueError("a whole number is too large")
             return number
 
+    plain = Loader.yaml_implicit_resolvers.items()
+    Loader.yaml_implicit_resolvers = {mark: [each for each in kinds if each[0] != _BOOL] for mark, kinds in plain}
+    Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{_NUMBER.pattern}$"), list("-+0123456789."))
     Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     return yaml, Loader

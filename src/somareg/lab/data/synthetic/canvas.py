@@ -10,35 +10,23 @@ from somareg.lab.data.synthetic.draws import Draws, choose, spread, where
 from somareg.lab.data.synthetic.materials import FIRST_LABEL, KINDS, label_of
 from somareg.lab.data.synthetic.noise import fractal, top_share
 
+OVERSAMPLE = 2  # cells of the label maps per pixel of the image
+
 
 @dataclass(frozen=True)
 class SceneCfg:
     """Content of scenes; probabilities are per scene.
 
     Attributes:
-        oversample: cells of the label maps per pixel of the image.
         hidden: chance that a layer of the scene is seen by one modality only.
-        fields, woods, water, rivers, towns, hills: chances that a scene has any.
-        roads: most roads in a scene.
+        towns, hills: chances that a scene has any.
         halls: most free-standing large buildings in a scene.
-        circles: most round fields or ponds in a scene.
-        max_layover: largest displacement of a roof in the radar image, pixels, up to 6.
-        max_slope: largest RMS slope of the relief.
     """
 
-    oversample: int = 2
     hidden: float = 0.12
-    fields: float = 0.75
-    woods: float = 0.5
-    water: float = 0.4
-    rivers: float = 0.4
     towns: float = 0.5
     hills: float = 0.4
-    roads: int = 4
     halls: int = 6
-    circles: int = 3
-    max_layover: float = 6.0
-    max_slope: float = 0.5
 
 
 class Canvas:
@@ -54,7 +42,7 @@ class Canvas:
 
     def __init__(self, draws: Draws, ground: Tensor, cfg: SceneCfg) -> None:
         self.draws, self.cfg, self.side = draws, cfg, ground.shape[-1]
-        self.half = self.side / (2 * cfg.oversample)
+        self.half = self.side / (2 * OVERSAMPLE)
         self.label = self.optical = self.radar = ground
 
     def paint(self, cover: Tensor, label: Tensor) -> None:
@@ -79,17 +67,16 @@ class Canvas:
         return label_of(kind, self.draws.uniform(0.0, 1.0, 1, 1))
 
 
-def patches(draws: Draws, fine: int, cfg: SceneCfg, wave: tuple[float, float], share: Tensor) -> Tensor:
+def patches(draws: Draws, fine: int, wave: tuple[float, float], share: Tensor) -> Tensor:
     """Blobs, (N, F, F) bytes, that cover about `share` (N,) of each scene (0 none, 1 all).
 
     Args:
         draws: random draws.
         fine: side F of the label maps.
-        cfg: settings.
         wave: range of the blobs' wavelength, pixels.
         share: (N,) 0-1.
     """
-    longest = draws.log_uniform(*wave) * cfg.oversample
+    longest = draws.log_uniform(*wave) * OVERSAMPLE
     return top_share(fractal(draws, fine, longest, draws.uniform(0.6, 1.4), 4.0), share)
 
 

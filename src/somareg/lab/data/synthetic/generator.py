@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from somareg.errors import ConfigError, InputError
-from somareg.lab.data.synthetic.canvas import SceneCfg
+from somareg.errors import InputError
+from somareg.lab.data.synthetic.canvas import OVERSAMPLE, SceneCfg
 from somareg.lab.data.synthetic.draws import Draws
 from somareg.lab.data.synthetic.materials import draw_materials
 from somareg.lab.data.synthetic.optical import OpticalCfg, render_optical
 from somareg.lab.data.synthetic.radar import RadarCfg, backscatter, draw_echo, draw_view, render_radar
-from somareg.lab.data.synthetic.relief import MAX_LAYOVER, stand
+from somareg.lab.data.synthetic.relief import stand
 from somareg.lab.data.synthetic.scenes import build_scene
 from somareg.lab.data.synthetic.shapes import grid
 from somareg.lab.data.tiles import TileSet
@@ -44,16 +44,8 @@ class SyntheticSource:
     """Generates scenes without reading or keeping anything."""
 
     def __init__(self, cfg: SyntheticCfg | None = None) -> None:
-        """Take the settings (None: the defaults).
-
-        Raises:
-            ConfigError: a layover longer than the renderer follows, or an oversampling below 1.
-        """
+        """Take the settings; None: the defaults."""
         self.cfg = cfg or SyntheticCfg()
-        if not 0 < self.cfg.scene.max_layover <= MAX_LAYOVER:
-            raise ConfigError(f"scene.max_layover is {self.cfg.scene.max_layover} px; give 0 to {MAX_LAYOVER:g}")
-        if self.cfg.scene.oversample < 1:
-            raise ConfigError(f"scene.oversample is {self.cfg.scene.oversample}; give 1 or more")
 
     def scenes(
         self, count: int, size: int, generator: torch.Generator, device: torch.device | str | None = None
@@ -98,9 +90,9 @@ class SyntheticSource:
         cfg, draws = self.cfg, Draws(generator, count, device)
         scene = build_scene(draws, size, cfg.scene)
         materials = draw_materials(draws, cfg.contrast)
-        rows = materials.rows(scene.label, *grid(size, cfg.scene.oversample, device))
-        view = draw_view(draws, cfg.radar)
+        rows = materials.rows(scene.label, *grid(size, OVERSAMPLE, device))
+        view = draw_view(draws)
         buildings = stand(scene.layover, size, view.incidence)
-        power = backscatter(draw_echo(draws, scene, materials, rows, cfg.radar), scene.terrain, buildings, view)
+        power = backscatter(draw_echo(draws, scene, materials, rows), scene.terrain, buildings, view)
         radar = render_radar(draws, power, buildings, cfg.radar)
         return radar, render_optical(draws, scene, materials, rows, buildings, cfg.optical)

@@ -13,28 +13,20 @@ from somareg.lab.data.synthetic.noise import blur, fractal, move, pool
 from somareg.lab.data.synthetic.relief import Buildings, shadow, sun_gain
 from somareg.lab.data.synthetic.scenes import Scene
 
+# Ranges are drawn per scene.
+_ZENITH = (0.4, 1.1)  # of the sun, radians
+_BLUR = (0.35, 0.8)  # Gaussian scale of the sensor, pixels
+_GREY = 0.3  # share of scenes without colour
+_MEAN, _DEVIATION = (45.0, 150.0), (12.0, 58.0)  # grey levels of the finished image
+_NOISE = (0.3, 3.0)  # deviation of the sensor's noise, grey levels
+
 
 @dataclass(frozen=True)
 class OpticalCfg:
-    """The optical sensor and its weather; ranges are drawn per scene.
+    """The weather: shares of scenes with any haze and any clouds."""
 
-    Attributes:
-        zenith: of the sun, radians.
-        blur: Gaussian scale of the sensor, pixels.
-        grey: share of scenes without colour.
-        haze, clouds: shares of scenes with any.
-        mean, deviation: grey levels of the finished image.
-        noise: deviation of the sensor's noise, grey levels.
-    """
-
-    zenith: tuple[float, float] = (0.4, 1.1)
-    blur: tuple[float, float] = (0.35, 0.8)
-    grey: float = 0.3
     haze: float = 0.25
     clouds: float = 0.1
-    mean: tuple[float, float] = (45.0, 150.0)
-    deviation: tuple[float, float] = (12.0, 58.0)
-    noise: tuple[float, float] = (0.3, 3.0)
 
 
 def render_optical(
@@ -58,16 +50,16 @@ def render_optical(
     bands = torch.stack([lookup(table, label) for table in materials.colour.unbind(1)], 1)
     reflectance = pool(torch.exp(bands + detail[:, None]), size)
     drift = spread(0.15 * draws.normal()) * scene.gradual
-    light = torch.exp(drift) * _light(draws, scene.terrain, buildings, cfg)
+    light = torch.exp(drift) * _light(draws, scene.terrain, buildings)
     image = _weather(draws, reflectance * light[:, None], cfg)
-    image = blur(image, draws.uniform(*cfg.blur))
-    grey = draws.chance(cfg.grey)[:, None, None, None]
-    return _develop(draws, torch.where(grey, image.mean(1, keepdim=True), image), grey, cfg)
+    image = blur(image, draws.uniform(*_BLUR))
+    grey = draws.chance(_GREY)[:, None, None, None]
+    return _develop(draws, torch.where(grey, image.mean(1, keepdim=True), image), grey)
 
 
-def _light(draws: Draws, terrain: Tensor, buildings: Buildings, cfg: OpticalCfg) -> Tensor:
+def _light(draws: Draws, terrain: Tensor, buildings: Buildings) -> Tensor:
     """(N, S, S) illumination relative to flat open ground; roofs are never shaded."""
-    sun, zenith, darkness = draws.angle(), draws.uniform(*cfg.zenith), draws.uniform(0.3, 0.75)
+    sun, zenith, darkness = draws.angle(), draws.uniform(*_ZENITH), draws.uniform(0.3, 0.75)
     dark = shadow(buildings.height, sun, zenith) * (1.0 - buildings.cover)
     return sun_gain(terrain, sun, zenith) * (1.0 - spread(darkness) * dark)
 
@@ -88,13 +80,13 @@ def _weather(draws: Draws, image: Tensor, cfg: OpticalCfg) -> Tensor:
     return torch.lerp(image * (1.0 - 0.6 * shade), 3.0 * white, cover)
 
 
-def _develop(draws: Draws, image: Tensor, grey: Tensor, cfg: OpticalCfg) -> Tensor:
+def _develop(draws: Draws, image: Tensor, grey: Tensor) -> Tensor:
     """Tone curve, stretch to a wanted mean and deviation, colour cast, noise, 8 bits."""
     image = image.clamp_min(1e-4) ** spread(draws.uniform(0.5, 1.0))[:, None]
     deviation, mean = torch.std_mean(image, dim=(-3, -2, -1), keepdim=True)
-    stretched = (image - mean) / deviation.clamp_min(1e-6) * spread(draws.log_uniform(*cfg.deviation))[:, None]
+    stretched = (image - mean) / deviation.clamp_min(1e-6) * spread(draws.log_uniform(*_DEVIATION))[:, None]
     cast = draws.uniform(-12.0, 12.0, 3, 1, 1) * ~grey
-    noise = draws.normal(3, *image.shape[-2:]) * spread(draws.log_uniform(*cfg.noise))[:, None]
+    noise = draws.normal(3, *image.shape[-2:]) * spread(draws.log_uniform(*_NOISE))[:, None]
     noise = torch.where(grey, noise[:, :1], noise)
-    stretched = stretched + spread(draws.uniform(*cfg.mean))[:, None] + cast
+    stretched = stretched + spread(draws.uniform(*_MEAN))[:, None] + cast
     return (stretched + noise).round_().clamp_(0.0, 255.0).to(torch.uint8)

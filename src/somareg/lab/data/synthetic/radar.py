@@ -14,36 +14,29 @@ from somareg.lab.data.synthetic.relief import Buildings, double_bounce, fold_roo
 from somareg.lab.data.synthetic.scenes import Scene
 from somareg.lab.data.synthetic.speckle import PLAIN_ORDER, decibel, from_decibel, k_speckle, to_bytes
 
+# Ranges are drawn per scene; dB are relative to the mean power.
+_INCIDENCE = (0.45, 0.85)  # radians from the vertical
+_K_ORDER = (2.0, 20.0)  # order of the K distribution
+_BLUR = (0.5, 1.0)  # Gaussian scale that correlates the speckle, pixels
+_FLOOR_DB = (-20.0, -9.0)  # noise floor
+_WALL_DB = (-3.0, 5.0)  # backscatter of walls
+_CORNER_DB = (4.0, 16.0)  # of a wall and the ground before it, square to the beam
+_POINTS = (1e-5, 1e-3)  # share of pixels with a point target
+_MEAN = (85.0, 180.0)  # grey level of the scene's mean
+_GAIN = (7.0, 13.0)  # grey levels per dB
+
 
 @dataclass(frozen=True)
 class RadarCfg:
-    """The radar; ranges are drawn per scene.
+    """The speckle; ranges are drawn per scene.
 
     Attributes:
-        incidence: radians from the vertical.
         looks: of the speckle, before the blur.
         k_share: share of scenes whose speckle is K distributed.
-        k_order: order of the K distribution.
-        blur: Gaussian scale that correlates the speckle, pixels.
-        floor: noise floor, dB relative to the mean power.
-        wall: backscatter of walls, dB relative to the mean power.
-        corner: backscatter of a wall and the ground before it, square to the beam, dB relative to the mean power.
-        points: share of pixels with a point target.
-        mean: grey level of the scene's mean.
-        gain: grey levels per dB.
     """
 
-    incidence: tuple[float, float] = (0.45, 0.85)
     looks: tuple[float, float] = (1.0, 10.0)
     k_share: float = 0.35
-    k_order: tuple[float, float] = (2.0, 20.0)
-    blur: tuple[float, float] = (0.5, 1.0)
-    floor: tuple[float, float] = (-20.0, -9.0)
-    wall: tuple[float, float] = (-3.0, 5.0)
-    corner: tuple[float, float] = (4.0, 16.0)
-    points: tuple[float, float] = (1e-5, 1e-3)
-    mean: tuple[float, float] = (85.0, 180.0)
-    gain: tuple[float, float] = (7.0, 13.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +52,9 @@ class RadarView:
     incidence: Tensor
 
 
-def draw_view(draws: Draws, cfg: RadarCfg) -> RadarView:
-    """Draw a heading and an incidence from the settings' range."""
-    return RadarView(draws.angle(), draws.uniform(*cfg.incidence))
+def draw_view(draws: Draws) -> RadarView:
+    """Draw a heading and an incidence within the range of the products."""
+    return RadarView(draws.angle(), draws.uniform(*_INCIDENCE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +74,7 @@ class Echo:
     corner: Tensor
 
 
-def draw_echo(draws: Draws, scene: Scene, materials: Materials, rows: Tensor, cfg: RadarCfg) -> Echo:
+def draw_echo(draws: Draws, scene: Scene, materials: Materials, rows: Tensor) -> Echo:
     """Look up the backscatter of every label, varied by textures and planted rows."""
     label, size = scene.radar_label.long(), scene.terrain.shape[-1]
     own = fractal(draws, label.shape[-1], draws.log_uniform(6.0, 60.0), 0.4, 4.0)
@@ -92,7 +85,7 @@ def draw_echo(draws: Draws, scene: Scene, materials: Materials, rows: Tensor, cf
     power = pool(from_decibel(level + detail[:, None]), size)
     power = power * from_decibel(spread(1.2 * draws.normal()) * scene.gradual)[:, None]
     power = power / power[:, :1].mean((-2, -1), keepdim=True)
-    wall, corner = (spread(from_decibel(draws.uniform(*limits))) for limits in (cfg.wall, cfg.corner))
+    wall, corner = (spread(from_decibel(draws.uniform(*limits))) for limits in (_WALL_DB, _CORNER_DB))
     return Echo(power[:, 0], power[:, 1], wall, corner)
 
 
@@ -130,11 +123,11 @@ def render_radar(draws: Draws, power: Tensor, buildings: Buildings, cfg: RadarCf
         (N, S, S) uint8.
     """
     size = power.shape[-1]
-    frequent = spread(draws.log_uniform(*cfg.points)) * (1.0 + 9.0 * buildings.cover)
+    frequent = spread(draws.log_uniform(*_POINTS)) * (1.0 + 9.0 * buildings.cover)
     target = draws.uniform(0.0, 1.0, size, size) < frequent
     power = power + target * from_decibel(draws.uniform(5.0, 22.0, size, size))
-    power = power + spread(from_decibel(draws.uniform(*cfg.floor)))
-    order = torch.where(draws.chance(cfg.k_share), draws.log_uniform(*cfg.k_order), PLAIN_ORDER)
+    power = power + spread(from_decibel(draws.uniform(*_FLOOR_DB)))
+    order = torch.where(draws.chance(cfg.k_share), draws.log_uniform(*_K_ORDER), PLAIN_ORDER)
     speckled = power * k_speckle(draws, draws.log_uniform(*cfg.looks), order, size)
-    smoothed = blur(speckled[:, None], draws.uniform(*cfg.blur))[:, 0]
-    return to_bytes(decibel(smoothed), draws.uniform(*cfg.mean), draws.log_uniform(*cfg.gain))
+    smoothed = blur(speckled[:, None], draws.uniform(*_BLUR))[:, 0]
+    return to_bytes(decibel(smoothed), draws.uniform(*_MEAN), draws.log_uniform(*_GAIN))

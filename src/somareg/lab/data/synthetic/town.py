@@ -8,7 +8,10 @@ from torch import Tensor
 from somareg.lab.data.synthetic.canvas import Canvas, anywhere, patches
 from somareg.lab.data.synthetic.draws import HashTable, choose, spread, where
 from somareg.lab.data.synthetic.materials import label_of
+from somareg.lab.data.synthetic.relief import MAX_LAYOVER
 from somareg.lab.data.synthetic.shapes import Parcels, parcels, ribbon, rotate, rounded_box, subdivide
+
+_ROADS = 4  # most roads in a scene
 
 
 def paint_town(canvas: Canvas, x: Tensor, y: Tensor, tame: Tensor) -> Tensor:
@@ -29,7 +32,7 @@ def paint_town(canvas: Canvas, x: Tensor, y: Tensor, tame: Tensor) -> Tensor:
         _paint_roads(canvas, x, y)
         empty = torch.zeros(canvas.label.shape, device=draws.device)
         return _paint_halls(canvas, x, y, angle, empty)
-    area = patches(draws, canvas.side, canvas.cfg, (60.0, 400.0), share) * canvas.free_of("water")
+    area = patches(draws, canvas.side, (60.0, 400.0), share) * canvas.free_of("water")
     blocks = parcels(draws, *rotate(x, y, angle), draws.log_uniform(25.0, 110.0), draws.log_uniform(16.0, 60.0))
     canvas.paint(area, label_of("yard", HashTable(draws)(blocks.key)))
     streets = where(blocks.border < spread(draws.log_uniform(0.4, 2.5)))
@@ -44,7 +47,7 @@ def paint_town(canvas: Canvas, x: Tensor, y: Tensor, tame: Tensor) -> Tensor:
 def _paint_roads(canvas: Canvas, x: Tensor, y: Tensor) -> None:
     """Straight and winding roads; they cross water on bridges."""
     draws = canvas.draws
-    for _ in range(canvas.cfg.roads):
+    for _ in range(_ROADS):
         width = draws.log_uniform(0.4, 2.8) * draws.chance(0.4)
         if anywhere(width):
             way = ribbon(draws, x, y, canvas.half, draws.uniform(-20.0, 30.0).clamp_min(0.0))
@@ -77,5 +80,5 @@ def _paint_halls(canvas: Canvas, x: Tensor, y: Tensor, angle: Tensor, layover: T
         box = rounded_box(draws, x, y, draws.log_uniform(2.0, 20.0, 2), turned, 0.9 * canvas.half, rounded=0.2)
         hall = box * free * where(present)
         canvas.paint_roofs(hall, canvas.any_label("roof"))
-        layover = choose(hall, spread(draws.log_uniform(0.5, canvas.cfg.max_layover)), layover)
-    return layover.clamp_max(canvas.cfg.max_layover)
+        layover = choose(hall, spread(draws.log_uniform(0.5, MAX_LAYOVER)), layover)
+    return layover.clamp_max(MAX_LAYOVER)
