@@ -20,8 +20,8 @@ from somareg.soma.dinov2_files import in_folder
 from somareg.soma.weights import save_weights
 from somareg.soma.weights.card import card_path
 from somareg.soma.weights.frozen import UNCHECKED
-from tests.synthetic import SyntheticPair, affine_map
 from tests.small_network import two_looks
+from tests.synthetic import SyntheticPair, affine_map
 from tests.t65_register.conftest import Files
 from tests.tiny_dinov2 import network_on, saved
 
@@ -89,7 +89,9 @@ def test_another_encoder_is_refused_before_an_image_is_matched(
         "plan": lambda: api.plan(*images, **both),
         "load_model": lambda: somareg.load_model(both["model"], dinov2=wrong),
     }
-    with pytest.raises(WeightsError, match=r"heath\.safetensors learned with DINOv2 tiny-dinov2.*wrong-dinov2.*--dinov2"):
+    with pytest.raises(
+        WeightsError, match=r"heath\.safetensors learned with DINOv2 tiny-dinov2.*wrong-dinov2.*--dinov2"
+    ):
         calls[call]()
 
 

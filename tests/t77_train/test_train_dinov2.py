@@ -28,9 +28,9 @@ class WithDinov2(TinyNet):
         self.dinov2 = FrozenDinov2(Dinov2Cfg(folder=str(folder), channels=CHANNELS))
 
     def forward(self, image: Tensor) -> Tensor:
-        result: Tensor = super().forward(image) + 0.0 * self.dinov2.load()(pixel_values=image.new_zeros(1, 3, 28, 28))[
-            0
-        ].mean()
+        result: Tensor = (
+            super().forward(image) + 0.0 * self.dinov2.load()(pixel_values=image.new_zeros(1, 3, 28, 28))[0].mean()
+        )
         return result
 
 

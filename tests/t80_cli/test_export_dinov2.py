@@ -78,9 +78,7 @@ def test_an_earlier_checkpoint_takes_the_files(encoder: Path, other: Path, write
     assert card.dinov2 is not None and card.dinov2.model_dump() == recorded(other)
 
 
-def test_another_encoder_than_in_training_is_refused(
-    encoder: Path, other: Path, write: Write, tmp_path: Path
-) -> None:
+def test_another_encoder_than_in_training_is_refused(encoder: Path, other: Path, write: Write, tmp_path: Path) -> None:
     checkpoint, out = write(network_on(encoder), dinov2=recorded(encoder)), tmp_path / "heath.safetensors"
     with pytest.raises(WeightsError, match=r"last\.ckpt learned with DINOv2 tiny-dinov2.*other-dinov2.*--dinov2"):
         export_checkpoint(checkpoint, out, dinov2=str(other))
