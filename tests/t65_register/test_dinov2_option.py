@@ -14,6 +14,7 @@ import somareg
 from somareg.batches.pairs import options_in
 from somareg.config import make_config, to_mapping
 from somareg.errors import ConfigError, WeightsError
+from somareg.lab.evaluate.peers import make_methods
 from somareg.register import api
 from somareg.register.choose import choose_device, choose_model
 from somareg.soma.dinov2_files import in_folder
@@ -136,3 +137,10 @@ def test_a_column_of_a_list_means_a_folder_beside_it_or_a_name(encoder: Path) ->
     assert read(str(encoder)) == str(encoder)
     assert read("somebody/dinov2") == "somebody/dinov2"
     np.testing.assert_equal(options_in({"dinov2": ""}, (), encoder.parent, "line 2"), {})
+
+
+def test_the_benchmark_gives_it_to_the_models_that_need_it(model: Path, encoder: Path) -> None:
+    heath, ours = make_methods([f"heath={model}", "ours"], str(encoder))
+    assert (getattr(heath, "dinov2"), getattr(ours, "dinov2")) == (str(encoder), None)  # noqa: B009
+    with pytest.raises(ConfigError, match="no method is a file of weights that needs DINOv2"):
+        make_methods(["ours", "orientation"], str(encoder))
