@@ -182,7 +182,7 @@ def test_the_published_configuration_takes_a_step(tmp_path: Path) -> None:
     straight = replace(cfg, objective=replace(cfg.objective, turned=1.0))  # every pair teaches every stage
     trunk = network.get_submodule("encoder.branches.sar.backbone.trunk")
     assert sum(p.numel() for p in trunk.parameters()) > 23e6  # a ResNet-50 without its classifier
-    shown = network.encoder._dinov2
+    shown = network.encoder.dinov2
     assert shown is not None
     vit = shown.load()
     frozen = {name: value.clone() for name, value in vit.state_dict().items()}

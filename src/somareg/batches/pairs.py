@@ -164,6 +164,9 @@ def options_in(cells: Mapping[str, str], own: Sequence[str], folder: Path, where
         text = str(options.get(column, ""))
         if column != "model" or text.lower().endswith(".safetensors"):
             options |= {column: whole_path(text, folder)} if text else {}
+    # A folder beside the list, else a name of the hub.
+    if "dinov2" in options and Path(whole := whole_path(str(options["dinov2"]), folder)).is_dir():
+        options["dinov2"] = whole
     try:
         make_config(options)
     except ConfigError as error:

@@ -16,7 +16,7 @@ from somareg.config import RegisterConfig
 Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="folder for the outputs")]
 
 
-@takes_options("preset", "model", "device")
+@takes_options("preset", "model", "dinov2", "device")
 def demo(
     *,
     out: Out = "somareg-demo",

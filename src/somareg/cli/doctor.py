@@ -112,8 +112,21 @@ def _weights() -> str:
         found.append(
             f"{name}: version {card.name} of {card.created:%Y-%m-%d}, {card.parameters:,} parameters, "
             f"licence {card.licence}, sha256 {card.sha256}"
+            + (f", with DINOv2 {card.dinov2.name}, sha256 {card.dinov2.sha256}" if card.dinov2 else "")
         )
     return one_line("; ".join(found)) or "none in this installation; model='auto' matches without weights"
+
+
+def _dinov2() -> str:
+    from somareg.errors import UnsupportedError
+    from somareg.soma.dinov2_files import cached_dinov2
+
+    try:
+        encoders = [files.identity() for files in cached_dinov2()]
+    except UnsupportedError:
+        return "not installed; only models that were trained with it need it: pip install 'somareg[dinov2]'"
+    found = [f"{encoder.name}, sha256 {encoder.sha256}" for encoder in encoders]
+    return one_line("in the local cache: " + "; ".join(found)) if found else "none in the local cache (docs/dinov2.md)"
 
 
 def _sample() -> str:
@@ -153,6 +166,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "memory": _memory,
     "formats": _formats,
     "weights": _weights,
+    "dinov2": _dinov2,
     "sample": _sample,
     "self-test": _self_test,
 }

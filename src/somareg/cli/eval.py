@@ -41,7 +41,7 @@ Verdict = Annotated[
 Refit = Annotated[bool, typer.Option("--refit", help="with --verdict: from the observations that --out holds")]
 
 
-@takes_options("seed")
+@takes_options("dinov2", "seed")
 def evaluate(
     *,
     data: Data,
@@ -69,7 +69,7 @@ def evaluate(
         if refit and not verdict:
             raise UsageError("--refit goes with --verdict")
         if verdict:
-            _verdict(ui, data, out, names("--methods", methods), seed=asked.seed, limit=limit, refit=refit)
+            _verdict(ui, data, out, names("--methods", methods), asked, limit=limit, refit=refit)
             return
         if sets is None:
             raise UsageError("name the sets of pairs: --sets sih,ombria")
@@ -79,7 +79,8 @@ def evaluate(
         from somareg.lab.evaluate.run import evaluate as run
         from somareg.lab.evaluate.table import rich_table, table
 
-        which = (data, names("--sets", sets), names("--levels", levels), make_methods(names("--methods", methods)))
+        built = make_methods(names("--methods", methods), asked.dinov2)
+        which = (data, names("--sets", sets), names("--levels", levels), built)
         if diagnose and not learned(which[-1]):
             raise UsageError("--diagnose looks inside learned models; name one: --methods ours,model.safetensors")
         if diagnose:
@@ -106,7 +107,7 @@ def evaluate(
 
 
 def _verdict(
-    ui: Session, data: Path, out: Path, methods: list[str], *, seed: int, limit: int | None, refit: bool
+    ui: Session, data: Path, out: Path, methods: list[str], asked: RegisterConfig, *, limit: int | None, refit: bool
 ) -> None:
     """Calibrate engines and print how good their verdicts are."""
     from somareg.lab.evaluate.verdict.run import calibrate
@@ -116,7 +117,8 @@ def _verdict(
             data,
             out,
             methods,
-            seed=seed,
+            seed=asked.seed,
+            dinov2=asked.dinov2,
             limit=limit,
             refit=refit,
             progress=lambda what, done, total: ui.progress(f"{what} ({done} of {total})", done / total),

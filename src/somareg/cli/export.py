@@ -43,6 +43,15 @@ Validation = Annotated[
         "--validation", metavar="FILE", help="measure what is exported on these samples (docs/data.md), for the card"
     ),
 ]
+Dinov2 = Annotated[
+    str | None,
+    typer.Option(
+        "--dinov2",
+        metavar="PATH|NAME",
+        help="the frozen DINOv2 that the network learned with: folder, or hub name in the local cache; "
+        "default: that of the training",
+    ),
+]
 
 
 def export(
@@ -52,6 +61,7 @@ def export(
     licence: Licence = None,
     raw: Raw = False,
     validation: Validation = None,
+    dinov2: Dinov2 = None,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
@@ -65,6 +75,8 @@ def export(
         if out.suffix == ".onnx":
             if validation is not None:
                 raise ConfigError("--validation measures weights; export to .safetensors with it, then that to ONNX")
+            if dinov2 is not None:
+                raise ConfigError("--dinov2 has no meaning for ONNX, which has no graph of DINOv2; leave it out")
             _export_onnx(ui, checkpoint, out, name=name, licence=licence, raw=raw, overwrite=overwrite)
             return
         from somareg.lab.data.stacks import ProtocolSamples
@@ -74,13 +86,12 @@ def export(
         with ui.working():
             ui.progress("exporting", 0.0)
             samples = None if validation is None else ProtocolSamples.load(validation)
-            card = export_checkpoint(
-                checkpoint, out, name=name, licence=licence, raw=raw, samples=samples, overwrite=overwrite
-            )
+            options: dict[str, Any] = {"name": name, "licence": licence, "raw": raw, "samples": samples}
+            card = export_checkpoint(checkpoint, out, dinov2=dinov2, overwrite=overwrite, **options)
         beside, size = card_path(out), out.stat().st_size
         if as_json:
             files = {"weights": str(out.resolve()), "card": str(beside.resolve()), "bytes": size}
-            ui.emit(files | {"model": card.model_dump(mode="json")})
+            ui.emit(files | {"model": card.as_json()})
         elif ui.wants_text:
             print_card(ui, card, out, size)
 
@@ -96,7 +107,7 @@ def _export_onnx(ui: Session, source: Path, out: Path, **options: Any) -> None:
         files = {
             branch: {"file": str(path.resolve()), "bytes": path.stat().st_size} for branch, path in done.files.items()
         }
-        ui.emit({"onnx": files, "difference": done.difference, "model": done.card.model_dump(mode="json")})
+        ui.emit({"onnx": files, "difference": done.difference, "model": done.card.as_json()})
     elif ui.wants_text:
         print_graphs(ui, done)
 
@@ -132,11 +143,14 @@ def print_card(ui: Session, card: ModelCard, out: Path, size: int) -> None:
         ("trained", f"{card.minutes:.4g} min, {card.steps} steps on {card.device}; {card.notes}"),
         ("licence", card.licence),
         ("sha256", card.sha256),
+        *([("DINOv2", f"{card.dinov2.name}, sha256 {card.dinov2.sha256}")] if card.dinov2 else []),
         *((f"score {key}", value) for key, value in flat_scores(card.scores)),
     ]
     print_rows(ui, rows)
+    dinov2 = " --dinov2 PATH" if card.dinov2 else ""
     ui.out.print(
-        Text(f"Use it with: somareg register MOVING REFERENCE -o OUT --model {one_line(str(out))}"), soft_wrap=True
+        Text(f"Use it with: somareg register MOVING REFERENCE -o OUT --model {one_line(str(out))}{dinov2}"),
+        soft_wrap=True,
     )
 
 

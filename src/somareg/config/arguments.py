@@ -38,6 +38,7 @@ class RegisterOptions(TypedDict, total=False):
     search_radius_px: float | None
     search_radius_m: float | None
     model: str | Path
+    dinov2: str | Path | None
     tie_points: str | Path | TiePoints | None
     tie_points_use: TiePointsUse
     local: bool

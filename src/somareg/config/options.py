@@ -141,6 +141,14 @@ class RegisterConfig(BaseModel):
         "NAME|FILE",
         accepts="str | Path",
     )
+    dinov2: str | None = option(
+        None,
+        "folder of the frozen DINOv2 that the model needs, or its hub name in the local cache; default: the name in "
+        "the model's card; the models that ship need none (docs/dinov2.md)",
+        SEARCH,
+        "PATH|NAME",
+        accepts="str | Path | None",
+    )
     tie_points: str | None = option(
         None,
         "tie points matched elsewhere (.geojson .gpkg .csv .points .pts .tif .vrt)",
@@ -249,7 +257,7 @@ class RegisterConfig(BaseModel):
                 f"{info.field_name}: {shown(value)} is not a list of classes, such as 3,8-10 or bit3,bit4"
             ) from error
 
-    @field_validator("model", "tie_points", "moving_mask", "reference_mask", mode="before")
+    @field_validator("model", "dinov2", "tie_points", "moving_mask", "reference_mask", mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value

@@ -71,7 +71,8 @@ def register(
 
     Returns:
         The result; nothing is written until `Result.save`. Its `settings` name the model that ran: `model_used`, and
-        `model_version` and `model_sha256` from the card of its weights.
+        `model_version` and `model_sha256` from the card of its weights; `dinov2_used` and `dinov2_sha256` name the
+        frozen encoder that it needed, None for most.
 
     Raises:
         ConfigError: unknown option or value.
@@ -202,6 +203,8 @@ def _asked(located: tuple[Located, Located], options: Mapping[str, Any]) -> _Ask
     record = dict.fromkeys(arrays, IN_MEMORY) | {f"{name}_values": getattr(cfg, f"{name}_values") for name in arrays}
     update: dict[str, Any] = {f"{name}_values": None for name in arrays}
     files = {name: getattr(cfg, name) for name in ("moving_mask", "reference_mask")}
+    if cfg.dinov2 is not None and Path(cfg.dinov2).expanduser().is_dir():  # else a name of the hub
+        update["dinov2"] = whole_path(cfg.dinov2)
     update |= {name: whole_path(file) for name, file in files.items() if file is not None}
     return _Asked(cfg.model_copy(update=update), points, (masks[0], masks[1]), record)
 

@@ -25,6 +25,7 @@ from somareg.quality.calibration import Engine, load_calibration
 from somareg.soma.encoder import MIN_SIDE
 from somareg.soma.network import Soma
 from somareg.soma.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
+from somareg.soma.weights.frozen import UNCHECKED, check_unused
 from somareg.types import BoolArray, FloatArray, Grid, Modality
 
 AUTO = "auto"
@@ -68,10 +69,13 @@ class Chosen:
     def settings(self) -> dict[str, str | None]:
         """What a result records of it, JSON-ready."""
         card = self.card
+        frozen = None if self.network is None else self.network.encoder.dinov2
         return {
             "model_used": self.name,
             "model_version": card.name if card else None,
             "model_sha256": card.sha256 if card else None,
+            "dinov2_used": frozen.identity.name if frozen else None,
+            "dinov2_sha256": frozen.identity.sha256 if frozen else None,
         }
 
     def on(self, reference: tuple[int, int], moving: tuple[int, int]) -> Chosen:
@@ -94,7 +98,7 @@ class Chosen:
 
 
 def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
-    """The engine for a configuration, its network loaded once per process.
+    """The engine for a configuration, its network and DINOv2 loaded once per process.
 
     "auto" takes the weights that ship for what they were trained on, SAR against optical, near infrared included.
     Elsewhere it takes the engine without weights, and those weights as its rival.
@@ -103,27 +107,32 @@ def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
         ConfigError, WeightsError, UnsupportedError: see `load_model`.
     """
     if cfg.model == WEIGHT_FREE:
+        check_unused(cfg.dinov2, cfg.model)
         return Chosen(by_name=True)
     if cfg.tie_points_use == "replace":
         return _without_weights("the given tie points replace the match")
     path = _weights_of(cfg.model)
     if path is None:
+        check_unused(cfg.dinov2, cfg.model)
         return _without_weights("none are in this installation")
     modalities = {cfg.moving_modality, cfg.reference_modality}
     if cfg.model == AUTO and not ("sar" in modalities and modalities & AS_OPTICAL):
         pair = f"{cfg.moving_modality} against {cfg.reference_modality}"
         free = _without_weights(f"{DEFAULT_WEIGHTS} was trained on SAR against optical, the pair is {pair}")
-        rival = Chosen(DEFAULT_WEIGHTS, load_network(path, device), read_card(path))
+        rival = Chosen(DEFAULT_WEIGHTS, load_network(path, device, dinov2=cfg.dinov2), read_card(path))
         told = (
             f"{DEFAULT_WEIGHTS} explains the images better than the engine without weights, though the pair is {pair}"
         )
         return replace(free, rival=replace(rival, notes=(told,)))
     card = read_card(path)
     name = DEFAULT_WEIGHTS if cfg.model == AUTO else cfg.model
+    network = load_network(path, device, dinov2=cfg.dinov2)
     notes: tuple[str, ...] = ()
     if card.sha256 != load_calibration("learned").weights:
         notes = ("the verdict was calibrated for other weights than these; read its probability with care",)
-    return Chosen(name, load_network(path, device), card, cfg.model != AUTO, notes)
+    if network.encoder.dinov2 is not None and card.dinov2 is None:
+        notes = (*notes, UNCHECKED)
+    return Chosen(name, network, card, cfg.model != AUTO, notes)
 
 
 def _without_weights(reason: str) -> Chosen:
@@ -138,23 +147,28 @@ def _weights_of(model: str) -> Path | None:
 
 
 @guarded
-def load_model(model: str = AUTO, *, device: str = "auto") -> Soma | None:
+def load_model(model: str = AUTO, *, device: str = "auto", dinov2: str | Path | None = None) -> Soma | None:
     """The network behind a `model=` name, loaded once per process.
 
     Args:
         model: as for `register`; "auto" is the network that ships.
         device: "auto", "cpu", "cuda" ...
+        dinov2: as for `register`.
 
     Returns:
         A network in eval mode; None for the weight-free engine, and for "auto" in an installation without weights.
 
     Raises:
-        ConfigError: unknown name; the message suggests the nearest.
-        WeightsError: a file that is damaged, unfit or not what its card says.
+        ConfigError: unknown name; the message suggests the nearest. Or `dinov2` for a model without.
+        WeightsError: a file that is damaged, unfit or not what its card says; DINOv2 that is missing or another one.
         UnsupportedError: the card has a later format, or the network needs an extra that is not installed.
     """
     path = _weights_of(model)
-    return None if path is None else load_network(path, choose_device(device))
+    named = None if dinov2 is None else str(dinov2)
+    if path is None:
+        check_unused(named, model)
+        return None
+    return load_network(path, choose_device(device), dinov2=named)
 
 
 def choose_device(name: str) -> torch.device:

@@ -53,6 +53,7 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
             here, there = working_sizes(ground, factor)
             model = model.on(here, there)
             work = {"working_size": f"{here[1]} x {here[0]} px (1/{factor} of the reference)"}
+        used = model.settings["dinov2_used"]
         notes = [*model.notes, *([road.note] if road.note else [])]
         if refused := not_tried(images, ground, cfg, road):
             notes.append(f"would be refused, {refused}")
@@ -67,6 +68,7 @@ def plan(moving: str | Path, reference: str | Path, **options: Unpack[RegisterOp
             "memory_mb": round(road.count / 1e6),
             "max_memory_mb": round(limit / 1e6),
             "model": model.name,
+            **({"dinov2": f"{used} (sha256 {model.settings['dinov2_sha256']})"} if used else {}),
             **({"notes": notes} if notes else {}),
             "device": str(device),
             "outputs": list(OUTPUTS),

@@ -38,8 +38,8 @@ from somareg.tiepoints.use import Given
 from somareg.types import Progress, Raster
 
 INLIER_PX = 4.0
-# Options that may change before a run goes on: finished tiles do not depend on them.
-_FREE = {"accuracy", "device", "extent", "local", "max_memory", "max_pixels", "resampling"}
+# Options that may change before a run goes on: finished tiles do not depend on them, or on another word for them.
+_FREE = {"accuracy", "device", "dinov2", "extent", "local", "max_memory", "max_pixels", "resampling"}
 LOOK, TILES, MODEL = 0.03, 0.1, 0.98  # share of the work done when each begins
 
 
@@ -225,7 +225,7 @@ def _binding(images: Images, cfg: RegisterConfig, sizes: SceneCfg, chosen: Chose
         "masks": [path and file_sha256(mask_file(path, "")) for path in (cfg.moving_mask, cfg.reference_mask)],
         "options": cfg.model_dump(mode="json", exclude=_FREE),
         "scene": to_mapping(sizes),
-        "weights": chosen.settings["model_sha256"],
+        "weights": [chosen.settings["model_sha256"], chosen.settings["dinov2_sha256"]],
     }
 
 

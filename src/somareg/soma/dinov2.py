@@ -1,30 +1,26 @@
 """Frozen DINOv2 features at 1/16: what the published encoder takes in place of a learned coarse map.
 
-The ViT (Oquab et al., 2023; with registers Darcet et al., 2024) is read by `transformers` from a local folder or the
-local cache, never from the network unless `FrozenDinov2.load` is told so. It is no part of the module that owns it: its
-hundreds of millions of parameters are neither trained, saved, copied nor counted with ours. The embedded default
-encoder does not use it.
+The ViT (Oquab et al., 2023; with registers Darcet et al., 2024) is no part of the module that owns it: its hundreds of
+millions of parameters are neither trained, saved, copied nor counted with ours. `somareg.soma.dinov2_files` finds and
+reads it. The embedded default encoder does not use it.
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from somareg.errors import ConfigError, InputError, UnsupportedError, WeightsError
+from somareg.errors import InputError
+from somareg.soma.dinov2_files import Dinov2Files, Dinov2Id, in_cache, in_folder, load_vit
 from somareg.soma.pyramid import pad_to_multiple
 
 STRIDE = 16
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-_CLASSES = {"dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
-_FILES = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,8 @@ class Dinov2Cfg:
 
     Attributes:
         name: repository of the weights; read from the local cache when `folder` is None.
-        folder: folder that holds config.json and model.safetensors.
+        folder: folder that holds config.json and model.safetensors. It is right on one machine only, so a card never
+            has it.
         size: longer side, in pixels, to which the image is resized before the ViT; None keeps the image's own size.
             The published encoder shows 512 pixels at 448, so that one token of 14 pixels falls on each cell.
         channels: channels of the map, the hidden size of the weights: 384 small, 768 base, 1024 large, 1536 giant.
@@ -100,89 +97,29 @@ def _token_grid(height: int, width: int, patch: int, size: int | None) -> tuple[
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def read_vit(cfg: Dinov2Cfg, *, allow_download: bool = False) -> nn.Module:
-    """Read the ViT in evaluation mode, in float32, without gradients.
-
-    Args:
-        cfg: settings.
-        allow_download: let `transformers` fetch missing files over the network.
-
-    Raises:
-        UnsupportedError: `transformers` is not installed, or the files are of a model that is no DINOv2.
-        WeightsError: files are missing, damaged or incomplete.
-        ConfigError: `cfg.channels` is not the hidden size of the weights.
-    """
-    try:
-        transformers = importlib.import_module("transformers")
-        damaged: type[Exception] = importlib.import_module("safetensors").SafetensorError
-    except ImportError as error:
-        raise UnsupportedError(
-            "the DINOv2 encoder needs the package transformers: pip install 'somareg[dinov2]'"
-        ) from error
-    source = cfg.name if cfg.folder is None else str(Path(cfg.folder).expanduser())
-    if cfg.folder is not None and not Path(source).is_dir():
-        raise _missing(cfg, source)
-    options = {"local_files_only": not allow_download}
-    try:
-        settings, _ = transformers.PretrainedConfig.get_config_dict(source, **options)
-        if not settings:
-            raise _missing(cfg, source)
-        _check(cfg, source, settings)
-        model_class = getattr(transformers, _CLASSES[settings["model_type"]])
-        vit, report = model_class.from_pretrained(source, use_safetensors=True, output_loading_info=True, **options)
-    except (ConfigError, UnsupportedError, WeightsError):
-        raise
-    except (OSError, ValueError, RuntimeError, damaged) as error:
-        if isinstance(error, OSError) and not _complete(source):
-            raise _missing(cfg, source) from error
-        raise WeightsError(f"damaged weights in {source}: fetch {' and '.join(_FILES)} again") from error
-    # The mask token serves pretraining only. Anything else that is missing would silently stay random.
-    absent = sorted(key for key in report["missing_keys"] if not key.endswith("mask_token"))
-    if absent:
-        raise WeightsError(f"{source} lacks {len(absent)} tensors of {cfg.name}, such as {absent[0]}: fetch it again")
-    model: nn.Module = vit.float().eval().requires_grad_(False)
-    return model
-
-
-def _complete(folder: str) -> bool:
-    return all((Path(folder) / file).is_file() for file in _FILES)
-
-
-def _missing(cfg: Dinov2Cfg, source: str) -> WeightsError:
-    where = "the local cache" if cfg.folder is None else source
-    return WeightsError(
-        f"no weights of {cfg.name} in {where}: fetch them once with `hf download {cfg.name} {' '.join(_FILES)}`, "
-        f"or put {' and '.join(_FILES)} into a folder and name it by Dinov2Cfg.folder"
-    )
-
-
-def _check(cfg: Dinov2Cfg, source: str, settings: dict[str, Any]) -> None:
-    kind, hidden = settings.get("model_type"), settings.get("hidden_size")
-    if kind not in _CLASSES:
-        raise UnsupportedError(f"{source} is a model of type {kind!r}: choose one of type {' or '.join(_CLASSES)}")
-    if hidden != cfg.channels:
-        raise ConfigError(
-            f"{source} gives {hidden} channels, not the {cfg.channels} of Dinov2Cfg.channels: set it to {hidden}"
-        )
-
-
 class _Held:
-    """Keeps the ViT out of its owner's parameters, state dict, copies and pickles."""
+    """Keeps the ViT out of its owner's parameters, state dict, copies and pickles.
+
+    Attributes:
+        files: of the ViT, None until it is asked for.
+        vits: the ViT by torch's name of the device.
+    """
 
     def __init__(self) -> None:
-        self.vit: nn.Module | None = None
+        self.files: Dinov2Files | None = None
+        self.vits: dict[str, nn.Module] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
         return self  # copies of a network (averaged weights) share what never changes
 
-    def __getstate__(self) -> dict[str, None]:
-        return {"vit": None}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": None, "vits": {}}
 
 
 class FrozenDinov2(nn.Module):
     """DINOv2 patch features at stride 16, frozen; a module without parameters of its own.
 
-    The weights are read at the first use, by each process for itself, and follow the device of the image.
+    The weights are read at the first use, once per process, on the device of the image.
 
     Args:
         cfg: settings.
@@ -199,15 +136,32 @@ class FrozenDinov2(nn.Module):
         """Channels of the map."""
         return self.cfg.channels
 
+    @property
+    def identity(self) -> Dinov2Id:
+        """Name and checksum of the encoder; errors as `load`."""
+        return self._files().identity()
+
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, whatever the owner is switched to."""
         return super().train(False)
 
-    def load(self, *, allow_download: bool = False) -> nn.Module:
-        """Read the weights now, if not done yet; see `read_vit` for the errors. Returns the ViT."""
-        if self._held.vit is None:
-            self._held.vit = read_vit(self.cfg, allow_download=allow_download)
-        return self._held.vit
+    def load(self, device: torch.device | str = "cpu") -> nn.Module:
+        """The ViT on a device, read now if not done yet; errors as `in_folder`, `in_cache`
+        and `load_vit`.
+        """
+        name = str(torch.device(device))
+        if name not in self._held.vits:
+            self._held.vits[name] = load_vit(self._files(), self.cfg.channels, name)
+        return self._held.vits[name]
+
+    def use(self, files: Dinov2Files) -> None:
+        """Read these files, wherever the settings say that they are."""
+        self._held.files, self._held.vits = files, {}
+
+    def _files(self) -> Dinov2Files:
+        if self._held.files is None:
+            self._held.files = in_cache(self.cfg.name) if self.cfg.folder is None else in_folder(self.cfg.folder)
+        return self._held.files
 
     @torch.no_grad()
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -222,10 +176,10 @@ class FrozenDinov2(nn.Module):
 
         Raises:
             InputError: the bands cannot be shown as three colours.
-            UnsupportedError, WeightsError, ConfigError: at the first use, see `read_vit`.
+            UnsupportedError, WeightsError, ConfigError: at the first use, see `load`.
         """
         batch, _, height, width = image.shape
-        vit: Any = self.load().to(image.device)
+        vit: Any = self.load(image.device)
         known = image.float() if mask is None else torch.where(mask > 0, image.float(), 0.0)
         colours = pad_to_multiple(as_imagenet(known, self.cfg.bands), STRIDE)
         rows, columns = colours.shape[-2:]

@@ -87,15 +87,18 @@ class Encoder(nn.Module):
 
     Args:
         cfg: settings.
+
+    Attributes:
+        dinov2: the frozen coarse encoder, None without one.
     """
 
     def __init__(self, cfg: EncoderCfg) -> None:
         super().__init__()
         self.cfg = cfg
         self.branches = nn.ModuleDict({name: _Branch(cfg) for name in ("sar", "optical")})
-        self._dinov2 = FrozenDinov2(cfg.dinov2) if cfg.coarse == "dinov2" else None
-        if self._dinov2 is not None:
-            self.coarse = nn.Conv2d(self._dinov2.channels, cfg.coarse_channels, 1)
+        self.dinov2 = FrozenDinov2(cfg.dinov2) if cfg.coarse == "dinov2" else None
+        if self.dinov2 is not None:
+            self.coarse = nn.Conv2d(self.dinov2.channels, cfg.coarse_channels, 1)
 
     def forward(self, image: Tensor, mask: Tensor, modality: Modality, strides: tuple[int, ...] = STRIDES) -> Encoded:
         """Features of images of any size from 64 px on.
@@ -115,8 +118,8 @@ class Encoder(nn.Module):
         padded, seen = pad_to_multiple(image * mask, 16), pad_to_multiple(mask, 16)
         branch = self.branches["sar" if modality == "sar" else "optical"]
         pyramid, before, after, reconstruction = branch(padded, seen)
-        if self._dinov2 is not None:
-            pyramid[16] = self.coarse(self._dinov2(image, mask))
+        if self.dinov2 is not None and STRIDES[-1] in strides:  # by far the most expensive level
+            pyramid[STRIDES[-1]] = self.coarse(self.dinov2(image, mask))
         cut = {
             stride: level[..., : height // stride, : width // stride]
             for stride, level in pyramid.items()

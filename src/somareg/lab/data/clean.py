@@ -207,6 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiles", required=True, help="folder of shards")
     parser.add_argument("--out", required=True, help="folder for the new shards")
     parser.add_argument("--model", default="orientation", help="features: orientation, a shipped model, or a file")
+    parser.add_argument(
+        "--dinov2", help="the frozen DINOv2 that the model needs: folder, or hub name in the local cache"
+    )
     parser.add_argument("--by", default="group", choices=BY, help="what shares one shift")
     parser.add_argument("--precise", type=float, default=CleanCfg.precise_px, help="largest standard error taken, px")
     parser.add_argument("--spread", type=float, default=CleanCfg.spread_px, help="largest spread of quarters taken, px")
@@ -217,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = Path(parsed.out)
         if any(out.glob(SHARD_GLOB)):
             raise OutputError(f"{out} already holds tiles; give another folder")
-        network = load_model(parsed.model, device="cpu")
+        network = load_model(parsed.model, device="cpu", dinov2=parsed.dinov2)
         describe = LearnedFeatures(network) if network else OrientationFeatures(OrientationCfg())
         tiles = TileSet.load(parsed.tiles)
         cfg = CleanCfg(

@@ -12,8 +12,12 @@ from torch import Tensor
 from somareg.errors import ReadError, WeightsError
 from somareg.lab.data.stacks import ProtocolSamples
 from somareg.lab.train.validation import validate_samples
+from somareg.soma.dinov2_files import Dinov2Id, find_dinov2
+from somareg.soma.network import Soma
 from somareg.soma.weights.card import ModelCard
-from somareg.soma.weights.store import build_network, check_state, save_weights
+from somareg.soma.weights.fit import check_state
+from somareg.soma.weights.frozen import check_same, check_unused, identity_in
+from somareg.soma.weights.store import build_network, save_weights
 
 PREFIX = "network."
 NO_LICENCE = "not stated"
@@ -25,7 +29,8 @@ _NOT_JUDGED = "weights of the last step; the scores are those of the averaged we
 class TrainingRecord(TypedDict):
     """Training record of a checkpoint, under the key "somareg"; numbers, texts, lists and mappings only.
 
-    Other keys are allowed; of them `synthetic_share`, `licence` and `notes` go into the card.
+    Other keys are allowed; of them `synthetic_share`, `licence`, `notes` and `dinov2` (name and sha256 of the frozen
+    encoder, where the network has one) go into the card.
 
     Attributes:
         config: the whole configuration; "network" holds the settings of the network.
@@ -50,6 +55,7 @@ def export_checkpoint(
     licence: str | None = None,
     raw: bool = False,
     samples: ProtocolSamples | None = None,
+    dinov2: str | None = None,
     overwrite: bool = False,
 ) -> ModelCard:
     """Write the network of a training checkpoint as fp16 safetensors with a card, after checking that it loads.
@@ -65,6 +71,9 @@ def export_checkpoint(
         licence: of the weights; the checkpoint's, or "not stated", when None.
         raw: export the weights of the last step, not their average.
         samples: measure the exported network on these; its scores replace those of training in the card.
+        dinov2: folder or hub name of the DINOv2 that the network learned with; without it that of the training's
+            configuration. It is read only where it is given, where `samples` need it, or where the checkpoint has no
+            checksum of it.
         overwrite: replace an earlier model.
 
     Returns:
@@ -72,8 +81,10 @@ def export_checkpoint(
 
     Raises:
         ReadError: missing or damaged, not a checkpoint of somareg, or holding objects that could run code.
-        WeightsError: the weights are not finite, beyond fp16, or do not fit the network of the configuration.
-        ConfigError: the training record or the name is not what a card can hold.
+        WeightsError: the weights are not finite, beyond fp16, or do not fit the network of the configuration; or
+            DINOv2 is missing or another one than in training.
+        ConfigError: the training record or the name is not what a card can hold; or `dinov2` for a network without.
+        UnsupportedError: DINOv2 is to be read, and a package that it needs is not installed.
         OutputError: the files exist, or the folder or the disk refuses.
     """
     path = Path(checkpoint)
@@ -84,6 +95,7 @@ def export_checkpoint(
     network = record["config"]["network"]
     built = build_network(network, str(path))
     check_state(built.state_dict(), state, str(path))
+    identity = _dinov2_of(built, record, path, dinov2, is_run=samples is not None)
     which = _AVERAGED if averaged and not raw else _LAST
     if averaged and raw and samples is None:
         which = _NOT_JUDGED
@@ -95,11 +107,30 @@ def export_checkpoint(
         "scores": scores,
         "name": name if name is not None else Path(out).stem,
         "network": network,
+        "dinov2": None if identity is None else {"name": identity.name, "sha256": identity.sha256},
         "synthetic_share": record.get("synthetic_share"),
         "licence": licence or record.get("licence") or NO_LICENCE,
         "notes": "; ".join(str(text) for text in (which, record.get("notes")) if text),
     }
     return save_weights(state, fields, out, overwrite=overwrite)
+
+
+def _dinov2_of(
+    network: Soma, record: Mapping[str, Any], path: Path, dinov2: str | None, *, is_run: bool
+) -> Dinov2Id | None:
+    """The DINOv2 that a network learned with, as the card names it; what is given or run is checked to be that."""
+    if network.encoder.dinov2 is None:
+        check_unused(dinov2, str(path))
+        return None
+    learned = identity_in(record)
+    if learned is not None and dinov2 is None and not is_run:
+        return learned
+    if dinov2 is not None:
+        network.encoder.dinov2.use(find_dinov2(dinov2))
+    network.encoder.dinov2.load()  # refuses what is no DINOv2 of this width
+    found = network.encoder.dinov2.identity
+    check_same(learned, found, str(path))
+    return found
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ somareg itself does not read them: its networks run with PyTorch.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,11 +93,14 @@ def export_onnx(
             raise ConfigError(
                 f"name, licence and raw belong to checkpoints, and {weights} has its card; leave them out"
             )
-        encoder, card = load_network(weights).encoder, read_card(weights)
+        card = read_card(weights)
+        _check_encoder(card)
+        encoder = load_network(weights).encoder
     else:
         with TemporaryDirectory() as folder:
             weights_file = Path(folder) / f"{Path(out).stem}{WEIGHTS_SUFFIX}"
             card = export_checkpoint(weights, weights_file, name=name, licence=licence, raw=raw)
+            _check_encoder(card)
             encoder = load_network(weights_file).encoder
     graphs = encoder_graphs(encoder)
     for branch, graph in graphs.items():
@@ -126,6 +130,12 @@ def _check_targets(files: Mapping[Branch, Path], out: Path, overwrite: bool) -> 
     check_folder_writable(out.parent)
 
 
+def _check_encoder(card: ModelCard) -> None:
+    """Refuse a network with DINOv2 before DINOv2 is looked for."""
+    if card.dinov2_settings is not None:
+        raise UnsupportedError(f"{card.name} has an encoder with DINOv2, and no ONNX graph; run it with PyTorch")
+
+
 def _describe(graph: onnx.ModelProto, card: ModelCard, branch: Branch) -> None:
     """Write the source of the weights and the meaning of inputs and outputs into the graph."""
     from onnx import helper
@@ -142,7 +152,7 @@ def _describe(graph: onnx.ModelProto, card: ModelCard, branch: Branch) -> None:
         "normalisation": f"of each band {_IMAGES[branch]}; then mean 0, deviation 1 over valid pixels, 0 elsewhere",
         "outputs": "level_S: features at stride S; valid_S: 1 where most of a cell is imagery, else 0",
         "half_pixel": "an integer coordinate is a pixel's centre; cell i of stride S is centred on pixel S*i + (S-1)/2",
-        "card": card.model_dump_json(),
+        "card": json.dumps(card.as_json(), allow_nan=False),
     }
     helper.set_model_props(graph, {f"somareg.{key}": text for key, text in facts.items()})
 

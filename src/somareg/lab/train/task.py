@@ -22,6 +22,8 @@ from somareg.lab.train.config import OptimiserCfg, TrainCfg
 from somareg.lab.train.ema import Ema
 from somareg.lab.train.sources import NETWORK, Source, seed_of
 from somareg.runtime.version import __version__
+from somareg.soma.dinov2 import FrozenDinov2
+from somareg.soma.weights.frozen import check_same, identity_in
 
 MOST_BAD_STEPS = 20
 
@@ -214,6 +216,8 @@ class RegistrationTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the state of the run."""
         record = checkpoint["somareg"]
+        if (frozen := self._dinov2()) is not None and (learned := identity_in(record)) is not None:
+            check_same(learned, frozen.identity, "the checkpoint")
         # Optimiser settings are the current ones, not those of the run that wrote the checkpoint.
         for state in checkpoint["optimizer_states"]:
             for group in state["param_groups"]:
@@ -238,7 +242,12 @@ class RegistrationTask(L.LightningModule):
             "best_score": self.best_score,
             "skipped": self.skipped,
             "bad_in_a_row": self.bad_in_a_row,
+            **({} if (frozen := self._dinov2()) is None else {"dinov2": to_mapping(frozen.identity)}),
         }
+
+    def _dinov2(self) -> FrozenDinov2 | None:
+        """The frozen encoder of the network, None without one."""
+        return next((part for part in self.network.modules() if isinstance(part, FrozenDinov2)), None)
 
 
 def now(device: torch.device) -> float:

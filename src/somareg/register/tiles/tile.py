@@ -74,7 +74,9 @@ def match_tile(job: TileJob) -> TileResult:
         return TileResult(job.index, "empty", patches)
     pair, start = patches
     settings = job.settings
-    network = load_network(settings.model, torch.device(settings.device)) if settings.model else None
+    network = None
+    if settings.model:
+        network = load_network(settings.model, torch.device(settings.device), dinov2=settings.cfg.dinov2)
     try:
         affine, ties, hit, alignment = match_windows(pair, start, settings, network)
     except EstimationError as error:

@@ -1,10 +1,10 @@
 """Trained weights: safetensors with a card, checked before use; the folder of those that ship with the package."""
 
 from somareg.soma.weights.card import DataUse, ModelCard, read_card
+from somareg.soma.weights.fit import check_state
 from somareg.soma.weights.store import (
     DEFAULT_WEIGHTS,
     build_network,
-    check_state,
     embedded,
     load_network,
     load_weights,

@@ -42,6 +42,16 @@ class DataUse(_Model):
     licence: str
 
 
+class FrozenPart(_Model):
+    """An encoder that the network needs and the file of weights does not hold."""
+
+    # No way to a folder: a card is read on other machines than the one that wrote it.
+    name: str = Field(
+        pattern=r"^[^/\\\x00-\x1f]{1,100}(/[^/\\\x00-\x1f]{1,100})?$", description="on the hub, or of its folder"
+    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of its tensors and settings")
+
+
 class ModelCard(_Model):
     """Everything a user must know about a file of weights; JSON beside it."""
 
@@ -61,10 +71,29 @@ class ModelCard(_Model):
     licence: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the file of weights")
     notes: str = ""
+    dinov2: FrozenPart | None = Field(default=None, description="the frozen DINOv2, only where the network has one")
+
+    @property
+    def dinov2_settings(self) -> dict[str, Any] | None:
+        """Settings of the frozen DINOv2 in `network`, None where the network has none."""
+        return dinov2_settings(self.network)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready; a card of a network without DINOv2 has no field for it, as cards had none before."""
+        return self.model_dump(mode="json", exclude={"dinov2"} if self.dinov2 is None else None)
 
     def to_json(self) -> str:
         """Indented ASCII JSON ending with a newline."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+        return json.dumps(self.as_json(), indent=2, allow_nan=False) + "\n"
+
+
+def dinov2_settings(network: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Settings of the frozen DINOv2 in those of a network, None where it has none; they need not be right."""
+    encoder = network.get("encoder")
+    if not isinstance(encoder, Mapping) or encoder.get("coarse") != "dinov2":
+        return None
+    settings = encoder.get("dinov2", {})
+    return dict(settings) if isinstance(settings, Mapping) else {}
 
 
 def make_card(fields: Mapping[str, Any], *, parameters: int, sha256: str) -> ModelCard:
@@ -72,14 +101,24 @@ def make_card(fields: Mapping[str, Any], *, parameters: int, sha256: str) -> Mod
 
     Args:
         fields: name, network, data, synthetic_share, minutes, device, seed, steps, scores, licence and notes, as in
-            `ModelCard`; format, version and time are added here.
+            `ModelCard`, and dinov2 for a network with DINOv2; format, version and time are added here. The settings
+            of the network lose the folder of DINOv2.
         parameters: floating-point numbers in the file.
         sha256: of the file.
 
     Raises:
         ConfigError: a field is missing, unknown or out of its range.
     """
-    made = {"created": datetime.now(UTC).replace(microsecond=0), "somareg_version": __version__}
+    made: dict[str, Any] = {"created": datetime.now(UTC).replace(microsecond=0), "somareg_version": __version__}
+    settings = dinov2_settings(fields.get("network", {}))
+    if (settings is None) != (fields.get("dinov2") is None):
+        raise ConfigError(
+            "model card: a network with DINOv2, and no other, has the field 'dinov2' with its name and sha256; "
+            "see `FrozenDinov2.identity`"
+        )
+    if settings is not None:
+        frozen = settings | {"name": fields["dinov2"]["name"], "folder": None}
+        made["network"] = {**fields["network"], "encoder": {**fields["network"]["encoder"], "dinov2": frozen}}
     try:
         return ModelCard.model_validate({**fields, **made, "parameters": parameters, "sha256": sha256})
     except ValidationError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +24,10 @@ from somareg.config import did_you_mean, from_mapping
 from somareg.errors import ConfigError, OutputError, UnsupportedError, WeightsError
 from somareg.io.atomic import output_folder
 from somareg.runtime.version import __version__
+from somareg.soma.dinov2_files import Dinov2Files
 from somareg.soma.weights.card import ModelCard, card_path, make_card, read_card, read_file
+from somareg.soma.weights.fit import check_state
+from somareg.soma.weights.frozen import check_same, files_for
 
 if TYPE_CHECKING:
     from somareg.soma.network import Soma
@@ -101,35 +104,6 @@ def load_weights(path: str | Path, *, max_bytes: int = MAX_BYTES) -> tuple[dict[
     return state, card
 
 
-def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str = "weights") -> None:
-    """Compare names, shapes and kinds (floating point or not).
-
-    Args:
-        expected: the state dict of the network.
-        found: the one to be loaded.
-        where: what to call it in the message.
-
-    Raises:
-        WeightsError: naming a few tensors that are missing, not expected, or of another shape or kind.
-    """
-    differing = [
-        f"{name!r} ({_describe(found[name])}, not {_describe(tensor)})"
-        for name, tensor in expected.items()
-        if name in found and _describe(found[name]) != _describe(tensor)
-    ]
-    problems = [
-        f"{title} {_few(names)}"
-        for title, names in (
-            ("missing", [repr(name) for name in expected if name not in found]),
-            ("unexpected", [repr(name) for name in found if name not in expected]),
-            ("wrong", differing),
-        )
-        if names
-    ]
-    if problems:
-        raise WeightsError(f"{where}: does not fit the network: {'; '.join(problems)}; export the checkpoint again")
-
-
 def embedded() -> dict[str, Path]:
     """Name -> file of the weights that ship with the package, sorted by name."""
     folder = files("somareg.soma.weights")
@@ -182,7 +156,13 @@ def build_network(settings: Mapping[str, Any], where: str) -> Soma:
         ) from error
 
 
-def load_network(path: str | Path, device: str | torch.device = "cpu", *, max_bytes: int = MAX_BYTES) -> Soma:
+def load_network(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    dinov2: str | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Soma:
     """The trained network on a device, in evaluation mode.
 
     The last four are kept, so that a batch of pairs builds the network once, and so does a comparison of a few models;
@@ -191,25 +171,34 @@ def load_network(path: str | Path, device: str | torch.device = "cpu", *, max_by
     Args:
         path: as for `load_weights`.
         device: where it shall run.
+        dinov2: folder or hub name of the DINOv2 that the network needs; without it the card's, in the local cache.
         max_bytes: as for `load_weights`.
 
     Raises:
-        WeightsError: as `load_weights`, and when the weights do not fit the network that the card describes.
-        UnsupportedError: the card has a later format.
+        WeightsError: as `load_weights`, and when the weights do not fit the network that the card describes, or DINOv2
+            is missing or another one than the card says.
+        ConfigError: `dinov2` for a network without.
+        UnsupportedError: the card has a later format, or DINOv2 needs a package that is not installed.
     """
     final = Path(path)
     digest = hashlib.sha256(_read(final, max_bytes)).hexdigest()
-    return _network(final.absolute(), digest, read_card(final).to_json(), str(torch.device(device)), max_bytes)
+    card = read_card(final)
+    frozen = files_for(card, str(path), dinov2)
+    return _network(final.absolute(), digest, card.to_json(), str(torch.device(device)), max_bytes, frozen)
 
 
 @lru_cache(maxsize=4)
-def _network(path: Path, digest: str, card_text: str, device: str, max_bytes: int) -> Soma:
+def _network(path: Path, digest: str, card_text: str, device: str, max_bytes: int, frozen: Dinov2Files | None) -> Soma:
     """`digest` and `card_text` are read by the cache only: what they name is another network."""
     state, card = load_weights(path, max_bytes=max_bytes)
     with _BUILDING, torch.random.fork_rng(devices=[]):  # first weights are drawn: the caller's random numbers go on
         network = build_network(card.network, str(path))
     check_state(network.state_dict(), state, str(path))
     network.load_state_dict(state, strict=True)
+    if frozen is not None and network.encoder.dinov2 is not None:
+        check_same(card.dinov2, frozen.identity(), str(path))
+        network.encoder.dinov2.use(frozen)
+        network.encoder.dinov2.load(device)
     return network.requires_grad_(False).eval().to(torch.device(device))
 
 
@@ -274,16 +263,3 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 def _count(state: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
-
-
-def _describe(tensor: Tensor) -> str:
-    """Shape, and the type unless it is floating point: `3x4`, `1 int64`, `scalar`."""
-    shape = "x".join(str(length) for length in tensor.shape) or "scalar"
-    return shape if tensor.is_floating_point() else f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _few(names: Iterable[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    items = list(names)
-    rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(f"{item:.100}" for item in items[:most]) + rest

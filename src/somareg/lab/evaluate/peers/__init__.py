@@ -31,13 +31,14 @@ _NAMED_FILE = re.compile(_NAME + r"(?P<file>.+\.safetensors)", re.ASCII | re.DOT
 _NAMED_FUNCTION = re.compile(_NAME + r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)", re.ASCII)
 
 
-def make_method(name: str) -> Method:
+def make_method(name: str, dinov2: str | None = None) -> Method:
     """Build the method called `name`, somareg with a file of weights, or a function from elsewhere.
 
     Args:
         name: of `METHODS`; or `FILE.safetensors`, called as the file without folder and ending; or
             `NAME=FILE.safetensors`, called NAME (letters, digits, `.`, `_`, `-`); or `NAME=package.module:function`,
             see `given.GivenFunction`.
+        dinov2: folder or hub name of the DINOv2 of a file of weights that needs one.
 
     Raises:
         ConfigError: unknown name, and the message suggests the nearest; a file or function with the name of another
@@ -48,7 +49,7 @@ def make_method(name: str) -> Method:
     if match := _NAMED_FILE.fullmatch(name):
         from somareg.lab.evaluate.peers.somareg_itself import Registered
 
-        method = Registered(match["file"], name=match["name"])
+        method = Registered(match["file"], name=match["name"], dinov2=dinov2)
         if method.name in METHODS:
             raise ConfigError(f"'{method.name}' is another method; call the file otherwise: NAME={match['file']}")
         return method
@@ -66,19 +67,21 @@ def make_method(name: str) -> Method:
     return made
 
 
-def make_methods(names: Iterable[str]) -> list[Method]:
-    """Build several methods with different names.
+def make_methods(names: Iterable[str], dinov2: str | None = None) -> list[Method]:
+    """Build several methods with different names; `dinov2` is for those of them that need one.
 
     Raises:
-        ConfigError, UnsupportedError: as `make_method`, or two methods have the same name.
+        ConfigError, UnsupportedError: as `make_method`, or two methods have the same name, or none needs `dinov2`.
         WeightsError: a file of weights that cannot be used.
     """
     methods: dict[str, Method] = {}
     for name in names:
-        method = make_method(name)
+        method = make_method(name, dinov2)
         if method.name in methods:
             raise ConfigError(
                 f"two methods are called '{method.name}'; name each once, a file as NAME=FILE or NAME=MODULE:FUNCTION"
             )
         methods[method.name] = method
+    if dinov2 is not None and not any(getattr(method, "dinov2", None) for method in methods.values()):
+        raise ConfigError("dinov2 is given, but no method is a file of weights that needs DINOv2; leave it out")
     return list(methods.values())

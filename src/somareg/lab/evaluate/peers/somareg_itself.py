@@ -19,6 +19,7 @@ class Registered:
         model: as for `somareg.register`, by name, so that it fails instead of falling back.
         preset: see `RegisterConfig`.
         name: of the method; without it the model's, a file's without folder and ending.
+        dinov2: as for `somareg.register`; only a model that needs one is given it.
 
     Attributes:
         network: None for the weight-free engine.
@@ -29,10 +30,11 @@ class Registered:
         ConfigError, WeightsError: see `somareg.load_model`.
     """
 
-    def __init__(self, model: str, preset: Preset = "base", name: str | None = None) -> None:
+    def __init__(self, model: str, preset: Preset = "base", name: str | None = None, dinov2: str | None = None) -> None:
         self.model, self.preset = model, preset
+        self.dinov2 = None if dinov2 is None or read_card(resolve(model)).dinov2_settings is None else dinov2
         self.name = name or Path(model).stem
-        self.network = somareg.load_model(model)
+        self.network = somareg.load_model(model, dinov2=self.dinov2)
         self.parameters = 0 if self.network is None else self.network.parameter_count
         self.weights = None if self.network is None else read_card(resolve(model)).sha256
 
@@ -51,6 +53,7 @@ class Registered:
                 moving_modality=modalities[0],
                 reference_modality=modalities[1],
                 model=AUTO if ships and set(modalities) != {"sar", "optical"} else self.model,
+                dinov2=self.dinov2,
                 search=search,
                 preset=self.preset,
                 seed=seed,

@@ -29,6 +29,7 @@ def calibrate(
     limit: int | None = None,
     refit: bool = False,
     device: str = "auto",
+    dinov2: str | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, dict[str, Any]]:
     """Calibrate engines and evaluate their verdicts.
@@ -42,6 +43,7 @@ def calibrate(
         limit: most questions, some of each kind.
         refit: use existing observations only.
         device: see `somareg.register`.
+        dinov2: the same, for a file of weights.
         progress: called with each question.
 
     Returns:
@@ -55,7 +57,8 @@ def calibrate(
     records: dict[str, dict[str, Any]] = {}
     for name in methods:
         where = choose_device(device)
-        model = choose_model(make_config({"model": MODELS.get(name, name)}), where)
+        named = dinov2 if name.endswith(".safetensors") else None
+        model = choose_model(make_config({"model": MODELS.get(name, name), "dinov2": named}), where)
         log = log_path(out_dir, model.engine)
         if not refit:
             gather(data_dir, log, model, where, seed=seed, limit=limit, progress=progress)
