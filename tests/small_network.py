@@ -44,6 +44,8 @@ def save_network(network: Soma, path: Path, name: str | None = None) -> Path:
         "minutes": 0.0,
     }
     fields |= {"device": "cpu", "seed": 0, "steps": 0, "scores": {}, "licence": "none", "notes": "random"}
+    if network.encoder.dinov2 is not None:
+        fields |= {"dinov2": to_mapping(network.encoder.dinov2.identity)}
     save_weights(network.state_dict(), fields, path)
     return path
 

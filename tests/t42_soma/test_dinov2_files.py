@@ -17,7 +17,6 @@ from somareg.config import to_mapping
 from somareg.errors import ConfigError, UnsupportedError, WeightsError
 from somareg.soma import dinov2_files
 from somareg.soma.dinov2_files import Dinov2Id, find_dinov2, in_cache, in_folder
-from somareg.soma.network import Soma
 from somareg.soma.weights import load_network, read_card, save_weights
 from somareg.soma.weights.card import card_path
 from tests.small_network import save_network, small_network
@@ -40,17 +39,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("travels") / "other-dinov2", seed=1)
 
 
-def save(network: Soma, path: Path) -> Path:
-    """With a card, as `somareg export` does."""
-    assert network.encoder.dinov2 is not None
-    fields = FIELDS | {"network": to_mapping(network.cfg), "dinov2": to_mapping(network.encoder.dinov2.identity)}
-    save_weights(network.state_dict(), fields, path)
-    return path
-
-
 @pytest.fixture
 def model(encoder: Path, tmp_path: Path) -> Path:
-    return save(network_on(encoder), tmp_path / "meadow.safetensors")
+    return save_network(network_on(encoder), tmp_path / "meadow.safetensors")
 
 
 def sha256(folder: Path) -> str:

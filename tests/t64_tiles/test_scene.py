@@ -36,8 +36,10 @@ from somareg.register.tiles.overview import GlobalMatch
 from somareg.register.tiles.patch import read_patches
 from somareg.register.tiles.tile import TileResult, match_tile
 from somareg.report import load_report
+from somareg.soma.dinov2_files import in_folder
 from tests.small_network import save_network, small_network
 from tests.t64_tiles.conftest import SIDE, SIZES, Pair, bend, ground, make_geo_pair, paint, run, save, speckle, warp
+from tests.tiny_dinov2 import network_on, saved
 
 
 def test_finds_affine_and_smooth_warp(pair: Pair, result: SceneResult) -> None:
@@ -221,6 +223,19 @@ def test_learned_model(small: Pair, tmp_path: Path) -> None:
     assert found.settings["model_used"] == str(weights)
     assert {tile.status for tile in found.tiles} <= {"matched", "failed"}
     assert all(np.isfinite(tile.beyond).all() for tile in found.tiles)
+
+
+@pytest.mark.usefixtures("no_page")
+def test_tiles_take_the_dinov2_that_is_named(small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another folder, too: a worker need not run where the user typed."""
+    encoder = saved(tmp_path / "tiny-dinov2")
+    weights = save_network(network_on(encoder), tmp_path / "heath.safetensors")
+    monkeypatch.chdir(tmp_path)
+    asked = {"model": str(weights), "dinov2": "tiny-dinov2", "sizes": SIZES}
+    found = register_scene(small.moving, small.reference, tmp_path / "out", **asked)
+    assert found.settings["dinov2"] == str(encoder)
+    assert found.settings["dinov2_sha256"] == in_folder(encoder).identity().sha256
+    assert len(found.tiles) > 1
 
 
 def test_other_processes_do_not_see_arrays(small: Pair, tmp_path: Path) -> None:

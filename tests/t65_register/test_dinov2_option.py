@@ -12,16 +12,15 @@ import pytest
 
 import somareg
 from somareg.batches.pairs import options_in
-from somareg.config import make_config, to_mapping
+from somareg.config import make_config
 from somareg.errors import ConfigError, WeightsError
 from somareg.lab.evaluate.peers import make_methods
 from somareg.register import api
 from somareg.register.choose import choose_device, choose_model
 from somareg.soma.dinov2_files import in_folder
-from somareg.soma.weights import save_weights
 from somareg.soma.weights.card import card_path
 from somareg.soma.weights.frozen import UNCHECKED
-from tests.small_network import two_looks
+from tests.small_network import save_network, two_looks
 from tests.synthetic import SyntheticPair, affine_map
 from tests.t65_register.conftest import Files
 from tests.tiny_dinov2 import network_on, saved
@@ -37,13 +36,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = network_on(encoder)
-    assert network.encoder.dinov2 is not None
-    fields = {"name": "heath", "data": [], "synthetic_share": None, "minutes": 0.0, "device": "cpu", "seed": 0}
-    fields |= {"steps": 0, "scores": {}, "licence": "none", "network": to_mapping(network.cfg)}
-    path = tmp_path_factory.mktemp("model") / "heath.safetensors"
-    save_weights(network.state_dict(), fields | {"dinov2": to_mapping(network.encoder.dinov2.identity)}, path)
-    return path
+    return save_network(network_on(encoder), tmp_path_factory.mktemp("model") / "heath.safetensors")
 
 
 @pytest.fixture(scope="module")
