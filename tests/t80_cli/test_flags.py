@@ -19,9 +19,10 @@ NAMES = list(RegisterConfig.model_fields)
 COMMANDS: dict[str, Any] = {name: entry.load(name) for name, entry in ENTRIES.items()}
 WHOLE = ("register", "assess", "batch", "audit")
 PART = {
-    "demo": ("preset", "model", "device"),
+    "demo": ("preset", "model", "dinov2", "device"),
     "warp": ("gcp_method", "resampling", "max_memory"),
-    "eval": ("seed",),
+    "eval": ("dinov2", "seed"),
+    "export": ("dinov2",),
     "train": ("device",),
 }
 
@@ -44,7 +45,7 @@ def test_a_command_with_few_of_them_has_the_same_ones(command: str) -> None:
 
 def test_no_other_command_has_a_flag_of_that_name() -> None:
     others = COMMANDS.keys() - {*WHOLE, *PART}
-    assert {"view", "export", "doctor"} <= others
+    assert {"view", "doctor"} <= others
     for command in others:
         assert not {parameter.name for parameter in COMMANDS[command].params} & set(NAMES)
 

@@ -79,8 +79,8 @@ def evaluate(
         from somareg.lab.evaluate.run import evaluate as run
         from somareg.lab.evaluate.table import rich_table, table
 
-        built = make_methods(names("--methods", methods), asked.dinov2)
-        which = (data, names("--sets", sets), names("--levels", levels), built)
+        asked_sets, asked_levels = names("--sets", sets), names("--levels", levels)
+        which = (data, asked_sets, asked_levels, make_methods(names("--methods", methods), asked.dinov2))
         if diagnose and not learned(which[-1]):
             raise UsageError("--diagnose looks inside learned models; name one: --methods ours,model.safetensors")
         if diagnose:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from somareg.cli import options as o
+from somareg.cli.flags import takes_options
 from somareg.cli.session import Session, session
+from somareg.config import RegisterConfig
 from somareg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,25 +45,18 @@ Validation = Annotated[
         "--validation", metavar="FILE", help="measure what is exported on these samples (docs/data.md), for the card"
     ),
 ]
-Dinov2 = Annotated[
-    str | None,
-    typer.Option(
-        "--dinov2",
-        metavar="PATH|NAME",
-        help="the frozen DINOv2 that the network learned with: folder, or hub name in the local cache; "
-        "default: that of the training",
-    ),
-]
 
 
+@takes_options("dinov2")
 def export(
     checkpoint: Checkpoint,
+    *,
     out: Out,
     name: Name = None,
     licence: Licence = None,
     raw: Raw = False,
     validation: Validation = None,
-    dinov2: Dinov2 = None,
+    asked: RegisterConfig,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
@@ -75,7 +70,7 @@ def export(
         if out.suffix == ".onnx":
             if validation is not None:
                 raise ConfigError("--validation measures weights; export to .safetensors with it, then that to ONNX")
-            if dinov2 is not None:
+            if asked.dinov2 is not None:
                 raise ConfigError("--dinov2 has no meaning for ONNX, which has no graph of DINOv2; leave it out")
             _export_onnx(ui, checkpoint, out, name=name, licence=licence, raw=raw, overwrite=overwrite)
             return
@@ -87,7 +82,7 @@ def export(
             ui.progress("exporting", 0.0)
             samples = None if validation is None else ProtocolSamples.load(validation)
             options: dict[str, Any] = {"name": name, "licence": licence, "raw": raw, "samples": samples}
-            card = export_checkpoint(checkpoint, out, dinov2=dinov2, overwrite=overwrite, **options)
+            card = export_checkpoint(checkpoint, out, dinov2=asked.dinov2, overwrite=overwrite, **options)
         beside, size = card_path(out), out.stat().st_size
         if as_json:
             files = {"weights": str(out.resolve()), "card": str(beside.resolve()), "bytes": size}

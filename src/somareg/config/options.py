@@ -143,8 +143,8 @@ class RegisterConfig(BaseModel):
     )
     dinov2: str | None = option(
         None,
-        "folder of the frozen DINOv2 that the model needs, or its hub name in the local cache; default: the name in "
-        "the model's card; the models that ship need none (docs/dinov2.md)",
+        "folder of the frozen DINOv2 that the model needs, or its hub name in the local cache; default: the one that "
+        "the model names; those that ship need none (docs/dinov2.md)",
         SEARCH,
         "PATH|NAME",
         accepts="str | Path | None",
