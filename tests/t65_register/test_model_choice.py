@@ -120,7 +120,7 @@ def test_two_sar_images(model: Path) -> None:
     ]
     pair = SyntheticPair(looks[1], looks[0], there)
     result = somareg.register(pair.moving, pair.reference, reference_modality="sar", model=str(model))
-    assert pair.rmse(result.displacement.array) < 1.5  # random features, whose first stage has cells of 8 px
+    assert pair.rmse(result.displacement.array) < 0.7
     assert sum("power" in note for note in result.notes) == 2  # both went through the logarithm
 
 
@@ -187,7 +187,7 @@ def test_a_long_and_narrow_pair_is_matched(model: Path) -> None:
     there, back = affine_map(shape, rotation_deg=1, shift=(8.3, -5.1))
     pair = two_looks(there, back, shape)
     result = somareg.register(pair.moving, pair.reference, moving_modality="optical", model=str(model), local=False)
-    assert pair.rmse(result.displacement.array) < 0.7
+    assert pair.rmse(result.displacement.array) < 1.5  # random features, whose first stage has cells of 8 px
 
 
 @pytest.mark.parametrize("shape", [(63, 300), (300, 63)])
