@@ -31,7 +31,7 @@ class BeliefCfg:
     Attributes:
         lengths: candidate correlation lengths, in window sides.
         ratios: candidate field variances, relative to the noise variance of an average window.
-        none: probability that there is no field, before the windows are looked at; below 1.
+        none: prior probability that there is no field; below 1.
         share: candidates with less posterior probability are left out of the mean.
         selection: windows used to weigh the candidates (about).
         robust_rounds: number of reweightings.

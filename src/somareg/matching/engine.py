@@ -46,7 +46,7 @@ from somareg.types import Progress
 RIVAL_SHARE = 0.3  # search radius for other shifts, as a share of the longer side
 LEAST_PX, LEAST_TRAINED_PX = 64, 128  # least shorter side of a halved image, without and with a network
 
-FRESH_PX = 0.6  # later steps with a network recompute features that were computed under an affine further off
+FRESH_PX = 0.6  # later steps with a network recompute features of an affine further off than this
 
 
 @dataclass(frozen=True)

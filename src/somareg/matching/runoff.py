@@ -69,7 +69,7 @@ class RunOff:
         Args:
             favourites: those with the larger support of comparable votes, best first. The first one wins unless another
                 candidate is likely and clearly ahead.
-            challengers: all others. There must be at least one candidate in both together.
+            challengers: all others. The two must not both be empty.
         """
         first, *others = (*favourites, *challengers)
         if not others:

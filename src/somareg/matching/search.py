@@ -38,11 +38,11 @@ class SearchCfg:
         doubtful: below this support at the low resolution all rotations are tried; below it at the finer one wide votes
             are taken there as well, around the expected maps and around those that the low resolution found.
         coarse_px, fine_px: longer side of the image at the two resolutions.
-        strip_px: longer side to which a strip is reduced at both, so that enough of its shorter side is left.
+        strip_px: longer side above which a strip is reduced further at both, as far as its shorter side allows.
         coarse: votes at the low resolution.
         coarse_bent: the same with aspect and shear; None to look for similarities only.
         close, close_px: votes at the finer resolution around the maps of the low one, and how far off those may be, in
-            pixels of the low one.
+            pixels of the low one (hints: of the finer one).
         fine: wide votes at the finer resolution.
         fine_bent: the same with aspect and shear; None to look for similarities only.
     """

@@ -157,7 +157,7 @@ def read_card(weights: str | Path) -> ModelCard:
 
 
 def read_file(path: Path, limit: int, hint: str) -> bytes:
-    """A whole regular file of at most `limit` bytes; its size is looked at before it is opened.
+    """A whole regular file of at most `limit` bytes; its size is checked before it is opened.
 
     Args:
         path: links are followed.
