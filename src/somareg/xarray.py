@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 need_rioxarray()
 try:
     import xarray
-except ImportError as error:  # rioxarray needs it, so only a broken installation comes here
+except ImportError as error:  # rioxarray depends on xarray, so only a broken installation gets here
     raise UnsupportedError(f"DataArrays need xarray, which is not installed; {INSTALL}") from error
 
 
@@ -43,7 +43,7 @@ class SomaregAccessor:
         self._array = array
 
     def register_to(self, reference: Image, **arguments: Unpack[api.RegisterArguments]) -> Result:
-        """Estimate how this image must be warped to lie on `reference`; as `somareg.register`.
+        """Estimate how this image must be warped to lie on `reference`; like `somareg.register`.
 
         Args:
             reference: DataArray, path, array or STAC Item.
@@ -52,7 +52,7 @@ class SomaregAccessor:
         return api.register(self._array, reference, **arguments)
 
     def assess(self, reference: Image, **arguments: Unpack[api.RegisterArguments]) -> Assessment:
-        """Judge how well this image lies on `reference` as it stands; as `somareg.assess`."""
+        """Judge how well this image lies on `reference` without a correction; like `somareg.assess`."""
         return api.assess(self._array, reference, **arguments)
 
     def warp(
@@ -67,7 +67,7 @@ class SomaregAccessor:
         resolution: Resolution = "reference",
         force: bool = False,
     ) -> xarray.DataArray:
-        """This image on the reference grid, by an existing estimate, perhaps of another band; as `somareg.warp`."""
+        """This image on the reference grid, by an existing estimate, perhaps of another band; like `somareg.warp`."""
         warped = api.warp(
             self._array,
             estimate,

@@ -1,4 +1,4 @@
-"""Shortcuts that values allow, taken only where asking for a value costs nothing."""
+"""Shortcuts that depend on values of a tensor, taken only where reading a value does not wait for a device."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 READY = ("cpu",)
-"""Devices whose values are at hand. On a GPU the program would wait until all work queued there is done."""
+"""Devices whose values can be read at once. On a GPU the program would wait until all queued work is done."""
 
 
 def is_readable(values: Tensor) -> bool:
-    """Whether a value may decide what runs next; where not, the general way is taken, which gives the same."""
+    """Whether values may be read to choose a shortcut; if not, the general code runs, with the same result."""
     return values.device.type in READY and not torch.compiler.is_compiling()
 
 

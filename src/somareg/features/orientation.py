@@ -59,8 +59,8 @@ def gaussian_taps(sigma: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _filter(image: Tensor, taps: tuple[float, ...], axis: int) -> Tensor:
     """Correlate along one axis (-1 or -2), replicating the border.
 
-    Shifted additions: for so few taps several times faster on a CPU than a convolution with one channel. In a graph,
-    where each addition would be two nodes, the convolution.
+    It uses shifted additions, which for so few taps are several times faster on a CPU than a convolution with one
+    channel. In a graph each addition would be two nodes, so there it uses the convolution.
     """
     radius, length = len(taps) // 2, image.shape[axis]
     padding = (radius, radius, 0, 0) if axis == -1 else (0, 0, radius, radius)
@@ -87,10 +87,10 @@ def smooth(image: Tensor, sigma: float) -> Tensor:
 
 
 def gradients(image: Tensor, mask: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Gaussian-derivative gradients that do not see the edge of the mask.
+    """Gaussian-derivative gradients without responses at the edge of the mask.
 
     Invalid pixels are filled by the smoothed valid ones around them (normalised convolution) and the responses are
-    dropped where the kernel reaches mostly invalid pixels.
+    set to zero where the kernel covers mostly invalid pixels.
 
     Args:
         image: (B, C, H, W) float32.
@@ -98,7 +98,7 @@ def gradients(image: Tensor, mask: Tensor, sigma: float) -> tuple[Tensor, Tensor
         sigma: scale in pixels.
 
     Returns:
-        (gx, gy), each (B, C, H, W), zero where nothing is known.
+        (gx, gy), each (B, C, H, W), zero where they are unknown.
     """
     kernel, slope = gaussian_taps(sigma)
     if is_whole(mask):
@@ -122,7 +122,7 @@ def _responses(gx: Tensor, gy: Tensor, cos: Tensor, sin: Tensor, stride: int) ->
         return cells.view(*gx.shape[:2], *cells.shape[1:]).sum(1)
     height, width = (side // stride for side in gx.shape[-2:])
     cells = gx.new_empty(gx.shape[0], cos.shape[1], height, width)
-    # A strip at a time: what is added up stays in the processor's cache.
+    # One strip at a time, so that the sums stay in the processor's cache.
     for first in range(0, height, STRIP):
         rows = slice(first * stride, min(first + STRIP, height) * stride)
         response = gx.new_zeros(())

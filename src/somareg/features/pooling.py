@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 def block_mean(features: Tensor, side: int) -> Tensor:
     """Means over blocks of side x side cells: (B, C, h, w) -> (B, C, h // side, w // side)."""
-    # In a graph of operations (gradients, export) each slice would be a node: one pooling is cheaper there.
+    # In a graph of operations (gradients, export) each slice would be a node, so one pooling is cheaper.
     if (torch.is_grad_enabled() and features.requires_grad) or torch.compiler.is_compiling():
         return F.avg_pool2d(features, side)
     height, width = (length // side * side for length in features.shape[-2:])
@@ -39,7 +39,7 @@ def box_mean(features: Tensor, side: int) -> Tensor:
 
 
 def _box_sum(features: Tensor, side: int, axis: int) -> Tensor:
-    """Sum of `side` neighbours along -1 or -2: runs of a divisor's length first, then these added up."""
+    """Sum of `side` neighbours along -1 or -2: first of runs of a divisor's length, then of these runs."""
     half, length = side // 2, features.shape[axis]
     padded = F.pad(features, (half, half) if axis == -1 else (0, 0, half, half))
     run = _divisor(side)

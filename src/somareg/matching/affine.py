@@ -14,7 +14,7 @@ from somareg.geometry import AffineTransform
 from somareg.matching.linear import condition_number, solve
 
 Shape = tuple[float, float]
-"""Aspect and shear of a map, see `departure`."""
+"""Aspect and shear of a map; see `departure`."""
 NO_SHAPE: Shape = (0.0, 0.0)
 
 MAX_CONDITION = 1e6
@@ -36,18 +36,19 @@ class AffineFit:
     refused: Tensor
 
 
-# The two linear maps that change shape, as rows (x, y, 1) of both axes: stretching x against y, and shear.
+# The two linear maps that change shape: stretching x against y, and shear. Each is the rows (x, y, 1) of both axes.
 _NO_SIMILARITY = ((1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (0.0, 1.0, 0.0, 1.0, 0.0, 0.0))
 
 
 @dataclass(frozen=True)
 class ShapePrior:
-    """The whole map is expected to be nearly a similarity: two products of one place turn and scale against each other,
-    but hardly shear.
+    """Prior that the whole map is nearly a similarity.
+
+    Two products of one place are rotated and scaled against each other, but hardly sheared.
 
     Attributes:
-        strength: pull of aspect and shear towards none, in units of the mean weight; a number or (B,).
-        known: (aspect, shear) of the map that the residual is applied before, see `departure`; numbers or (B,).
+        strength: pull of aspect and shear towards zero, in units of the mean weight; a number or (B,).
+        known: (aspect, shear) of the map that is applied after the residual, see `departure`; numbers or (B,).
     """
 
     strength: float | Tensor
@@ -55,9 +56,9 @@ class ShapePrior:
 
 
 def departure(transform: AffineTransform) -> Shape:
-    """How far a map is from the nearest similarity S: with `E = S^-1 A - 1`, (E_xx - E_yy, E_xy + E_yx).
+    """Departure of a map A from the nearest similarity S: (E_xx - E_yy, E_xy + E_yx) with `E = S^-1 A - 1`.
 
-    A map that mirrors is compared with similarities that mirror.
+    A mirroring map is compared with mirroring similarities.
     """
     aspect, shear = departures(torch.tensor(transform.matrix))
     return float(aspect), float(shear)
@@ -87,11 +88,11 @@ def fit_affine_batch(
 
     Args:
         points, displacement: (B, N, 2) pixels.
-        weight: (B, N) >= 0, or (B, N, 2, 2) precision matrices: along an edge a match says nothing, across it much.
-        stiffness: pull of the linear part towards the identity, in units of the mean weight (0 none); with few or
-            ambiguous points it keeps the first fits close to a translation; a number or (B,).
-        extent: length that makes coordinates dimensionless, pixels; defaults to the spread of each sample's points.
-        shape: what is known of shear and aspect.
+        weight: (B, N) >= 0, or (B, N, 2, 2) precision matrices: a match is precise across an edge, not along it.
+        stiffness: pull of the linear part towards the identity, in units of the mean weight (0: no pull). With few or
+            ambiguous points it keeps the first fits close to a translation. A number or (B,).
+        extent: length by which coordinates are divided, pixels; defaults to the spread of each sample's points.
+        shape: prior on shear and aspect.
     """
     if points.shape[1] == 0:
         still = torch.eye(2, 3, dtype=torch.float64, device=points.device).expand(len(points), 2, 3)
@@ -139,9 +140,9 @@ def _joint_normal(
     Args:
         design: (B, N, 3) rows of dimensionless (x, y, 1).
         d: (B, N, 2) displacement.
-        share: (B, N, 2, 2) precisions, as parts of their sum.
+        share: (B, N, 2, 2) precisions, divided by their sum.
         pull: (B or 1, 3, 3) towards the identity, added for each axis.
-        length: (B, 1, 1) that made the coordinates dimensionless.
+        length: (B, 1, 1) by which the coordinates were divided.
         shape: see `fit_affine_batch`.
     """
     # The sum of precision (x) design design'.
@@ -187,7 +188,7 @@ def fit_affine(
 
 
 def apply_affine_batch(matrix: Tensor, points: Tensor) -> Tensor:
-    """Points through affine maps, in the maps' dtype.
+    """Apply affine maps to points, in the maps' dtype.
 
     Args:
         matrix: (..., 2, 3).
@@ -207,7 +208,7 @@ def compose_batch(outer: Tensor, inner: Tensor) -> Tensor:
 
 
 def invert_batch(matrix: Tensor) -> Tensor:
-    """Inverse of affine maps (..., 2, 3); huge but finite for a singular one, which must not end a training."""
+    """Inverse of affine maps (..., 2, 3); huge but finite for a singular one, so that it does not stop training."""
     (a, b), (c, d) = matrix[..., 0, :2].unbind(-1), matrix[..., 1, :2].unbind(-1)
     determinant = a * d - b * c
     determinant = torch.where(determinant.abs() < MIN_AREA, MIN_AREA, determinant)
@@ -217,23 +218,23 @@ def invert_batch(matrix: Tensor) -> Tensor:
 
 
 def fade(squared: Tensor, scale_squared: Tensor | float) -> Tensor:
-    """Robust factor of Geman and McClure, 1 for no residual, a quarter at the scale."""
+    """Robust factor of Geman and McClure: 1 for a zero residual, 1/4 at the scale."""
     return (scale_squared / (scale_squared + squared)).square()
 
 
 def fit_affine_irls(
     points: Tensor, displacement: Tensor, weight: Tensor, *, scale_px: float, stiffness: float = 0.0, rounds: int = 5
 ) -> tuple[AffineFit, Tensor]:
-    """Iteratively reweighted fits (Geman-McClure), so that wrong matches fade instead of pulling; differentiable.
+    """Iteratively reweighted fits (Geman-McClure), which reduce the weight of wrong matches; differentiable.
 
-    The scale shrinks from the residuals of the plain fit to `scale_px` (graduated non-convexity): with many wrong
-    matches the plain fit is far off, and at the final scale at once it would keep whatever lies near it.
+    The scale shrinks from the residuals of the plain fit to `scale_px` (graduated non-convexity). With many wrong
+    matches the plain fit is far off; the final scale, used at once, would keep the matches that happen to lie near it.
 
     Args:
-        points, displacement, weight, stiffness: see `fit_affine_batch`; a precision matrix also measures the residual,
-            which is then what the match sees of it.
-        scale_px: residual at which a match keeps a quarter of its weight in the end.
-        rounds: reweightings.
+        points, displacement, weight, stiffness: see `fit_affine_batch`; a precision matrix also weights the
+            residual, so that a direction in which the match is imprecise hardly counts.
+        scale_px: residual at which a match finally keeps a quarter of its weight.
+        rounds: number of reweightings.
 
     Returns:
         The fits and the robust factors (B, N) in 0-1.
@@ -262,7 +263,7 @@ def fit_affine_irls(
 
 
 def turned_shape(shape: Shape, rotation_deg: float) -> Shape:
-    """The departure from a similarity of a map that is applied after a rotation of the reference."""
+    """Departure from a similarity of a map that is applied after a rotation of the reference."""
     (aspect, shear), twice = shape, math.radians(2 * rotation_deg)
     cos, sin = math.cos(twice), math.sin(twice)
     return aspect * cos + shear * sin, shear * cos - aspect * sin

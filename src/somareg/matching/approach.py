@@ -1,8 +1,8 @@
-"""From what is expected, or from what a search found, to within a pixel or two: refinement of reduced images.
+"""Refine the expected map, or the one that a search found, on reduced images, to within a pixel or two.
 
-Most pairs lie where they are expected. A close look at low resolution tells so for a twentieth of what a search and
-full resolution cost: measured, windows support a right start with 1.1 to 3.2 per window and a wrong one with 1.1 at
-most (trained features, five sets).
+Most pairs lie where they are expected. A close look at low resolution shows this at a twentieth of the cost of a search
+and full resolution. Measured support per window: 1.1 to 3.2 for a right start, at most 1.1 for a wrong one (trained
+features, five sets).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from somareg.matching.runoff import Start
 from somareg.matching.steps import StepCfg
 from somareg.matching.vote import Guess
 
-ROUGHLY_PX = 12.0  # how far features of reduced images may be resampled
-SURE = 2.0  # times what windows support by chance: the expected place is taken without a search
+ROUGHLY_PX = 12.0  # features of reduced images may be resampled over up to this distance
+SURE = 2.0  # from this multiple of chance support, the expected place is taken without a search
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class ApproachCfg:
     """How reduced images are refined.
 
     Attributes:
-        factor: of the smallest images; 1 for the full ones.
-        steps, limit: of all resolutions, see `refine_affine`; all but the last step are for reduced images.
-        chance: support that refined maps of unrelated images hardly exceed.
-        clear: support from which a reading is clear.
+        factor: reduction of the smallest images; 1 for the full ones.
+        steps, limit: for all resolutions, see `refine_affine`; reduced images take all steps but the last.
+        chance: support that refined maps of unrelated images rarely exceed.
+        clear: support from which a refined map counts as clearly right.
     """
 
     factor: int
@@ -42,7 +42,7 @@ class ApproachCfg:
 
     @property
     def first(self) -> tuple[StepCfg, ...]:
-        """The steps on reduced images, on features that may be resampled: they only lead to the full ones."""
+        """The steps on reduced images. Their features may be resampled, because full images refine the result."""
         return tuple(replace(step, reuse_px=ROUGHLY_PX) for step in self.steps[:-1] or self.steps)
 
 
@@ -52,9 +52,9 @@ class Begun:
 
     Attributes:
         affine: reference pixels -> moving pixels.
-        shape: departure from a similarity that is expected of it, see `vote.Guess`.
-        steps: that are left.
-        support: by the close look, or by the vote of the search.
+        shape: its expected departure from a similarity, see `vote.Guess`.
+        steps: the remaining ones.
+        support: from the close look, or from the vote of the search.
     """
 
     affine: AffineTransform
@@ -64,11 +64,11 @@ class Begun:
 
 
 def begin(full: Matcher, guesses: Sequence[Guess], cfg: ApproachCfg, search: Callable[[], Start]) -> Begun:
-    """Look closely at what is expected; where that is not sure, search and approach what was found.
+    """Refine the expected maps at low resolution; if none is surely right, search, and refine what the search found.
 
     Args:
-        full: matcher of the two images as they are.
-        guesses: what is expected, reference pixels -> moving pixels; at least one.
+        full: matcher of the two images at full resolution.
+        guesses: the expected maps, reference pixels -> moving pixels; at least one.
         cfg: settings.
         search: finds a start in a wider range.
 
@@ -85,7 +85,7 @@ def begin(full: Matcher, guesses: Sequence[Guess], cfg: ApproachCfg, search: Cal
 
 
 def _look_closely(full: Matcher, guesses: Sequence[Guess], cfg: ApproachCfg) -> tuple[Guess, float] | None:
-    """The guess that the windows of the smallest images surely support, refined, and its support; None for none."""
+    """The refined guess that the windows of the smallest images surely support, and its support; None without one."""
     looks = [(guess, look) for guess in guesses if (look := _refined(full, guess.transform, guess.shape, cfg))]
     guess, best = max(looks, key=lambda look: look[1].support, default=(None, None))
     if guess is None or best is None or best.support < SURE * cfg.chance:
@@ -102,7 +102,7 @@ def _refined(full: Matcher, transform: AffineTransform, shape: Shape, cfg: Appro
 
 
 def _approach(full: Matcher, start: AffineTransform, shape: Shape, cfg: ApproachCfg) -> AffineTransform:
-    """The affine that reduced images lead to from a start of the full images."""
+    """Refine a start of the full images on reduced images, coarse to fine."""
     factor = cfg.factor
     while factor > 1:
         small = full.reduced(factor)
@@ -113,7 +113,7 @@ def _approach(full: Matcher, start: AffineTransform, shape: Shape, cfg: Approach
 
 
 def finer(factor: int, *, is_clear: bool) -> int:
-    """The reduction that follows one: a clear reading is right within a cell or two, so the next images are four times
-    as large; else twice.
+    """The next smaller reduction: a quarter if the refined map is clear, because it is then right within a cell or two;
+    else half.
     """
     return max(1, factor // (4 if is_clear else 2))

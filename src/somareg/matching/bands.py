@@ -1,9 +1,9 @@
 """Sums of products of windows with every displaced window, by matrix products.
 
 The rows of a window and their channels are one long axis, over which a matrix product sums at once: columns of the
-reference times columns of the moving image. Of each product only the diagonals within the margin are wanted; blocks of
-a few columns keep what is computed for nothing small. Windows overlap: rows are cut where a window begins or ends, each
-band between two cuts is multiplied once, and a window is the sum of its bands.
+reference times columns of the moving image. Only the diagonals of each product that lie within the margin are
+needed; blocks of a few columns keep the unneeded part small. Because windows overlap, rows are cut where a window
+begins or ends, each band between two cuts is multiplied once, and a window is the sum of its bands.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def band_sums(reference: Tensor, moving: Tensor, grid: WindowGrid) -> Tensor:
     batch, channels, height, width = reference.shape
     tall, wide = moving.shape[-2:]
     n, size = 2 * grid.margin + 1, grid.size[0]
-    # Images side by side, padded to whole blocks: what lies between them only meets zeros.
+    # The images lie side by side, padded to whole blocks; the padding between them is multiplied by zeros.
     blocks = -(-wide // BLOCK)
     pitch = blocks * BLOCK
     cells = reference.new_zeros(height, channels, batch, pitch)
@@ -57,7 +57,7 @@ def band_sums(reference: Tensor, moving: Tensor, grid: WindowGrid) -> Tensor:
 
 
 def bands_of(grid: WindowGrid) -> list[tuple[int, int]]:
-    """Rows, first and one beyond the last, between neighbouring cuts; a window begins or ends at each cut."""
+    """Row ranges (first, last + 1) between neighbouring cuts; a window begins or ends at each cut."""
     size = grid.size[0]
     cuts = sorted({row for first in grid.rows for row in (first, first + size)})
     return [(a, b) for a, b in pairwise(cuts) if any(first <= a < first + size for first in grid.rows)]

@@ -1,10 +1,10 @@
-"""What windows say of a smooth displacement field: how large, how smooth, and whether there is one at all.
+"""Evidence of the windows for a smooth displacement field: its size, its smoothness, and whether there is one.
 
 The marginal likelihood of the measurements gives every size and smoothness a posterior probability, "no field" among
-them, and the field is the mean over all (Bayesian model averaging). The noise of overlapping windows is correlated as
-it was measured to be, and windows that disagree with the field fade out. One implementation for one pair and for a
-batch, for inference and for training: gradients flow through the measurements, probabilities and robust factors count
-as known.
+them, and the field is the mean over all (Bayesian model averaging). The noise of overlapping windows has
+the correlation that was measured, and windows that disagree with the field lose weight. One implementation serves one
+pair and a batch, inference and training: gradients flow through the measurements, while probabilities and robust
+factors are constants.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from somareg.matching.affine import fade
 from somareg.matching.gaussian_process import kernel, left_variance, process_variance, profiled_likelihood
 from somareg.matching.linear import cholesky, solve_by
 
-FINEST_PX2 = 1e-6  # no measurement errs by less
+FINEST_PX2 = 1e-6  # smallest variance of a measurement
 
 
 @dataclass(frozen=True)
 class BeliefCfg:
-    """What fields are weighed.
+    """Which fields are considered.
 
     Attributes:
         lengths: candidate correlation lengths, in window sides.
         ratios: candidate field variances, relative to the noise variance of an average window.
-        none: probability that there is no field, before the windows are looked at; below 1.
-        share: candidates of less posterior probability are left out of the mean.
+        none: prior probability that there is no field; below 1.
+        share: candidates with less posterior probability are left out of the mean.
         selection: windows used to weigh the candidates (about).
-        robust_rounds: reweightings.
+        robust_rounds: number of reweightings.
     """
 
     lengths: tuple[float, ...] = (1.5, 3.0, 6.0)
@@ -47,15 +47,15 @@ class BeliefCfg:
 
 @dataclass(frozen=True, eq=False)
 class Belief:
-    """Processes that may have made the measurements of a batch, and how probable each is; float64.
+    """Candidate processes behind the measurements of a batch, and their probabilities; float64.
 
     Attributes:
         points, values: (B, N, 2) positions and displacements, pixels.
         precision: (B, N) of the values.
-        noise: (B, N, N) covariance of their errors up to a factor, that of an average window about 1.
+        noise: (B, N, N) covariance of their errors up to a factor; an average window has about 1.
         side: of the windows, pixels.
         candidates: K pairs of correlation length (pixels) and variance relative to the noise.
-        probabilities: (B, K), 0 of those that are left out; what is missing to 1 is that of no field.
+        probabilities: (B, K), 0 for those that are left out; 1 minus their sum is the probability of no field.
         best: (B,) index of the most probable candidate.
         factor: (B, N) robust factor of each measurement, 0-1.
     """
@@ -85,7 +85,7 @@ class Belief:
         return expected
 
     def variance(self, where: Tensor) -> Tensor:
-        """Of that displacement, (B, M) per axis: within the processes and between them."""
+        """Variance (B, M) of that displacement per axis: within the processes and between them."""
         mean = torch.zeros_like(where)
         second = mean[..., 0]
         for k in self._counted:
@@ -98,7 +98,7 @@ class Belief:
         return (second - mean.square().mean(-1)).clamp_min(0.0)
 
     def coverage(self, where: Tensor) -> Tensor:
-        """Share of the uncertainty of a 1 px field that the windows removed at points (B, M, 2): (B, M) 0-1."""
+        """Share (B, M), 0-1, of the uncertainty of a 1 px field that the windows removed at points (B, M, 2)."""
         lengths = torch.tensor([length for length, _ in self.candidates], dtype=where.dtype, device=where.device)
         left = process_variance(self.points, self._noise, lengths[self.best][:, None, None], 1.0, where)
         return (1.0 - left) * self._nearness(where)
@@ -113,7 +113,7 @@ class Belief:
 
     @cached_property
     def _counted(self) -> list[int]:
-        """Candidates that take part; where asking would wait for a device, all of them."""
+        """Candidates of non-zero probability; all of them where reading the values would wait for a device."""
         everyone = range(len(self.candidates))
         if not is_readable(self.probabilities):
             return list(everyone)
@@ -121,7 +121,7 @@ class Belief:
 
     @property
     def _ranked(self) -> list[int]:
-        """Candidates that are the most probable of some pair."""
+        """Candidates that are the most probable one of at least one pair; all where values cannot be read at once."""
         everyone = range(len(self.candidates))
         return sorted(set(self.best.tolist())) if is_readable(self.best) else list(everyone)
 
@@ -137,25 +137,25 @@ class Belief:
         return self._solved[k]
 
     def _scale(self, k: int) -> Tensor:
-        """(B,) px^2 that the relative covariance of a candidate stands for."""
+        """(B,) factor from the relative covariance of a candidate to px^2."""
         explained = (self.values * self._solution(k)[1]).sum((-2, -1)) / self.values[0].numel()
         return explained.clamp_min(FINEST_PX2)
 
     def _nearness(self, where: Tensor) -> Tensor:
-        """1 inside a window that says something, falling to 0 about a window's side beyond it, (B, M)."""
+        """(B, M): 1 inside an informative window, falling to 0 about one window side beyond it."""
         telling = self.precision > 0.05 * self.precision.amax(-1, keepdim=True)
         distance = torch.cdist(where, self.points).masked_fill(~telling[:, None], torch.inf).amin(-1)
         return torch.exp(-0.5 * ((distance - self.side / 2).clamp_min(0.0) / (self.side / 3)).square())
 
 
 def weigh(points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: BeliefCfg) -> Belief:
-    """Posterior over the sizes and smoothnesses of a field, with windows that disagree with it fading out.
+    """Posterior over the size and smoothness of a field; windows that disagree with it lose weight.
 
     Args:
         points, values: (B, N, 2) float64 positions and displacements, pixels.
         precision: (B, N) relative precision of each.
         side: of the windows, pixels.
-        cfg: candidates.
+        cfg: settings, with the candidates.
     """
     known, certain = values.detach(), precision.detach()
     factor = torch.ones_like(certain)
@@ -176,8 +176,8 @@ def weigh(points: Tensor, values: Tensor, precision: Tensor, side: float, cfg: B
 def relative_noise(points: Tensor, precision: Tensor, side: float) -> Tensor:
     """Covariance (B, N, N) of the windows' errors up to a factor: an average window has about 1.
 
-    Errors agree as far as windows overlap: measured on pairs whose truth is affine, their correlation falls in line
-    with the distance and is gone at 1.1 window sides, for every set and window.
+    Errors of overlapping windows are correlated. Measured on pairs whose truth is affine, the correlation falls
+    linearly with the distance, to zero at 1.1 window sides, for every set and window.
     """
     least = 1e-4 * precision.amax(-1, keepdim=True)
     deviation = torch.maximum(precision, least).clamp_min(1e-12).rsqrt()
@@ -206,7 +206,7 @@ def _probabilities(
     prior = math.log((1 - cfg.none) / len(candidates))
     nothing = gains.new_full((len(gains), 1), math.log(cfg.none) if cfg.none > 0 else -math.inf)
     probabilities = torch.softmax(torch.cat([nothing, prior + gains], dim=-1), dim=-1)[:, 1:]
-    # Where nothing can be told from the measurements there is no field.
+    # Where the measurements are uninformative there is no field.
     probabilities = torch.where(torch.isfinite(without)[:, None], probabilities, 0.0).nan_to_num(0.0)
     return probabilities * (probabilities >= cfg.share), probabilities.argmax(-1)
 

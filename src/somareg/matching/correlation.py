@@ -1,9 +1,9 @@
-"""Masked normalised cross-correlation of a grid of windows, three ways that give the same figures.
+"""Masked normalised cross-correlation of a grid of windows: three methods with the same result.
 
 Dense windows share their pixels: one product map per displacement, summed over all windows at once. Sparse windows
-with a wide margin are cut out and correlated with the FFT. Both are differentiable; without gradients matrix products
-of bands (see `bands`) are faster than either up to margins of about half a window. All centre the features by the
-image's mean, so that windows can share work.
+with a wide margin are cut out and correlated with the FFT. Both are differentiable. Without gradients, matrix products
+of bands (see `bands`) are faster than either up to margins of about half a window. All three subtract the image's mean
+from the features and not each window's, so that windows can share work.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from somareg.matching.bands import BLOCK, band_sums, bands_of
 from somareg.matching.layout import WindowGrid
 
 CHUNK_ELEMENTS = 24_000_000  # bounds the memory of one batch of windows (about 100 MB of float32)
-# What a multiplication takes against one in the product maps, measured on a CPU.
+# Cost relative to one multiplication in the product maps, measured on a CPU.
 FFT_COST = 20.0  # per cell of a window's search area
-BAND_COST, BAND_CALL = 0.1, 1000.0  # in a matrix product, and each call of one
-MAP_CALL = 1900.0  # the calls for one product map
+BAND_COST, BAND_CALL = 0.1, 1000.0  # per multiplication in a matrix product, and per call of one
+MAP_CALL = 1900.0  # per product map, for its calls
 
 
 def correlate_grid(
@@ -39,7 +39,7 @@ def correlate_grid(
 
     Returns:
         surfaces (B, N, 2m+1, 2m+1) in -1..1, entry [m + j, m + i] for displacement (i, j), damped where a window
-        leaves the valid moving image and 0 where less than half of it is seen; and the share of each window that is
+        leaves the valid moving image and 0 where less than half of it lies inside; and the share of each window that is
         valid in the moving image at zero displacement, (B, N).
     """
     method = _fastest(reference, moving, grid)
@@ -48,11 +48,11 @@ def correlate_grid(
         reference_valid, moving_valid = reference_valid.float(), moving_valid.float()
         reference, moving = _centred(reference.float(), reference_valid), _centred(moving.float(), moving_valid)
         covariance, energy, seen, count = method(reference, reference_valid, moving, moving_valid, grid)
-    norm = energy.clamp_min(1e-12).sqrt()  # above 0, where the root has a gradient
+    norm = energy.clamp_min(1e-12).sqrt()  # above 0, because the root has no gradient at 0
     floor = 1e-3 * norm.mean((1, 2, 3), keepdim=True) + 1e-9
     coefficient = covariance / (norm + floor)
-    # Noise grows as 1/sqrt(seen); the factor keeps it even, so that the edge of the moving image does not attract.
-    # A displacement that leaves less than half of the window inside the moving image proves nothing.
+    # Noise grows as 1/sqrt(seen); the factor keeps it even, so that the edge of the moving image gets no false peaks.
+    # A displacement that leaves less than half of the window inside the moving image is no evidence.
     share = (seen / count.clamp_min(1.0)[..., None, None]).clamp(0.0, 1.0)
     surfaces = torch.where(share > 0.5, coefficient * share.sqrt(), torch.zeros_like(coefficient))
     return surfaces, share[..., grid.margin, grid.margin]
@@ -86,7 +86,7 @@ Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 class _ShiftedProducts(torch.autograd.Function):
     """Sum over channels of reference x moving displaced by every (i, j) of the margin.
 
-    Small steps in place: the temporaries stay in the cache, and backward keeps no map per displacement.
+    Works in small steps in place, so that temporaries stay in the cache and backward stores no map per displacement.
     """
 
     @staticmethod
@@ -135,7 +135,7 @@ def by_bands(
     reference_energy = reference.square().sum(1, keepdim=True)
     moving_energy = moving.square().sum(1, keepdim=True)
     covariance = band_sums(reference, moving, grid)
-    if is_whole(reference_valid):  # a window sees all that lies below it
+    if is_whole(reference_valid):  # then every cell of a window counts at every displacement
         energy, seen = (grid.displaced_sums(maps[:, 0]) for maps in (moving_energy, moving_valid))
     else:
         both = torch.cat([moving_energy, moving_valid])
@@ -168,7 +168,7 @@ def by_products(
 
 
 def by_fft(reference: Tensor, reference_valid: Tensor, moving: Tensor, moving_valid: Tensor, grid: WindowGrid) -> Parts:
-    """Each window cut out and correlated with its search area."""
+    """Each window is cut out and correlated with its search area by the FFT."""
     batch, channels = reference.shape[:2]
     wide = (grid.size[0] + 2 * grid.margin, grid.size[1] + 2 * grid.margin)
     chunk = max(1, CHUNK_ELEMENTS // (6 * batch * channels * wide[0] * wide[1]))
@@ -216,6 +216,6 @@ def correlate_areas(
     else:
         valid_spectrum = spectrum(area_valid[:, 0])
         window_energy = correlation(spectrum(window.square().sum(1)).conj() * valid_spectrum).clamp_min(0.0)
-        # Counts: rounding of the FFT must not decide what is exactly half of a window.
+        # These are counts; without rounding, FFT errors would decide whether exactly half of a window is seen.
         seen = correlation(mask_spectrum * valid_spectrum).round()
     return covariance, window_energy * area_energy, seen

@@ -1,4 +1,4 @@
-"""What the windows compare: orientation channels, or features of a network behind the same call."""
+"""The features that windows compare: orientation channels, or those of a network behind the same call."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Describe(Protocol):
     """Turns an image into features.
 
     Attributes:
-        strides: pixels per cell of the levels it gives, finest first.
-        steps: of the refinement that these features were trained for; None where nothing was trained.
+        strides: pixels per cell of its levels, finest first.
+        steps: refinement steps that these features were trained for; None for untrained features.
     """
 
     @property
@@ -33,7 +33,7 @@ class Describe(Protocol):
         ...
 
     def temperature(self, stride: int) -> float | None:
-        """Log-likelihood per unit of correlation at a stride; None where nothing was trained."""
+        """Log-likelihood per unit of correlation at a stride; None for untrained features."""
         ...
 
 

@@ -1,8 +1,8 @@
-"""What else the images would allow: other shifts that fit as well, another reading of them, a fit that is left free.
+"""Reasons to doubt an estimate: other shifts that fit as well, a second estimate by other means, an unconstrained fit.
 
-Evidence says that images agree at an estimate. Texture that repeats agrees a period further on as well, and texture of
-one direction agrees all along it. A wrong estimate is often stable against small changes, but hardly against a reading
-of the images that is not the one that made it.
+Evidence measures how well images agree at an estimate. But repeating texture agrees one period further on as well, and
+texture of one direction agrees all along that direction. A wrong estimate is often stable against small changes, but
+rarely when the images are described or reduced in another way than the one that produced it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from somareg.matching.steps import StepCfg
 from somareg.matching.windows import WindowCfg, roomy, thinned
 
 WINDOW = WindowCfg(size=28, margin=6, stride=12, min_seen=0.3)
-LEAST_CELLS, MOST_CELLS = 8, 32  # how far they are looked for
-PEAK_CELLS = 4.0  # an estimate's own peak reaches so far
-SCALE_PX = 1.5  # residual at which a window hardly counts in a free fit, in cells
+LEAST_CELLS, MOST_CELLS = 8, 32  # smallest and largest search radius for rivals
+PEAK_CELLS = 4.0  # radius of the estimate's own peak
+SCALE_PX = 1.5  # residual at which a window hardly counts in an unconstrained fit, in cells
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Rival:
     """The shift, other than the estimate's, that the windows support most.
 
     Attributes:
-        height: mean standardised correlation there, as a share of that at the estimate; 1 where both fit as well.
+        height: mean standardised correlation there, as a share of that at the estimate; 1 where both fit equally well.
         shift_px: (dx, dy) from the estimate, reference pixels.
-        ridge: lowest such height on the straight way to it: high where everything along the way fits.
+        ridge: lowest such height on the straight line to it; high where every shift along the line fits.
     """
 
     height: float = 1.0
@@ -48,16 +48,16 @@ class Rival:
 
 @dataclass(frozen=True)
 class Doubts:
-    """What speaks against trusting the evidence; lengths in reference pixels.
+    """Reasons not to trust the evidence; lengths in reference pixels.
 
     Attributes:
         rival: see `Rival`.
-        second_px: RMS by which another reading of the images, from this estimate on, ends elsewhere; inf without one.
-        free_px: RMS by which a robust affine through the windows' own matches lies elsewhere; inf without one.
+        second_px: RMS distance to the result of a second refinement from here, see `second_reading`; inf without one.
+        free_px: RMS distance to a robust affine through the windows' own matches; inf without one.
         spread_px: standard deviation of a window's own match, by its posterior; inf without windows.
         residual_px: median distance of the windows' own matches from the estimate; inf without windows.
-        bend: departure of the affine from what was expected of aspect and shear.
-        turn_deg, growth: rotation, and logarithm of the scale, from what was expected; both without a sign.
+        bend: difference of the affine's aspect and shear from the expected ones.
+        turn_deg, growth: absolute rotation, and absolute logarithm of the scale, relative to the expected map.
     """
 
     rival: Rival = Rival()
@@ -70,22 +70,22 @@ class Doubts:
     growth: float = 0.0
 
     def with_ties(self, ties: WindowMatches | None, cell: float, shape: tuple[int, int]) -> Doubts:
-        """The same with what the windows' own matches say; see `free_fit` and `spread_of`."""
+        """The same with the figures of the windows' own matches; see `free_fit` and `spread_of`."""
         spread, residual = spread_of(ties)
         return replace(self, free_px=free_fit(ties, cell, shape), spread_px=spread, residual_px=residual)
 
 
 NO_DOUBTS = Doubts()
-"""Of an estimate that nobody examined: everything is in doubt."""
+"""For an estimate that was not examined: everything is in doubt."""
 
 
 def find_rival(judge: Matcher, estimate: AffineTransform, radius_px: float) -> Rival:
-    """Look for other shifts by all windows together.
+    """Find the best other shift, by all windows together.
 
     Args:
-        judge: of the pair.
+        judge: matcher of the pair.
         estimate: reference pixels -> moving pixels.
-        radius_px: how far.
+        radius_px: largest shift.
     """
     factor = reduction_to(LOW_PX, judge.pair.shape)
     small = judge.reduced(factor)
@@ -111,7 +111,7 @@ def find_rival(judge: Matcher, estimate: AffineTransform, radius_px: float) -> R
 
 
 def _along(surface: Tensor, shift: tuple[float, float]) -> Tensor:
-    """Values on the straight way from the middle of a surface to a shift (x, y), cells."""
+    """Values on the straight line from the middle of a surface to a shift (x, y), cells."""
     count = max(2, math.ceil(2 * math.hypot(*shift)))
     points = torch.linspace(0, 1, count)[:, None] * torch.tensor(shift)
     grid = points / (surface.shape[-1] / 2)
@@ -119,10 +119,10 @@ def _along(surface: Tensor, shift: tuple[float, float]) -> Tensor:
 
 
 def second_reading(reader: Matcher, estimate: AffineTransform, steps: tuple[StepCfg, ...], limit: int) -> float:
-    """RMS distance, reference pixels, to where another reading of the images leads from an estimate; inf for nowhere.
+    """RMS distance, reference pixels, from an estimate to its refinement by another matcher; inf if that fails.
 
     Args:
-        reader: the pair, described otherwise or at another resolution.
+        reader: matcher of the pair with other features or at another resolution.
         estimate: reference pixels -> moving pixels, both of the reader's pair.
         steps, limit: see `refine_affine`.
     """
@@ -134,17 +134,17 @@ def second_reading(reader: Matcher, estimate: AffineTransform, steps: tuple[Step
 
 
 def _apart(first: AffineTransform, second: AffineTransform, shape: tuple[int, int]) -> float:
-    """How far two maps show a place of the reference from each other, in its own pixels."""
+    """RMS distance between two maps of the reference, in its pixels."""
     return disagreement(AffineTransform.identity(), first.inverse.after(second), shape)
 
 
 def free_fit(ties: WindowMatches | None, cell: float, shape: tuple[int, int]) -> float:
-    """RMS length, over an image of (height, width), of the affine that the windows' own matches leave; inf without one.
+    """RMS displacement over an image by a robust affine through the windows' own matches; inf without one.
 
     Args:
         ties: displacement relative to the estimate, read without a prior.
         cell: pixels per feature cell.
-        shape: of the reference.
+        shape: (height, width) of the reference.
     """
     if ties is None or len(ties.points) < 6:
         return math.inf

@@ -1,7 +1,7 @@
 """From a pair to an alignment: search, coarse-to-fine affine, local flow, evidence.
 
-It reads like its steps; each is a module. It knows no network: it compares what a `Describe` makes of the images,
-orientation channels unless it is given something better.
+Each step is a module. The engine does not depend on a network: it compares the features that a `Describe` computes,
+which are orientation channels by default.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from somareg.matching.vote import Guess
 from somareg.runtime.threads import SMALL_PX, helper
 from somareg.types import Progress
 
-RIVAL_SHARE = 0.3  # of the longer side, how far other shifts are looked for
-LEAST_PX, LEAST_TRAINED_PX = 64, 128  # shorter side that a second reading keeps, without and with a network
+RIVAL_SHARE = 0.3  # search radius for other shifts, as a share of the longer side
+LEAST_PX, LEAST_TRAINED_PX = 64, 128  # least shorter side of a halved image, without and with a network
 
-FRESH_PX = 0.6  # later steps with a network want features that were described nearer than this to where they are read
+FRESH_PX = 0.6  # later steps with a network recompute features of an affine further off than this
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class EngineCfg:
 
     Attributes:
         features: orientation channels, for the weight-free engine and for the evidence.
-        search: what is searched.
-        keypoints: guesses of a wide search.
+        search: ranges and votes of the search.
+        keypoints: guesses from keypoints, for a wide search.
         near: refinement steps without a network; a network brings its own.
-        is_hasty: whether of a network's steps the first and the last are enough.
+        is_hasty: whether to run only the first and the last of a network's steps.
         flow: local flow, None for none.
         windows: windows per step at most (about).
-        reuse_px: see `Matcher`; with a network, whose features are dear.
+        reuse_px: see `Matcher`; used with a network only, whose features are expensive.
     """
 
     features: OrientationCfg = field(default_factory=OrientationCfg)
@@ -76,8 +76,8 @@ class EngineCfg:
     def steps(self, features: Describe, shape: tuple[int, int]) -> tuple[StepCfg, ...]:
         """The refinement steps for images of (height, width).
 
-        Features that were described some pixels off serve a last step as well on images of 512 px, where they are dear.
-        On images of 160 px describing them anew is worth 0.02 px.
+        On images of 512 px features are expensive, and the last step is as accurate with features that were computed
+        some pixels off. On images of 160 px computing them anew gains 0.02 px.
         """
         given = features.steps
         if given is None:
@@ -97,14 +97,14 @@ class Alignment:
     Attributes:
         affine: reference pixels -> moving pixels.
         flow: local flow D with `moving <- affine @ D`; None when none was estimated.
-        ties: what each window says by itself, displacement relative to `affine @ flow`; None without windows.
+        ties: each window's own match, displacement relative to `affine @ flow`; None without windows.
         evidence: support by the images.
         forward_backward_px, split_half_px: see `somareg.types.Quality`.
-        failure: why no transform could be estimated, "" otherwise; the affine is then the start.
-        support: of the windows for the start, log-likelihood ratio per window: by the close look (see `approach`) or,
-            where that was not sure, by the vote of the search (see `vote.Elected`; 0.9-1.4 by chance).
+        failure: why no transform could be estimated (the affine is then the start); "" otherwise.
+        support: log-likelihood ratio per window for the start: from the close look (see `approach`) or, where that was
+            not sure, from the vote of the search (see `vote.Elected`; 0.9-1.4 by chance).
         likelihood: the same for the affine, after the last step of its refinement (see `refine.Refined`).
-        doubts: what speaks against trusting the evidence.
+        doubts: reasons not to trust the evidence.
     """
 
     affine: AffineTransform
@@ -133,13 +133,13 @@ def align(
 
     Args:
         pair: normalised images; the result is in their pixels.
-        starts: what is known before (reference pixels -> moving pixels), at least one; the search runs around each.
+        starts: prior maps (reference pixels -> moving pixels), at least one; the search runs around each.
         cfg: settings.
         progress: called with a stage's name and the share of the work done.
         learned: features of a network; None for the weight-free engine. The evidence is read from the orientation
-            channels in both cases: they know nothing of what the network was trained for.
-        candidates: further guesses, looked at before those of `starts`.
-        cores: that may be used; None for as many as torch has threads.
+            channels in both cases, because they are independent of the network's training.
+        candidates: further guesses, tried before those of `starts`.
+        cores: number that may be used; None for as many as torch has threads.
     """
     device, cores = pair.reference.device, cores or torch.get_num_threads()
     channels = OrientationFeatures(cfg.features)
@@ -178,13 +178,13 @@ def align(
             return gather(judge, compose(affine, field), before())
 
         def is_seen(field: FieldTransform) -> bool:
-            """Whether the judge, which did not make the field, begins to see it."""
+            """Whether the judge, which did not estimate the field, supports it too."""
             return with_field(field)[0].is_beyond(judged().evidence, BEGINS)
 
         flow = estimate_flow(matcher, affine, cfg.flow, is_seen) if cfg.flow else None
     found = replace(judged(), flow=flow, support=begun.support, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
-    if flow is None or not flow.field.array.any():  # most pairs: what was said of the affine holds
+    if flow is None or not flow.field.array.any():  # most pairs: the figures of the affine hold
         return found
     evidence, ties = with_field(flow.field)
     if not evidence.is_beyond(found.evidence):
@@ -193,15 +193,15 @@ def align(
 
 
 def doubts_of(judge: Matcher, affine: AffineTransform, expected: Guess, cfg: EngineCfg, *, is_trained: bool) -> Doubts:
-    """What the judge cannot rule out, see `somareg.matching.doubts`.
+    """Doubts that the judge cannot rule out, see `somareg.matching.doubts`.
 
     Args:
-        judge: on the orientation channels.
+        judge: matcher on the orientation channels.
         affine: reference pixels -> moving pixels.
-        expected: before the search.
+        expected: the map that was expected before the search.
         cfg: settings.
-        is_trained: whether a network made the affine: the channels are another reading by themselves then, and only
-            images of at least 256 px are halved for it.
+        is_trained: whether a network made the affine. The channels are then independent of it at any resolution, and
+            only images of at least 256 px are halved for the second reading.
     """
     shape = judge.pair.shape
     least = LEAST_TRAINED_PX if is_trained else LEAST_PX
@@ -222,14 +222,14 @@ def doubts_of(judge: Matcher, affine: AffineTransform, expected: Guess, cfg: Eng
 def examine(
     affine: AffineTransform, matches: WindowMatches, matcher: Matcher, judge: Matcher, before: float, step: StepCfg
 ) -> Alignment:
-    """An affine with the figures that the calibration of its engine weighs.
+    """An affine with the figures that the calibration of its engine uses.
 
     Args:
         affine: reference pixels -> moving pixels.
         matches: of the last step that refined it.
-        matcher: that refined it.
-        judge: on the orientation channels, which the evidence is read from; `matcher` itself without a network.
-        before: `similarity` of the images by what was known before.
+        matcher: the one that refined it.
+        judge: matcher on the orientation channels, for the evidence; `matcher` itself without a network.
+        before: `similarity` of the images under the first prior map.
         step: that last step.
     """
     shape = matcher.pair.shape
@@ -248,9 +248,9 @@ def preset(name: str) -> EngineCfg:
     if name == "fast":
         search = replace(base.search, keep=1)
         return replace(base, search=search, near=ends(base.near), is_hasty=True, windows=80, flow=FlowCfg(limit=300))
-    return base  # "precise" keeps the resolution of larger images: more windows or steps than these gain nothing
+    return base  # "precise" only keeps the resolution of larger images: more windows or steps gain nothing
 
 
 def ends(steps: tuple[StepCfg, ...]) -> tuple[StepCfg, ...]:
-    """The first step and the last, on features that are resampled instead of computed anew."""
+    """The first and the last step; features are resampled, not computed anew."""
     return tuple(replace(step, reuse_px=None) for step in (steps[0], *steps[1:][-1:]))

@@ -1,4 +1,4 @@
-"""How much the images themselves support an estimate, measured afresh and not by the fit that made it."""
+"""How well the images support an estimate, measured independently of the fit that produced it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from somareg.types import Transform
 
 WINDOW = WindowCfg(size=28, margin=6, stride=10)
 LOW_PX = 150.0
-"""Longer side of the images at which what needs no sub-pixel place is read."""
+"""Longer side of the images for figures that need no sub-pixel position."""
 
-CLEARLY = 0.6  # both are read from the same images, so their difference errs less than either
-BEGINS = 0.45  # the same for a first look at a field: a second step adds 0.1
+CLEARLY = 0.6  # in standard errors of one; the same images give both, so their difference has a smaller error
+BEGINS = 0.45  # the same for a field after its first step; a second step adds 0.1
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,17 @@ class Evidence:
 
     Attributes:
         windows: number of windows.
-        zscore: mean height of the correlation at the estimate, in deviations of each window's background; about 0
-            where the images do not correspond, 2 and more where they do.
-        sharpness: mean surface's height at the estimate against its highest value elsewhere, 1 unique, <= 0 not a peak.
+        zscore: mean height of the correlation at the estimate, in standard deviations of each window's background;
+            about 0 where the images do not correspond, 2 and more where they do.
+        sharpness: height of the mean surface at the estimate against its highest value elsewhere: 1 is a unique peak,
+            <= 0 is no peak.
         hit_ratio: share of windows whose highest value lies within 2 cells of the estimate, 0-1 (chance 0.12).
         correlation: mean correlation coefficient at the estimate.
-        correlation_before: the same for the start (georeference or identity), nan when it shows too little.
+        correlation_before: the same for the start (georeference or identity), nan when too little overlaps.
         coverage: share of the reference's windows that could be read, 0-1.
         peak_offset_px: distance of the mean surface's peak from the estimate.
-        independent: windows counted once per place; `zscore` has a standard error of about 1 / sqrt(independent).
+        independent: number of windows, overlapping ones counted once; the standard error of `zscore` is about
+            1 / sqrt(independent).
     """
 
     windows: int
@@ -63,9 +65,9 @@ NO_EVIDENCE = Evidence(0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, math.nan)
 
 
 def similarity(matcher: Matcher, transform: Transform) -> float:
-    """Mean correlation coefficient under a map (reference pixels -> moving pixels); nan when it shows too little.
+    """Mean correlation coefficient under a map (reference pixels -> moving pixels); nan when too little overlaps.
 
-    Large images are compared at low resolution: the mean over all windows is certain enough there.
+    Large images are compared at low resolution, where the mean over all windows is certain enough.
     """
     factor = reduction_to(LOW_PX, matcher.pair.shape)
     small = matcher.reduced(factor)
@@ -92,7 +94,7 @@ def gather(matcher: Matcher, estimate: Transform, before: float) -> tuple[Eviden
     Args:
         matcher: of the pair.
         estimate: reference pixels -> moving pixels.
-        before: `similarity` under what was known before.
+        before: `similarity` under the prior map.
 
     Returns:
         The evidence, and each window's own match (displacement relative to the estimate), None without windows.
@@ -137,7 +139,7 @@ def disagreement(first: Transform, second: Transform, shape: tuple[int, int]) ->
 
 
 def split_half(matches: WindowMatches, shape: tuple[int, int], stiffness: float) -> float:
-    """Disagreement of the affines of two interleaved halves of the windows, RMS pixels; inf when one has no fit."""
+    """Disagreement of the affines of two interleaved halves of the windows, RMS pixels; inf if a half has no fit."""
     side = max(shape) / 4
     colour = ((matches.points / side).floor().sum(1) % 2).bool()
     fits: list[AffineTransform] = []
@@ -156,7 +158,7 @@ def _fit(matches: WindowMatches, half: Tensor, stiffness: float, extent: float) 
 
 
 def forward_backward(swapped: Matcher, affine: AffineTransform, shape: tuple[int, int]) -> float:
-    """Refine the inverse with the roles exchanged and see whether it leads back.
+    """Refine the inverse with the roles of the images exchanged, and measure how far it is from the inverse.
 
     Args:
         swapped: matcher of the swapped pair.
@@ -174,7 +176,7 @@ def forward_backward(swapped: Matcher, affine: AffineTransform, shape: tuple[int
 
 
 def back_again(matcher: Matcher, affine: AffineTransform, step: StepCfg, limit: int) -> float:
-    """`forward_backward` without describing images anew: windows of the warped moving image, sought in the reference.
+    """`forward_backward` without computing features anew: windows of the warped moving image, found in the reference.
 
     Args:
         matcher: of the pair.
@@ -183,7 +185,7 @@ def back_again(matcher: Matcher, affine: AffineTransform, step: StepCfg, limit: 
         limit: windows at most (about).
 
     Returns:
-        RMS displacement that leads the moving image's windows back, reference pixels; inf when there is no fit.
+        RMS displacement of the moving image's windows to their matches, reference pixels; inf when there is no fit.
     """
     step = step.on(matcher.cells(step.stride), limit)
     windows = matcher.correlate_back(affine, step.window, step.stride)

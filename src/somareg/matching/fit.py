@@ -1,9 +1,9 @@
-"""The affine that windows support: read under a prior around the map, fit the map to what was read, and again (EM).
+"""The affine that windows support: read displacements under a prior around the map, fit the map to them, repeat (EM).
 
 One implementation for one pair and for a batch, for inference and, differentiable, for training. Windows are fitted
 twice, with a map that is nearly a similarity and with any affine, and the affine is kept where the windows are clearly
-likelier under it: orthorectified products of one place differ by a similarity, where windows say little only that
-knowledge keeps the fit from bending, and products that were not orthorectified alike differ by more.
+likelier under it. Orthorectified products of one place differ by a similarity, and where windows are uncertain this
+prior is needed to keep the fit free of shear; products that were orthorectified differently differ by more.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from somareg.matching.windows import WindowCorrelation, overlap
 
 @dataclass(frozen=True, eq=False)
 class Fits:
-    """What the windows of a batch say about the affines under which they were correlated.
+    """Corrections that the windows of a batch give to the affines under which they were correlated.
 
     Attributes:
         residual: (B, 2, 3) float64, reference pixels -> reference pixels, applied before those affines; the identity
             where the fit was refused.
-        matches: of the last reading, which the residuals were fitted to.
-        support: (B,) log likelihood per window under the residual against windows that say nothing, see `support_at`.
+        matches: the windows' last matches, to which the residuals were fitted.
+        support: (B,) log-likelihood ratio per window of the residual against uninformative windows, see `support_at`.
         condition: (B,) condition number of the fit.
-        refused: (B,) fewer than three windows say something, or they lie on a line.
+        refused: (B,) fewer than three windows are informative, or they lie on a line.
     """
 
     residual: Tensor
@@ -42,14 +42,14 @@ class Fits:
 def fit_windows(
     windows: WindowCorrelation, cell: float, step: StepCfg, extent: float, known: tuple[Tensor, Tensor] | None = None
 ) -> Fits:
-    """The affines that windows support: of the expected shape, or of any where that is clearly likelier.
+    """The affines that windows support: of the expected shape, or of any shape where that is clearly likelier.
 
     Args:
-        windows: correlation surfaces of a batch; those with `valid` 0 say nothing.
+        windows: correlation surfaces of a batch; those with `valid` 0 have no weight.
         cell: reference pixels per feature cell.
         step: widths of the prior, stiffness, belief about the shape, and the windows that were correlated.
         extent: see `fit_affine_batch`.
-        known: departures (B,) from the expected shape of the maps that the residuals come before; none if not given.
+        known: departures (B,) from the expected shape of the maps that are applied after the residuals; 0 if not given.
     """
     of_any = _anneal(windows, cell, step, extent, None)
     if step.shape is None:
@@ -65,10 +65,10 @@ def fit_windows(
 
 @dataclass(frozen=True, eq=False)
 class ShapeBelief:
-    """What is believed of the shape.
+    """Prior on the shape.
 
     Attributes:
-        deviation_px: of shear and aspect, at the rim of the image.
+        deviation_px: standard deviation of shear and aspect, as a displacement at the rim of the image.
         shared: windows per place, see `windows.overlap`.
         known: see `fit_windows`.
     """
@@ -78,7 +78,7 @@ class ShapeBelief:
     known: tuple[Tensor, Tensor]
 
     def prior(self, matches: WindowMatches, cell: float) -> ShapePrior:
-        """In units of an average window: its variance, counted as often as windows overlap."""
+        """The prior in units of an average window: of its variance, times the number of windows per place."""
         weight = matches.weight.double()
         spread = matches.variance + FLOOR_CELLS2 * cell**2
         typical = (weight * spread).sum(-1) / weight.sum(-1).clamp_min(1e-12)
@@ -86,12 +86,12 @@ class ShapeBelief:
 
 
 def _anneal(windows: WindowCorrelation, cell: float, step: StepCfg, extent: float, belief: ShapeBelief | None) -> Fits:
-    """One fit per width of the prior around the one before; see `fit_windows`."""
+    """One fit per prior width, each around the fit before; see `fit_windows`."""
     points = (windows.centres.double() * cell + (cell - 1) / 2)[None]
     predicted = torch.zeros_like(points).expand(len(windows.surfaces), -1, -1)
     matches, refused = None, torch.zeros(len(predicted), dtype=torch.bool, device=points.device)
     seen = (windows.valid > 0).sum(-1).clamp_min(1)
-    stiffness = step.stiffness * (points.shape[1] / seen)  # in units of the windows that say something
+    stiffness = step.stiffness * (points.shape[1] / seen)  # in units of the informative windows
     for sigma in step.sigmas:
         matches = read_windows(windows, cell, predicted, sigma * cell)
         fit = fit_affine_batch(

@@ -1,7 +1,7 @@
-"""Local flow: what the affine cannot explain, as a smooth field over the windows' measurements (see `belief`).
+"""Local flow: the displacement that the affine leaves, a smooth field fitted to the windows (see `belief`).
 
-Close to good windows the field follows them, far from any it returns to zero, and its variance says which is which. A
-pair that is truly affine keeps no local displacement.
+The field follows good windows nearby and returns to zero far from any; its variance is small near windows and large far
+from them. A truly affine pair gets no local displacement.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ class FlowCfg:
 
     Attributes:
         steps: window settings (feature cells) and prior width (cells) of each warp-correlate-fit step.
-        belief: which fields are weighed.
+        belief: which fields are considered.
         least: posterior probability of a field below which there is none.
-        node_px: distance of the field's nodes, a fifth of the shortest field, pixels; at most 96 nodes a side.
+        node_px: distance of the field's nodes, pixels, a fifth of the shortest correlation length; at most 96 nodes a
+            side.
         limit: windows per step at most (about).
         first_limit: the same for the first step, which decides whether there is a field at all.
-        max_px: largest believable local displacement, pixels.
-        follow: whether to look for a displacement; without, only the coverage is told.
+        max_px: largest plausible local displacement, pixels.
+        follow: whether to estimate a displacement; if not, only the coverage is computed.
     """
 
     steps: tuple[tuple[WindowCfg, float], ...] = ((WindowCfg(28, 8, 8), 2.0), (WindowCfg(28, 8, 8), 2.0))
@@ -50,7 +51,7 @@ class FlowCfg:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """A local displacement field and what is known of it.
+    """A local displacement field and its uncertainty.
 
     Attributes:
         field: `xy -> xy + d(xy)` on the reference, pixels.
@@ -75,12 +76,12 @@ class Flow:
 
 @dataclass(frozen=True, eq=False)
 class _Reading:
-    """What windows say beyond the affine.
+    """Displacements that windows measure beyond the affine.
 
     Attributes:
         matches: displacements are total (relative to the affine).
         side: of the windows, pixels.
-        belief: about the field, of a batch of one.
+        belief: posterior of the field, for a batch of one.
     """
 
     matches: WindowMatches
@@ -94,19 +95,19 @@ def estimate_flow(
     cfg: FlowCfg,
     is_seen: Callable[[FieldTransform], bool] = lambda field: True,
 ) -> Flow:
-    """Follow what the windows still see after the affine.
+    """Estimate the displacement that remains after the affine.
 
     Args:
         matcher: the pair at the resolution of the reference.
         affine: reference pixels -> moving pixels.
         cfg: settings.
-        is_seen: whether somebody who did not make a field sees it, too; one that is not seen is dropped.
+        is_seen: whether an independent matcher supports a field, too; a field without support is dropped.
 
     Returns:
         The local flow D such that `moving <- affine @ D`.
     """
     longest = max(matcher.pair.shape)
-    # Finer than the windows' own spacing on a large image would cost memory and tell nothing.
+    # On a large image, nodes closer than the windows would cost memory without adding information.
     still, where = lattice(matcher.pair.shape, min(max(cfg.node_px, longest / 96), longest / 4))
 
     def on_lattice(values: Tensor) -> NDArray[np.float64]:
@@ -115,7 +116,7 @@ def estimate_flow(
 
     field = still
     last: _Reading | None = None
-    # Fewer windows would tell most fields, but not relief of a pixel: of seven such fields 80 windows saw two.
+    # Fewer windows would detect most fields, but not relief of a pixel: 80 windows detected two of seven such fields.
     for step, settings in enumerate(cfg.steps):
         last = _read(matcher, affine, field, settings, cfg.limit if step else cfg.first_limit, cfg)
         if last is None or not cfg.follow or float(last.belief.of_a_field) < cfg.least:
@@ -151,7 +152,7 @@ def _read(
     """
     cells, cell = matcher.cells(), float(matcher.finest)
     window = thinned(settings[0], cells, limit)
-    # Before there is a field, features that were warped by the affine serve.
+    # Before there is a field, features that were warped by the affine are reused.
     windows = matcher.correlate(compose(affine, field) if field.array.any() else affine, window)
     if not len(windows.centres):
         return None

@@ -1,6 +1,6 @@
 """A smooth random field with zero mean, seen through noisy measurements (Gaussian process regression).
 
-Used by the local flow of the engine, by that of given points and, inside the network, by GLAM's.
+Used by the engine's local flow, by that of given points, and by GLAM's inside the network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from somareg.matching.linear import cholesky, solve, solve_by
 
 @dataclass(frozen=True, eq=False)
 class GaussianProcess:
-    """A fitted process, float64; a variance of 0 means that there is no displacement.
+    """A fitted process, float64; a variance of 0 means no displacement.
 
     Attributes:
         points, values: (N, 2) positions and displacements, pixels.
@@ -36,7 +36,7 @@ class GaussianProcess:
 
     @cached_property
     def _pull(self) -> Tensor:
-        """(N, 2) of each value on its surroundings: the values, divided by their covariance."""
+        """(N, 2) weight of each value in predictions: the values divided by their covariance."""
         return solve(self.variance * kernel(self.points, self.points, self.length) + self.noise, self.values)
 
     def predict(self, where: Tensor) -> Tensor:
@@ -46,24 +46,24 @@ class GaussianProcess:
         return self.variance * kernel(where, self.points, self.length) @ self._pull
 
     def uncertainty(self, where: Tensor, variance: float) -> Tensor:
-        """Posterior variance (M,) of a displacement of the given variance before the values were known."""
+        """Posterior variance (M,) at points (M, 2) of a displacement of the given prior variance."""
         if variance == 0:
             return where.new_zeros(len(where))
         return process_variance(self.points, self.noise, self.length, variance, where)
 
 
 def profiled_likelihood(covariance: Tensor, values: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """Marginal log likelihood, up to a constant, of values whose covariance is known but for a factor.
+    """Marginal log likelihood, up to a constant, of values whose covariance is known up to a factor.
 
     Both axes share size, smoothness and noise; the factor is set to its most likely value (profiled out).
 
     Args:
         covariance: (..., N, N), signal and noise in units of the factor.
         values: (..., N, 2).
-        floor: smallest believable factor.
+        floor: smallest plausible factor.
 
     Returns:
-        (...) log likelihoods, minus infinity for what is no covariance, and (...) factors.
+        (...) log likelihoods, minus infinity where the matrix is not a covariance, and (...) factors.
     """
     root, refused = cholesky(covariance)
     count = values.shape[-2] * values.shape[-1]
@@ -89,7 +89,7 @@ def process_mean(
     Args:
         points, values: (..., N, 2) positions and measurements.
         noise: (..., N, N) covariance of the measurements' errors.
-        length, variance: of the squared-exponential prior; a length for each of a batch is (..., 1, 1).
+        length, variance: of the squared-exponential prior; one length per batch member has shape (..., 1, 1).
         where: (..., M, 2) positions.
 
     Returns:
@@ -108,12 +108,12 @@ def process_variance(points: Tensor, noise: Tensor, length: float | Tensor, vari
 
 
 def left_variance(cross: Tensor, root: Tensor, variance: float) -> Tensor:
-    """(..., M) that is left of a variance after measurements.
+    """(..., M) variance that is left after measurements.
 
     Args:
-        cross: (..., M, N) covariance of what is asked and what was measured.
+        cross: (..., M, N) covariance between the queried and the measured points.
         root: (..., N, N) lower Cholesky factor of the measurements' covariance.
-        variance: before them.
+        variance: before the measurements.
     """
     removed: Tensor = torch.linalg.solve_triangular(root, cross.mT, upper=False).square().sum(-2)
     return (variance - removed).clamp(0.0, variance)

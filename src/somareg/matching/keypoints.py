@@ -1,7 +1,7 @@
 """Guesses from keypoints: SIFT, matched directly and with inverted contrast, and a robust affine (MAGSAC).
 
 Where the two images look alike (near infrared, day and night, maps, one sensor) keypoints find any rotation, scale and
-shift at once; between SAR and optical they find nothing. So what they find is a guess that is voted on like any other.
+shift at once; between SAR and optical they find nothing. So their affine is one guess that is voted on like any other.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class KeypointCfg:
     """Settings.
 
     Attributes:
-        longest_px: longer side of the images that keypoints are looked for in; larger ones are reduced.
+        longest_px: longer side of the images in which keypoints are detected; larger ones are reduced.
         count: keypoints per image at most.
         ratio: a match's distance must be below this share of the distance to the second best.
         threshold_px: residual up to which a match supports an affine.
-        inliers: matches that must support an affine; of fewer keypoints also this share.
-        share: see `inliers`.
+        inliers: least number of matches that must support an affine.
+        share: least share of the matches that must support it.
         stretch: largest ratio of the two axes' scales, and largest scale or its inverse.
     """
 
@@ -53,7 +53,7 @@ class _Keypoints:
 
 
 def keypoint_guesses(pair: Pair, cfg: KeypointCfg) -> tuple[Guess, ...]:
-    """Affines that keypoints support, reference pixels -> moving pixels: none, one or two (as is, inverted).
+    """Affines that keypoints support, reference pixels -> moving pixels: at most one per contrast (as is, inverted).
 
     Args:
         pair: the images.
@@ -73,7 +73,7 @@ def keypoint_guesses(pair: Pair, cfg: KeypointCfg) -> tuple[Guess, ...]:
 
 
 def _detect(image: Tensor, mask: Tensor, cfg: KeypointCfg) -> _Keypoints:
-    """Keypoints of the mean of the bands of a normalised image (1, C, H, W), away from what is not valid."""
+    """Keypoints of the mean of the bands of a normalised image (1, C, H, W), away from invalid pixels."""
     grey = image[0].mean(0).cpu().numpy()
     valid = np.ascontiguousarray(mask[0, 0].cpu().numpy() > 0.5, np.uint8)
     inner = cv2.erode(valid, np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
@@ -81,7 +81,8 @@ def _detect(image: Tensor, mask: Tensor, cfg: KeypointCfg) -> _Keypoints:
     if spread == 0:
         return _Keypoints(np.zeros((0, 2)), np.zeros((0, 128), np.float32))
     picture = np.clip(128 + 48 * grey / spread, 0, 255).astype(np.uint8)
-    # Without the precise upscale every keypoint lies a quarter of a pixel off, which a rotation does not cancel.
+    # Without the precise upscale every keypoint lies a quarter of a pixel off; under a rotation the two offsets do
+    # not cancel.
     sift = cv2.SIFT.create(cfg.count, contrastThreshold=0.02, enable_precise_upscale=True)
     keypoints, descriptors = sift.detectAndCompute(picture, inner)
     if descriptors is None:
@@ -91,8 +92,8 @@ def _detect(image: Tensor, mask: Tensor, cfg: KeypointCfg) -> _Keypoints:
 
 
 def _inverted(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the descriptors are in an image of inverted contrast: its keypoints point the other way, so the 4 x 4 fields
-    around them change places.
+    """The descriptors in an image of inverted contrast: its keypoints point the other way, so the 4 x 4 fields around
+    them change places.
     """
     return np.ascontiguousarray(descriptors.reshape(-1, 4, 4, 8)[:, ::-1, ::-1].reshape(-1, 128))
 
@@ -113,7 +114,7 @@ def _match(reference: _Keypoints, moving: _Keypoints, cfg: KeypointCfg) -> NDArr
     if matrix is None:
         return None
     supports: BoolArray = inlier.ravel() > 0
-    # Several keypoints in one place (with other directions) are one witness.
+    # Keypoints in one place that differ only in direction count once.
     witnesses = len({tuple(point) for point in np.rint(np.hstack([here, there])[supports] / 4)})
     if witnesses < max(cfg.inliers, cfg.share * len(kept)):
         return None

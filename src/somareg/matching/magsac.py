@@ -1,4 +1,4 @@
-"""A robust affine of matches of which many are wrong: OpenCV's MAGSAC++."""
+"""A robust affine from matches with many outliers: OpenCV's MAGSAC++."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fit_magsac(
         points, displacement: (N, 2) pixels.
         confidence: (N,).
         threshold_px: upper bound of the residual of an inlier.
-        keep: most confident matches that take part.
+        keep: number of the most confident matches that take part.
 
     Returns:
         (2, 3) float64 matrix, or None when the matches support none.

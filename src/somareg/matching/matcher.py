@@ -1,4 +1,4 @@
-"""Window correlation of one pair: warp the moving image, describe it, compare it with the reference's windows."""
+"""Window correlation of one pair: warp the moving image, compute its features, correlate them with the reference's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from somareg.matching.windows import (
 from somareg.runtime.threads import Submit, at_once
 from somareg.types import Transform
 
-ROOM_PX = 32  # features that are kept reach at least so far beyond the reference, so that wider margins find them too
+ROOM_PX = 32  # kept features reach at least this far beyond the reference, so that wider margins can reuse them
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +38,14 @@ class _Kept:
 
 
 class Matcher:
-    """Correlates windows of a pair at one resolution; features are computed as seldom as possible.
+    """Correlates windows of a pair at one resolution; features are reused where possible.
 
     Args:
         pair: the two images.
         describe: their features.
-        reuse_px: moving features that were computed under another affine are resampled instead of computed anew while
-            the two affines differ by less than this on the reference; 0 computes them every time.
-        submit: runs the computation of the reference's features, at once or beside the caller.
+        reuse_px: moving features that were computed under another affine are resampled, not computed anew, if the two
+            affines differ by less than this on the reference; 0 computes them every time.
+        submit: runs the computation of the reference's features, at once or in parallel to the caller.
     """
 
     def __init__(self, pair: Pair, describe: Describe, reuse_px: float = 0.0, submit: Submit = at_once) -> None:
@@ -55,7 +55,7 @@ class Matcher:
         self._reduced: dict[int, Matcher] = {}
 
     def reduced(self, factor: int) -> Matcher:
-        """The same for both images averaged over `factor` x `factor` pixels; itself for 1, and one for each factor."""
+        """The matcher of both images averaged over `factor` x `factor` pixels; kept per factor, and itself for 1."""
         if factor == 1:
             return self
         if factor not in self._reduced:
@@ -86,7 +86,7 @@ class Matcher:
             transform: reference pixels -> moving pixels.
             window: in cells of `stride`.
             stride: level; the finest if not given.
-            reuse_px: instead of the matcher's own.
+            reuse_px: overrides the matcher's own.
         """
         stride = stride or self.finest
         moving = self._moved(transform, window.margin, stride, reuse_px)
@@ -108,9 +108,9 @@ class Matcher:
         return self._told(correlate_all(*self.reference_levels[stride], *moving, window), stride)
 
     def correlate_back(self, transform: Transform, window: WindowCfg, stride: int | None = None) -> WindowCorrelation:
-        """The same with windows cut from the warped moving image and sought in the reference.
+        """`correlate` with windows that are cut from the warped moving image and searched for in the reference.
 
-        Displacements are on the reference grid as well, from the moving image's windows to the reference.
+        Displacements are on the reference grid too; they lead from the moving image's windows to the reference.
         """
         stride = stride or self.finest
         moving = self._moved(transform, 0, stride)
@@ -118,7 +118,7 @@ class Matcher:
         return self._told(correlate_all(*moving, reference, reference_valid, window), stride)[0]
 
     def window_count(self, window: WindowCfg) -> int:
-        """Number of windows of the finest features that the reference alone allows."""
+        """Number of windows of the finest features with enough valid cells in the reference."""
         grid = window_grid(self.cells(), window)
         return int((coverage(self.reference_levels[self.finest][1], grid) > MIN_COVERAGE).sum())
 
@@ -133,7 +133,7 @@ class Matcher:
         return -(-pad // coarsest) * coarsest
 
     def _inner(self, levels: Levels, pad: int, margin: int, stride: int) -> tuple[Tensor, Tensor]:
-        """The reference's cells and `margin` more around them, of features with `pad` pixels around them."""
+        """Features on the reference's cells with `margin` cells around, cut from features with `pad` pixels around."""
         skip, (height, width) = pad // stride - margin, self.cells(stride)
         rows, columns = slice(skip, skip + height + 2 * margin), slice(skip, skip + width + 2 * margin)
         features, valid = levels[stride]
@@ -142,7 +142,7 @@ class Matcher:
     def _moved(
         self, transform: Transform, margin: int, stride: int, reuse_px: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Moving features on the reference's cells, enlarged by `margin` cells."""
+        """Moving features on the reference's cells, with `margin` cells around."""
         kept = self._keep(transform, margin * stride, self.reuse_px if reuse_px is None else reuse_px)
         if kept.base is transform:
             return self._inner(kept.levels, kept.pad, margin, stride)
@@ -153,9 +153,9 @@ class Matcher:
         return sample_cells(features, valid, points[None], stride)
 
     def _keep(self, transform: Transform, pad: int, reuse_px: float) -> _Kept:
-        """Features under an affine near `transform` that were kept, or new ones under `transform` itself."""
+        """Kept features of an affine near `transform`, or new ones under `transform` itself."""
         kept = self._kept
-        if self.reuse_px:  # room for what is resampled: the displacement and a neighbour to interpolate with
+        if self.reuse_px:  # room for resampling: the displacement and a neighbour for interpolation
             pad += self.describe.strides[-1] + int(self.reuse_px)
         if kept is not None and kept.pad >= pad and self._apart(kept.base, transform) < reuse_px:
             return kept

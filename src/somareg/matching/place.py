@@ -1,8 +1,8 @@
-"""Where a small image lies in a large one, when nothing is known: correlation of all of it with every place.
+"""Find a small image in a large one without prior knowledge: correlate the whole small image with every place.
 
-The windows that vote elsewhere are small, and among very many places small windows see likenesses everywhere. The whole
-of a small image bears more than any of them, so it is tried whole: by its orientation channels, at low resolution,
-turned and scaled as far as the search asks for.
+The search votes with small windows, and among very many places a small window has many false matches. The whole small
+image is more distinctive, so it is correlated whole: by its orientation channels, at low resolution, with the rotations
+and scales of the search.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from somareg.matching.warping import warp_to_reference
 
 CHANNELS = OrientationCfg()
 MIN_SEEN = 0.7  # share of the small image that must be covered by valid pixels of the large one
-RIVAL_CELLS = 8.0  # places further away are others
-CLEAR, CLEARER = 9.0, 1.3  # height, and ratio to the best rival, from which no other turn is tried
+RIVAL_CELLS = 8.0  # places further away than this are rivals
+CLEAR, CLEARER = 9.0, 1.3  # height and ratio to the best rival from which no other rotation and scale is tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,8 @@ class Place:
 
     Attributes:
         transform: small pixels -> large pixels.
-        height: of the correlation there above the mean of all places, in their deviations.
-        rival: the same of the best place elsewhere.
+        height: of the correlation there above the mean of all places, in their standard deviations.
+        rival: height of the best place elsewhere.
     """
 
     transform: AffineTransform
@@ -43,11 +43,11 @@ class Place:
 def find_place(
     small: tuple[Tensor, Tensor], large: tuple[Tensor, Tensor], turns: Sequence[tuple[float, float]]
 ) -> Place:
-    """The place where a small image is most like a part of a large one.
+    """The place where a small image is most similar to a part of a large one.
 
     Args:
         small, large: normalised images (1, C, H, W) and masks (1, 1, H, W) of equal pixel size.
-        turns: (rotation in degrees, scale) to try, in this order; they end when a place is clear.
+        turns: (rotation in degrees, scale) to try, in this order, until a place is clear.
     """
     field, valid = orientation_channels(*large, CHANNELS)
     height, width = (int(n) for n in small[0].shape[-2:])
@@ -75,7 +75,7 @@ def find_place(
 
 
 def _template(small: tuple[Tensor, Tensor], turned: AffineTransform) -> tuple[Tensor, Tensor]:
-    """Channels (K, h, w) of the small image under a turn, without their mean, and where they are valid (h, w)."""
+    """Channels (K, h, w) of the rotated and scaled small image, minus their mean, and their validity (h, w)."""
     shape = int(small[0].shape[-2]), int(small[0].shape[-1])
     image, mask = warp_to_reference(*small, turned, shape, 0)
     channels, valid = orientation_channels(image, mask, CHANNELS)
@@ -116,7 +116,7 @@ def _best(
 
 
 def _even(n: int) -> int:
-    """A size not below n that transforms fast."""
+    """The next size from n on for which the FFT is fast."""
     while True:
         rest = n
         for prime in (2, 3, 5):

@@ -1,7 +1,7 @@
 """From correlation surfaces to measured displacements with variances.
 
-A single small window is often ambiguous between SAR and optical. So no window decides alone: each surface is read as
-a likelihood of the displacement, multiplied by a Gaussian prior around what the current model predicts, and the
+A single small window is often ambiguous between SAR and optical. So no window decides alone: each surface is
+a likelihood of the displacement, which is multiplied by a Gaussian prior around the current model's prediction, and the
 posterior's mean and variance go into the next fit. The prior's width shrinks from fit to fit (annealing), as in EM.
 """
 
@@ -16,28 +16,28 @@ from torch.nn import functional as F
 from somareg.matching.windows import WindowCorrelation
 
 RIGHT = 0.4
-"""Share of the windows that are expected to see their true displacement."""
+"""Expected share of the windows that show their true displacement."""
 
 FLOOR_CELLS2 = 0.3
-"""Variance per axis of a window that is certain of its cell, cells^2."""
+"""Variance per axis of a window whose posterior falls on one cell, cells^2."""
 
 FLOOR_PX2 = 0.1
-"""Variance per axis that no window is free of, however sharp its peak; added when its standard error is told."""
+"""Least variance per axis of any window, however sharp its peak, pixels^2; added for the reported standard error."""
 
 
 @dataclass(frozen=True, eq=False)
 class WindowMatches:
-    """What the windows say under a prior, all lengths in reference pixels; of a batch of pairs, B comes before N.
+    """Matches of the windows under a prior, lengths in reference pixels; for a batch of pairs, B comes before N.
 
     Attributes:
         points: (N, 2) window centres (x, y).
         displacement: (N, 2) posterior mean (dx, dy).
         variance: (N,) posterior variance per axis.
-        evidence: (N,) height of the surface at the posterior, in deviations of its background, >= 0.
+        evidence: (N,) height of the surface at the posterior, in standard deviations of its background, >= 0.
         correlation: (N,) correlation coefficient at the posterior, -1..1.
         weight: (N,) for a least-squares fit, 1/px^2.
-        likely: (N, 2) displacement with the prior divided out again: what the window alone says nearby.
-        precision: (N,) precision of `likely`, 1/px^2; 0 where the window added nothing to the prior.
+        likely: (N, 2) displacement with the prior divided out again: the window's own match near the prediction.
+        precision: (N,) precision of `likely`, 1/px^2; 0 where the window added no information to the prior.
     """
 
     points: Tensor
@@ -52,26 +52,26 @@ class WindowMatches:
 
 _NONE, _NOWHERE = torch.zeros(0), torch.zeros(0, 2)
 NO_MATCHES = WindowMatches(_NOWHERE, _NOWHERE, _NONE, _NONE, _NONE, _NONE, _NOWHERE, _NONE)
-"""Of no window."""
+"""Matches of no window."""
 
 
 def standardise(surfaces: Tensor) -> Tensor:
-    """Surfaces (..., n, n) in deviations from their own background; displacements that were not seen (0) stay 0."""
+    """Surfaces (..., n, n) in standard deviations of their own background; displacements not seen (0) stay 0."""
     flat = surfaces.flatten(-2)
     known = (flat != 0).to(flat)
     count = known.sum(-1, keepdim=True).clamp_min(1.0)
     centred = (flat - flat.sum(-1, keepdim=True) / count) * known
-    # Above 0, where the root has a gradient; the last digit of any deviation that is one is larger.
+    # Above 0, because the root has no gradient at 0; any deviation that is not a rounding error is larger.
     deviation = (centred.square().sum(-1, keepdim=True) / count).clamp_min(1e-20).sqrt()
     return (centred / deviation.clamp_min(1e-6)).view_as(surfaces)
 
 
 def between_cells(surfaces: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Where a parabola through a peak and its neighbours puts its top: (..., 2) cells (x, y) away, each in -0.5..0.5.
+    """Offset (..., 2) of the top of a parabola through a peak and its neighbours: cells (x, y), each in -0.5..0.5.
 
     Args:
         surfaces: (..., n, n).
-        row, column: (...) the peak of each; one on the rim has no neighbours and keeps its place.
+        row, column: (...) the peak of each; a peak on the rim lacks neighbours and gets offset 0.
     """
     side = surfaces.shape[-1]
     r, c = row.clamp(1, side - 2), column.clamp(1, side - 2)
@@ -124,14 +124,15 @@ def posterior(log_likelihood: Tensor, candidates: Tensor, predicted: Tensor, sig
     distance = (candidates - predicted[..., None, :]).square().sum(-1)
     probability = torch.softmax(log_likelihood - distance / (2 * width.square()), dim=-1)
     mean = probability @ candidates
-    away = candidates - mean[..., None, :]  # the difference of two large squares would round below zero
+    away = candidates - mean[..., None, :]  # centred, as rounding could make E[x^2] - E[x]^2 negative
     return Posterior(probability, mean, (probability[..., None] * away).mT @ away)
 
 
 def log_likelihood(windows: WindowCorrelation) -> Tensor:
-    """(..., N, n * n) log-likelihood of each displacement, up to a constant per window: trained, or by the background.
+    """(..., N, n * n) log-likelihood of each displacement, up to a constant per window.
 
-    Untrained, it is that of independent Gaussian background: half the squared deviation.
+    With trained features it is the temperature times the correlation; without, half the squared standardised height, as
+    for independent Gaussian background.
     """
     if windows.temperature is not None:
         return windows.temperature * windows.surfaces.flatten(-2)
@@ -156,7 +157,7 @@ def read_windows(windows: WindowCorrelation, cell: float, predicted: Tensor, sig
     found = posterior(log_likelihood(windows), candidates, predicted, width)
     probability, mean = found.probability, found.mean
     spread = found.covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
-    # A sharp posterior falls on one cell and would round the displacement; the surface knows it between the cells.
+    # A sharp posterior falls on one cell and would round the displacement; the surface gives it between cells.
     peak = probability.argmax(-1)
     between = between_cells(surfaces, peak // side, peak % side)
     sharp = torch.exp(-spread / (0.25 * cell**2))[..., None]
@@ -165,7 +166,7 @@ def read_windows(windows: WindowCorrelation, cell: float, predicted: Tensor, sig
     correlation = (probability * windows.surfaces.flatten(-2)).sum(-1)
     weight = evidence.square() / (spread + FLOOR_CELLS2 * cell**2) * windows.valid
     points = (windows.centres * cell + (cell - 1) / 2).expand_as(mean)
-    # Dividing the prior out (the site of expectation propagation) keeps iterations from confirming themselves.
+    # Divide the prior out (the site of expectation propagation), so that iterations do not confirm themselves.
     floor = 0.05 * cell**2
     resolved = spread + floor
     gain = (1 / resolved - 1 / (width[:, 0].square() + floor)).clamp_min(0.0)
@@ -175,13 +176,13 @@ def read_windows(windows: WindowCorrelation, cell: float, predicted: Tensor, sig
 
 
 def support_at(windows: WindowCorrelation, displacement: Tensor) -> Tensor:
-    """(..., N) log of how much likelier each window's surface is with this displacement than without any.
+    """(..., N) log-likelihood ratio of each window's surface: with this displacement against without any.
 
-    A window is right with probability `RIGHT`, otherwise it says nothing: so none can veto.
+    A window is right with probability `RIGHT` and otherwise uninformative, so no window can veto.
 
     Args:
         windows: correlation surfaces, of one pair or of a batch.
-        displacement: (..., N, 2) cells (x, y); beyond the margin a window is taken to be wrong.
+        displacement: (..., N, 2) cells (x, y); beyond the margin a window counts as wrong.
     """
     side, shape = windows.surfaces.shape[-1], windows.surfaces.shape[:-2]
     probability = torch.softmax(log_likelihood(windows), dim=-1).reshape(-1, 1, side, side)

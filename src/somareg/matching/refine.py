@@ -1,6 +1,6 @@
 """Affine refinement: warp by the estimate, correlate windows, fit, compose, repeat.
 
-A residual found after warping by A is applied first: `moving <- A @ D` (design conventions).
+A residual D found after warping by A is applied first: `moving <- A @ D` (design conventions).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from somareg.matching.windows import WindowCorrelation
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What windows say about the affine under which they were correlated, see `fit.Fits`.
+    """Correction that windows give to the affine under which they were correlated, see `fit.Fits`.
 
     Attributes:
         residual: (2, 3) float64, reference pixels -> reference pixels, applied before that affine.
-        matches: of the last reading, which the residual was fitted to.
-        support: log likelihood per window under the residual against windows that say nothing.
+        matches: the windows' last matches, to which the residual was fitted.
+        support: log-likelihood ratio per window of the residual against uninformative windows.
     """
 
     residual: Tensor
@@ -64,7 +64,7 @@ def refine_affine(
         start: reference pixels -> moving pixels.
         steps: see `StepCfg`.
         limit: windows per step at most (about).
-        expected: departure of the whole map from a similarity that is expected, see `departure`.
+        expected: expected departure of the whole map from a similarity, see `departure`.
 
     Raises:
         EstimationError: no window has content, or the fit is ill-conditioned.
@@ -94,7 +94,7 @@ def fit_windows(
     Args:
         windows: correlation surfaces of one pair.
         cell, step, extent: see there.
-        known: departure from the expected shape of the map that the residual comes before.
+        known: departure from the expected shape of the map that is applied after the residual.
 
     Raises:
         EstimationError: no window has content, or the fit is ill-conditioned.
@@ -112,7 +112,7 @@ def fit_windows(
 
 
 def rescale(transform: AffineTransform, old: int, new: int) -> AffineTransform:
-    """An affine between images reduced by `old` as an affine between images reduced by `new`."""
+    """Convert an affine between images reduced by `old` to images reduced by `new`."""
     up, down = AffineTransform.reduction(old), AffineTransform.reduction(new)
     full = up.after(transform).after(up.inverse)
     return down.inverse.after(full).after(down)

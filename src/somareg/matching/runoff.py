@@ -1,7 +1,7 @@
-"""Which of several elected maps is right: each is refined, and its windows say how likely they are under it.
+"""Choose among several elected maps: each is refined, and the likelihood of its windows decides.
 
-Votes of different kinds (at other resolutions, with aspect and shear, from keypoints) have supports that cannot be
-compared: the more a vote tries, the more it finds by chance. After the same refinement on the same windows they can.
+Supports of different kinds of votes (at other resolutions, with aspect and shear, from keypoints) are not comparable:
+the more a vote tries, the more support it finds by chance. After the same refinement on the same windows they are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Start:
 
     Attributes:
         affine: reference pixels -> moving pixels of the full images.
-        shape: departure from a similarity that was expected there, see `vote.Guess`.
+        shape: expected departure from a similarity, see `vote.Guess`.
         score: support by the vote, see `vote.Elected`.
         likelihood: support after a refinement, see `refine.Refined`; 0 when there was no run-off.
     """
@@ -36,14 +36,14 @@ class Start:
 
 
 CHANCE_TRAINED, CHANCE_UNTRAINED = 0.8, 0.4
-"""Support that refined maps of unrelated images hardly exceed, with trained features and with orientation channels."""
+"""Support that refined maps of unrelated images rarely exceed, with trained features and with orientation channels."""
 
 
 class RunOff:
     """Refines candidates, each once.
 
     Args:
-        full: matcher of the two images as they are.
+        full: matcher of the two images at full resolution.
         factor: reduction at which they are refined.
         steps, limit: see `refine_affine`.
     """
@@ -64,12 +64,12 @@ class RunOff:
         return start.likelihood >= self.clear
 
     def __call__(self, favourites: Sequence[Elected], challengers: Sequence[Elected]) -> Start:
-        """The best of some candidates, in pixels of the full images; at least one.
+        """The best candidate, in pixels of the full images.
 
         Args:
-            favourites: those with the larger support of comparable votes, best first: the first one wins unless a
-                challenger is likely and clearly ahead.
-            challengers: all others.
+            favourites: those with the larger support of comparable votes, best first. The first one wins unless another
+                candidate is likely and clearly ahead.
+            challengers: all others. The two must not both be empty.
         """
         first, *others = (*favourites, *challengers)
         if not others:

@@ -1,4 +1,4 @@
-"""What is searched when little is known: ranges, resolutions and votes, and from which support the search ends."""
+"""Settings of the search when little is known: ranges, resolutions, votes, and the support that ends the search."""
 
 from __future__ import annotations
 
@@ -9,38 +9,42 @@ from somareg.matching.vote import VoteCfg
 from somareg.matching.windows import WindowCfg
 
 Turn = tuple[float, float]
-"""Rotation in degrees and scale of a guess against what is expected."""
+"""Rotation in degrees and scale of a guess relative to the expected map."""
 
 ALL_AROUND, ANY_SCALE = 180.0, (0.68, 1.45)
 
 
 @dataclass(frozen=True)
 class SearchCfg:
-    """What is searched.
+    """Settings of the search.
+
+    Votes run at two resolutions, a low one (`coarse_px`) and a finer one (`fine_px`).
 
     Attributes:
-        rotation_deg: rotations from minus to plus this; 180 means all around.
+        rotation_deg: largest rotation either way; 180 means all rotations.
         rotation_step_deg: distance between neighbouring guesses.
-        scale: (smallest, largest) scale of the moving image against the reference.
+        scale: (smallest, largest) scale of the moving image relative to the reference.
         scale_step: ratio between neighbouring guesses.
-        widens: whether any rotation and scales of `ANY_SCALE` are tried when nothing in these ranges is clear.
-        hints_first: whether guesses from elsewhere are tried before turned ones.
-        seen: turned guesses that show less than this share of what they show of the reference when not turned are not
-            looked at: a strip hardly meets another one across it.
+        widens: whether all rotations and the scales of `ANY_SCALE` are tried when nothing in these ranges is clear.
+        hints_first: whether hints (guesses from keypoints) are tried before rotated guesses.
+        seen: least overlap of a rotated guess with the reference, as a share of the overlap without the rotation; those
+            below it are skipped, as for a strip that lies across another one.
         radius: translation radius as a share of the reference's longer side.
-        keep: guesses of the low resolution that are looked at again, at most.
-        apart_px: those nearer to a better one, pixels of the low resolution, are not: its finer vote covers them.
-        share: nor are those with less than this share of the best one's support.
-        settled: support (see `vote.Elected`) by the finer resolution from which nothing else is tried in a wide search.
+        keep: largest number of maps of the low resolution that get a finer vote.
+        apart_px: maps nearer than this to a better one, pixels of the low resolution, get none, because the better
+            one's finer vote covers them.
+        share: maps with less than this share of the best one's support get none either.
+        settled: support (see `vote.Elected`) at the finer resolution from which nothing else is tried in a wide search.
         doubtful: below this support at the low resolution all rotations are tried; below it at the finer one wide votes
-            there are taken as well, around what is expected and around what the low one led to.
+            are taken there as well, around the expected maps and around those that the low resolution found.
         coarse_px, fine_px: longer side of the image at the two resolutions.
-        strip_px: longer side up to which a strip is reduced at both, as far as its shorter one bears.
-        coarse: votes at the low one.
+        strip_px: longer side above which a strip is reduced further at both, as far as its shorter side allows.
+        coarse: votes at the low resolution.
         coarse_bent: the same with aspect and shear; None to look for similarities only.
-        close, close_px: votes at the finer one around what they found, which is right within so many pixels there.
-        fine: wide ones.
-        fine_bent: wide ones with aspect and shear; None to look for similarities only.
+        close, close_px: votes at the finer resolution around the maps of the low one, and how far off those may be, in
+            pixels of the low one (hints: of the finer one).
+        fine: wide votes at the finer resolution.
+        fine_bent: the same with aspect and shear; None to look for similarities only.
     """
 
     rotation_deg: float = 22.0
@@ -72,25 +76,25 @@ class SearchCfg:
 
     @property
     def enough(self) -> float:
-        """Support of what is expected, by the finer resolution, from which nothing else is tried."""
+        """Support of the expected maps, at the finer resolution, from which nothing else is tried."""
         return self.settled if self.is_wide else self.doubtful
 
     @property
     def is_wide(self) -> bool:
-        """Whether one fine vote does not cover what is searched."""
+        """Whether the search ranges exceed one fine vote."""
         (low, high), reach = self.scale, self.fine.scale
         return self.rotation_deg > self.fine.rotation_deg or low < 1 - reach or high > 1 + reach
 
     def turns(self) -> list[Turn]:
-        """Every guess, the one that is expected (0 degrees, scale 1) first."""
+        """Every guess, the expected one (0 degrees, scale 1) first."""
         return self._turns(self.rotation_deg, self.scale)
 
     def turns_beyond(self) -> list[Turn]:
-        """The guesses of a search that widens which `turns` leaves out."""
+        """Further guesses of a search that widens, without those of `turns`."""
         tried = self.turns()
 
         def is_new(turn: Turn) -> bool:
-            """No guess tried lies within half a step."""
+            """Whether no tried guess lies within half a step."""
             return all(
                 abs((turn[0] - rotation + 180) % 360 - 180) > self.rotation_step_deg / 2
                 or abs(math.log(turn[1] / scale)) > math.log(self.scale_step) / 2
@@ -100,7 +104,7 @@ class SearchCfg:
         return [turn for turn in self._turns(ALL_AROUND, ANY_SCALE) if is_new(turn)] if self.widens else []
 
     def _turns(self, rotation_deg: float, scale: tuple[float, float]) -> list[Turn]:
-        spared = self.coarse.rotation_deg  # what a vote covers by itself
+        spared = self.coarse.rotation_deg  # the range that one vote covers
         count = math.ceil(max(0.0, rotation_deg - spared) / self.rotation_step_deg)
         rotations = [i * self.rotation_step_deg for i in range(-count, count + 1)]
         if rotation_deg >= ALL_AROUND:

@@ -1,9 +1,10 @@
-"""Where to start when little is known: votes around what is expected, then around more and more, until one is clear.
+"""Find a start when little is known: votes around the expected maps, then in wider ranges, until one is clear.
 
-One vote covers a few degrees and percent and any shift. It is taken around what is expected first. Below a clear
-support the search goes on: with aspect and shear as well, from keypoints, turned and scaled, and all around. Rotations
-and scales are voted on at low resolution, whose small windows bear more, around guesses 16 degrees and 18 % apart; a
-finer vote follows around the best of them. Where several maps were elected, a run-off decides (see `runoff`).
+One vote covers a few degrees of rotation, a few percent of scale and any shift. The first one is around the expected
+maps. Below a clear support the search goes on: with aspect and shear as well, from keypoints, around rotated and scaled
+guesses, and over all rotations. Rotations and scales are voted on at low resolution, whose small windows tolerate more
+of both, around guesses 16 degrees and 18 % apart; a finer vote follows around the best of them. Where several maps were
+elected, a run-off decides (see `runoff`).
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from somareg.matching.search import SearchCfg, Turn
 from somareg.matching.vote import Elected, Guess, VoteCfg, vote
 from somareg.runtime.threads import Over, one_by_one
 
-LEAST_SIDE_PX = 64  # of a reduced image: a window and its margin, and what networks need
+LEAST_SIDE_PX = 64  # least side of a reduced image: a window with its margin, and the least input of a network
 
 Hints = Callable[[], tuple[Guess, ...]]
 
 
 def no_hints() -> tuple[Guess, ...]:
-    """Of somebody who has none."""
+    """No hints."""
     return ()
 
 
@@ -46,12 +47,12 @@ def find_start(
     """The map that the windows support most.
 
     Args:
-        full: matcher of the two images as they are.
-        starts: what is expected, at least one.
-        cfg: what is searched.
+        full: matcher of the two images at full resolution.
+        starts: the expected maps, at least one.
+        cfg: settings of the search.
         run_off: decides where several are elected.
         over: applies the votes to the guesses.
-        hints: guesses from elsewhere, right within a few pixels; asked for only while nothing is clear.
+        hints: gives guesses from another source, right within a few pixels; called only while nothing is clear.
 
     Raises:
         EstimationError: no window could be matched anywhere.
@@ -78,9 +79,9 @@ class _Search:
 
     Attributes:
         full, starts, cfg, over, hints: see `find_start`.
-        near, wide: elected among similarities at the finer resolution, by close votes and by wide ones.
-        challengers: elected by other votes; all of these in pixels of the full images.
-        low: elected at the low resolution, in its pixels.
+        near, wide: maps elected among similarities at the finer resolution, by close votes and by wide ones.
+        challengers: maps elected by other votes; like `near` and `wide`, in pixels of the full images.
+        low: maps elected at the low resolution, in its pixels.
     """
 
     full: Matcher
@@ -102,7 +103,7 @@ class _Search:
         self.followed: list[Elected] = []
 
     def rounds(self) -> Iterator[None]:
-        """Each adds to `near`, `wide` and `challengers`."""
+        """Run the rounds one by one; each adds to `near`, `wide` and `challengers`."""
         cfg = self.cfg
         first, *others = cfg.turns()
         if not cfg.is_wide:
@@ -123,24 +124,25 @@ class _Search:
             yield
 
     def favourites(self) -> list[Elected]:
-        """Those of largest support among the close and among the wide votes, better first: both are refined, as a wide
-        vote finds more by chance.
+        """The best of the close votes and the best of the wide votes, better first.
+
+        Both are refined, because a wide vote finds more support by chance.
         """
         best = [max(group, key=lambda one: one.score) for group in (self.near, self.wide) if group]
         return sorted(best, key=lambda one: -one.score)
 
     def _bend(self) -> None:
-        """Aspect and shear around what is expected."""
+        """Votes with aspect and shear around the expected maps."""
         if self.cfg.fine_bent:
             self.challengers += self._vote(self.starts, self.cfg.fine_bent)
 
     def _take_hints(self) -> None:
-        """Guesses from elsewhere."""
+        """Close votes around the hints."""
         if guesses := self.hints():
             self.challengers += self._vote(guesses, self.cfg.close, self.cfg.close_px)
 
     def _look_around(self, turns: list[Turn]) -> None:
-        """What is expected, turned and scaled, at low resolution; then wide votes where none has support."""
+        """Votes at low resolution around rotated and scaled expected maps; wide votes where none has support."""
         before = len(self.followed)
         self._turn(turns)
         self._follow()
@@ -149,19 +151,19 @@ class _Search:
             self.wide += self._vote((*self.starts, *likely), self.cfg.fine)
 
     def _bend_low(self) -> None:
-        """Aspect and shear around what is expected at low resolution, whose windows bear more of them."""
+        """Votes with aspect and shear at low resolution, whose windows tolerate more of both."""
         if self.cfg.coarse_bent:
             self.challengers += self._closer(self._low_vote(self._expected(), self.cfg.coarse_bent))
 
     def _turn(self, turns: list[Turn]) -> list[Elected]:
-        """Votes at low resolution around what is expected, turned."""
+        """Votes at low resolution around the expected maps, rotated and scaled."""
         guesses = [one for start in self._expected() for one in around(start, turns, self.small.pair, self.cfg.seen)]
         elected = self._low_vote(guesses, self.cfg.coarse)
         self.low += elected
         return elected
 
     def _follow(self) -> None:
-        """Finer votes around the best of the low resolution that were not looked at before."""
+        """Finer votes around the best maps of the low resolution that had none yet."""
         best = distinct(self.low, self.small.pair.shape, self.cfg)
         new = [one for one in best if one not in self.followed]
         self.followed += new
@@ -174,12 +176,12 @@ class _Search:
         return vote(self.small, guesses, self.cfg.radius * max(self.small.pair.shape), votes, self.over)
 
     def _closer(self, elected: list[Elected]) -> list[Elected]:
-        """Votes at the finer resolution around what the low one led to."""
+        """Close votes at the finer resolution around maps of the low one."""
         guesses = [reduced_guess(one, self.low_factor, 1) for one in elected]
         return self._vote(guesses, self.cfg.close, self.cfg.close_px * self.low_factor / self.fine_factor)
 
     def _vote(self, guesses: Sequence[Guess], votes: VoteCfg, radius_px: float | None = None) -> list[Elected]:
-        """Votes at the finer resolution around guesses of the full images; `radius_px` is that one's."""
+        """Votes at the finer resolution around guesses of the full images; `radius_px` is in its pixels."""
         radius = self.cfg.radius * max(self.fine.pair.shape) if radius_px is None else radius_px
         factor = self.fine_factor
         elected = vote(self.fine, [reduced_guess(one, 1, factor) for one in guesses], radius, votes, self.over)
@@ -187,18 +189,18 @@ class _Search:
 
 
 def reduced_guess(guess: Guess, old: int, new: int) -> Guess:
-    """A guess between images reduced by `old` as one between images reduced by `new`."""
+    """Convert a guess between images reduced by `old` to images reduced by `new`."""
     return Guess(rescale(guess.transform, old, new), guess.shape)
 
 
 def around(expected: Guess, turns: list[Turn], pair: Pair, share: float) -> list[Guess]:
-    """What is expected, scaled and turned about the reference's centre, but for turns that show hardly any of it.
+    """The expected map, scaled and rotated about the reference's centre; guesses with hardly any overlap are left out.
 
     Args:
         expected: reference pixels -> moving pixels.
         turns: (rotation in degrees, scale) of each.
         pair: the images.
-        share: of what is seen of the reference with the same scale, not turned; those that show less are left out.
+        share: least overlap, as a share of the overlap at the same scale without rotation.
     """
     centre = ((pair.shape[1] - 1) / 2, (pair.shape[0] - 1) / 2)
 
@@ -223,17 +225,17 @@ def seen(transform: AffineTransform, pair: Pair) -> float:
 
 
 def best_score(elected: list[Elected]) -> float:
-    """The largest support, 0 where there is none."""
+    """The largest support; 0 without candidates."""
     return max((one.score for one in elected), default=0.0)
 
 
 def reduction(pair: Pair, side_px: float, strip_px: float = math.inf) -> int:
-    """The factor that brings the reference's longer side to about `side_px`, while enough is left of every side.
+    """The factor that reduces the reference's longer side to about `side_px`, or less where a side would get too short.
 
     Args:
         pair: the images.
-        side_px: longer side that is asked for.
-        strip_px: longer side from which half of `LEAST_SIDE_PX` is enough of the shorter one.
+        side_px: wanted longer side.
+        strip_px: where the longer side would exceed this, half of `LEAST_SIDE_PX` is enough for the shorter one.
     """
     length, narrowest = max(pair.shape), min(*pair.shape, *pair.moving.shape[-2:])
     factor = max(1, math.ceil(length / side_px - 0.2))
@@ -245,12 +247,12 @@ def reduction(pair: Pair, side_px: float, strip_px: float = math.inf) -> int:
 
 
 def distinct(elected: list[Elected], shape: tuple[int, int], cfg: SearchCfg) -> list[Elected]:
-    """The best that lead to different places: neighbouring guesses often find the same.
+    """The best distinct maps: neighbouring guesses often find the same one.
 
     Args:
-        elected: what was found around each guess, in any order.
-        shape: (height, width) of the reference they are about, its pixels.
-        cfg: how many, how far apart, how good.
+        elected: the map found around each guess, in any order.
+        shape: (height, width) of the reference in the pixels of the maps.
+        cfg: settings, with `keep`, `apart_px` and `share`.
     """
     corners = np.array([(x, y) for x in (0.0, shape[1] - 1.0) for y in (0.0, shape[0] - 1.0)])
     kept: list[Elected] = []

@@ -1,4 +1,4 @@
-"""Steps of a refinement: which windows are correlated, how wide the prior around each fit is, how stiff the fit."""
+"""Steps of a refinement: windows to correlate, widths of the prior around each fit, stiffness of the fit."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from somareg.matching.windows import WindowCfg, roomy, thinned
 
 @dataclass(frozen=True)
 class ShapeCfg:
-    """What is believed of aspect and shear before the windows are looked at.
+    """Prior on aspect and shear.
 
     Attributes:
-        deviation: of aspect and shear from the expected ones (those of a similarity unless a start says otherwise).
-        gain: rise of the windows' log likelihood from which any aspect and shear is believed instead.
+        deviation: standard deviation of aspect and shear from the expected ones (those of a similarity unless a start
+            says otherwise).
+        gain: rise of the windows' log likelihood from which any aspect and shear is accepted instead.
     """
 
-    deviation: float = 0.005  # orthorectified products of one place shear and stretch by less against each other
+    deviation: float = 0.005  # relative shear and stretch of orthorectified products of one place are smaller
     gain: float = 3.0
 
 
@@ -26,11 +27,11 @@ class StepCfg:
 
     Attributes:
         window: window settings.
-        sigmas: prior widths, one fit each, shrinking.
+        sigmas: prior widths, decreasing, one fit each.
         stiffness: pull towards a translation, see `fit_affine`.
         stride: level of the features, pixels per cell; None for the finest.
-        reuse_px: overrides the matcher's: a last step wants features that were hardly resampled.
-        shape: what is believed of aspect and shear; None for nothing.
+        reuse_px: overrides the matcher's; a last step needs features that were hardly resampled.
+        shape: prior on aspect and shear; None for none.
     """
 
     window: WindowCfg

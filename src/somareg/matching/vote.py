@@ -1,8 +1,8 @@
-"""Where to start: all windows vote for one similarity near a first guess, none has to be right by itself.
+"""Find a start: all windows vote for one similarity near a first guess; no single window has to be right.
 
-A generalised Hough transform (Ballard, 1981) with likelihoods for votes. Between speckle and fields a window of 50 px
-often shows its displacement only as one of several peaks; a rotation, a scale and a shift that many windows hold for
-possible are found nevertheless, wherever in the searched range they lie.
+A generalised Hough transform (Ballard, 1981) with likelihoods for votes. Among speckle and fields a window of
+50 px often shows its displacement only as one of several peaks. A rotation, a scale and a shift that are possible for
+many windows are found all the same, wherever in the searched range they lie.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from somareg.matching.posterior import RIGHT, log_likelihood
 from somareg.matching.windows import WindowCfg, WindowCorrelation, roomy, thinned
 from somareg.runtime.threads import Over, one_by_one
 
-TOGETHER = 5  # guesses whose features are computed together
+TOGETHER = 5  # number of guesses whose features are computed together
 CHUNK = 4_000_000  # votes that are counted together (16 MB)
-WORK = 60_000_000  # votes that are counted one by one, not in blocks (a second or two)
+WORK = 60_000_000  # up to this many votes are counted one by one, not in blocks (a second or two)
 BENT_WORK = 6_000_000  # the same where aspect and shear are voted on as well
 
 
 @dataclass(frozen=True)
 class VoteCfg:
-    """What is voted on.
+    """Ranges of a vote.
 
     Attributes:
-        window: windows, in cells; their margin grows to what is searched.
-        rotation_deg, scale: the map lies within +-this rotation and exp(+-this) scale of the guess. Windows stay as
-            they are, so this is bounded by what they bear: their corners should move by no more than a cell and a half
+        window: windows, in cells; their margin grows to the searched range.
+        rotation_deg, scale: the map lies within +-this rotation and exp(+-this) scale of the guess. Windows are
+            not rotated or scaled, which bounds the ranges: their corners should move by no more than a cell and a half
             (0.06 for windows of 28 cells).
         aspect: x is stretched against y by exp(+-this); 0 for similarities only.
         shear: the axes lean by +-half of this each; 0 for similarities only.
-        step_px: the hypotheses are so dense that the image's corners move by no more than this between them.
+        step_px: spacing of the hypotheses: the image's corners move by no more than this from one to the next.
         windows: at most (about).
     """
 
@@ -54,7 +54,7 @@ class VoteCfg:
 
     @property
     def reaches(self) -> tuple[float, ...]:
-        """Of rotation (radians), log scale, half of the log aspect and half of the shear: what moves a corner."""
+        """Ranges of what moves a corner: rotation (radians), log scale, half of the log aspect, half of the shear."""
         return math.radians(self.rotation_deg), self.scale, self.aspect / 2, self.shear / 2
 
     @property
@@ -65,11 +65,11 @@ class VoteCfg:
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """Where a vote looks.
+    """A map around which a vote searches.
 
     Attributes:
         transform: reference pixels -> moving pixels.
-        shape: departure from a similarity that is expected of the whole map, see `affine.departure`.
+        shape: expected departure of the whole map from a similarity, see `affine.departure`.
     """
 
     transform: AffineTransform
@@ -81,7 +81,7 @@ class Elected(Guess):
     """The map around a guess that the windows support most.
 
     Attributes:
-        score: log-likelihood per window against windows that match anywhere; 0 for no support at all.
+        score: log-likelihood ratio per window against windows that match anywhere; 0 for no support.
     """
 
     score: float = 0.0
@@ -94,12 +94,12 @@ def vote(
     cfg: VoteCfg,
     over: Over = one_by_one,
 ) -> list[Elected]:
-    """The map around each guess that the windows support most; guesses that show no window are left out.
+    """The map around each guess that the windows support most; guesses without a readable window are left out.
 
     Args:
         matcher: the pair at one resolution.
         guesses: reference pixels -> moving pixels.
-        radius_px: how far the image's centre may lie from the guess, pixels.
+        radius_px: largest shift of the image's centre from the guess, pixels.
         cfg: settings.
         over: applies a function to groups of guesses.
     """
@@ -127,10 +127,10 @@ def vote(
 def elect(
     windows: WindowCorrelation, cell: float, shape: tuple[int, int], radius_px: float, cfg: VoteCfg
 ) -> tuple[AffineTransform, float]:
-    """The best of all combinations of rotation, scale and shift, and of aspect and shear where they are asked for.
+    """The best of all combinations of rotation, scale and shift, and of aspect and shear where `cfg` has them.
 
     Where there are too many combinations (a long strip, a wide radius, aspect and shear) they are counted in blocks of
-    cells first, and in smaller and smaller ones around the best of these.
+    cells first, then in smaller and smaller blocks around the best.
 
     Args:
         windows: correlation surfaces.
@@ -163,14 +163,14 @@ def elect(
 
 
 def ballots(windows: WindowCorrelation, right: float, block: int = 1) -> Tensor:
-    """(N, n, n) log of how much likelier a window's surface is with each displacement than without any, >= 0.
+    """(N, n, n) log-likelihood ratio of a window's surface: with each displacement against without any; >= 0.
 
-    A window is right with probability `right`, otherwise it says nothing: so none can veto. With a larger `block` (odd)
-    the displacements are those of blocks of so many cells per axis, the middle one around 0.
+    A window is right with probability `right` and otherwise uninformative, so no window can veto. With a
+    larger `block` (odd) each displacement stands for a block of that many cells per axis; the middle block is around 0.
     """
     flat = torch.softmax(log_likelihood(windows), dim=-1)
     margin, side = windows.margin, windows.surfaces.shape[-1]
-    # A vote counts for its neighbours too: hypotheses lie between cells.
+    # A vote counts for neighbouring cells too, because hypotheses lie between cells.
     rim = (3 * block - 1) // 2 - margin % block
     probability = F.avg_pool2d(flat.view(-1, 1, side, side), 3 * block, stride=block, padding=rim)
     return torch.log1p(right / (1 - right) * side**2 * probability)[:, 0] * windows.valid[:, None, None]
@@ -208,7 +208,7 @@ def _displacement(hypotheses: Tensor, away: Tensor) -> Tensor:
 
 
 def _most(votes: Tensor, offsets: Tensor, radius: int) -> tuple[int, Tensor, float]:
-    """Index of the hypothesis, shift (2,) and number of votes where they are most; see `_count`."""
+    """Index of the hypothesis, shift (2,) and number of votes at the maximum; see `_count`."""
     best, place, which = -math.inf, (0, 0), 0
     step = max(1, CHUNK // (len(votes) * (2 * radius + 1) ** 2))
     for first in range(0, len(offsets), step):
@@ -225,7 +225,7 @@ def _count(votes: Tensor, offsets: Tensor, radius: int) -> Tensor:
     """(H, 2 radius + 1, 2 radius + 1) sums over the windows of their votes at `offset + shift`.
 
     Args:
-        votes: (N, n, n); beyond its rim nobody votes.
+        votes: (N, n, n); no votes beyond its rim.
         offsets: (H, N, 2) cells.
         radius: largest shift, cells.
     """
@@ -240,7 +240,7 @@ def _count(votes: Tensor, offsets: Tensor, radius: int) -> Tensor:
 
 
 def _steps(reach: float, arm_px: float, step_px: float) -> list[float]:
-    """From -reach to reach so densely that what lies `arm_px` away moves by `step_px` at most from one to the next."""
+    """Values from -reach to reach; a point `arm_px` away moves by at most `step_px` from one to the next."""
     if reach == 0:
         return [0.0]
     count = max(1, math.ceil(reach * arm_px / step_px))

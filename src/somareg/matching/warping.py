@@ -39,7 +39,7 @@ def sample(image: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
         points: (B or 1, h, w, 2) pixel-centre coordinates (x, y) in the image.
 
     Returns:
-        values (B, C, h, w) and validity (B, 1, h, w), 1 where all that was read is valid, else 0.
+        values (B, C, h, w) and validity (B, 1, h, w), 1 where all pixels that were read are valid, else 0.
     """
     height, width = image.shape[-2:]
     size = torch.tensor([width, height], dtype=points.dtype, device=points.device)
@@ -66,12 +66,12 @@ def sample_cells(features: Tensor, valid: Tensor, points: Tensor, stride: int) -
         stride: pixels per cell.
 
     Returns:
-        values (B, K, h, w), 0 where unknown, and validity (B, 1, h, w), 1 where all that was read is valid.
+        values (B, K, h, w), 0 where unknown, and validity (B, 1, h, w), 1 where all cells that were read are valid.
     """
     extent = points.new_tensor([features.shape[-1] * stride, features.shape[-2] * stride])
     grid = ((points + 0.5) * 2 / extent - 1).to(features)
     values = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
-    # Validity repeats at the border as the values do, so that it speaks of the very cells that were read.
+    # Validity repeats at the border as the values do, so that it refers to the cells that were read.
     seen = F.grid_sample(valid, grid, padding_mode="border", align_corners=False)
     inside = ((points > -0.5) & (points < extent - 0.5)).all(-1)[:, None]
     known = (inside & (seen > 0.999)).to(features)
@@ -81,7 +81,7 @@ def sample_cells(features: Tensor, valid: Tensor, points: Tensor, stride: int) -
 def warp_to_reference(
     image: Tensor, mask: Tensor, transform: Transform, shape: tuple[int, int], pad: int
 ) -> tuple[Tensor, Tensor]:
-    """The moving image as the reference grid, enlarged by `pad` pixels on each side, sees it.
+    """The moving image resampled on the reference grid, which is enlarged by `pad` pixels on each side.
 
     Args:
         image: (1, C, H, W) float32 moving image.

@@ -1,6 +1,6 @@
-"""Where windows lie, and their correlation with every displacement in a search margin.
+"""Positions of windows, and their correlation with every displacement in a search margin.
 
-The one implementation of window correlation: hand-made orientation channels and learned features both pass here.
+This is the one implementation of window correlation, for orientation channels and for learned features.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class WindowCorrelation:
             displacement (i, j) cells.
         centres: (N, 2) (x, y) feature cells.
         valid: (N,) or (B, N) share of the window's cells that are valid in both images, 0-1.
-        temperature: log-likelihood per unit of correlation where the features were trained for one, else None.
+        temperature: log-likelihood per unit of correlation of trained features, else None.
     """
 
     surfaces: Tensor
@@ -63,7 +63,7 @@ def _starts(length: int, size: int, stride: int) -> list[int]:
 
 
 def window_grid(shape: tuple[int, int], cfg: WindowCfg) -> WindowGrid:
-    """Windows spread evenly over (height, width) cells; windows larger than that are cut to it."""
+    """Windows spread evenly over (height, width) cells; larger windows are cut to that size."""
     size = min(cfg.size, shape[0]), min(cfg.size, shape[1])
     rows, columns = (tuple(_starts(n, s, cfg.stride)) for n, s in zip(shape, size, strict=True))
     return WindowGrid(rows, columns, size, cfg.margin)
@@ -84,7 +84,7 @@ def roomy(window: WindowCfg, shape: tuple[int, int]) -> WindowCfg:
 
 
 def overlap(centres: Tensor, side: float) -> float:
-    """How many windows of this side show a place, in the mean: they are no independent witnesses.
+    """Mean number of windows of this side that cover a place; those are not independent measurements.
 
     Args:
         centres: (N, 2), N > 0.

@@ -1,6 +1,6 @@
-"""What a configuration means for the machine and the engine: device, model, search radius, engine settings.
+"""From a configuration to the device, the model, the search radius and the engine settings.
 
-Which engine runs is said by `choose_model`, and once the images' working sizes are known by `Chosen.on`.
+`choose_model` chooses the engine; `Chosen.on` revises the choice once the images' working sizes are known.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from somareg.types import BoolArray, FloatArray, Grid, Modality
 
 AUTO = "auto"
 AS_OPTICAL: frozenset[Modality] = frozenset({"optical", "multispectral", "nir"})
-"""What the weights that ship match with SAR as well as what they were trained on."""
+"""Modalities that the weights that ship match with SAR as well as those that they were trained on."""
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
 """Per preset, longer side up to which a pair that is matched whole keeps its resolution, pixels."""
 HALVED_PX = 400
-"""Shorter side from which "fast" halves the resolution: so much is left that windows still tell."""
+"""Shorter side from which "fast" halves the resolution; below it windows would become too uncertain."""
 LIBRARY_BYTES = 420e6
-"""Of torch, GDAL, the weights and what else a process holds that does not grow with the images."""
+"""Memory of torch, GDAL, the weights and all else in a process that does not grow with the images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Chosen:
         name: "orientation", the name of weights that ship, or the path that was given.
         network: None for the weight-free engine.
         card: of the network's weights.
-        by_name: the user asked for this one; "auto" would rather give way than fail.
+        by_name: whether the user named this engine; one chosen by "auto" is replaced instead of failing.
         notes: decisions taken, for the result.
-        rival: another engine that matches the pair as well where it is matched whole; the likelier result is kept.
+        rival: a second engine, which also matches a pair that is matched whole; the likelier result is kept.
     """
 
     name: str = WEIGHT_FREE
@@ -62,12 +62,12 @@ class Chosen:
 
     @property
     def engine(self) -> Engine:
-        """What the verdict is calibrated for."""
+        """The engine for whose results the verdict is calibrated."""
         return "orientation" if self.network is None else "learned"
 
     @property
     def settings(self) -> dict[str, str | None]:
-        """What a result records of it, JSON-ready."""
+        """The fields that a result records, JSON-ready."""
         card = self.card
         frozen = None if self.network is None else self.network.encoder.dinov2
         return {
@@ -79,10 +79,10 @@ class Chosen:
         }
 
     def on(self, reference: tuple[int, int], moving: tuple[int, int]) -> Chosen:
-        """What runs on images of these working sizes (H, W): a network needs `MIN_SIDE` pixels a side.
+        """The engine for images of these working sizes (H, W): a network needs `MIN_SIDE` pixels a side.
 
         Raises:
-            ConfigError: a model was asked for by name and an image is too narrow, naming the sizes and the way out.
+            ConfigError: the user named a model and an image is too narrow; the message names the sizes and the way out.
         """
         if min(*reference, *moving) >= MIN_SIDE:
             return self
@@ -100,8 +100,8 @@ class Chosen:
 def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
     """The engine for a configuration, its network and DINOv2 loaded once per process.
 
-    "auto" takes the weights that ship for what they were trained on, SAR against optical, near infrared included.
-    Elsewhere it takes the engine without weights, and those weights as its rival.
+    "auto" takes the weights that ship for the pairs that they were trained on, SAR against optical, near infrared
+    included. For other pairs it takes the engine without weights, and the weights as its rival.
 
     Raises:
         ConfigError, WeightsError, UnsupportedError: see `load_model`.
@@ -159,8 +159,8 @@ def load_model(model: str = AUTO, *, device: str = "auto", dinov2: str | Path | 
         A network in eval mode; None for the weight-free engine, and for "auto" in an installation without weights.
 
     Raises:
-        ConfigError: unknown name; the message suggests the nearest. Or `dinov2` for a model without.
-        WeightsError: a file that is damaged, unfit or not what its card says; DINOv2 that is missing or another one.
+        ConfigError: unknown name; the message suggests the nearest. Or `dinov2` is given for a model without DINOv2.
+        WeightsError: the file is damaged, unfit or differs from its card; or DINOv2 is missing or not the right one.
         UnsupportedError: the card has a later format, or the network needs an extra that is not installed.
     """
     path = _weights_of(model)
@@ -175,23 +175,23 @@ def choose_device(name: str) -> torch.device:
     """The torch device of a name; "auto" takes CUDA, then the CPU.
 
     Raises:
-        ConfigError: unknown or absent device.
+        ConfigError: unknown or missing device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # "meta" makes tensors but no numbers
+        torch.zeros(1, device=device).item()  # fails for "meta", whose tensors have no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device '{name}' is not available; use cpu, or auto to choose") from error
     return device
 
 
 def check_demands(cfg: RegisterConfig, reference: Grid) -> None:
-    """Make sure that what is asked of the verdict can be told of a pair.
+    """Check that the verdict can answer what the user demands of it.
 
     Raises:
-        ConfigError: an error in metres is asked for, and no CRS tells how long a pixel is.
+        ConfigError: the largest error is given in metres, but without a CRS the length of a pixel is unknown.
     """
     if cfg.max_error_m is not None and ground_metric(reference) is None:
         raise ConfigError("max_error_m needs a georeferenced reference; use max_error, which is in pixels")
@@ -202,18 +202,18 @@ def search_radius(
 ) -> float:
     """Search radius in reference pixels.
 
-    It is how far the search certainly reaches, not a bound: the refinement may go somewhat further.
-    Without an option: 5 % of the longer side but 32 to 200 px around a georeference, 14 % otherwise.
+    The search certainly reaches this far; it is not a bound, because the refinement may go somewhat further.
+    Default: 5 % of the longer side, limited to 32 to 200 px, around a georeference; 14 % otherwise.
 
     Args:
         cfg: settings.
         grid: of the reference.
-        longest: longer side of what is sought, reference pixels; that of the reference if not given.
-        places: (N, 2) reference pixels where it is sought: a radius in metres reaches as far in every direction at
-            each of them. The centre of the reference if not given.
+        longest: longer side of the image that is searched for, reference pixels; that of the reference if not given.
+        places: (N, 2) reference pixels where it is searched for: a radius in metres reaches at least that far in every
+            direction at each of them. The centre of the reference if not given.
 
     Raises:
-        ConfigError: a radius in metres, and no CRS tells how long a pixel is.
+        ConfigError: the radius is in metres, but without a CRS the length of a pixel is unknown.
     """
     longest = max(grid.shape) if longest is None else longest
     if cfg.search_radius_px is not None:
@@ -230,16 +230,16 @@ def search_radius(
 
 
 def longest_of(preset: Preset, shape: tuple[int, int]) -> int:
-    """Longer side of the images that are matched, pixels, of a common ground of (height, width)."""
+    """Longer side, pixels, at which a common ground of (height, width) is matched."""
     longest = min(LONGEST[preset], max(shape))
     return min(longest, -(-max(shape) // 2)) if preset == "fast" and min(shape) >= HALVED_PX else longest
 
 
 def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> EngineCfg:
-    """Preset and search range as engine settings; `grid` is that of what is looked at of the reference."""
+    """Engine settings from the preset and the search range; `grid` is that of the part of the reference in use."""
     engine = preset(cfg.preset)
     search = replace(engine.search, radius=radius_px / max(grid.shape))
-    # Between SAR and anything else keypoints hardly ever find something.
+    # Between SAR and another modality keypoints hardly ever match.
     search = replace(search, hints_first=(cfg.moving_modality == "sar") == (cfg.reference_modality == "sar"))
     if cfg.search == "full":
         search = replace(search, rotation_deg=ALL_AROUND, scale=ANY_SCALE, keep=2 * search.keep)

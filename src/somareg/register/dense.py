@@ -1,4 +1,4 @@
-"""The displacement of every pixel, and the error to expect there."""
+"""The displacement of every pixel and its expected error."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from somareg.quality.places import middles
 from somareg.register.findings import Findings
 from somareg.types import BoolArray, Displacement, FloatArray, Grid, Transform
 
-NODE_PX = 16  # reference pixels between nodes of a displacement that would be too large with a value for each pixel
-_POINTS = 2_000_000  # worked on together
+NODE_PX = 16  # reference pixels between nodes where a displacement with a value for each pixel would be too large
+_POINTS = 2_000_000  # points that are evaluated together
 _SAMPLES = 96  # along each side of the common ground, for figures
 
 
 @dataclass(frozen=True, eq=False)
 class ErrorMap:
-    """Where both images show something, and the error to expect there.
+    """The area that both images show, and the expected error in it.
 
     Attributes:
         findings: in pixels of the whole images.
-        model: how the error differs from place to place.
+        model: variation of the error over the image.
         to_moving: reference pixels -> pixels of the moving image.
     """
 
@@ -35,7 +35,7 @@ class ErrorMap:
     to_moving: PointMap
 
     def unknown(self) -> ErrorMap:
-        """The same where nothing was seen: what is no alignment has no error that could be told."""
+        """The same map with every error unknown, for an estimate that is not an alignment."""
         return replace(self, findings=replace(self.findings, coverage=None, spread=None))
 
     def shown(self, points: FloatArray) -> BoolArray:
@@ -45,7 +45,7 @@ class ErrorMap:
         return shown
 
     def expected(self, points: FloatArray, shown: BoolArray) -> FloatArray:
-        """Expected RMS error (N,) at points (N, 2), reference pixels; NaN where nothing was seen."""
+        """Expected RMS error (N,) at points (N, 2), reference pixels; NaN where it is unknown."""
         found, error = self.findings, np.full(len(points), np.nan)
         if found.coverage is None or not np.isfinite(found.support.predicted_px):
             return error
@@ -55,17 +55,17 @@ class ErrorMap:
         block = found.reference.block
         half = np.array([block.width, block.height]) / 2
         away = np.hypot(*(places - (block[:2] + half - 0.5)).T) / np.hypot(*half)
-        # Errors were calibrated in the pixels that were matched.
+        # Errors were calibrated in matched (working) pixels.
         expected = unit * expected_error(found.support.predicted_px / unit, coverage, spread, self.model, away)
         error[shown] = np.where(coverage >= SEEN, expected, np.nan)
         return error
 
     def at(self, points: FloatArray) -> FloatArray:
-        """Expected RMS error (N,) at any reference pixels (N, 2); NaN where nothing was seen."""
+        """Expected RMS error (N,) at any reference pixels (N, 2); NaN where it is unknown."""
         return self.expected(points, self.shown(points))
 
     def places(self) -> Places:
-        """The map on a lattice over the common ground."""
+        """The errors at a lattice of points over the common ground."""
         block = self.findings.reference.block
         area = float(block.x), float(block.y), float(block.width), float(block.height)
         points = middles(area, _SAMPLES)
@@ -74,12 +74,12 @@ class ErrorMap:
 
 
 def displacement_of(findings: Findings, correction: Transform, errors: ErrorMap, grid: Grid) -> Displacement:
-    """Displacement of every pixel or node of a grid, and how well it is known there.
+    """Displacement of every pixel or node of a grid, with its certainty and expected error.
 
     Args:
         findings: in pixels of the whole images.
         correction: of the estimate.
-        errors: to expect.
+        errors: the error map.
         grid: of the reference.
     """
     step = node_px(findings, grid)
@@ -100,7 +100,7 @@ def displacement_of(findings: Findings, correction: Transform, errors: ErrorMap,
 
 
 def _rounded(values: FloatArray) -> FloatArray:
-    """To 1/1024: nobody knows errors better, and files of such numbers are a tenth as large."""
+    """Round to 1/1024: errors are not known more precisely, and the files are a tenth as large."""
     rounded: FloatArray = np.rint(values * 1024) / 1024
     return rounded
 
@@ -111,15 +111,15 @@ def error_map_of(findings: Findings, transform: Transform, model: LocalModel, gr
     Args:
         findings: in pixels of the whole images.
         transform: reference pixels -> pixels of the moving image.
-        model: how the error differs from place to place.
+        model: variation of the error over the image.
         grid: of the reference.
     """
-    # A lattice pays where there are many more pixels than its nodes.
+    # A lattice saves time only where the grid has many more points than the lattice has nodes.
     is_dense = node_px(findings, grid) < NODE_PX
     whole = (0.0, 0.0, float(grid.width), float(grid.height))
     return ErrorMap(findings, model, on_lattice(transform, whole) if is_dense else transform)
 
 
 def node_px(findings: Findings, grid: Grid) -> int:
-    """Reference pixels between nodes of the displacement that is given out."""
+    """Reference pixels between nodes of the output displacement."""
     return max(findings.step, NODE_PX if max(grid.shape) > SCENE_PX else 1)

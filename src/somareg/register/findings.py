@@ -1,4 +1,4 @@
-"""What matching found, whole or in tiles: one kind of findings, of which one module makes a `Result`."""
+"""The result of matching, whole or in tiles, in one form, from which one module makes a `Result`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Corner = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A part of an image, perhaps averaged: for pictures, and to know where pixels are valid.
+    """A part of an image, perhaps averaged, for pictures and for the validity of pixels.
 
     Attributes:
         raster: its pixels.
         block: the part, in pixels of the whole image.
         factor: pixels of the image per pixel of the raster.
-        valid_share: of the image's pixels that were read, 0-1.
+        valid_share: valid share of the image's pixels that were read, 0-1.
     """
 
     raster: Raster
@@ -35,7 +35,7 @@ class View:
 
     @property
     def nbytes(self) -> int:
-        """Of its pixels and mask."""
+        """Bytes of its pixels and mask."""
         return self.raster.data.nbytes + self.raster.mask.nbytes
 
     @property
@@ -47,25 +47,25 @@ class View:
         """Whether each point (N, 2) of the whole image falls on a valid pixel of the part."""
         block, mask = self.block, self.raster.mask
         x, y = np.rint(points.T) - np.reshape(block[:2], (2, 1))
-        inside = np.asarray((x >= 0) & (x < block.width) & (y >= 0) & (y < block.height))  # never true of NaN
+        inside = np.asarray((x >= 0) & (x < block.width) & (y >= 0) & (y < block.height))  # false for NaN
         column, row = (v[inside].astype(np.intp) // self.factor for v in (x, y))
         seen = np.zeros(len(points), bool)
-        # Averaging leaves out a rim that fills no block: it counts as the pixel beside it.
+        # Averaging drops a rim narrower than a block; points there take the validity of the neighbouring pixel.
         seen[inside] = mask[np.minimum(row, mask.shape[0] - 1), np.minimum(column, mask.shape[1] - 1)]
         return seen
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What single windows or given points say.
+    """Matches of single windows, or given points.
 
     Attributes:
         points: (N, 2) reference pixels.
-        target: (N, 2) where each was found, in the coordinates that corrections lead to.
+        target: (N, 2) position of each match, in the target coordinates of corrections (see `Findings`).
         sigma_px: (N,) standard error per axis, reference pixels.
         confidence: (N,) 0-1.
-        used: (N,) bool, whether the fit looked at it.
-        near_px: an inlier lies within so many pixels of the estimate.
+        used: (N,) bool, whether the fit used it.
+        near_px: largest distance of an inlier from the estimate, pixels.
     """
 
     points: FloatArray
@@ -83,24 +83,26 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was found between two images. Maps lead from reference pixels to where corrections lead: to reference
-    pixels by georeference, else to moving pixels.
+    """The result of matching two images.
+
+    Maps and corrections lead from reference pixels to reference pixels if the pair is georeferenced, else to moving
+    pixels.
 
     Attributes:
         affine: of the estimate.
-        expected: what was known before.
-        field: displacement before the affine, on the reference; None for none.
-        coverage: on the reference, 0-1: share of the uncertainty that matches nearby removed; None where nothing is
-            known.
-        spread: standard deviation per axis of the field, reference pixels; None where nothing is known.
+        expected: the prior map.
+        field: displacement on the reference, applied before the affine; None for none.
+        coverage: on the reference, 0-1: share of the uncertainty that matches nearby removed; None if
+            unknown.
+        spread: standard deviation per axis of the field, reference pixels; None if unknown.
         matches: of windows or points.
         support: by the images.
-        reference, moving: views of what was looked at.
+        reference, moving: views of the matched parts.
         ran: the engine that matched.
-        step: reference pixels per node of the displacement that is given out.
-        working_px: reference pixels per pixel that was matched, in which errors were calibrated.
+        step: reference pixels per node of the output displacement.
+        working_px: reference pixels per matched (working) pixel, the unit in which errors were calibrated.
         notes: decisions taken.
-        tiles: what each tile said, () for a pair that was matched whole.
+        tiles: the result of each tile; () for a pair that was matched whole.
     """
 
     affine: AffineTransform
@@ -120,11 +122,11 @@ class Findings:
 
     @property
     def is_likely(self) -> bool:
-        """Whether the images speak for it so much that it may be right."""
+        """Whether the images support the estimate so well that it may be right."""
         return self.support.probability >= load_calibration(self.ran.engine).review
 
     def moved(self, here: Corner, there: Corner) -> Findings:
-        """The same in pixels whose coordinates are larger by `here` on the reference and by `there` where maps lead."""
+        """The same with `here` added to coordinates of reference pixels, and `there` to those that maps lead to."""
         if not any((*here, *there)):
             return self
         back = AffineTransform.from_parameters(shift=(-here[0], -here[1]))

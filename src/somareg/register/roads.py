@@ -1,4 +1,4 @@
-"""Whole or in tiles: which road a ground takes, and the memory that it needs, known before a pixel of it is read."""
+"""Decide whether a ground is matched whole or in tiles, and predict the memory before any pixel is read."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from somareg.types import Raster
 
 # Measured as the largest resident set of registrations of 256 to 3000 px, with and without georeferences.
 PER_PX = {"orientation": (85.0, 35.0), "learned": (150.0, 120.0)}
-"""Per engine: bytes for each working pixel of both images, and so many more for the first of them."""
+"""Per engine: bytes per working pixel of both images, and extra bytes for each of the first `FIRST_PX` pixels."""
 FIRST_PX = 2e6
 PER_PLACE = 85.0
-"""Bytes for each working pixel that the search may shift the images by."""
+"""Bytes per possible shift of the search, counted in working pixels."""
 TILE_BYTES = 200e6
 
 
@@ -35,8 +35,8 @@ class Road:
 
     Attributes:
         is_tiled: in tiles, else whole.
-        count: bytes that a process takes for it.
-        note: why it is another road than its size asks for, "" otherwise.
+        count: bytes that a process needs for it.
+        note: why the choice differs from the one by size; "" otherwise.
     """
 
     is_tiled: bool
@@ -45,11 +45,11 @@ class Road:
 
 
 def choose_road(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen, sizes: SceneCfg) -> Road:
-    """The road of a ground.
+    """Choose whole or tiled matching for a ground.
 
-    Points that replace the match need no tiles, and a ground of so few tiles that they cannot vouch for each other is
-    matched whole even where tiles were asked for: it is the same ground, and one verdict. Where nothing was asked for
-    and memory is short, tiles take less.
+    Points that replace the match need no tiles. A ground of too few tiles for a check of one against another is matched
+    whole even if tiles were requested: it is the same ground, with one verdict. If nothing was requested and memory is
+    too short for the whole, tiles are used, because they need less.
     """
     whole = Road(is_tiled=False, count=_whole(images, ground, cfg, chosen))
     if cfg.tie_points_use == "replace" or cfg.scene == "never":
@@ -67,10 +67,10 @@ def choose_road(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Cho
 
 
 def check_road(images: Images, ground: Ground, cfg: RegisterConfig, road: Road) -> None:
-    """Refuse a road that takes more memory than may be used, before any pixel is read.
+    """Refuse a road that needs more memory than may be used, before any pixel is read.
 
     Raises:
-        MemoryLimitError: naming both parts and the way out.
+        MemoryLimitError: it needs more; the message names both parts and the way out.
     """
     here, there = ground.reference, ground.moving
     pair = f"{there.width} x {there.height} px of {images.moving.facts.name} with "
@@ -79,7 +79,7 @@ def check_road(images: Images, ground: Ground, cfg: RegisterConfig, road: Road) 
 
 
 def not_tried(images: Images, ground: Ground, cfg: RegisterConfig, road: Road) -> str:
-    """A note of a ground that was left out, "" for one that fits."""
+    """A note for a ground that is left out because it needs too much memory; "" for one that fits."""
     try:
         check_road(images, ground, cfg, road)
     except MemoryLimitError as error:
@@ -104,7 +104,7 @@ def _way_out(ground: Ground, cfg: RegisterConfig, road: Road) -> str:
 def working_sizes(ground: Ground, factor: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """(height, width) of the reference and of the moving image at 1/`factor` of the reference's resolution.
 
-    Georeferenced, the moving image is brought to the reference's grid and so much around it as is searched.
+    If the pair is georeferenced, the moving image is resampled to the reference's grid, enlarged by the search radius.
     """
     height, width = (side // factor for side in ground.shape)
     if not ground.is_placed:
@@ -114,7 +114,7 @@ def working_sizes(ground: Ground, factor: int) -> tuple[tuple[int, int], tuple[i
 
 
 def whole_factor(ground: Ground, cfg: RegisterConfig) -> int:
-    """Pixels averaged along each side where a ground is matched whole."""
+    """Factor by which a ground is reduced if it is matched whole."""
     return max(1, math.ceil(max(ground.shape) / longest_of(cfg.preset, ground.shape)))
 
 
@@ -145,7 +145,7 @@ def _tiled(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen, 
 
 
 def _matched(shapes: tuple[tuple[int, int], tuple[int, int]], radius: float, images: Images, chosen: Chosen) -> float:
-    """Working images, their features, and the votes on shifts."""
+    """Bytes of the working images, their features, and the votes on shifts."""
     pixels = [height * width for height, width in shapes]
     total = sum(pixels)
     rates = [PER_PX["orientation" if one.network is None else "learned"] for one in (chosen, chosen.rival) if one]
@@ -156,19 +156,19 @@ def _matched(shapes: tuple[tuple[int, int], tuple[int, int]], radius: float, ima
 
 
 def _read(image: OpenImage, part: Block) -> float:
-    """Pixels and masks of a part; what is in memory is not read again."""
+    """Bytes of the pixels and mask of a part; an image in memory is not read again."""
     size = 0 if isinstance(image.facts, Raster) else image.facts.dtype.itemsize
     return part.width * part.height * (len(image.bands) * (size + 1) + 1)
 
 
 def _reduced(image: OpenImage, part: Block, factor: int) -> float:
-    """What is held besides while a part that was read is averaged, or made float and nothing else."""
+    """Extra bytes while a part is averaged, or only converted to float."""
     size = image.facts.dtype.itemsize
     return part.width * part.height * (12 * len(image.bands) + 8 if factor == 1 else size + 16)
 
 
 def _decoded(images: Images, ground: Ground) -> float:
-    """What GDAL holds of both files: pieces that are decoded in one go, and those that it keeps."""
+    """Bytes that GDAL holds of both files: blocks that are decoded at once, and its cache."""
     pieces = sum(2 * image.block_bytes for image in (images.reference, images.moving))
     kept = sum(
         float(part.width * part.height) * image.facts.dtype.itemsize * image.facts.count
@@ -179,7 +179,7 @@ def _decoded(images: Images, ground: Ground) -> float:
 
 
 def _given_out(images: Images, cfg: RegisterConfig, ground: Ground) -> float:
-    """Displacement, certainty and expected error of the outputs, and the points at which they are evaluated."""
+    """Bytes of the outputs (displacement, certainty, expected error) and of the points where they are evaluated."""
     height, width = ground.shape if cfg.extent == "common" else images.reference.grid.shape
     step = NODE_PX if max(height, width) > SCENE_PX else 1
     return 16 * height * width / step**2

@@ -1,4 +1,4 @@
-"""A pair that is matched in tiles, in bounded memory: overview, tiles, one smooth model."""
+"""Match a pair in tiles, in bounded memory: overview, tiles, one smooth model."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from somareg.tiepoints.use import Given
 from somareg.types import Progress, Raster
 
 INLIER_PX = 4.0
-# Options that may change before a run goes on: finished tiles do not depend on them, or on another word for them.
+# Options that may change before a run is resumed: finished tiles do not depend on them, or `_binding` covers them.
 _FREE = {"accuracy", "device", "dinov2", "extent", "local", "max_memory", "max_pixels", "resampling"}
-LOOK, TILES, MODEL = 0.03, 0.1, 0.98  # share of the work done when each begins
+LOOK, TILES, MODEL = 0.03, 0.1, 0.98  # share of the work that is done when each stage begins
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How tiles are done.
+    """How tiles are run.
 
     Attributes:
         sizes: of tiles, overview and nodes.
-        workers, dask: who does them, see `somareg.jobs.runner.open_runner`; this process one by one without.
-        workspace: where finished ones are kept.
+        workers, dask: what runs the tiles, see `somareg.jobs.runner.open_runner`; without, this process one by one.
+        workspace: where finished tiles are stored.
     """
 
     sizes: SceneCfg = field(default_factory=SceneCfg)
@@ -73,16 +73,16 @@ def match_tiled(
     """Match the common ground of a pair tile by tile.
 
     Args:
-        images, ground: what is looked at.
+        images, ground: the images and their common ground.
         cfg: settings.
-        engine: what runs, and where.
-        given: tie points of the user, in pixels of the whole images: one more start of the overview.
-        tiling: how tiles are done.
-        clock: told of each stage.
+        engine: the chosen engine and its device.
+        given: tie points of the user, in pixels of the whole images; they give one more start of the overview.
+        tiling: how tiles are run.
+        clock: records the time of each stage.
         tell: called with a stage's name and the share of work done.
 
     Raises:
-        UnsupportedError: processes for an image in memory.
+        UnsupportedError: several processes were requested for an image in memory.
         ConfigError, ReadError, InputError, NoDataError, NoOverlapError, OutputError, ClusterError: see
             `somareg.errors`.
     """
@@ -217,7 +217,7 @@ def _notes(rounds: Rounds, layout: Layout, cfg: RegisterConfig) -> list[str]:
 
 
 def _binding(images: Images, cfg: RegisterConfig, sizes: SceneCfg, chosen: Chosen) -> dict[str, Any]:
-    """What finished tiles depend on; the device and what only shapes outputs may change."""
+    """Everything that finished tiles depend on; the device and options of the output are not part of it."""
     return {
         "somareg": __version__,
         "moving": images.moving.facts.sha256,
@@ -230,16 +230,16 @@ def _binding(images: Images, cfg: RegisterConfig, sizes: SceneCfg, chosen: Chose
 
 
 def _expected_bytes(images: Images) -> int:
-    """A generous guess of what will be written."""
+    """A generous estimate of the bytes that will be written."""
     grid, moving = images.reference.grid, images.moving.facts
     return grid.width * grid.height * moving.count * moving.dtype.itemsize + 50_000_000
 
 
 def _within(tell: Progress, start: float, end: float) -> Progress:
-    """Progress of a part as progress of the whole."""
+    """Convert the progress of a part to progress of the whole."""
     return lambda stage, share: tell(stage, start + (end - start) * share)
 
 
 def _counted(tell: Progress) -> Callable[[int, int, float], None]:
-    """Progress of tiles as progress in words."""
+    """Convert the progress of tiles to progress with a text."""
     return lambda done, asked, share: tell(f"tile {done}/{asked}", share)

@@ -1,4 +1,4 @@
-"""A pair that is matched whole: its common ground is read, brought to one grid and given to the engine."""
+"""Match a pair whole: read its common ground, bring it to one grid and run the engine."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def match_whole(
     """Match the common ground of a pair, in memory.
 
     Args:
-        images, ground: what is looked at.
+        images, ground: the images and their common ground.
         cfg: settings.
-        engine: what runs, and where.
+        engine: the chosen engine and its device.
         given: tie points of the user, in pixels of the whole images.
-        clock: told of each stage.
+        clock: records the time of each stage.
         tell: called with a stage's name and the share of work done.
 
     Raises:
@@ -57,7 +57,7 @@ def match_whole(
     images.reference.check_size(ground.reference, cfg.max_pixels)
     moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
     clock.lap("read")
-    every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # what is read is matched
+    every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # only chosen bands were read
     moving, reference, left_out = without_fills(
         moving, reference, ground.places, (cfg.moving_modality, cfg.reference_modality)
     )
@@ -124,10 +124,10 @@ def _align(
     tell: Progress,
     cores: int,
 ) -> tuple[Chosen, Alignment]:
-    """Align by the chosen engine and by its rival; the likelier alignment and who made it.
+    """Align with the chosen engine and with its rival; the likelier alignment and the engine that made it.
 
-    The rival begins where the first one arrived as well, so agreement costs little. Where both are about as probable
-    the smaller predicted error decides.
+    The rival also starts from the result of the first engine, so agreement costs little. If both are about equally
+    probable, the smaller predicted error decides.
     """
     found = align(pair, starts, settings, tell, at_the_table(chosen.network), cores)
     if chosen.rival is None:

@@ -1,4 +1,4 @@
-"""The engine on the network's features, with the global affine of its coarse matches as one more guess."""
+"""Run the engine on the network's features, with the global affine of its coarse matches as one more guess."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from somareg.soma.features import LearnedFeatures
 from somareg.soma.network import Soma
 from somareg.types import Progress
 
-COARSE_MATCHING_PX = 320.0  # longer side of the image at the network's coarse matches
+COARSE_MATCHING_PX = 320.0  # longer side of the image for the network's coarse matches
 
 
 def align(
@@ -29,7 +29,7 @@ def align(
     network: Soma | None = None,
     cores: int | None = None,
 ) -> Alignment:
-    """Align a pair by a network, or without one.
+    """Align a pair with a network or without one.
 
     Args:
         pair, starts, cfg, progress, cores: see `somareg.matching.engine.align`.
@@ -42,7 +42,7 @@ def align(
 
 @torch.inference_mode()
 def coarse_guesses(pair: Pair, network: Soma) -> tuple[Guess, ...]:
-    """The global affine of a network's coarse matches, where it has a coarse matcher and finds one."""
+    """The global affine of a network's coarse matches; empty without a coarse matcher or without an affine."""
     if network.glam.coarse is None:
         return ()
     small = pair.reduced(factor := reduction(pair, COARSE_MATCHING_PX))

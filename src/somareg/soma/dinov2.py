@@ -1,8 +1,8 @@
-"""Frozen DINOv2 features at 1/16: what the published encoder takes in place of a learned coarse map.
+"""Frozen DINOv2 features at 1/16, which the published encoder uses in place of a learned coarse map.
 
-The ViT (Oquab et al., 2023; with registers Darcet et al., 2024) is no part of the module that owns it: its hundreds of
-millions of parameters are neither trained, saved, copied nor counted with ours. `somareg.soma.dinov2_files` finds and
-reads it. The embedded default encoder does not use it.
+The ViT (Oquab et al., 2023; with registers Darcet et al., 2024) is kept out of the module that
+owns it: its hundreds of millions of parameters are neither trained, saved, copied nor counted with the network's.
+`somareg.soma.dinov2_files` finds and reads it. The embedded default encoder does not use it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Dinov2Cfg:
-    """Which DINOv2, where its files are and what it is shown.
+    """Settings of DINOv2: the encoder, the place of its files, and its input.
 
     Attributes:
         name: repository of the weights; read from the local cache when `folder` is None.
-        folder: folder that holds config.json and model.safetensors. It is right on one machine only, so a card never
+        folder: folder that holds config.json and model.safetensors. It is valid on one machine only, so a card never
             has it.
         size: longer side, in pixels, to which the image is resized before the ViT; None keeps the image's own size.
-            The published encoder shows 512 pixels at 448, so that one token of 14 pixels falls on each cell.
+            The published encoder resizes 512 pixels to 448, so that one token of 14 pixels falls on each cell.
         channels: channels of the map, the hidden size of the weights: 384 small, 768 base, 1024 large, 1536 giant.
-            Stated here so that a network can be built, and its checkpoint read, where the weights are not.
-        bands: 0-based bands shown as red, green and blue. None: one band is shown as grey, of two the third colour is
-            their mean, of three or four the first three.
+            Stated here so that a network can be built and its checkpoint read without DINOv2's weights.
+        bands: 0-based bands used as red, green and blue. None: one band is used as grey; two bands and their mean are
+            the three colours; of three or four bands the first three.
     """
 
     name: str = "facebook/dinov2-with-registers-large"
@@ -47,11 +47,11 @@ class Dinov2Cfg:
 
 
 def as_imagenet(image: Tensor, bands: tuple[int, int, int] | None = None) -> Tensor:
-    """Three channels as DINOv2 was trained on, from z-scored bands.
+    """Convert z-scored bands to three channels like those that DINOv2 was trained on.
 
-    A band of mean 0 and deviation 1 becomes one of ImageNet's average brightness and contrast (0.449 and 0.226 of full
-    scale, clipped to 0-1), the same for all colours: a grey image stays grey. ImageNet's mean and deviation per colour
-    then normalise it, as in the ViT's training.
+    A band of mean 0 and deviation 1 gets ImageNet's average brightness and contrast (0.449 and 0.226 of full scale,
+    clipped to 0-1), the same for all colours, so a grey image stays grey. Then it is normalised by ImageNet's mean and
+    deviation per colour, as in the ViT's training.
 
     Args:
         image: (B, C, H, W) float32, bands of mean 0 and deviation 1.
@@ -61,7 +61,7 @@ def as_imagenet(image: Tensor, bands: tuple[int, int, int] | None = None) -> Ten
         (B, 3, H, W) float32 in -2.2 to 2.7.
 
     Raises:
-        InputError: a band that the image lacks, or more than four bands and no choice among them.
+        InputError: `bands` names a band that the image lacks, or is None for an image of more than four bands.
     """
     mean = image.new_tensor(_IMAGENET_MEAN).view(1, 3, 1, 1)
     deviation = image.new_tensor(_IMAGENET_DEVIATION).view(1, 3, 1, 1)
@@ -85,14 +85,14 @@ def _three(image: Tensor, bands: tuple[int, int, int] | None) -> Tensor:
 
 
 def _resize(image: Tensor, size: tuple[int, int], *, antialias: bool = False) -> Tensor:
-    """Bilinear, edge on edge; without `antialias` a plane is kept exactly, with it no pixel is skipped."""
+    """Bilinear, with aligned edges; without `antialias` a plane is kept exactly, with it every pixel is used."""
     if tuple(image.shape[-2:]) == size:
         return image
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def _token_grid(height: int, width: int, patch: int, size: int | None) -> tuple[int, int]:
-    """Tokens along y and x for an image that is to be shown with its longer side at `size` pixels."""
+    """Tokens along y and x for an image that is resized to a longer side of `size` pixels."""
     factor = (1.0 if size is None else size / max(height, width)) / patch
     return max(1, round(height * factor)), max(1, round(width * factor))
 
@@ -101,8 +101,8 @@ class _Held:
     """Keeps the ViT out of its owner's parameters, state dict, copies and pickles.
 
     Attributes:
-        files: of the ViT, None until it is asked for.
-        vits: the ViT by torch's name of the device.
+        files: of the ViT, None until it is first used.
+        vits: the ViT on each device, by torch's name of the device.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class _Held:
         self.vits: dict[str, nn.Module] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
-        return self  # copies of a network (averaged weights) share what never changes
+        return self  # copies of a network (averaged weights) share the ViT, which never changes
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": None, "vits": {}}
@@ -142,20 +142,18 @@ class FrozenDinov2(nn.Module):
         return self._files().identity()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, whatever the owner is switched to."""
+        """Stay in evaluation mode, whatever mode the owner is set to."""
         return super().train(False)
 
     def load(self, device: torch.device | str = "cpu") -> nn.Module:
-        """The ViT on a device, read now if not done yet; errors as `in_folder`, `in_cache`
-        and `load_vit`.
-        """
+        """The ViT on a device, read at the first call; errors as `in_folder`, `in_cache` and `load_vit`."""
         name = str(torch.device(device))
         if name not in self._held.vits:
             self._held.vits[name] = load_vit(self._files(), self.cfg.channels, name)
         return self._held.vits[name]
 
     def use(self, files: Dinov2Files) -> None:
-        """Read these files, wherever the settings say that they are."""
+        """Read these files instead of those that the settings name."""
         self._held.files, self._held.vits = files, {}
 
     def _files(self) -> Dinov2Files:
@@ -169,13 +167,13 @@ class FrozenDinov2(nn.Module):
 
         Args:
             image: (B, C, H, W) float32, bands of mean 0 and deviation 1; H, W of 64 or more.
-            mask: (B, 1, H, W), 1 valid, 0 not; pixels that are not valid are shown in the bands' mean.
+            mask: (B, 1, H, W), 1 valid, 0 not; invalid pixels are replaced by the bands' mean.
 
         Returns:
             (B, cfg.channels, H // 16, W // 16) float32 without gradient; cell i is centred on pixel 16 i + 7.5.
 
         Raises:
-            InputError: the bands cannot be shown as three colours.
+            InputError: the bands cannot be converted to three colours.
             UnsupportedError, WeightsError, ConfigError: at the first use, see `load`.
         """
         batch, _, height, width = image.shape

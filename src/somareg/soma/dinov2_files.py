@@ -1,6 +1,6 @@
-"""DINOv2 as files: where they are found, the checksum that says which encoder they hold, the ViT read from them.
+"""The files of DINOv2: find them, identify the encoder by a checksum, and load the ViT from them.
 
-Nothing here uses the network: a name of the hub is looked up in the local cache only. An encoder is read once per
+Nothing here goes online: a name on the hub is looked up in the local cache only. An encoder is read once per
 process and device, and everything that needs it shares it.
 """
 
@@ -23,25 +23,25 @@ from somareg.errors import ConfigError, UnsupportedError, WeightsError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 NAMED_BY: Final = "--dinov2 PATH (in Python dinov2=, in training network.encoder.dinov2.folder)"
-"""How a user says where DINOv2 is, for messages."""
+"""The options that name DINOv2, for messages."""
 PUBLISHED: Final = tuple(
     f"facebook/dinov2-{kind}{size}" for kind in ("with-registers-", "") for size in ("small", "base", "large", "giant")
 )
-"""Names of the hub under which DINOv2 is published."""
+"""Names on the hub under which DINOv2 is published."""
 
 _CLASSES = {"dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
-# What changes the features while all tensors stay the same.
+# Settings that change the features while all tensors stay the same.
 _COMPUTED_BY = ("model_type", "patch_size", "num_attention_heads", "hidden_act", "layer_norm_eps", "use_swiglu_ffn")
-_READING = threading.Lock()  # of several threads that need one encoder, one reads it
+_READING = threading.Lock()  # if several threads need one encoder, only one reads it
 
 
 @dataclass(frozen=True)
 class Dinov2Id:
-    """Which encoder: what a card and a result record.
+    """Identity of an encoder, as a card and a result record it.
 
     Attributes:
-        name: on the hub, or of the folder without the way to it.
+        name: on the hub, or the folder's name without its path.
         sha256: see `Dinov2Files.identity`.
     """
 
@@ -54,12 +54,12 @@ class Dinov2Id:
 
 @dataclass(frozen=True)
 class Dinov2Files:
-    """The files of an encoder, as they are now.
+    """The files of an encoder in their present state.
 
     Attributes:
         name: see `Dinov2Id`.
         folder: absolute, holds the files.
-        marks: file name, bytes and time of change of each; another state of the files is another encoder.
+        marks: name, size in bytes and time of change of each file; changed files count as another encoder.
     """
 
     name: str
@@ -75,9 +75,9 @@ class Dinov2Files:
         """Name and checksum, computed once per process.
 
         The checksum covers the tensors (name, shape, values as float32), sorted by name, and the settings that
-        change what is computed from them. It is not that of a file: one file or several, their headers and their order
-        do not count. The names are those in the files, because those in memory differ between versions of
-        `transformers`. The mask token serves pretraining only and is left out.
+        change the features. It is not the checksum of a file: the number of files, their headers and the order of
+        tensors have no effect. The names are those in the files, because those in memory differ between versions of
+        `transformers`. The mask token is used in pretraining only and is left out.
 
         Raises:
             UnsupportedError, WeightsError: see `load_vit`.
@@ -99,7 +99,7 @@ def in_folder(folder: str | Path) -> Dinov2Files:
 
 
 def in_cache(name: str) -> Dinov2Files:
-    """The encoder of a name of the hub, such as "facebook/dinov2-with-registers-large", in the local cache.
+    """The encoder of a name on the hub, such as "facebook/dinov2-with-registers-large", in the local cache.
 
     Raises:
         UnsupportedError: `transformers` with its cache is not installed.
@@ -115,7 +115,7 @@ def in_cache(name: str) -> Dinov2Files:
 
 
 def find_dinov2(source: str) -> Dinov2Files:
-    """What a user named: a folder, or a name of the hub that is in the local cache; a folder comes first.
+    """The encoder that a user named: a folder, or a name on the hub in the local cache; a folder comes first.
 
     Raises:
         UnsupportedError, WeightsError: see `in_folder` and `in_cache`.
@@ -124,7 +124,7 @@ def find_dinov2(source: str) -> Dinov2Files:
 
 
 def cached_dinov2() -> tuple[Dinov2Files, ...]:
-    """The encoders of `PUBLISHED` that are whole in the local cache.
+    """The encoders of `PUBLISHED` that are complete in the local cache.
 
     Raises:
         UnsupportedError: `transformers` with its cache is not installed.
@@ -144,10 +144,10 @@ def load_vit(files: Dinov2Files, channels: int, device: torch.device | str = "cp
     Args:
         files: of the encoder.
         channels: hidden size that the network expects.
-        device: where it shall run.
+        device: where it runs.
 
     Raises:
-        UnsupportedError: `transformers` is not installed, or the files are of a model that is no DINOv2.
+        UnsupportedError: `transformers` is not installed, or the files hold another model than DINOv2.
         WeightsError: files are damaged or incomplete.
         ConfigError: `channels` is not the hidden size of the weights.
     """
@@ -165,7 +165,7 @@ def load_vit(files: Dinov2Files, channels: int, device: torch.device | str = "cp
 def _files(name: str, folder: Path) -> Dinov2Files:
     try:
         wanted = [WEIGHTS]
-        if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():  # a large one in several files
+        if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():  # a large encoder in several files
             shards = set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values())
             if not all(isinstance(shard, str) and Path(shard).name == shard for shard in shards):
                 raise ValueError("a file outside the folder")
@@ -246,7 +246,7 @@ def _vit(files: Dinov2Files, device: str) -> nn.Module:
         )
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise _damaged(files) from error
-    # Without a mask token the ViT works. Anything else that is missing would silently stay random.
+    # The ViT works without a mask token. Any other missing tensor would silently stay random.
     absent = sorted(key for key in report["missing_keys"] if not key.endswith("mask_token"))
     if absent:
         raise WeightsError(f"{files.folder} lacks {len(absent)} tensors of DINOv2, such as {absent[0]}: fetch it again")

@@ -1,6 +1,6 @@
 """SOMA's feature side in one module: modality encoders, FGE on their levels, optional frozen coarse encoder.
 
-The published network and the compact default are two settings of `EncoderCfg`.
+`EncoderCfg` describes both the published network and the compact default.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class EncoderCfg:
 
     Attributes:
         backbone: "compact" (embedded default) or "resnet" (published: a ResNet per modality).
-        coarse: what gives the features at 1/16: the backbone itself ("pyramid") or a frozen DINOv2 ("dinov2").
-        coarse_channels: channels of the coarse features after projection, where DINOv2 gives them.
+        coarse: source of the features at 1/16: the backbone itself ("pyramid") or a frozen DINOv2 ("dinov2").
+        coarse_channels: channels of DINOv2's coarse features after projection.
         compact, resnet, dinov2: settings of these parts.
         fge: settings of the enhancer at 1/2, 1/4 and 1/8; None leaves it out.
-        detail: once trained, features at 1/2, 1/4 and 1/8 are handed out without their mean over so many cells per side
-            (odd); None leaves it in. What is smooth hardly changes over the few cells that training looks at, so
-            nothing teaches it to be right farther away, where it outvotes the rest. In training it stays in: without
-            it windows became worse, not better.
+        detail: side in cells (odd) of a box mean that is subtracted from the features at 1/2, 1/4 and 1/8 at inference;
+            None subtracts nothing. Smooth components hardly change over the few cells that training compares, so
+            training does not make them right farther away, where they outweigh the rest. In training they stay in,
+            because windows became worse without them.
 
     Raises:
         ConfigError: `detail` is even or less than 3.
@@ -71,7 +71,7 @@ class Encoded:
     Attributes:
         pyramid: stride (2, 4, 8, 16) -> (B, C, H // stride, W // stride).
         valid: stride -> (B, 1, H // stride, W // stride), 1 where most of the cell is imagery.
-        before, after: the levels (2, 4, 8) as they enter and leave FGE, for diagnostics; empty without FGE.
+        before, after: the levels (2, 4, 8) before and after FGE, for diagnostics; empty without FGE.
         reconstruction: mean L1 reconstruction loss of the enhancers in train mode (a scalar, else 0).
     """
 
@@ -101,13 +101,13 @@ class Encoder(nn.Module):
             self.coarse = nn.Conv2d(self.dinov2.channels, cfg.coarse_channels, 1)
 
     def forward(self, image: Tensor, mask: Tensor, modality: Modality, strides: tuple[int, ...] = STRIDES) -> Encoded:
-        """Features of images of any size from 64 px on.
+        """Features of images of any size of at least 64 px.
 
         Args:
             image: (B, C, H, W) float32, each band with mean 0 and deviation 1 (see `preprocess`).
             mask: (B, 1, H, W) 1 valid, 0 not.
             modality: "sar" has its own branch, any other goes through that of "optical".
-            strides: of the levels that are wanted.
+            strides: of the wanted levels.
 
         Raises:
             ConfigError: an image smaller than 64 px.
@@ -133,7 +133,7 @@ class Encoder(nn.Module):
 
 
 def detail(features: Tensor, valid: Tensor, side: int) -> Tensor:
-    """Features (B, K, h, w) minus their mean over the valid cells around, `side` x `side`; 0 where not valid."""
+    """Features (B, K, h, w) minus their mean over the valid cells of a `side` x `side` box; 0 where not valid."""
     return (features - box_mean(features * valid, side) / box_mean(valid, side).clamp_min(1e-3)) * valid
 
 
@@ -147,7 +147,7 @@ class _Branch(nn.Module):
             self.backbone = CompactPyramid(cfg.compact)
             enhanced = dict(zip(STRIDES, cfg.compact.widths, strict=True))
         else:
-            # With DINOv2 at 1/16 the trunk's own map would be a parameter that nothing trains.
+            # With DINOv2 at 1/16 the trunk's own map would have parameters that nothing trains.
             self.backbone = ResNetPyramid(3, cfg.resnet, STRIDES[:-1] if cfg.coarse == "dinov2" else STRIDES)
             enhanced = dict(zip(STRIDES, cfg.resnet.channels, strict=True))
         self.enhancers = nn.ModuleDict()
@@ -170,7 +170,7 @@ class _Branch(nn.Module):
             if self.training:
                 after[stride], loss = enhancer(features)
                 losses.append(loss)
-            else:  # the decoder serves the loss alone
+            else:  # only the loss needs the decoder
                 after[stride] = enhancer.enhance(features)
             return after[stride]
 

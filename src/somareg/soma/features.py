@@ -1,4 +1,4 @@
-"""The network's encoder as what windows compare, see `somareg.matching.describe`."""
+"""The network's encoder as features for window correlation, see `somareg.matching.describe`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LearnedFeatures:
     """The network's encoder with its FGE.
 
     Args:
-        network: the network; GLAM's stages say which levels are wanted, and how they are compared.
+        network: the network; GLAM's stages define which levels are computed and how they are compared.
     """
 
     def __init__(self, network: Soma) -> None:
@@ -34,7 +34,7 @@ class LearnedFeatures:
 
     def __call__(self, image: Tensor, mask: Tensor, modality: Modality) -> Levels:
         height, width = image.shape[-2:]
-        # A strip is narrow where votes look at it reduced: the network gets its size in pixels that it knows are none.
+        # A reduced strip can be narrower than the network's least side: it is padded with pixels that are masked out.
         room = [0, max(0, MIN_SIDE - width), 0, max(0, MIN_SIDE - height)]
         encoded = self.network.encode(F.pad(image, room), F.pad(mask, room), modality, self._strides)
         levels = {}

@@ -7,9 +7,9 @@ filters into the feature space by attention and reconstruction. Here
     gradient = norm(pool(mix(|oriented derivatives of whole|)))
     enhanced = whole + gain * 4 * channel attention * spatial attention * gradient
 
-and a decoder must find the incoming features again in the enhanced ones (L1). The gradient is blind to polarity, its
+and a decoder must recover the incoming features from the enhanced ones (L1). The gradient ignores polarity, its
 directions are distinct, and both gains start small, so that an untrained enhancer is nearly the identity. Every part
-can be switched off, as the published ablations do.
+can be switched off, as in the published ablations.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class FgeCfg:
     """Settings of one enhancer; lengths in cells of its feature map.
 
     Attributes:
-        filters: "fixed" analytic kernels, "learnable" ones that start there, "conv" for plain convolutions of the same
-            number and size, "off" for none.
-        attention: select by channel and place what is added; off, everything enters.
+        filters: "fixed" analytic kernels, "learnable" ones that start from those, "conv" for plain convolutions of the
+            same number and size, "off" for none.
+        attention: weight the added features by channel and place; if off, all are added.
         reconstruction: the reconstruction unit, the decoder and its loss.
         directions: of the filters, equally spaced over 180 degrees.
         sigmas: scales of the Gaussian derivatives.
         pooling: scale of the Gaussian that pools the responses; 0 for none.
         carriers: derivatives are taken on this many learned mixtures per channel, at least 4 (a quarter keeps the cost
             near that of three 3 x 3 convolutions; the published filters have a half); 1 takes them on the channels.
-        gain: of the added branches before training.
+        gain: initial gain of the added branches.
     """
 
     filters: Literal["fixed", "learnable", "conv", "off"] = "fixed"
@@ -69,7 +69,7 @@ class FgeCfg:
 
 
 class AttentionMaps(NamedTuple):
-    """What the attention lets in, 0-1, about 1/2 before training.
+    """Attention weights, 0-1, about 1/2 before training.
 
     Attributes:
         channel: (B, C).
@@ -95,7 +95,7 @@ class Attention(nn.Module):
         last = nn.Linear(hidden, channels)
         self.excite = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), last)
         self.place = nn.Conv2d(2, 1, size, padding=size // 2, padding_mode="replicate", bias=False)
-        # Nearly flat at the start: every channel and every place gets its chance.
+        # Nearly flat at the start, so that every channel and every place gets gradients.
         nn.init.normal_(last.weight, std=0.02)
         nn.init.normal_(self.place.weight, std=0.005)
         nn.init.zeros_(last.bias)
@@ -104,15 +104,15 @@ class Attention(nn.Module):
         """Weights for (B, C, h, w)."""
         channel = torch.sigmoid(self.excite(features.mean((-2, -1))) + self.excite(features.amax((-2, -1))))
         summary = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
-        # Standardised over the image and without a bias, the weights choose among places: on inputs that are all
-        # positive they would drift towards zero everywhere and shut the branch.
+        # The input is standardised over the image and the layer has no bias, so that the weights choose among places.
+        # On all-positive inputs they would drift towards zero everywhere and switch the branch off.
         summary = summary - summary.mean((-2, -1), keepdim=True)
         summary = summary / (summary.square().mean((-2, -1), keepdim=True) + 1e-5).sqrt()
         return AttentionMaps(channel, torch.sigmoid(self.place(summary)))
 
 
 class GradientBranch(nn.Module):
-    """Oriented responses of the features, mixed back to as many channels as came in.
+    """Oriented responses of the features, mixed back to the number of input channels.
 
     Args:
         channels: of the features.
@@ -136,7 +136,7 @@ class GradientBranch(nn.Module):
 
     @staticmethod
     def _mixer(responses: int, channels: int, sigma: float) -> nn.Conv2d:
-        """Derivatives of natural texture fall with 1 / sigma: weights in sigma give each scale an equal say."""
+        """Derivatives of natural texture fall with 1 / sigma: weights proportional to sigma balance the scales."""
         mixer = nn.Conv2d(responses, channels, 1, bias=False)
         nn.init.normal_(mixer.weight, std=sigma / responses**0.5)
         return mixer
@@ -149,7 +149,7 @@ class GradientBranch(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w), deviation about 1.
 
-        Pooling is linear and the same for all, so it commutes with the mixing and is done after it, on few channels.
+        Pooling is linear and the same for all channels, so it commutes with mixing and runs after, on fewer channels.
         """
         mixed = reduce(torch.add, (mix(r) for mix, r in zip(self.mix, self.responses(features), strict=True)))
         normed: Tensor = self.norm(self.pool(mixed))
@@ -194,7 +194,7 @@ class FeatureGradientEnhancer(nn.Module):
         return enhanced, self.decoder.loss(enhanced, features)
 
     def enhance(self, features: Tensor) -> Tensor:
-        """The enhanced features alone, (B, C, h, w): all that is needed after training."""
+        """The enhanced features alone, (B, C, h, w), without the loss, which only training needs."""
         whole, branch = self._parts(features)
         if branch is None:
             return whole
@@ -212,7 +212,7 @@ class FeatureGradientEnhancer(nn.Module):
         return maps
 
     def _parts(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The features made whole, and what may be added: their gradient or, filters off, they themselves."""
+        """The features plus reconstruction, and the branch to add: their gradient, or themselves with filters off."""
         whole = features if self.unit is None else features + self.unit_gain * self.unit(features)
         if self.gradient is not None:
             return whole, self.gradient(whole)

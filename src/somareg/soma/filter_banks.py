@@ -36,7 +36,7 @@ def oriented_kernels(directions: int, sigma: float) -> Tensor:
         sigma: scale in cells.
 
     Returns:
-        (directions, K, K) float32, to be correlated with a map; each has mean 0 and answers 1 to a unit ramp that
+        (directions, K, K) float32, to be correlated with a map; each has mean 0 and response 1 to a unit ramp that
         rises along its own direction.
     """
     bell, slope = (torch.tensor(taps, dtype=torch.float64) for taps in gaussian_taps(sigma))
@@ -91,10 +91,10 @@ class FixedFilters(nn.Module):
 
 
 class LearnableFilters(nn.Module):
-    """Depthwise kernels that start as the analytic ones and are trained; their mean is always taken out.
+    """Depthwise kernels that start as the analytic ones and are trained; their mean is always subtracted.
 
-    Taking out the mean keeps every kernel a derivative: constant features give no response, whatever is learned.
-    Arguments and output as `FixedFilters`.
+    Subtracting the mean keeps every kernel a derivative: constant features give no response, whatever is learned.
+    Arguments and output are those of `FixedFilters`.
     """
 
     def __init__(self, channels: int, directions: int, sigmas: Sequence[float]) -> None:
@@ -111,9 +111,9 @@ class LearnableFilters(nn.Module):
 
 
 class PlainConvolutions(nn.Module):
-    """The ablation without any gradient prior: depthwise convolutions of the same sizes, random at the start, ReLU.
+    """Ablation without a gradient prior: depthwise convolutions of the same sizes, random at the start, ReLU.
 
-    Arguments and output shapes as `FixedFilters`.
+    Arguments and output shapes are those of `FixedFilters`.
     """
 
     def __init__(self, channels: int, directions: int, sigmas: Sequence[float]) -> None:

@@ -14,7 +14,7 @@ from somareg.soma.glam.matcher import Glam, GlamCfg, GlamOutput
 from somareg.soma.pyramid import STRIDES
 from somareg.types import Modality
 
-ROOM_PX = 16  # around a moving image that is encoded again, beyond the search margin of the windows at its rim
+ROOM_PX = 16  # extra pixels around a moving image that is encoded again, beyond the windows' search margin
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Soma(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Trained numbers."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters())
 
     def encode(self, image: Tensor, mask: Tensor, modality: Modality, strides: tuple[int, ...] = STRIDES) -> Encoded:
@@ -70,8 +70,8 @@ class Soma(nn.Module):
             reference, moving: (B, C, H, W) normalised images, at least 64 px; the two may differ in size.
             reference_mask, moving_mask: (B, 1, H, W).
             modalities: of reference and moving.
-            start: (B, 2, 3) affine known before (reference pixels -> moving pixels); it replaces the coarse fit.
-            rewarp: encode the moving image again under the affine that the stages start with.
+            start: (B, 2, 3) prior affine (reference pixels -> moving pixels); it replaces the coarse fit.
+            rewarp: encode the moving image again under the affine that the stages start from.
         """
         encoded_reference = self.encode(reference, reference_mask, modalities[0])
         encoded_moving = self.encode(moving, moving_mask, modalities[1])

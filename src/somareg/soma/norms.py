@@ -1,4 +1,4 @@
-"""The one normalisation of the encoders: GroupNorm, which depends on no batch and has no running state to freeze."""
+"""The one normalisation of the encoders: GroupNorm, which is independent of the batch and has no running state."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 def group_norm(channels: int, most: int | None = None) -> nn.GroupNorm:
     """GroupNorm for a map of `channels`.
 
-    Trained weights are good for one number of groups only, and nothing in a state dict tells it: keep the rules.
+    Trained weights fit one number of groups only, and a state dict does not hold that number: do not change the rules.
 
     Args:
         channels: of the map.
         most: largest number of groups, of which the largest common divisor with `channels` is taken; None makes groups
-            of about eight channels, or one group where the channels cannot be shared out evenly.
+            of about eight channels, or one group where the channels cannot be divided evenly.
     """
     if most is not None:
         return nn.GroupNorm(math.gcd(most, channels), channels)

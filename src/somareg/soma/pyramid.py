@@ -21,9 +21,9 @@ from somareg.soma.norms import group_norm
 
 FeaturePyramid = dict[int, Tensor]
 STRIDES = (2, 4, 8, 16)
-SMALL = 0.1  # size of what an untrained head adds to the shortcut's channels of size 1
+SMALL = 0.1  # size of an untrained head's output, which is added to the shortcut's channels of size 1
 Enhance = Callable[[int, Tensor], Tensor]
-"""(stride, features) -> features: what an encoder does to a level on its way out (FGE)."""
+"""(stride, features) -> features: applied to a level before it is merged and returned (FGE)."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class PyramidCfg:
     """Settings of the compact pyramid.
 
     Attributes:
-        band_channels: filters that look at each band by itself.
+        band_channels: number of filters that are applied to each band separately.
         widths: channels at strides 2, 4, 8, 16.
         depths: residual blocks at these strides.
         outputs: channels of the maps handed to the matcher, at these strides.
-        orientation: weight-free orientation channels (stride 2) join the first layer; None leaves them out.
-        shortcut: they also start the features handed to the matcher, which then learn what to add: an untrained network
-            matches as well as the weight-free engine.
+        orientation: weight-free orientation channels (stride 2) that join the first layer; None leaves them out.
+        shortcut: whether they are also added to the features handed to the matcher, so that an untrained network
+            matches as well as the weight-free engine and training learns what to add.
     """
 
     band_channels: int = 16
@@ -84,7 +84,7 @@ class ResidualBlock(nn.Module):
 class BandStem(nn.Module):
     """The first layer: the same filters for every band, joined by mean and maximum.
 
-    So one encoder takes grey, RGB or four-band images, and the order of the bands does not matter.
+    So one encoder takes grey, RGB or four-band images, and the order of the bands has no effect.
     """
 
     def __init__(self, cfg: PyramidCfg) -> None:
@@ -115,7 +115,7 @@ class BandStem(nn.Module):
         if self.orientation:
             with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
                 channels, _ = orientation_channels(image.float(), mask.float(), self.orientation)
-            # Each pixel's vector has length 0-1 over many channels; this brings a channel to about 1.
+            # Each pixel's vector has length 0-1 over many channels; the factor brings a channel to about 1.
             oriented = 4.0 * channels
             parts.append(oriented)
         return self.mix(torch.cat(parts, dim=1)), oriented
@@ -158,7 +158,7 @@ class CompactPyramid(nn.Module):
         Args:
             image: (B, C, H, W) float32, normalised.
             mask: (B, 1, H, W).
-            enhance: applied to the levels 1/2, 1/4 and 1/8 before they are merged with what is coarser.
+            enhance: applied to the levels 1/2, 1/4 and 1/8 before they are merged with the coarser ones.
 
         Returns:
             stride -> (B, outputs, H / stride, W / stride).
@@ -182,7 +182,7 @@ class CompactPyramid(nn.Module):
 
     @staticmethod
     def _add(features: Tensor, oriented: Tensor, stride: int) -> Tensor:
-        """Orientation channels (stride 2), averaged to `stride`, on top of the first features."""
+        """Orientation channels (stride 2), averaged to `stride`, added to the first features."""
         coarse = block_mean(oriented, stride // 2) if stride > 2 else oriented
         return features + F.pad(coarse, (0, 0, 0, 0, 0, features.shape[1] - coarse.shape[1]))
 

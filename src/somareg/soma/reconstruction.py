@@ -1,9 +1,9 @@
-"""Spatial and channel reconstruction of features, and the decoder that checks that nothing was lost.
+"""Spatial and channel reconstruction of features, and the decoder for the reconstruction loss.
 
 After SCConv (Li, Wen and He, CVPR 2023), which SOMA uses inside its Feature Gradient Enhancer, with two changes. The
-gate of the spatial unit is smooth: a threshold makes features jump from cell to cell, which a sub-pixel matcher takes
-for structure. The two paths of the channel unit compete channel by channel, so that its output keeps the scale of its
-input however many channels there are.
+gate of the spatial unit is smooth: a threshold makes features jump from cell to cell, and a sub-pixel matcher mistakes
+the jumps for structure. The two paths of the channel unit compete channel by channel, so that its output keeps the
+scale of its input for any number of channels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SpatialReconstruction(nn.Module):
         self.norm = group_norm(channels, most=8)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w): what one half of the channels lets go is added to the other half."""
+        """(B, C, h, w) -> (B, C, h, w): what is gated out of one half of the channels is added to the other half."""
         normed = self.norm(features)
         weight = self.norm.weight / self.norm.weight.abs().mean().clamp_min(1e-6)
         gate = torch.sigmoid(normed * weight.view(1, -1, 1, 1))
@@ -90,7 +90,7 @@ class ReconstructionUnit(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Cell by cell back from enhanced features to the incoming ones; used by the loss only.
+    """Map enhanced features back to the incoming ones, cell by cell; used by the loss only.
 
     Args:
         channels: of both.
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
     def loss(self, enhanced: Tensor, features: Tensor) -> Tensor:
         """Mean absolute difference between the decoded and the incoming features, a scalar.
 
-        The incoming features are a fixed goal: the loss asks the enhancer to keep what is in them, and cannot be
-        lowered by making them poorer.
+        The incoming features are detached: the loss makes the enhancer keep their content, and cannot be lowered by
+        making them poorer.
         """
         return F.l1_loss(self(enhanced).float(), features.detach().float())

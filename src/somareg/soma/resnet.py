@@ -1,7 +1,7 @@
-"""The published encoder's trunk: a ResNet pyramid with GroupNorm whose cells sit where the half-pixel rule says.
+"""The published encoder's trunk: a ResNet pyramid with GroupNorm whose cells obey the half-pixel rule.
 
 Residual blocks as in He et al. (2016), trained from random weights. Two things differ from the usual ResNet. Statistics
-come from GroupNorm, because a BatchNorm frozen at its random initialisation normalises nothing. And every step down
+come from GroupNorm, because a BatchNorm frozen at its random initialisation normalises nothing. And every downsampling
 uses an even kernel: an odd kernel of stride 2 puts cell i on pixel 2i, an even one on 2i + 1/2, and after four steps
 the difference is 7.5 pixels. A top-down path (Lin et al., FPN, 2017) gives each stride the context of the coarser ones.
 """
@@ -106,7 +106,7 @@ class _Trunk(nn.Module):
 
 
 class _TopDown(nn.Module):
-    """Adds to each map what the coarser ones saw; bilinear doubling keeps the half-pixel rule."""
+    """Adds the coarser maps to each map; bilinear upsampling keeps the half-pixel rule."""
 
     def __init__(self, inputs: list[int], outputs: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()
@@ -134,13 +134,13 @@ class _TopDown(nn.Module):
 
 
 class ResNetPyramid(nn.Module):
-    """ResNet with a top-down path: one normalised map per stride (the paper's ResNet-50 pyramid, mended).
+    """ResNet with a top-down path: one normalised map per stride (the paper's ResNet-50 pyramid, corrected).
 
     Args:
         in_channels: bands of the image.
         cfg: settings.
-        strides: the maps that are needed; the others have no parameters of their own (all parameters learn, as
-            training on several devices asks).
+        strides: the maps that are needed; the others get no parameters, because training on several devices requires
+            that all parameters learn.
     """
 
     def __init__(self, in_channels: int, cfg: ResNetCfg, strides: tuple[int, ...] = STRIDES) -> None:
@@ -157,7 +157,7 @@ class ResNetPyramid(nn.Module):
             image: (B, C, H, W) float32, bands of mean 0 and deviation 1; H, W of 64 or more.
 
         Returns:
-            stride (2, 4, 8, 16, or those asked for) -> (B, cfg.channels, H // stride, W // stride), of mean 0 and
+            stride (2, 4, 8, 16, or the requested ones) -> (B, cfg.channels, H // stride, W // stride), of mean 0 and
             deviation 1 per group of channels at initialisation; cell i is centred on pixel
             `stride * i + (stride - 1) / 2`.
         """
@@ -175,6 +175,6 @@ def _initialise(pyramid: ResNetPyramid) -> None:
             last = module.body[-1]
             assert isinstance(last, nn.GroupNorm)
             nn.init.zeros_(last.weight)
-    for layer in (*pyramid.top_down.lateral, *pyramid.top_down.down):  # sums without a ReLU: gain 1
+    for layer in (*pyramid.top_down.lateral, *pyramid.top_down.down):  # no ReLU follows: gain 1
         assert isinstance(layer, nn.Conv2d)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")

@@ -1,8 +1,8 @@
-"""Pairs that are matched side by side and share their calls of the network.
+"""Batch the network calls of pairs that are matched in parallel.
 
-Each pair runs in a thread of its own up to the point where it needs features; when all of them wait there, images of
-one size and kind are described in one call, and all go on. What is computed together does not depend on how fast the
-threads are, so a list of pairs gives the same figures every time.
+Each pair runs in a thread of its own up to the point where it needs features. When all of them wait there, images of
+one size and kind are encoded in one call, and all continue. The batches do not depend on the speed of the threads, so a
+list of pairs gives the same figures every time.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ Work = Callable[[Sequence[Any]], Sequence[Any]]
 
 @dataclass(eq=False)
 class _Request:
-    """What one party asks for.
+    """The request of one party.
 
     Attributes:
-        party: who asks.
-        key: requests of one key are answered by one call.
-        given: for that call.
-        work: the call; it takes what several parties gave and returns their answers.
-        answer: of the call, or what it raised; None until then.
+        party: number of the party.
+        key: requests with the same key are answered by one call.
+        given: this party's input of that call.
+        work: the call; it takes the inputs of several parties and returns their answers.
+        answer: of the call; None until then.
+        error: what the call raised, else None.
+        is_done: whether the call has run.
     """
 
     party: int
@@ -47,10 +49,10 @@ class _Request:
 
 
 class Rendezvous:
-    """Where parties wait until all of them ask for something.
+    """A barrier at which parties wait until all of them have a request.
 
     Args:
-        parties: how many there are; each calls `leave` once when it asks for nothing more.
+        parties: their number; each calls `leave` once, after its last request.
     """
 
     def __init__(self, parties: int) -> None:
@@ -59,10 +61,10 @@ class Rendezvous:
         self._change = threading.Condition()
 
     def ask(self, party: int, key: Hashable, given: Any, work: Work) -> Any:
-        """Wait for the others, and for the answer.
+        """Wait for the requests of all parties, and return the answer.
 
         Raises:
-            Whatever the work raises, for all whose request it answered.
+            Whatever `work` raises, in every party whose request was in that call.
         """
         request = _Request(party, key, given, work)
         with self._change:
@@ -75,7 +77,7 @@ class Rendezvous:
         return request.answer
 
     def leave(self) -> None:
-        """One party less."""
+        """Remove one party, so that the others no longer wait for it."""
         with self._change:
             self._left -= 1
             self._answer_if_all_wait()
@@ -99,12 +101,12 @@ class Rendezvous:
 
 
 class SharedNetwork:
-    """A network whose calls one party shares with the others; in everything else the network itself.
+    """Proxy of a network that batches the `encode` calls of all parties; everything else goes to the network.
 
     Args:
         network: the network.
-        rendezvous: where the parties meet.
-        party: number of the one that has this object.
+        rendezvous: the barrier of the parties.
+        party: number of the party that owns this object.
     """
 
     def __init__(self, network: Soma, rendezvous: Rendezvous, party: int) -> None:
@@ -114,7 +116,7 @@ class SharedNetwork:
         return getattr(self._network, name)
 
     def encode(self, image: Tensor, mask: Tensor, modality: Modality, strides: tuple[int, ...] = STRIDES) -> Encoded:
-        """See `Soma.encode`; called with images of the same size, bands and modality in one."""
+        """See `Soma.encode`; images of the same size, number of bands and branch are encoded in one call."""
         side = "sar" if modality == "sar" else "optical"
         key = (id(self._network), tuple(image.shape[1:]), side, strides)
 
@@ -133,8 +135,8 @@ _seat: ContextVar[tuple[Rendezvous, int] | None] = ContextVar("seat", default=No
 
 @contextmanager
 def seated(rendezvous: Rendezvous, party: int) -> Iterator[None]:
-    """What the calling thread matches inside shares its calls of the network with the other parties; it leaves the
-    rendezvous at the end.
+    """Within this context the calling thread shares its network calls with the other parties; at the end it leaves the
+    rendezvous.
     """
     token = _seat.set((rendezvous, party))
     try:
@@ -145,7 +147,7 @@ def seated(rendezvous: Rendezvous, party: int) -> Iterator[None]:
 
 
 def at_the_table(network: Soma | None) -> Soma | None:
-    """The network as the calling thread is to use it: shared where it is `seated`, else as it is."""
+    """The network for the calling thread: a `SharedNetwork` inside `seated`, else the network itself."""
     seat = _seat.get()
     return network if network is None or seat is None else cast(Soma, SharedNetwork(network, *seat))
 

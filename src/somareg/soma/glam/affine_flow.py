@@ -1,6 +1,6 @@
 """GLAM (c): warp the moving features by the current affine, correlate windows, read displacements, fit, compose.
 
-The stage that is trained is the step that `refine_affine` runs: one window correlation, one reading, one fit.
+The trained stage is the same as a step of `refine_affine`: one window correlation, one posterior, one fit.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class StageCfg:
     Attributes:
         stride: pixels per cell: 8, 4 or 2.
         window: size, margin and spacing of the windows.
-        sigmas: widths of the prior around what the affine predicts; one fit each, shrinking.
-        iterations: times the stage warps, correlates and fits.
+        sigmas: widths of the prior around the affine's prediction, decreasing, one fit each.
+        iterations: number of times that the stage warps, correlates and fits.
         stiffness: see `fit_affine_batch`.
-        shape: what is believed of aspect and shear; None for nothing.
+        shape: prior on aspect and shear; None for none.
         limit: windows at most (about), in training; `register` sets its own.
     """
 
@@ -49,17 +49,17 @@ class StageCfg:
 
 @dataclass(frozen=True, eq=False)
 class StageEstimate:
-    """What one iteration of a stage found; lengths in pixels of the reference.
+    """Result of one iteration of a stage; lengths in pixels of the reference.
 
     Attributes:
         name: such as "1/8".
         stride: pixels per feature cell.
         affine: (B, 2, 3) float64, reference pixels -> moving pixels, after this stage.
-        start: (B, 2, 3) the affine that the moving features were warped by.
+        start: (B, 2, 3) the affine under which the moving features were warped.
         points: (B, N, 2) window centres.
         displacement: (B, N, 2) residual measured by each window, relative to `start`.
-        precision: (B, N) precision of each, 1/px^2 (mean of both axes), 0 where nothing was seen.
-        weight: (B, N) share of each window that was seen, 0-1.
+        precision: (B, N) precision of each, 1/px^2 (mean of both axes), 0 where nothing was valid.
+        weight: (B, N) share of each window that was valid, 0-1.
         condition: (B,) condition number of the fit.
         refused: (B,) bool, the fit was refused and `affine` is `start`.
         logits: (B, N, n * n) log-likelihood of every displacement in the margin.
@@ -98,9 +98,9 @@ def affine_flow(
         reference: (B, K, h, w) features at the stage's stride.
         reference_valid: (B, 1, h, w).
         moving, moving_valid: (B, K, h2, w2), (B, 1, h2, w2).
-        affine: (B, 2, 3) reference pixels -> moving pixels so far.
-        base: (B, 2, 3) reference pixels -> moving pixels of the map that the moving features have been warped by
-            already (their own pixels are `base^-1` of moving pixels); None when they have not.
+        affine: (B, 2, 3) current estimate, reference pixels -> moving pixels.
+        base: (B, 2, 3) reference pixels -> moving pixels, under which the moving features were already warped (their
+            own pixels are `base^-1` of moving pixels); None if they were not.
     """
     with torch.autocast(reference.device.type, enabled=False):
         reference, reference_valid, moving, moving_valid = (
@@ -120,7 +120,7 @@ def affine_flow(
         fits = fit_windows(windows, cell, step, max(shape) * cell / 2, departures(start) if cfg.shape else None)
         points = fits.matches.points
         predicted = (apply_affine_batch(fits.residual, points) - points).to(surfaces)
-        # What a window says by itself nearby, without the narrow prior that served the fit.
+        # Each window's own match near the prediction, without the narrow prior of the fit.
         own = read_windows(windows, cell, predicted, cfg.sigmas[0] * cell)
         return StageEstimate(
             name=f"1/{cfg.stride}",
@@ -151,7 +151,7 @@ def warp_features(
         stride: pixels per cell.
 
     Returns:
-        (B, K, h + 2 margin, w + 2 margin) and validity (B, 1, ...), 1 where all that was read is valid.
+        (B, K, h + 2 margin, w + 2 margin) and validity (B, 1, ...), 1 where all cells that were read are valid.
     """
     centres = cell_grid(shape, margin, stride, features.device)
     mapped = apply_affine_batch(affine.double(), centres.expand(len(features), *centres.shape))

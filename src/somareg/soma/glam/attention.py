@@ -22,7 +22,7 @@ def positions(height: int, width: int, channels: int, device: torch.device) -> T
 
 
 class AttentionBlock(nn.Module):
-    """Multi-head attention of tokens to a context and a two-layer perceptron, pre-normalised.
+    """Multi-head attention from tokens to a context, then a two-layer perceptron, pre-normalised.
 
     Args:
         channels: of the tokens.
@@ -45,12 +45,13 @@ class AttentionBlock(nn.Module):
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def forward(self, tokens: Tensor, context: Tensor, seen: Tensor, code: Tensor | None = None) -> Tensor:
-        """Tokens (B, N, C) that look at a context (B, M, C).
+        """Update tokens (B, N, C) by attention to a context (B, M, C).
 
         Args:
-            tokens, context: what looks, and what is looked at.
-            seen: (B, M) bool, what may be looked at.
-            code: (N, C) positions of both, for self-attention: it steers where to look and is not handed on.
+            tokens: the queries.
+            context: the keys and values.
+            seen: (B, M) bool, the context tokens that may be attended to.
+            code: (N, C) positions of both, for self-attention: it is added to queries and keys, not to the values.
         """
         query, key = self._where(tokens, context, code)
         value = self._split(self.value(self.norm_context(context)))
@@ -68,7 +69,7 @@ class AttentionBlock(nn.Module):
 
     @torch.no_grad()
     def weights(self, tokens: Tensor, context: Tensor, seen: Tensor, code: Tensor | None = None) -> Tensor:
-        """Attention weights (B, heads, N, M) of the same call, for diagnostics."""
+        """Attention weights (B, heads, N, M) of `forward` with the same arguments, for diagnostics."""
         query, key = self._where(tokens, context, code)
         scores = query @ key.mT / math.sqrt(query.shape[-1])
         return scores.masked_fill(~seen[:, None, None], -torch.inf).softmax(-1)

@@ -41,7 +41,7 @@ class CoarseMatches:
 
     Attributes:
         points: (N, 2) centres (x, y) of the reference's cells.
-        displacement: (B, N, 2) where each was found in the moving image, minus its own place.
+        displacement: (B, N, 2) position of each one's match in the moving image minus its own position.
         confidence: (B, N) dual-softmax probability mass around the match, 0-1; 0 outside the mask.
         log_assignment: (B, N, M) log of the dual softmax: log p(moving | reference) + log p(reference | moving).
         shape: (height, width) of the moving image's cells, M = height * width.
@@ -57,7 +57,7 @@ class CoarseMatches:
 
 
 class CoarseMatcher(nn.Module):
-    """Every cell of one image looks at every cell of the other.
+    """Compare every cell of one image with every cell of the other.
 
     Args:
         inputs: channels of the features at 1/16.
@@ -77,8 +77,8 @@ class CoarseMatcher(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, N, C) and (B, M, C) after attention."""
         a, b = (self._embed(x) for x in (reference, moving))
-        # Positions steer self-attention and stay out of the tokens: pairs that lie nearly together could otherwise be
-        # matched by position alone, and nothing would be learned of what they show.
+        # Positions steer self-attention and are not added to the tokens: nearly aligned pairs could otherwise be
+        # matched by position alone, and the network would learn nothing about their content.
         code_a, code_b = (self._code(x) for x in (reference, moving))
         seen_a, seen_b = (_seen(valid) for valid in (reference_valid, moving_valid))
         for own, cross in zip(self.own, self.cross, strict=True):
@@ -88,7 +88,7 @@ class CoarseMatcher(nn.Module):
 
     def _embed(self, features: Tensor) -> Tensor:
         tokens = self.project(features)
-        # Standardised over the image, so that the comparison starts from structure and not from a common mean.
+        # Standardised over the image, so that the comparison depends on structure and not on a common mean.
         tokens = F.layer_norm((tokens - tokens.mean((-2, -1), keepdim=True)).permute(0, 2, 3, 1), tokens.shape[1:2])
         return tokens.flatten(1, 2)
 
@@ -129,7 +129,7 @@ class CoarseMatcher(nn.Module):
 
 
 def _seen(valid: Tensor) -> Tensor:
-    """(B, 1, h, w) -> (B, h * w) bool for attention; an image without any valid cell counts as seen: else nan."""
+    """(B, 1, h, w) -> (B, h * w) bool for attention; an image without valid cells counts as seen, to avoid nan."""
     flat = valid.flatten(1) > 0
     return flat | ~flat.any(1, keepdim=True)
 
@@ -142,7 +142,7 @@ def cell_centres(height: int, width: int, stride: int) -> Tensor:
 def _read(log_assignment: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Sub-cell position (B, N, 2) in moving pixels and confidence (B, N) of each reference cell's match.
 
-    The mean over the 3 x 3 cells around the best one; a global mean would be pulled by everything far away.
+    The position is the mean over the 3 x 3 cells around the best one; a global mean would be biased by cells far away.
     """
     height, width = shape
     probability = log_assignment.exp()

@@ -1,4 +1,4 @@
-"""GLAM (d): what the affine cannot explain, the field that `register` believes in, from the last stage's windows."""
+"""GLAM (d): local flow beyond the affine, from the last stage's windows by the same field posterior as `register`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LocalCfg:
     """Settings of the local flow inside the network.
 
     Attributes:
-        belief: which fields are weighed, as in `register`.
+        belief: which fields are considered, as in `register`.
         stride: distance of the flow's nodes, pixels.
     """
 
@@ -34,7 +34,7 @@ def local_flow(
 
     Args:
         last: a stage's estimate.
-        affine: (B, 2, 3) that the flow comes before: `moving <- affine @ D`.
+        affine: (B, 2, 3) that is applied after the flow: `moving <- affine @ D`.
         pyramid: the reference's features (for the size).
         window: of that stage.
         cfg: settings.
@@ -45,7 +45,7 @@ def local_flow(
     height, width = (side * 2 // cfg.stride for side in pyramid[2].shape[-2:])
     points = last.points.double()
     nodes = cell_centres(height, width, cfg.stride).to(points).expand(len(points), -1, 2)
-    # A window measured d after warping by `start`; beyond the affine it says affine^-1(start(x + d)) - x.
+    # A window measured d after warping by `start`; relative to the affine this is affine^-1(start(x + d)) - x.
     seen = apply_affine_batch(last.start, points + last.displacement.double())
     beyond = apply_affine_batch(invert_batch(affine), seen) - points
     cells = (pyramid[last.stride].shape[-2], pyramid[last.stride].shape[-1])

@@ -24,7 +24,7 @@ class GlamCfg:
     """Settings of GLAM; switches for the ablations.
 
     Attributes:
-        coarse: coarse matcher; None starts from the given affine or the identity.
+        coarse: coarse matcher; without it (None) the stages start from the given affine or the identity.
         stages: affine-flow stages, coarse to fine.
         affine: False keeps every stage's affine at its start ("flow only").
         local: local flow; None for none ("affine only").
@@ -43,7 +43,7 @@ class GlamOutput:
     Attributes:
         coarse: coarse matches, None without them.
         stages: one estimate per stage and iteration.
-        affine: (B, 2, 3) float64, reference pixels -> moving pixels, the last stage's.
+        affine: (B, 2, 3) float64, reference pixels -> moving pixels, of the last stage.
         flow: (B, 2, h, w) local displacement D on nodes `local.stride` pixels apart (cell centres), in pixels, with
             `moving <- affine @ D`; None without local flow.
         certainty: (B, 1, h, w) 0-1, share of the prior's variance that the windows removed; None without local flow.
@@ -63,7 +63,7 @@ Rewarp = Callable[[Tensor], tuple[Encoded, Tensor]]
 (B, 2, 3) map of their pixels to moving pixels."""
 
 Starts = Callable[[StageCfg, Tensor], Tensor]
-"""(stage, (B, 2, 3) estimate so far) -> (B, 2, 3) affine that the stage starts from; training brings its own."""
+"""(stage, (B, 2, 3) estimate so far) -> (B, 2, 3) affine that the stage starts from; training passes its own."""
 
 
 class Glam(nn.Module):
@@ -116,10 +116,10 @@ class Glam(nn.Module):
 
         Args:
             reference, moving: features; the images may differ in size.
-            start: (B, 2, 3) affine to begin the stages with, instead of the coarse fit; without either the identity.
-            starts: replaces what each stage would start from.
-            rewarp: encodes the moving image again under the affine that the stages begin with, for inference; the
-                features then only have to bear what that affine left.
+            start: (B, 2, 3) affine that the stages start from, instead of the coarse fit; without either the identity.
+            starts: replaces the affine that each stage starts from.
+            rewarp: encodes the moving image again under the affine that the stages start from, for inference; the
+                features are then resampled only by the residual of that affine.
         """
         coarse = self.match_coarse(reference, moving) if start is None else None
         if start is None:
@@ -136,7 +136,7 @@ class Glam(nn.Module):
                 begin = starts(stage, affine) if starts else affine
                 estimate = affine_flow(stage, self.temperature(s), *fixed, *moved, begin, base)
                 estimates.append(estimate)
-                # Each stage answers for its own residual; the next one starts where it ended.
+                # Detached: each stage is trained on its own residual only; the next one starts from its result.
                 affine = estimate.affine.detach() if self.cfg.affine else begin
         flow, certainty = None, None
         if self.cfg.local is not None:

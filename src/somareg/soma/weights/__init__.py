@@ -1,4 +1,4 @@
-"""Trained weights: safetensors with a card, checked before use; the folder of those that ship with the package."""
+"""Trained weights: safetensors with a card, checked before use. The weights that ship lie in this folder."""
 
 from somareg.soma.weights.card import DataUse, ModelCard, read_card
 from somareg.soma.weights.fit import check_state

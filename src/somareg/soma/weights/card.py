@@ -1,4 +1,4 @@
-"""The card beside a file of weights: which network they fit, what they learned from, and how well they did."""
+"""The card beside a file of weights: the network they fit, their training data, and their scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CARD_BYTES = 1024 * 1024
 
 
 def _measured(value: Any) -> Any:
-    """Scores as JSON can hold them: what could not be measured (NaN, infinite) is None."""
+    """Scores for JSON, which has no NaN or infinity: those become None."""
     if isinstance(value, Mapping):
         return {str(key): _measured(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -45,7 +45,7 @@ class DataUse(_Model):
 class FrozenPart(_Model):
     """An encoder that the network needs and the file of weights does not hold."""
 
-    # No way to a folder: a card is read on other machines than the one that wrote it.
+    # No path of a folder, because a card is read on other machines than the one that wrote it.
     name: str = Field(
         pattern=r"^[^/\\\x00-\x1f]{1,100}(/[^/\\\x00-\x1f]{1,100})?$", description="on the hub, or of its folder"
     )
@@ -79,7 +79,7 @@ class ModelCard(_Model):
         return dinov2_settings(self.network)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready; a card of a network without DINOv2 has no field for it, as cards had none before."""
+        """JSON-ready; the card of a network without DINOv2 omits its field, like cards of earlier versions."""
         return self.model_dump(mode="json", exclude={"dinov2"} if self.dinov2 is None else None)
 
     def to_json(self) -> str:
@@ -88,7 +88,7 @@ class ModelCard(_Model):
 
 
 def dinov2_settings(network: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Settings of the frozen DINOv2 in those of a network, None where it has none; they need not be right."""
+    """Settings of the frozen DINOv2 in those of a network, None where it has none; they are not checked."""
     encoder = network.get("encoder")
     if not isinstance(encoder, Mapping) or encoder.get("coarse") != "dinov2":
         return None
@@ -101,8 +101,8 @@ def make_card(fields: Mapping[str, Any], *, parameters: int, sha256: str) -> Mod
 
     Args:
         fields: name, network, data, synthetic_share, minutes, device, seed, steps, scores, licence and notes, as in
-            `ModelCard`, and dinov2 for a network with DINOv2; format, version and time are added here. The settings
-            of the network lose the folder of DINOv2.
+            `ModelCard`, and dinov2 for a network with DINOv2; format, version and time are added here. The folder of
+            DINOv2 is removed from the settings of the network.
         parameters: floating-point numbers in the file.
         sha256: of the file.
 
@@ -157,12 +157,12 @@ def read_card(weights: str | Path) -> ModelCard:
 
 
 def read_file(path: Path, limit: int, hint: str) -> bytes:
-    """A whole regular file of at most `limit` bytes; its size is looked at before it is opened.
+    """A whole regular file of at most `limit` bytes; its size is checked before it is opened.
 
     Args:
         path: links are followed.
         limit: bytes.
-        hint: way out when the file is not there.
+        hint: advice in the message if the file is missing.
 
     Raises:
         WeightsError: missing, a folder, a device, too large, or not readable.
@@ -171,7 +171,7 @@ def read_file(path: Path, limit: int, hint: str) -> bytes:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
             raise WeightsError(f"{path} is a folder; give a file")
-        if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
+        if not stat.S_ISREG(info.st_mode):  # reading a pipe would block for ever
             raise WeightsError(f"{path} is not a regular file; give a file on the disk")
         if info.st_size <= limit:
             with path.open("rb") as stream:

@@ -15,10 +15,10 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
     Args:
         expected: the state dict of the network.
         found: the one to be loaded.
-        where: what to call it in the message.
+        where: its name in the message.
 
     Raises:
-        WeightsError: naming a few tensors that are missing, not expected, or of another shape or kind.
+        WeightsError: tensors are missing, unexpected, or of another shape or kind; the message names a few.
     """
     differing = [
         f"{name!r} ({_describe(found[name])}, not {_describe(tensor)})"

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 MAX_BYTES = 256 * 1024 * 1024  # the published configuration has 112 MiB
-DEFAULT_WEIGHTS = "compact"  # file beside this one that "auto" takes; which version it is says its card
-NO_WEIGHTS = ("auto", "orientation")  # names that `register` takes besides those of weights
+DEFAULT_WEIGHTS = "compact"  # file beside this one that "auto" takes; its card says which version it is
+NO_WEIGHTS = ("auto", "orientation")  # names that `register` accepts besides those of weights
 
 _PICKLED = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
 _BUILDING = threading.Lock()
@@ -48,8 +48,8 @@ def save_weights(
     """Write a state dict as fp16 safetensors and its card beside it: both, or nothing.
 
     Args:
-        state: name -> tensor, any device and float type; whole numbers and booleans are kept as they are.
-        fields: what the card says, see `make_card`.
+        state: name -> tensor, any device and float type; integers and booleans are stored unchanged.
+        fields: fields of the card, see `make_card`.
         path: ends in `.safetensors`; the card takes the same name with `.json`.
         overwrite: replace an earlier model.
 
@@ -59,7 +59,7 @@ def save_weights(
     Raises:
         WeightsError: a value that is not finite or does not fit fp16, naming the tensor; or nothing to save.
         ConfigError: a field of the card is missing, unknown or out of its range.
-        OutputError: the files exist, or the folder or the disk refuses.
+        OutputError: the files exist already, or cannot be written.
     """
     final = Path(path)
     tensors = {name: _half(name, tensor) for name, tensor in state.items()}
@@ -76,17 +76,17 @@ def save_weights(
 
 
 def load_weights(path: str | Path, *, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Tensor], ModelCard]:
-    """Read weights and their card, and believe neither before it is checked.
+    """Read weights and their card, and check both.
 
     Args:
         path: a `.safetensors` file with its card beside it.
         max_bytes: larger files are refused before they are read.
 
     Returns:
-        name -> tensor on the CPU, float32 (whole numbers and booleans as stored); the card.
+        name -> tensor on the CPU, float32 (integers and booleans as stored); the card.
 
     Raises:
-        WeightsError: missing, of a pickled format, too large, damaged, not what the card says, or not finite.
+        WeightsError: missing, of a pickled format, too large, damaged, not finite, or different from the card.
         UnsupportedError: the card has a later format.
     """
     final = Path(path)
@@ -112,11 +112,11 @@ def embedded() -> dict[str, Path]:
 
 
 def resolve(model: str) -> Path:
-    """The file of weights that a name or a path means; an embedded name comes first.
+    """The file of weights for a name or a path; an embedded name comes first.
 
     Raises:
-        ConfigError: neither, with the nearest name.
-        WeightsError: the default weights, but this installation was built without them.
+        ConfigError: neither a name nor a file; the message suggests the nearest name.
+        WeightsError: the default weights, if this installation was built without them.
     """
     known = embedded()
     if model in known:
@@ -140,14 +140,14 @@ def build_network(settings: Mapping[str, Any], where: str) -> Soma:
         where: the file, for messages.
 
     Raises:
-        WeightsError: this version knows no such network, or a frozen part's weights are not at hand.
+        WeightsError: this version has no such network, or a frozen part's weights are missing.
         UnsupportedError: an extra that the network needs is not installed.
     """
     from somareg.soma.network import NetworkCfg, Soma
 
     try:
         return Soma(from_mapping(NetworkCfg, settings, "network"))
-    except (WeightsError, UnsupportedError):  # of a frozen part; they name what to fetch or install
+    except (WeightsError, UnsupportedError):  # of a frozen part; the message already names what to fetch or install
         raise
     except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
         raise WeightsError(
@@ -165,19 +165,19 @@ def load_network(
 ) -> Soma:
     """The trained network on a device, in evaluation mode.
 
-    The last four are kept, so that a batch of pairs builds the network once, and so does a comparison of a few models;
-    a changed file or card is loaded anew. Callers share the module: do not change it.
+    The last four networks are cached, so that a batch of pairs, or a comparison of a few models, builds each once; a
+    changed file or card is loaded anew. Callers share the module: do not change it.
 
     Args:
         path: as for `load_weights`.
-        device: where it shall run.
-        dinov2: folder or hub name of the DINOv2 that the network needs; without it the card's, in the local cache.
+        device: where it runs.
+        dinov2: folder or hub name of the DINOv2 that the network needs; None for the card's, from the local cache.
         max_bytes: as for `load_weights`.
 
     Raises:
-        WeightsError: as `load_weights`, and when the weights do not fit the network that the card describes, or DINOv2
-            is missing or another one than the card says.
-        ConfigError: `dinov2` for a network without.
+        WeightsError: as `load_weights`; or the weights do not fit the network that the card describes; or DINOv2 is
+            missing or not the one that the card names.
+        ConfigError: `dinov2` is given for a network without DINOv2.
         UnsupportedError: the card has a later format, or DINOv2 needs a package that is not installed.
     """
     final = Path(path)
@@ -189,9 +189,9 @@ def load_network(
 
 @lru_cache(maxsize=4)
 def _network(path: Path, digest: str, card_text: str, device: str, max_bytes: int, frozen: Dinov2Files | None) -> Soma:
-    """`digest` and `card_text` are read by the cache only: what they name is another network."""
+    """`digest` and `card_text` only serve the cache as keys: if they differ, so does the network."""
     state, card = load_weights(path, max_bytes=max_bytes)
-    with _BUILDING, torch.random.fork_rng(devices=[]):  # first weights are drawn: the caller's random numbers go on
+    with _BUILDING, torch.random.fork_rng(devices=[]):  # initial weights must not use the caller's generator
         network = build_network(card.network, str(path))
     check_state(network.state_dict(), state, str(path))
     network.load_state_dict(state, strict=True)
@@ -215,7 +215,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
-    """A contiguous copy of its own memory on the CPU: floating point as fp16, anything else as it is."""
+    """A contiguous copy on the CPU: floating point as fp16, anything else unchanged."""
     copy = tensor.detach().to(device="cpu", copy=True, memory_format=torch.contiguous_format)
     if copy.is_complex():
         raise WeightsError(f"{name!r} holds complex numbers, which are not stored; keep them out of the state dict")
@@ -233,7 +233,7 @@ def _half(name: str, tensor: Tensor) -> Tensor:
 
 
 def _single(name: str, tensor: Tensor, path: Path) -> Tensor:
-    """Floating point as float32 and finite, whole numbers and booleans as they are."""
+    """Floating point as float32, checked to be finite; integers and booleans unchanged."""
     if tensor.is_complex():
         raise WeightsError(f"{path}: {name!r:.80} holds complex numbers; export the checkpoint again")
     if not tensor.is_floating_point():
@@ -245,7 +245,7 @@ def _single(name: str, tensor: Tensor, path: Path) -> Tensor:
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
-    """Refuse to write where something else lies."""
+    """Refuse a wrong name, a folder, another program's file, and, without `overwrite`, any existing file."""
     if path.suffix != SUFFIX:
         raise OutputError(f"output {path} must end in {SUFFIX}; give such a name")
     for place in (path, card_path(path)):
@@ -257,7 +257,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
         try:
             read_card(path)
         except (WeightsError, ValueError) as error:
-            # Some other program's settings may have the same name; they are not ours to replace.
+            # Another program's settings may have the same name and must not be replaced.
             raise OutputError(f"output {card_path(path)} is there and is no model card; move it away") from error
 
 
