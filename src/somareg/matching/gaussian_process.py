@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,16 +33,11 @@ class GaussianProcess:
     length: float
     variance: float
 
-    @cached_property
-    def _pull(self) -> Tensor:
-        """(N, 2) weight of each value in predictions: the values divided by their covariance."""
-        return solve(self.variance * kernel(self.points, self.points, self.length) + self.noise, self.values)
-
     def predict(self, where: Tensor) -> Tensor:
         """Posterior mean (M, 2) at points (M, 2)."""
         if self.variance == 0:
             return torch.zeros_like(where)
-        return self.variance * kernel(where, self.points, self.length) @ self._pull
+        return process_mean(self.points, self.values, self.noise, self.length, self.variance, where)
 
     def uncertainty(self, where: Tensor, variance: float) -> Tensor:
         """Posterior variance (M,) at points (M, 2) of a displacement of the given prior variance."""
