@@ -85,7 +85,14 @@ function showPlace(scene, coordinate) {
 
 function makeKeys(map, scene, { compare, places, loupe }) {
   const view = map.getView();
-  const zoomBy = (factor) => view.animate({ resolution: view.getConstrainedResolution(view.getResolution() / factor), duration: 120 });
+  // From where a step that still runs will end, so that steps in quick succession add up.
+  let goal = null;
+  const zoomBy = (factor) => {
+    const end = view.getConstrainedResolution((goal ?? view.getResolution()) / factor);
+    view.cancelAnimations();
+    goal = end;
+    view.animate({ resolution: end, duration: 120 }, () => { if (goal === end) goal = null; });
+  };
   const moveBy = (x, y) => () => {
     const [left, down] = view.getCenter(), step = STEP_PX * view.getResolution();
     view.animate({ center: view.getConstrainedCenter([left + x * step, down + y * step]), duration: 100 });
