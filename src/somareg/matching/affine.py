@@ -181,10 +181,15 @@ def fit_affine(
         points[None], displacement[None], weight[None], stiffness=stiffness, extent=extent, shape=shape
     )
     if bool(fit.refused[0]):
-        if int((weight > 0).sum()) < 3:
-            raise EstimationError(f"too few {what} for an affine transform")
-        raise EstimationError(f"{what} lie on a line or in one spot: no affine transform is determined")
+        raise refusal(weight, what)
     return fit.matrix[0]
+
+
+def refusal(weight: Tensor, what: str = "matches") -> EstimationError:
+    """The error for a fit that was refused: too few points (N,) with weight, or points on a line."""
+    if int((weight > 0).sum()) < 3:
+        return EstimationError(f"too few {what} for an affine transform")
+    return EstimationError(f"{what} lie on a line or in one spot: no affine transform is determined")
 
 
 def apply_affine_batch(matrix: Tensor, points: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
@@ -174,6 +174,7 @@ def align(
         judged = beside.submit(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
         doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=learned is not None))
 
+        @lru_cache(maxsize=1)  # the field that is kept was the last one that the judge was asked about
         def with_field(field: FieldTransform) -> tuple[Evidence, WindowMatches | None]:
             return gather(judge, compose(affine, field), before())
 

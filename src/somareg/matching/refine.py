@@ -13,7 +13,7 @@ from torch import Tensor
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
 from somareg.matching import fit
-from somareg.matching.affine import NO_SHAPE, Shape, departure, to_transform
+from somareg.matching.affine import NO_SHAPE, Shape, departure, refusal, to_transform
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.steps import StepCfg
@@ -105,9 +105,7 @@ def fit_windows(
     aspect, shear = (torch.tensor([each], dtype=torch.float64) for each in known)
     fits = fit.fit_windows(batch, cell, step, extent, (aspect, shear))
     if bool(fits.refused[0]):
-        if int((windows.valid > 0).sum()) < 3:
-            raise EstimationError("too few matches for an affine transform")
-        raise EstimationError("matches lie on a line or in one spot: no affine transform is determined")
+        raise refusal(windows.valid)
     return Fit(fits.residual[0], WindowMatches(*(each[0] for each in vars(fits.matches).values())), float(fits.support))
 
 
