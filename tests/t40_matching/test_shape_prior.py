@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from somareg.features.orientation import OrientationCfg
@@ -35,6 +33,7 @@ from somareg.matching.steps import NEAR, ShapeCfg, StepCfg
 from somareg.matching.windows import WindowCorrelation, overlap
 from tests.synthetic import Array, make_pair
 from tests.t40_matching.conftest import as_pair
+from tests.t40_matching.shapes import MIRROR, stretched, turned
 
 RNG = np.random.default_rng(0)
 XY = RNG.uniform(0, 300, (25, 2))
@@ -43,53 +42,6 @@ NOISY = RNG.normal(0, 4, (25, 2))
 POINTS, ANY, WEIGHTS = (torch.from_numpy(a) for a in (XY, NOISY, WEIGHT))
 EXTENT = 150.0
 HARD = 1e6  # of 25 points; beyond about 1e7 the normal matrix would count as ill-conditioned
-
-MIRROR = AffineTransform(np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 200.0]]))
-ANGLES = st.floats(-180, 180)
-SIZES = st.floats(0.5, 2.0)
-
-
-def turned(degrees: float, scale: float = 1.0) -> AffineTransform:
-    return AffineTransform.from_parameters(rotation_deg=degrees, scale=scale, shift=(30.0, -12.0))
-
-
-def stretched(x: float = 1.03, y: float = 0.98, shear_deg: float = 1.5) -> AffineTransform:
-    return AffineTransform.from_parameters(scale=(x, y), shear_deg=shear_deg)
-
-
-# --- departure from a similarity --------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(ANGLES, SIZES, st.booleans())
-def test_a_similarity_does_not_depart(degrees: float, scale: float, mirrored: bool) -> None:
-    similarity = turned(degrees, scale).after(MIRROR) if mirrored else turned(degrees, scale)
-    np.testing.assert_allclose(departure(similarity), 0, atol=1e-12)
-
-
-def test_departure_is_the_difference_of_the_scales_and_the_shear() -> None:
-    np.testing.assert_allclose(departure(stretched(1.02, 0.98, 0.0)), (0.04, 0.0), atol=1e-12)
-    np.testing.assert_allclose(departure(stretched(2.04, 1.96, 0.0)), (0.04, 0.0), atol=1e-12)
-    lean = math.tan(math.radians(1.0))
-    np.testing.assert_allclose(departure(stretched(1.0, 1.0, 1.0)), (0.0, lean), atol=lean**2)
-    # Stretched along a diagonal: both axes lean towards it.
-    diagonal = turned(45).after(stretched(1.02, 0.98, 0.0)).after(turned(-45))
-    np.testing.assert_allclose(departure(diagonal), (0.0, 0.04), atol=1e-12)
-
-
-@settings(max_examples=40, deadline=None)
-@given(ANGLES, SIZES, st.floats(0.8, 1.2), st.floats(-10, 10), st.booleans())
-def test_departure_looks_at_the_shape_only(
-    degrees: float, scale: float, ratio: float, shear: float, mirrored: bool
-) -> None:
-    """A similarity afterwards changes nothing; its size is the relative difference of the singular values, twice."""
-    shape = stretched(ratio, 1.0, shear)
-    whole = turned(degrees, scale).after(MIRROR).after(shape) if mirrored else turned(degrees, scale).after(shape)
-    own = departure(MIRROR.after(shape) if mirrored else shape)
-    np.testing.assert_allclose(departure(whole), own, atol=1e-12)
-    large, small = np.linalg.svd(whole.matrix[:, :2], compute_uv=False)
-    assert math.hypot(*own) == pytest.approx(2 * (large - small) / (large + small), abs=1e-12)
-
 
 # --- the fit ----------------------------------------------------------------------------------------------------------
 
