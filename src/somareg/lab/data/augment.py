@@ -38,6 +38,9 @@ class OpticalAugmentCfg:
     Attributes:
         tone_share, gamma, contrast, brightness: power law, contrast factor, shift in grey values.
         permute_share, mix_share, grey_share: bands in another order, mixtures of the bands, one mixture for all.
+        map_share, map_classes: flat colours by grey value, as a map has; number of them.
+        gradient_share, shading_share, shading_px: outlines only; the grey value as a height, smoothed and lit from a
+            side. With the map these stand for images that are not photographs.
         invert_share: the negative.
         blur_share, blur_px: deviation of the Gaussian.
         sharpen_share, sharpen: strength of the unsharp mask.
@@ -54,6 +57,11 @@ class OpticalAugmentCfg:
     permute_share: float = 0.25
     mix_share: float = 0.2
     grey_share: float = 0.3
+    map_share: float = 0.0
+    map_classes: int = 6
+    gradient_share: float = 0.0
+    shading_share: float = 0.0
+    shading_px: Range = (0.5, 1.0)
     invert_share: float = 0.05
     blur_share: float = 0.2
     blur_px: Range = (0.3, 1.0)
@@ -70,6 +78,8 @@ class OpticalAugmentCfg:
 
     def __post_init__(self) -> None:
         _check_shares(self)
+        if self.map_classes < 2:
+            raise ConfigError(f"augment: map_classes is {self.map_classes}; give 2 or more")
 
     def steps(self) -> tuple[tuple[float, Step], ...]:
         """(share, effect) in the order from the ground to the file."""
@@ -80,6 +90,9 @@ class OpticalAugmentCfg:
             (self.haze_share, partial(e.haze, opacity=self.haze)),
             (self.clouds_share, partial(e.clouds, cover=self.clouds)),
             (self.grey_share, e.single_band),
+            (self.map_share, partial(e.map_colours, most=self.map_classes)),
+            (self.gradient_share, e.gradient_only),
+            (self.shading_share, partial(e.relief_shading, pixels=self.shading_px)),
             (self.blur_share, partial(e.blur, sigma=self.blur_px)),
             (self.noise_share, partial(e.noise, deviation=self.noise)),
             (self.stripes_share, partial(e.stripes, deviation=self.stripes)),

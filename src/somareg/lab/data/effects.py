@@ -64,6 +64,52 @@ def single_band(image: Tensor, dice: Dice) -> Tensor:
     return ((weight * image).sum(1, keepdim=True) / weight.sum(1, keepdim=True)).expand_as(image)
 
 
+def gradient_only(image: Tensor, dice: Dice) -> Tensor:
+    """Size of the grey value's gradient at 1 px, the same in all bands: outlines without the sign of a step."""
+    grey = gaussian_blur(image.mean(1, keepdim=True), torch.ones(len(image), device=image.device))
+    across, down = _slopes(grey)
+    size = (across.square() + down.square()).sqrt()
+    return (255 * size / (4 * size.mean((-2, -1), keepdim=True) + 1e-3)).expand_as(image)
+
+
+def relief_shading(image: Tensor, dice: Dice, pixels: Range) -> Tensor:
+    """The grey value as a height, lit from a random side: outlines are dark on one side and bright on the other.
+
+    Args:
+        image: (n, C, H, W), 0-255.
+        dice: randomness and device.
+        pixels: deviation of the Gaussian that smooths the heights.
+    """
+    grey = gaussian_blur(image.mean(1, keepdim=True), dice.uniform((len(image),), *pixels))
+    across, down = _slopes(grey)
+    azimuth = 2 * math.pi * dice.unit(len(image), 1, 1, 1)
+    lit = azimuth.cos() * across + azimuth.sin() * down
+    return (128 + 48 * lit / _contrast(lit).clamp_min(1e-3)).expand_as(image)
+
+
+def map_colours(image: Tensor, dice: Dice, most: int) -> Tensor:
+    """Areas of similar grey value in random flat colours, as on a map of classes.
+
+    Args:
+        image: (n, C, H, W), 0-255.
+        dice: randomness and device.
+        most: classes, each at a random range of grey values; neighbouring ranges may lie close together.
+    """
+    grey = gaussian_blur(image.mean(1, keepdim=True), torch.ones(len(image), device=image.device))
+    rank = (grey - grey.mean((-2, -1), keepdim=True)) / _contrast(grey).clamp_min(1e-3)
+    limits = dice.normal(len(image), most - 1, 1, 1)
+    which = (rank > limits).sum(1, keepdim=True)  # (n, 1, H, W), 0 to most - 1
+    colours = 255 * dice.unit(len(image), image.shape[1], most)
+    return colours.gather(2, which.flatten(2).expand(-1, image.shape[1], -1)).view_as(image)
+
+
+def _slopes(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y, replicated borders."""
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    return across / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+
+
 def gaussian_blur(image: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian smoothing by `sigma` (n,) pixels, at most about 1.2; shifted additions, replicated borders."""
     side = torch.arange(1, _BLUR_RADIUS + 1, device=image.device)

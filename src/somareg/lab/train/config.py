@@ -126,6 +126,8 @@ class TrainCfg:
 
     Attributes:
         seed: of initial weights and of every draw.
+        initial: weights to start from, a name that ships ("compact") or a `.safetensors` file; parts that they lack
+            start at random, and parts that the network lacks are left out. None starts all at random.
         network, data, objective, optimiser, run: settings of these parts.
 
     Raises:
@@ -133,6 +135,7 @@ class TrainCfg:
     """
 
     seed: int = 0
+    initial: str | None = None
     network: NetworkCfg = field(default_factory=NetworkCfg)
     data: DataCfg = field(default_factory=DataCfg)
     objective: ObjectiveCfg = field(default_factory=ObjectiveCfg)

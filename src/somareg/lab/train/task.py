@@ -85,6 +85,8 @@ class RegistrationTask(L.LightningModule):
         objective: the loss.
         open_source: (rank, device) -> the source of batches.
         limit: minutes of this call, None without limit.
+        begun: what the weights began with, for the card; None for random numbers. A resumed run knows it from its
+            checkpoint.
     """
 
     def __init__(
@@ -94,9 +96,10 @@ class RegistrationTask(L.LightningModule):
         objective: Objective,
         open_source: Callable[[int, torch.device], Source],
         limit: float | None = None,
+        begun: str | None = None,
     ) -> None:
         super().__init__()
-        self.cfg, self.network, self.objective, self.limit = cfg, network, objective, limit
+        self.cfg, self.network, self.objective, self.limit, self.begun = cfg, network, objective, limit, begun
         self._open_source = open_source
         self.minutes_before = 0.0  # minutes trained by earlier calls
         self.minutes = 0.0  # minutes trained by all calls; updated by the clock of `callbacks`
@@ -226,6 +229,7 @@ class RegistrationTask(L.LightningModule):
         self.minutes = self.minutes_before = float(record["minutes"])
         self._bad = torch.tensor([int(record["skipped"]), int(record["bad_in_a_row"])])
         self.scores, self.best_score = dict(record["scores"]), record["best_score"]
+        self.begun = record.get("notes")
 
     def record(self) -> dict[str, Any]:
         """Training record; numbers, texts, lists and mappings only."""
@@ -242,6 +246,7 @@ class RegistrationTask(L.LightningModule):
             "best_score": self.best_score,
             "skipped": self.skipped,
             "bad_in_a_row": self.bad_in_a_row,
+            **({} if self.begun is None else {"notes": self.begun}),
             **({} if (frozen := self._dinov2()) is None else {"dinov2": to_mapping(frozen.identity)}),
         }
 
