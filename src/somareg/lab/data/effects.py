@@ -90,6 +90,8 @@ def relief_shading(image: Tensor, dice: Dice, pixels: Range) -> Tensor:
 def map_colours(image: Tensor, dice: Dice, most: int) -> Tensor:
     """Areas of similar grey value in random flat colours, as on a map of classes.
 
+    Their outlines follow the edges to about two pixels: the image is smoothed first, and any level may be cut.
+
     Args:
         image: (n, C, H, W), 0-255.
         dice: randomness and device.
