@@ -213,16 +213,18 @@ def _fixed(
     edges_there = (outline_of(brought) | outline_of(lost) | outline_of(~lost)) & inside
     for labels, edges, result in ((here.labels, edges_there, fixed[0]), (brought, edges_here, fixed[1])):
         if is_same_grid:
-            result |= _agreeing(labels, edges, inside, len(result), OUTLINE_PX) >= SAME_OUTLINE
+            result |= _agree(labels, edges, inside, len(result), OUTLINE_PX, SAME_OUTLINE)
         # Blending with neighbours, or another pixel size, moves an outline by a pixel.
         near = cv2.dilate(edges.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        result |= _agreeing(labels, near, inside, len(result), NEAR_PX) >= NEAR_OUTLINE
+        result |= _agree(labels, near, inside, len(result), NEAR_PX, NEAR_OUTLINE)
     return fixed
 
 
-def _agreeing(labels: NDArray[np.int32], edges: BoolArray, inside: BoolArray, size: int, least: int) -> FloatArray:
-    """Share of the outline of each region (by label) that lies on the given edges, 0-1; 0 when the outline is shorter
-    than `least`, or when it agrees as well with shifted edges, that is by chance.
+def _agree(
+    labels: NDArray[np.int32], edges: BoolArray, inside: BoolArray, size: int, least: int, least_share: float
+) -> BoolArray:
+    """Regions (bool per label) of which `least_share` of the outline lies on the given edges; never one whose outline
+    is shorter than `least`, or that agrees as well with shifted edges, that is by chance.
     """
     outline = outline_of(labels) & inside
     rows, columns = np.nonzero(outline)
@@ -235,10 +237,13 @@ def _agreeing(labels: NDArray[np.int32], edges: BoolArray, inside: BoolArray, si
         inside[inside] = edges[y[inside], x[inside]]
         return np.asarray(np.bincount(own, inside, minlength=size) / np.maximum(length, 1))
 
+    at = share(0, 0)
+    agree = (length >= least) & (at >= least_share)
+    if not agree.any():  # as for most images
+        return agree
     around = [(round(AWAY_PX * math.cos(a)), round(AWAY_PX * math.sin(a))) for a in np.arange(8) * math.pi / 4 + 0.5]
     chance = np.median([share(dx, dy) for dx, dy in around], axis=0)
-    at = share(0, 0)
-    return np.where((length >= least) & (at >= 1.5 * chance + 0.1), at, 0.0)
+    return np.asarray(agree & (at >= 1.5 * chance + 0.1))
 
 
 def _drawn(regions: Regions, modality: Modality, is_exact: bool) -> BoolArray:

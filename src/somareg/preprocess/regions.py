@@ -46,8 +46,8 @@ def regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
     for key, count in common[:VALUES]:
         if count < max(LEAST_PX, LEAST_SHARE * mask.size):
             break
-        row, column = np.argwhere(keys == key)[0]
-        _label(labels, values, mask & (keys == key), _text(data[:, row, column]))
+        same = keys == key
+        _label(labels, values, mask & same, _text(data[(slice(None), *_first(same))]))
     return Regions(labels, tuple(values))
 
 
@@ -63,10 +63,11 @@ def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
     values: list[str] = []
     amount = np.abs(data) if np.iscomplexobj(data) else data
     for key, _ in common[:BLURRED_VALUES]:
-        row, column = np.argwhere(keys == key)[0]
-        exact = mask & (keys == key)
+        same = keys == key
+        exact = mask & same
         if exact.sum() < BLURRED_SHARE * mask.size or exact.all():
             break
+        row, column = _first(same)
         near = mask.copy()
         others = subsample(amount, mask & ~exact)
         for band, (low, high) in zip(amount, np.percentile(others, [1, 99], axis=1).T, strict=True):
@@ -77,6 +78,12 @@ def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
         closed = cv2.morphologyEx(near.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
         _label(labels, values, closed > 0, _text(data[:, row, column]), exact)
     return Regions(labels, tuple(values))
+
+
+def _first(there: BoolArray) -> tuple[int, int]:
+    """Row and column of the first True of a mask."""
+    row, column = divmod(int(there.argmax()), there.shape[1])
+    return row, column
 
 
 def _label(
@@ -106,15 +113,10 @@ def outline_of(labels: NDArray[np.int32] | BoolArray) -> BoolArray:
     inside = labels > 0
     outline = np.zeros(labels.shape, bool)
     for axis in (0, 1):
-        first, second = (
-            np.take(labels, range(*ends), axis) for ends in ((0, -1 + labels.shape[axis]), (1, labels.shape[axis]))
-        )
-        differ = first != second
-        at = [slice(None)] * 2
-        at[axis] = slice(0, -1)
-        outline[tuple(at)] |= differ
-        at[axis] = slice(1, None)
-        outline[tuple(at)] |= differ
+        lines, marked = np.moveaxis(labels, axis, 0), np.moveaxis(outline, axis, 0)  # views
+        differ = lines[:-1] != lines[1:]
+        marked[:-1] |= differ
+        marked[1:] |= differ
     return outline & inside
 
 
