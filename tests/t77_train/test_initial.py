@@ -15,11 +15,13 @@ from somareg.lab.train.export import export_checkpoint, read_checkpoint
 from somareg.lab.train.initial import start_from
 from somareg.soma.fge import FgeCfg
 from somareg.soma.network import NetworkCfg, Soma
-from tests.t77_train.standin import read
 from tests.small_network import save_network
+from tests.t77_train.standin import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = ("network.encoder.compact={band_channels: 4, widths: [8, 8, 8, 8], depths: [1, 1, 1, 1], outputs: [8, 8, 8, 8]}",)
+SMALL = (
+    "network.encoder.compact={band_channels: 4, widths: [8, 8, 8, 8], depths: [1, 1, 1, 1], outputs: [8, 8, 8, 8]}",
+)
 
 
 @pytest.fixture(scope="module")
