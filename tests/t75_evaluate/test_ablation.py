@@ -269,14 +269,16 @@ def test_a_folder_of_other_settings_is_kept_apart(script: ModuleType, pack: Path
         script.trained(other, place / "run")
 
 
-def test_the_study_of_this_clone_is_read(script: ModuleType) -> None:
-    """Every row builds a network of its own, and none is judged by test samples."""
-    study = from_mapping(script.Study, read_extended(ROOT / "configs" / "ablation.yaml"))
+@pytest.mark.parametrize("name", ["ablation.yaml", "pretraining.yaml"])
+def test_the_studies_of_this_clone_are_read(script: ModuleType, name: str) -> None:
+    """Every row differs from the others and builds a network, and the reference is the plan itself."""
+    study = from_mapping(script.Study, read_extended(ROOT / "configs" / name))
     plan = ROOT / "configs" / study.plan
     rows = {name: load_config(plan, (*study.common, *settings)) for name, settings in study.rows.items()}
     assert len({repr(cfg) for cfg in rows.values()}) == len(rows)
     assert rows[study.reference] == load_config(plan, study.common)
-    assert rows["FGE: attention only"].network.encoder.fge.filters == "off"  # type: ignore[union-attr]
+    if name == "ablation.yaml":
+        assert rows["FGE: attention only"].network.encoder.fge.filters == "off"  # type: ignore[union-attr]
     with torch.device("meta"):
         assert all(Soma(cfg.network).parameter_count > 0 for cfg in rows.values())
 

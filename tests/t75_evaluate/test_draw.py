@@ -18,6 +18,7 @@ from somareg.lab.data.dice import Dice
 from somareg.lab.data.draw import DrawCfg, draw_pairs
 from somareg.lab.data.tiles import TileSet
 from somareg.lab.data.waves import LARGEST_PX, draw_waves
+from somareg.lab.train.config import load_config
 
 SIZE, CROP, COUNT = 256, 96, 12
 FAR = DrawCfg(crop=CROP, near_share=0.0, smooth_share=0.0)
@@ -307,3 +308,29 @@ def test_a_stretched_pair_shows_what_its_truth_says() -> None:
         inside = ((places > 2) & (places < CROP - 3)).all(-1)
         found = F.grid_sample(batch.moving.double(), grid, align_corners=False)[:, 0]
         assert (found - seen[..., of_axis])[inside].abs().max() < 1.5  # 8-bit ramps on both sides
+
+
+@pytest.mark.parametrize("view", ["sar", "optical"])
+def test_two_views_of_one_image_need_no_label(view: str) -> None:
+    cfg = replace(FAR, views=view, swap_share=0.5)
+    along_x, along_y = (draw(tile, cfg, seed=5) for tile in ramps(LABEL))
+    assert along_x.modalities == (view, view)
+    # SAR tiles show x or y, the optical ones both
+    at, seen = (
+        torch.cat([first, second], dim=1) if view == "sar" else first[:, :2]
+        for first, second in ((along_x.reference, along_y.reference), (along_x.moving, along_y.moving))
+    )
+    y, x = torch.meshgrid(torch.arange(float(CROP)), torch.arange(float(CROP)), indexing="ij")
+    places = apply(along_x.truth, torch.stack([x, y])[None].expand(COUNT, -1, -1, -1))
+    # the moving image, read where the truth leads, shows the same ground: the label of the pair plays no part
+    grid = (2 * places / (CROP - 1) - 1).permute(0, 2, 3, 1).float()
+    inside = ((places > 1) & (places < CROP - 2)).all(1)
+    shown = F.grid_sample(seen, grid, align_corners=True)
+    error = (shown - at).abs().amax(1)[inside]
+    assert inside.float().mean() > 0.4
+    assert error.max() < 1.0  # grey values are whole tile coordinates
+
+
+def test_a_view_of_something_else_is_refused() -> None:
+    with pytest.raises(ConfigError, match="views"):
+        load_config(None, ["data.draw.views=map"])

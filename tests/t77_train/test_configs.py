@@ -18,7 +18,7 @@ from somareg.soma.fge import FgeCfg
 from somareg.soma.network import Soma
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-STUDIES = {"ablation.yaml"}  # lists of rows, which t75_evaluate/test_ablation.py reads
+STUDIES = {"ablation.yaml", "pretraining.yaml"}  # lists of rows, which t75_evaluate/test_ablation.py reads
 FILES = sorted({path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")} - STUDIES)
 ROW = re.compile(
     r"\| \[`(?P<file>[^`]+)`\]\((?P=file)\) \| (?P<what>[^|]+) "

@@ -12,7 +12,7 @@ from somareg.errors import ConfigError, WeightsError
 from somareg.lab.train.config import TrainCfg, load_config
 from somareg.lab.train.engine import train
 from somareg.lab.train.export import export_checkpoint, read_checkpoint
-from somareg.lab.train.initial import start_from
+from somareg.lab.train.initial import freeze, start_from
 from somareg.soma.fge import FgeCfg
 from somareg.soma.network import NetworkCfg, Soma
 from tests.small_network import save_network
@@ -57,7 +57,7 @@ def test_parts_that_the_weights_lack_stay_random(cfg: TrainCfg, tmp_path: Path) 
     path = saved(made(cfg.network, 1), tmp_path / "a.safetensors")
     enhanced = replace(cfg.network, encoder=replace(cfg.network.encoder, fge=FgeCfg(sigmas=(1.0,))))
     network, before = made(enhanced, 2), made(enhanced, 2).state_dict()
-    assert "new: encoder.branches.sar.enhancers" in start_from(network, str(path))
+    assert "new: encoder.branches.optical.enhancers, encoder.branches.sar.enhancers" in start_from(network, str(path))
     after = network.state_dict()
     new = [name for name in after if ".enhancers." in name]
     assert new
@@ -93,3 +93,31 @@ def test_a_run_begins_there_and_its_card_says_so(cfg: TrainCfg, tmp_path: Path) 
     assert read_checkpoint(tmp_path / "run" / "last.ckpt")["somareg"]["notes"] == lines[0]
     card = export_checkpoint(tmp_path / "run" / "last.ckpt", tmp_path / "b.safetensors")
     assert card.notes == f"averaged weights (EMA); {lines[0]}"
+
+
+def test_frozen_parts_keep_every_number(cfg: TrainCfg, tmp_path: Path) -> None:
+    part = "encoder.branches.sar.backbone"
+    frozen = replace(cfg, frozen=(part,), optimiser=replace(cfg.optimiser, lr=1e-2, warmup_steps=0))
+    train(frozen, tmp_path / "run")
+    torch.manual_seed(cfg.seed)
+    before = Soma(cfg.network).state_dict()
+    content = read(tmp_path / "run" / "last.ckpt")
+    changed = [
+        name for name, tensor in before.items() if not torch.equal(content["state_dict"][f"network.{name}"], tensor)
+    ]
+    assert any(name.startswith("encoder.branches.optical.backbone") for name in changed)
+    assert not any(name.startswith(part) for name in changed)
+    assert all(torch.equal(content["ema"][name], before[name]) for name in before if name.startswith(part))
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (("encoder.branches.radar",), "no part 'encoder.branches.radar'.*encoder.branches.sar"),
+        (("",), "no part ''"),
+        (("encoder", "glam"), "encoder, glam leave nothing to train"),
+    ],
+)
+def test_nothing_is_frozen_by_mistake(cfg: TrainCfg, parts: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        freeze(made(cfg.network, 0), parts)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from somareg.lab.data.render import KERNEL_MARGIN_PX, copy_pixels, interpolate
 from somareg.lab.data.tiles import TileSet
 from somareg.lab.data.waves import LARGEST_PX, Waves, draw_waves
 from somareg.matching.affine import compose_batch, invert_batch
+from somareg.types import Modality
 
 _CANDIDATES = 16
 _TOWARDS_IDENTITY = (0.75, 0.5, 0.25, 0.0)  # factors that shrink a candidate when none fits
@@ -48,6 +50,8 @@ class DrawCfg:
         smooth_share: share of the pairs with a smooth displacement on top.
         smooth_px: largest sum of its waves' amplitudes, pixels (wavelengths from 64 px on), at most 4.
         swap_share: share of the batches whose reference is SAR and whose moving image is optical.
+        views: "pair", or two views of one image, "sar" or "optical": the same ground without any label, so that an
+            encoder can be trained before pairs are at hand.
 
     Raises:
         ConfigError: a range is empty or outside of what can be drawn.
@@ -71,6 +75,7 @@ class DrawCfg:
     smooth_share: float = 0.2
     smooth_px: float = 3.0
     swap_share: float = 0.0
+    views: Literal["pair", "sar", "optical"] = "pair"
 
     def __post_init__(self) -> None:
         for name in ("scale", "near_scale", "aspect", "near_aspect"):
@@ -108,11 +113,18 @@ def draw_pairs(tiles: TileSet, index: Tensor, cfg: DrawCfg, generator: torch.Gen
     dice = Dice(generator, tiles.sar.device)
     index = index.to(dice.device)
     swapped = cfg.swap_share > 0 and dice.decide(1)[0] < cfg.swap_share
-    sar, optical, label = tiles.sar[index, None], tiles.optical[index], tiles.label[index].double()
-    reference, moving = (sar, optical) if swapped else (optical, sar)
+    images: dict[Modality, Tensor] = {"sar": tiles.sar[index, None], "optical": tiles.optical[index]}
+    label = tiles.label[index].double()  # px of the optical tile -> px of the SAR tile
+    modalities: tuple[Modality, Modality] = ("sar", "optical") if swapped else ("optical", "sar")
+    if cfg.views != "pair":
+        modalities = (cfg.views, cfg.views)
+        label = torch.eye(2, 3, dtype=label.dtype, device=label.device).expand_as(label)
+    elif swapped:
+        label = invert_batch(label)
+    reference, moving = (images[modality] for modality in modalities)
     valid = tiles.valid[index, None]
     waves, waving = _draw_waves(len(index), cfg, dice)
-    at = _place(invert_batch(label) if swapped else label, _reach(waves, waving, len(index)), tiles.size, cfg, dice)
+    at = _place(label, _reach(waves, waving, len(index)), tiles.size, cfg, dice)
     rendered, rendered_mask = interpolate(moving, valid, *_moving_points(at, waves, waving, cfg.crop), at.truth)
     positions = _map(at.pose, *_axes(cfg.crop, dice.device))
     return PairBatch(
@@ -122,7 +134,7 @@ def draw_pairs(tiles: TileSet, index: Tensor, cfg: DrawCfg, generator: torch.Gen
         moving_mask=rendered_mask,
         truth=at.truth.float(),
         flow=None if waves is None else _flow(waves, waving, len(index), cfg.crop),
-        modalities=("sar", "optical") if swapped else ("optical", "sar"),
+        modalities=modalities,
     )
 
 

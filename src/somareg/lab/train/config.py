@@ -128,6 +128,7 @@ class TrainCfg:
         seed: of initial weights and of every draw.
         initial: weights to start from, a name that ships ("compact") or a `.safetensors` file; parts that they lack
             start at random, and parts that the network lacks are left out. None starts all at random.
+        frozen: parts of the network that are not trained, such as `encoder.branches.sar`.
         network, data, objective, optimiser, run: settings of these parts.
 
     Raises:
@@ -136,6 +137,7 @@ class TrainCfg:
 
     seed: int = 0
     initial: str | None = None
+    frozen: tuple[str, ...] = ()
     network: NetworkCfg = field(default_factory=NetworkCfg)
     data: DataCfg = field(default_factory=DataCfg)
     objective: ObjectiveCfg = field(default_factory=ObjectiveCfg)

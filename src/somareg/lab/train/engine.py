@@ -20,7 +20,7 @@ from somareg.lab.train.callbacks import BEST, LAST, Keeper
 from somareg.lab.train.config import TrainCfg
 from somareg.lab.train.folder import check_checkpoint, check_folder, claim, is_fresh, starting_point
 from somareg.lab.train.guard import AtomicCheckpointIO, StopSignals
-from somareg.lab.train.initial import start_from
+from somareg.lab.train.initial import freeze, start_from
 from somareg.lab.train.judge import ForwardValidator, ProtocolValidator, Validator
 from somareg.lab.train.sources import Source, Ticks, open_source
 from somareg.lab.train.task import Objective, RegistrationTask
@@ -128,7 +128,8 @@ def train(
     Raises:
         OutputError: the folder is not empty, or cannot be written.
         ReadError: the checkpoint or the data cannot be read.
-        ConfigError: the checkpoint belongs to another network; the device is not there; no data.
+        ConfigError: the checkpoint belongs to another network; the device is not there; no data; `cfg.frozen` names no
+            part of the network.
         WeightsError: `cfg.initial` cannot be read or does not fit the network.
         EstimationError: the training diverged.
         UnsupportedError: something that the configuration asks for is not installed.
@@ -146,6 +147,7 @@ def train(
         torch.manual_seed(cfg.seed)
         network = parts.network(cfg)
         begun = start_from(network, cfg.initial) if cfg.initial is not None and checkpoint is None else None
+        freeze(network, cfg.frozen)
         task = RegistrationTask(
             cfg, network, parts.objective, lambda rank, device: parts.source(cfg, rank, device), limit, begun
         )

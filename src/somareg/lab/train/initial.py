@@ -1,11 +1,14 @@
-"""Start a network from trained weights, so that a run refines them instead of beginning with random numbers."""
+"""What a network begins with, and what stays so: trained weights that a run refines, parts that it does not train."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from somareg.errors import WeightsError
+from somareg.config import did_you_mean
+from somareg.errors import ConfigError, WeightsError
 from somareg.soma.weights.fit import check_state
 from somareg.soma.weights.store import load_weights, resolve
 
@@ -47,6 +50,25 @@ def start_from(network: nn.Module, model: str) -> str:
     return "; ".join([f"started from {card.name} (sha256 {card.sha256[:12]})", *changes])
 
 
+def freeze(network: nn.Module, parts: Sequence[str]) -> None:
+    """Exclude parts of a network from training.
+
+    Args:
+        network: changed in place.
+        parts: names of modules, such as `encoder.branches.sar`.
+
+    Raises:
+        ConfigError: the network has no such part, or nothing would be left to train.
+    """
+    modules = dict(network.named_modules())
+    for part in parts:
+        if not part or part not in modules:
+            raise ConfigError(f"frozen: the network has no part '{part}'.{did_you_mean(part, sorted(modules)[1:])}")
+        modules[part].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(f"frozen: {', '.join(parts)} leave nothing to train; name fewer parts")
+
+
 def _parts(names: list[str]) -> list[str]:
-    """The modules of some tensors, each once: `encoder.branches.sar.enhancers` of `….enhancers.2.unit.weight`."""
-    return list(dict.fromkeys(".".join(name.split(".")[:4]) for name in names))
+    """The modules of some tensors, sorted: `encoder.branches.sar.enhancers` of `….enhancers.2.unit.weight`."""
+    return sorted({".".join(name.split(".")[:4]) for name in names})
