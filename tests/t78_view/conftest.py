@@ -15,10 +15,8 @@ from starlette.testclient import TestClient
 
 import somareg
 from somareg.types import Result
-from tests.synthetic import make_pair
-
-pytest.importorskip("rio_tiler")
 from somareg.view import Scene, Server, find_folder, make_app
+from tests.synthetic import make_pair
 
 TOKEN, PORT = "a-token", 8000
 SIDE = 300

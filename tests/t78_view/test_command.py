@@ -10,7 +10,7 @@ import somareg.view
 from somareg.errors import UnsupportedError
 
 
-@pytest.mark.parametrize("missing", ["rio_tiler", "starlette", "uvicorn"])
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
 def test_without_the_extra_one_line_names_it(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(somareg.view, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(UnsupportedError, match=r"pip install 'somareg\[view\]'") as told:

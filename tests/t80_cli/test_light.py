@@ -23,7 +23,7 @@ LIGHT = (*OURS, "pydantic")  # with which Typer checks what was typed
 NEEDLESS = (
     *("scipy", "pandas", "skimage", "sympy", "torchvision", "torch._dynamo", "torch._inductor", "functorch"),
     *("onnx", "onnxruntime", "onnxscript", "transformers", "lightning", "tensorboard", "yaml"),
-    *("dask", "distributed", "xarray", "rioxarray", "pystac", "rio_tiler", "starlette", "uvicorn", "IPython"),
+    *("dask", "distributed", "xarray", "rioxarray", "pystac", "starlette", "uvicorn", "IPython"),
     *("somareg.lab", "somareg.view", "somareg.batches"),
 )
 
@@ -128,7 +128,7 @@ def test_the_package_is_the_command() -> None:
 
 
 def test_a_pair_is_registered_and_told_of_without_any_extra(tmp_path: Path) -> None:
-    blocked = ("matplotlib", "PIL", "pystac", "xarray", "rioxarray", "distributed", "rio_tiler", "starlette", "uvicorn")
+    blocked = ("matplotlib", "PIL", "pystac", "xarray", "rioxarray", "distributed", "starlette", "uvicorn")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
         f"from somareg.cli.main import main; main(['demo', '-q', '-o', {str(tmp_path / 'out')!r}])"

@@ -129,7 +129,6 @@ def warp_coarser(pair: Pair, out: Path) -> object:
 
 
 def view(pair: Pair, out: Path) -> object:
-    pytest.importorskip("rio_tiler")
     from somareg.view.scene import Scene
 
     with Scene(find_folder(out, moving=pair[0])) as scene:

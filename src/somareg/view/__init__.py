@@ -29,9 +29,9 @@ def need_view() -> None:
     Raises:
         UnsupportedError: one is not installed.
     """
-    for module, name in (("rio_tiler", "rio-tiler"), ("starlette", "starlette"), ("uvicorn", "uvicorn")):
+    for module in ("starlette", "uvicorn"):
         if find_spec(module) is None:
-            raise UnsupportedError(f"the viewer needs {name}, which is not installed; {INSTALL}")
+            raise UnsupportedError(f"the viewer needs {module}, which is not installed; {INSTALL}")
 
 
 def __getattr__(name: str) -> Any:

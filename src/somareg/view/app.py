@@ -7,9 +7,9 @@ import math
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rio_tiler.utils import render
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -107,11 +107,10 @@ class _Handlers:
 
 def encode(colours: NDArray[np.uint8], mask: BoolArray | NDArray[np.uint8]) -> bytes:
     """A PNG of colours (h, w) or (h, w, 3), transparent outside a mask (h, w) or as opaque as it says, 0-255."""
-    bands = colours[None] if colours.ndim == 2 else np.moveaxis(colours, -1, 0)
     opacity = np.where(mask, np.uint8(255), np.uint8(0)) if mask.dtype == bool else mask
+    bands = [colours] * 3 if colours.ndim == 2 else [colours[..., band] for band in (2, 1, 0)]  # OpenCV: blue first
     # Fast rather than small: the reader is on the same machine.
-    content: bytes = render(np.ascontiguousarray(bands), opacity, img_format="PNG", ZLEVEL=1)
-    return content
+    return cv2.imencode(".png", np.dstack([*bands, opacity]), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def _bounds(request: Request) -> tuple[float, float, float, float] | None:
