@@ -117,7 +117,7 @@ class Encoder(nn.Module):
             raise ConfigError(f"the network needs images of at least {MIN_SIDE} px, not {height} x {width}")
         padded, seen = pad_to_multiple(image * mask, 16), pad_to_multiple(mask, 16)
         branch = self.branches["sar" if modality == "sar" else "optical"]
-        pyramid, before, after, reconstruction = branch(padded, seen)
+        pyramid, before, after, reconstruction = branch(padded, seen, strides)
         if self.dinov2 is not None and STRIDES[-1] in strides:  # by far the most expensive level
             pyramid[STRIDES[-1]] = self.coarse(self.dinov2(image, mask))
         cut = {
@@ -156,7 +156,9 @@ class _Branch(nn.Module):
                 {str(stride): FeatureGradientEnhancer(enhanced[stride], cfg.fge) for stride in STRIDES[:-1]}
             )
 
-    def forward(self, image: Tensor, mask: Tensor) -> tuple[FeaturePyramid, FeaturePyramid, FeaturePyramid, Tensor]:
+    def forward(
+        self, image: Tensor, mask: Tensor, strides: tuple[int, ...]
+    ) -> tuple[FeaturePyramid, FeaturePyramid, FeaturePyramid, Tensor]:
         before: FeaturePyramid = {}
         after: FeaturePyramid = {}
         losses: list[Tensor] = []
@@ -175,7 +177,7 @@ class _Branch(nn.Module):
             return after[stride]
 
         if isinstance(self.backbone, CompactPyramid):
-            pyramid = self.backbone(image, mask, enhance)
+            pyramid = self.backbone(image, mask, enhance, strides)
         else:
             pyramid = {stride: enhance(stride, level) for stride, level in self.backbone(three_bands(image)).items()}
         reconstruction = torch.stack(losses).mean() if losses else image.new_zeros(())

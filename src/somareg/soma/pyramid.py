@@ -152,16 +152,19 @@ class CompactPyramid(nn.Module):
                 nn.init.normal_(head.weight, std=SMALL / head.in_channels**0.5)
                 nn.init.zeros_(head.bias)
 
-    def forward(self, image: Tensor, mask: Tensor, enhance: Enhance) -> FeaturePyramid:
+    def forward(
+        self, image: Tensor, mask: Tensor, enhance: Enhance, strides: tuple[int, ...] = STRIDES
+    ) -> FeaturePyramid:
         """Features of an image whose sides are multiples of 16.
 
         Args:
             image: (B, C, H, W) float32, normalised.
             mask: (B, 1, H, W).
             enhance: applied to the levels 1/2, 1/4 and 1/8 before they are merged with the coarser ones.
+            strides: of the wanted levels.
 
         Returns:
-            stride -> (B, outputs, H / stride, W / stride).
+            wanted stride -> (B, outputs, H / stride, W / stride).
         """
         x, oriented = self.stem(image, mask)
         skips: list[Tensor] = []
@@ -170,14 +173,15 @@ class CompactPyramid(nn.Module):
             if level < len(self.down):
                 skips.append(enhance(STRIDES[level], x))
                 x = self.down[level](x)
-        maps = {STRIDES[-1]: self.head[-1](x)}
+        maps = {STRIDES[-1]: self.head[-1](x)} if STRIDES[-1] in strides else {}
         for level in reversed(range(len(self.down))):
             coarse = F.interpolate(self.up[level](x), scale_factor=2, mode="bilinear", align_corners=False)
             x = skips[level] + self.merge[level](skips[level] + coarse)
-            maps[STRIDES[level]] = self.head[level](x)
-        if self.cfg.shortcut:
-            assert oriented is not None
-            maps |= {stride: self._add(maps[stride], oriented, stride) for stride in STRIDES[:-1]}
+            if (stride := STRIDES[level]) in strides:
+                maps[stride] = self.head[level](x)
+                if self.cfg.shortcut:
+                    assert oriented is not None
+                    maps[stride] = self._add(maps[stride], oriented, stride)
         return dict(sorted(maps.items()))
 
     @staticmethod
