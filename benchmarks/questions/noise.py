@@ -189,7 +189,7 @@ def study(network: Soma, scenes: Tensor, contrast: float, name: str) -> dict[str
             maps[looks] = {key: own_part(rows[key][..., inner, inner]) for key in ROWS}
             gate = gate[..., inner, inner]
             spread = gate.std((-2, -1)) / gate.mean((-2, -1)).clamp_min(1e-6)
-            gates[str(looks)] = {"mean": float(gate.mean()), "spread": float(spread.mean())}
+            gates[str(looks or "none")] = {"mean": float(gate.mean()), "spread": float(spread.mean())}
         told[f"1/{stride}"] = {
             "rows": {
                 key: {
@@ -204,22 +204,39 @@ def study(network: Soma, scenes: Tensor, contrast: float, name: str) -> dict[str
 
 
 def draw(told: dict[str, Any], path: Path) -> None:
-    """r and SNR over looks, at 1/2 of the first set."""
+    """SNR beside that of X, and r, over looks, at 1/2 of the first set."""
     from matplotlib.figure import Figure
 
     title, level = next((name, levels["1/2"]["rows"]) for name, levels in told.items())
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    shown = ("image", "X", *(f"|dX| sigma {s:g}" for s in SIGMAS), "FGE", "FGE, ungated", "added", "added ungated")
-    for axis, key, words in zip(figure.subplots(1, 2), ("snr_db", "r"), ("SNR, dB", "r"), strict=True):
-        for name in shown:
-            style = ":" if name.endswith("ungated") else "--" if name.startswith("|") else "-"
-            axis.plot(LOOKS, [level[name][str(n)][key] for n in LOOKS], style, label=name, linewidth=1.4)
+    snr, r = figure.subplots(1, 2)
+    shown = {
+        "image": "k-",
+        "X": "C7-",
+        "|dX| sigma 1": "C0-",
+        "|dX| sigma 2": "C9-",
+        "FGE": "C1-",
+        "FGE, ungated": "C1:",
+    }
+    shown |= {"added": "C3-", "added ungated": "C3:"}
+    for name, style in shown.items():
+        cells = [level[name][str(looks)] for looks in LOOKS]
+        start = [level["X"][str(looks)]["snr_db"] for looks in LOOKS]
+        snr.plot(LOOKS, [c["snr_db"] - x for c, x in zip(cells, start, strict=True)], style, label=name)
+        r.plot(LOOKS, [c["r"] for c in cells], style)
+    for axis, words in ((snr, "SNR minus that of X, dB"), (r, "r")):
         axis.set_xscale("log", base=2)
+        axis.set_xticks(LOOKS, [str(looks) for looks in LOOKS])
         axis.set_xlabel("looks")
         axis.set_ylabel(words)
     figure.suptitle(f"{title}, 1/2", fontsize=9)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.legend(*snr.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=90)
+
+
+def rounded(figures: Any) -> Any:
+    """The same with numbers of four decimals."""
+    return json.loads(json.dumps(figures), parse_float=lambda text: round(float(text), 4))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -258,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "scenes": asked.count,
             "sets": told,
         }
-        asked.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        asked.json.write_text(json.dumps(rounded(whole), indent=1) + "\n", encoding="utf-8")
     if asked.picture:
         draw(told, PICTURE)
     return 0

@@ -229,6 +229,11 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
+def rounded(figures: Any) -> Any:
+    """The same with numbers of four decimals."""
+    return json.loads(json.dumps(figures), parse_float=lambda text: round(float(text), 4))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=Path, help="file of SAR-optical samples")
@@ -259,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.json:
         weights = {name: sha for named, _ in models for name, sha in named.items()}
         whole = {"weights": weights, "level": asked.level, "rank_correlation": correlations, "rows": rows}
-        asked.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        asked.json.write_text(json.dumps(rounded(whole), indent=1) + "\n", encoding="utf-8")
     if asked.picture:
         draw(rows, PICTURE)
     return 0
