@@ -13,6 +13,7 @@ branch of the encoder describes it with and without speckle. Rows:
     FGE, mean gate      the same, the attention weights of each channel replaced by their mean over places
     FGE, ungated        the same without attention
     added, added ungated   what the FGE adds: the gradient branch with and without attention
+    added, clean gate   the same, its attention weights computed without speckle
 
 SNR: variance of a channel without speckle over the mean square change that speckle causes, median over channels, dB.
 r: correlation of the maps with and without speckle over scenes, places and channels; blind to gain, as matching is.
@@ -52,7 +53,7 @@ LOOKS = (1, 2, 4, 16, 64)
 SIGMAS = (1.0, 2.0)
 ROWS = (
     *("image", "X", "|dX| sigma 1", "|dX| sigma 2"),
-    *("FGE", "FGE, mean gate", "FGE, ungated", "added", "added ungated"),
+    *("FGE", "FGE, mean gate", "FGE, ungated", "added", "added ungated", "added, clean gate"),
     *("untrained FGE", "untrained FGE, ungated", "untrained added", "untrained added ungated"),
 )
 GREY_PER_DB = 8.0  # of the 8-bit image
@@ -179,11 +180,12 @@ def study(network: Soma, scenes: Tensor, contrast: float, name: str) -> dict[str
             torch.manual_seed(0)
             fresh = FeatureGradientEnhancer(channels, trained.cfg).eval()
         bank, inner = FixedFilters(channels, 8, SIGMAS), slice(RIM // stride, -(RIM // stride))
-        maps, gates = {}, {}
+        maps, gates, clean_gate = {}, {}, torch.ones(())
         for looks in (None, *LOOKS):
             x = encoded[looks][stride]
             rows, gate = fge_maps(trained, x, "")
-            rows |= fge_maps(fresh, x, "untrained ")[0]
+            clean_gate = gate if looks is None else clean_gate
+            rows |= {"added, clean gate": clean_gate * rows["added ungated"]} | fge_maps(fresh, x, "untrained ")[0]
             rows |= {f"|dX| sigma {s:g}": one for s, one in zip(SIGMAS, bank(x), strict=True)}
             rows |= {"X": x, "image": block_mean(images[looks], stride)}
             maps[looks] = {key: own_part(rows[key][..., inner, inner]) for key in ROWS}
