@@ -163,10 +163,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file that the figures are written to")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
-    records = []
-    for name in args.sets:
-        for sample in chosen(name, args.limit):
-            records.append(record(sample, errors(load_sample(args.data, sample), args.model)))
+    samples = [sample for name in args.sets for sample in chosen(name, args.limit)]
+    records = [record(sample, errors(load_sample(args.data, sample), args.model)) for sample in samples]
     rows = summarise(records)
     print("\n".join(table(rows)))
     if args.json:

@@ -12,7 +12,8 @@ tells where the images meet, and the truth is known to the error of the labels. 
 
 Errors are RMSE over the overlap, in pixels of the fine image and, divided by the factor, of the coarse one. A *go* is
 wrong when the error is 2 pixels of the reference or more, which the verdict promises to be unlikely, and badly wrong
-when it is 2 coarse pixels or more. Combinations whose images would be under 64 px a side are left out: `register` refuses them.
+when it is 2 coarse pixels or more. `register` refuses images under 64 px a side; factors that would make such are left
+out.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def averaged(data: NDArray[np.uint8], mask: BoolArray, factor: int) -> tuple[NDA
     """Means over blocks of bands (C, H, W), and which blocks (h, w) are valid throughout."""
     size = (data.shape[2] // factor, data.shape[1] // factor)
     bands = [cv2.resize(np.ascontiguousarray(band), size, interpolation=cv2.INTER_AREA) for band in data]
-    return np.stack(bands), mask.reshape(size[1], factor, size[0], factor).all(axis=(1, 3))
+    valid: BoolArray = np.logical_and.reduce(mask.reshape(size[1], factor, size[0], factor), axis=(1, 3))
+    return np.stack(bands).astype(np.uint8), valid
 
 
 def run(case: Case, way: str, model: str) -> dict[str, Any]:
@@ -138,10 +140,12 @@ def error_of(result: Result, case: Case) -> float:
     height, width = case.reference.grid.shape
     points = pixel_centres(0, 0, width, height)
     field = (result.transform(points) - points).T.reshape(2, height, width).astype(np.float32)
-    shapes = {"moving_shape": case.moving.grid.shape, "reference_mask": case.reference.mask}
-    return case.fine_scale * rmse(
-        point_errors(field, case.truth.matrix, (height, width), moving_mask=case.moving.mask, **shapes)
+    moving_shape, masks = (
+        case.moving.grid.shape,
+        {"reference_mask": case.reference.mask, "moving_mask": case.moving.mask},
     )
+    errors = point_errors(field, case.truth.matrix, (height, width), moving_shape=moving_shape, **masks)
+    return case.fine_scale * rmse(errors)
 
 
 def measure(
@@ -155,9 +159,12 @@ def measure(
             for factor in factors:
                 for number, coarse in enumerate(COARSE):
                     rng = np.random.default_rng([int(index), factor, number])
-                    case = make_case(*places[index], side, factor, coarse, off, rng)
-                    for way in WAYS if case else ():
-                        place = {"set": name, "pair": places[index][0].entry.name, "window": places[index][1]}
+                    pair, corner = places[index]
+                    case = make_case(pair, corner, side, factor, coarse, off, rng)
+                    if case is None:
+                        continue
+                    for way in WAYS:
+                        place = {"set": name, "pair": pair.entry.name, "window": corner}
                         yield {**place, "factor": factor, "coarse": coarse, "way": way, **run(case, way, model)}
 
 
@@ -183,8 +190,8 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Lines of Markdown."""
-    heads = ("set", "way", "coarse", "factor", "n", "median fine px", "coarse px", "below 2 coarse px")
-    heads = (*heads, "go / review / no-go / refused", "wrong go", "badly wrong go")
+    heads = ["set", "way", "coarse", "factor", "n", "median fine px", "coarse px", "below 2 coarse px"]
+    heads += ["go / review / no-go / refused", "wrong go", "badly wrong go"]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|---|" + "---:|" * 8]
     for row in rows:
         median = math.inf if row["fine_px"] is None else row["fine_px"]
