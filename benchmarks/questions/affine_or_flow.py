@@ -168,10 +168,8 @@ def main() -> None:
     rows = summarise(records)
     print("\n".join(table(rows)))
     if args.json:
-        lines = ",\n".join(json.dumps(each) for each in records)
-        args.json.write_text(f'{{"model": {json.dumps(args.model)}, "rows": {json.dumps(rows, indent=1)},\n')
-        with args.json.open("a") as file:
-            file.write(f'"records": [\n{lines}\n]}}\n')
+        lines = ",\n".join(map(json.dumps, records))
+        args.json.write_text(f'{{"model": {json.dumps(args.model)}, "records": [\n{lines}\n]}}\n')
     if args.picture:
         draw(records, args.picture)
 

@@ -1,6 +1,7 @@
 """The script that makes one image coarser: its truth and its georeferences are exact, its counts are right."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,18 +54,20 @@ def ramps():
 def test_the_truth_joins_equal_values_and_equal_places(script, ramps, factor, coarse):
     for band, pair in enumerate(ramps):
         case = script.make_case(pair, (0, 0), SIDE, factor, coarse, 3.0, np.random.default_rng(5))
-        height, width = case.reference.grid.shape
+        height, width = case.optical.grid.shape
         points = pixel_centres(0, 0, width, height)
         there = case.truth(points)
-        limit = np.array(case.moving.grid.shape[::-1]) - 1
+        limit = np.array(case.sar.grid.shape[::-1]) - 1
         inside = ((there >= 0) & (there <= limit)).all(axis=1)
         x, y = np.rint(there[inside]).astype(int).T
-        beside = 2 * case.fine_scale * (there[inside] - np.rint(there[inside]))[:, band]  # of the pixel that is read
-        values, expected = case.moving.data[0][y, x], case.reference.data[band].ravel()[inside]
+        beside = (
+            2 * (factor if coarse == "sar" else 1) * (there[inside] - np.rint(there[inside]))[:, band]
+        )  # of the pixel that is read
+        values, expected = case.sar.data[0][y, x], case.optical.data[band].ravel()[inside]
         unclipped = (values > 10) & (values < 240) & (expected > 10) & (expected < 240)
         assert unclipped.mean() > 0.2
         assert np.allclose((values + beside)[unclipped], expected[unclipped], atol=1e-6), (factor, coarse, band)
-        apart = case.moving.grid.to_map(there) - case.reference.grid.to_map(points)
+        apart = case.sar.grid.to_map(there) - case.optical.grid.to_map(points)
         assert np.allclose(np.hypot(*apart.T), 3.0 * factor)
 
 
@@ -72,11 +75,23 @@ def test_images_below_the_least_side_are_left_out(script, ramps):
     assert script.make_case(ramps[0], (0, 0), SIDE, 6, "sar", 3.0, np.random.default_rng(5)) is None
 
 
-@pytest.mark.parametrize(("coarse", "fine"), [("sar", 4.0), ("optical", 1.0)])
-def test_an_error_of_a_moving_pixel_is_told_in_fine_ones(script, ramps, coarse, fine):
+@pytest.mark.parametrize(
+    ("way", "coarse", "fine"),
+    [("placed", "sar", 4.0), ("placed", "optical", 1.0), ("swapped", "sar", 1.0), ("swapped", "optical", 4.0)],
+)
+def test_an_error_of_a_moving_pixel_is_told_in_fine_ones(script, ramps, monkeypatch, way, coarse, fine):
     case = script.make_case(ramps[0], (0, 0), SIDE, 4, coarse, 3.0, np.random.default_rng(5))
-    off = AffineTransform.from_parameters(shift=(0.6, -0.8)).after(case.truth)
-    assert script.error_of(SimpleNamespace(transform=off), case) == pytest.approx(fine, abs=1e-4)
+
+    def register(moving, reference, *, model, **modalities):
+        assert moving is (case.sar if way == "placed" else case.optical)
+        assert modalities.get("moving_modality", "sar") == ("sar" if way == "placed" else "optical")
+        truth = case.truth if way == "placed" else case.truth.inverse
+        transform = AffineTransform.from_parameters(shift=(0.6, -0.8)).after(truth)
+        return SimpleNamespace(transform=transform, verdict=SimpleNamespace(decision="review"))
+
+    monkeypatch.setattr(api, "register", register)
+    found = script.run(case, way, "auto")
+    assert found == {"error_px": pytest.approx(fine, abs=1e-3), "decision": "review"}
 
 
 def test_a_placed_pair_is_registered_and_a_refusal_is_kept(script, one_thread, monkeypatch):
@@ -94,19 +109,19 @@ def test_a_placed_pair_is_registered_and_a_refusal_is_kept(script, one_thread, m
 
 
 def test_rows_count_wrong_goes_in_pixels_of_the_reference_and_of_the_coarse_image(script, tmp_path):
-    def records(coarse, found):
-        return [
-            {"set": "mini", "way": "placed", "coarse": coarse, "factor": 4, "error_px": error, "decision": decision}
-            for error, decision in found
-        ]
-
     found = [(1.0, "go"), (3.0, "go"), (9.0, "go"), (9.0, "review"), (None, "refused")]
-    sar, optical = script.summarise([*records("sar", found), *records("optical", found)])
-    assert (sar["n"], sar["held"], sar["go"], sar["review"], sar["refused"]) == (5, 2, 3, 1, 1)
-    assert (sar["fine_px"], sar["wrong go"], sar["badly wrong go"]) == (9.0, 2, 1)
-    assert (optical["wrong go"], optical["badly wrong go"]) == (1, 1)
-    lines = script.table([sar, optical])
-    assert "| 9.00 | 2.25 | 2 | 3 / 1 / 0 / 1 | 2 | 1 |" in lines[2]
-    bare = [{**row, "way": "bare"} for row in (sar, optical)]
-    script.draw([sar, optical, *bare], tmp_path / "picture.png")
+    records = [
+        {"set": "mini", "way": way, "coarse": "sar", "factor": 4, "error_px": error, "decision": decision}
+        for way in script.WAYS
+        for error, decision in found
+    ]
+    rows = {row["way"]: row for row in script.summarise(records)}
+    placed, swapped = rows["placed"], rows["swapped"]
+    assert (placed["n"], placed["held"], placed["go"], placed["review"], placed["refused"]) == (5, 2, 3, 1, 1)
+    assert (placed["fine_px"], placed["wrong"], placed["badly wrong"]) == (9.0, 2, 1)  # the reference is fine
+    assert (swapped["wrong"], swapped["badly wrong"]) == (1, 1)  # the reference is coarse
+    json.dumps(list(rows.values()))
+    lines = script.table(list(rows.values()))
+    assert "| mini | placed | sar | 2/5, 2.25 px; 3/1/0 | 2 | 1 |" in lines
+    script.draw(list(rows.values()), tmp_path / "picture.png")
     assert 2_000 < (tmp_path / "picture.png").stat().st_size < 60_000
