@@ -169,7 +169,9 @@ def main() -> None:
     print("\n".join(table(rows)))
     if args.json:
         lines = ",\n".join(map(json.dumps, records))
-        args.json.write_text(f'{{"model": {json.dumps(args.model)}, "records": [\n{lines}\n]}}\n')
+        card = choose_model(make_config({"model": args.model}), torch.device("cpu")).card
+        weights = json.dumps(card.name if card else None)
+        args.json.write_text(f'{{"weights": {weights}, "records": [\n{lines}\n]}}\n')
     if args.picture:
         draw(records, args.picture)
 

@@ -30,10 +30,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 import somareg
+from somareg.config import make_config
 from somareg.errors import SomaregError
 from somareg.geometry import AffineTransform
 from somareg.geometry.lattice import pixel_centres
@@ -41,6 +43,7 @@ from somareg.io import from_array
 from somareg.io.raster import MIN_SIDE
 from somareg.lab.data.pairs import StoredPair, list_pairs, load_pair
 from somareg.lab.evaluate.metrics import point_errors, rmse
+from somareg.register.choose import choose_model
 from somareg.types import BoolArray, Grid, Raster
 
 SETS = {"vhrcity": ("val", 256, 4, 2), "vhrpublished": ("val-3px", 512, 2, 1), "sih": ("train", 704, 2, 1)}
@@ -242,7 +245,8 @@ def main() -> None:
     print("\n".join(table(rows)))
     if args.json:
         lines = ",\n".join(map(json.dumps, records))
-        told = f'"model": {json.dumps(args.model)}, "off_coarse_px": {args.off}'
+        card = choose_model(make_config({"model": args.model}), torch.device("cpu")).card
+        told = f'"weights": {json.dumps(card.name if card else None)}, "off_coarse_px": {args.off}'
         args.json.write_text(f'{{{told}, "records": [\n{lines}\n]}}\n')
     if args.picture:
         draw(rows, args.picture)
