@@ -240,7 +240,7 @@ def main() -> None:
     records = []
     for each in measure(args.data, args.sets, args.factors, args.off, args.model):
         records.append(each)
-        print(each["set"], each["factor"], each["coarse"], each["way"], each["error_px"], file=sys.stderr, flush=True)
+        print(json.dumps(each), file=sys.stderr, flush=True)
     rows = summarise(records)
     print("\n".join(table(rows)))
     if args.json:
