@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     samples = [sample for name in args.sets for sample in chosen(name, args.limit)]
-    records = [record(sample, errors(load_sample(args.data, sample), args.model)) for sample in samples]
+    records = []
+    for sample in samples:
+        records.append(record(sample, errors(load_sample(args.data, sample), args.model)))
+        print(json.dumps(records[-1]), file=sys.stderr, flush=True)
     rows = summarise(records)
     print("\n".join(table(rows)))
     if args.json:

@@ -46,7 +46,7 @@ from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.register.choose import choose_model
 from somareg.types import BoolArray, Grid, Raster
 
-SETS = {"vhrcity": ("val", 256, 4, 2), "vhrpublished": ("val-3px", 512, 2, 0), "sih": ("train", 704, 2, 1)}
+SETS = {"vhrcity": ("val", 256, 4, 2), "ombria": ("val", 256, 4, 2), "sih": ("train", 704, 2, 1)}
 """Set -> role of its validation pairs, side of the windows in pixels, how many, and how many of them bare as well."""
 FACTORS = (1, 2, 4, 6, 10)
 COARSE = ("sar", "optical")
