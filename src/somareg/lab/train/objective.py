@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from somareg.errors import ConfigError
 from somareg.lab.data.batch import PairBatch
+from somareg.lab.train.imitation import imitation
 from somareg.lab.train.losses import (
     affine_grid_error,
     affine_loss,
@@ -80,6 +81,8 @@ class ObjectiveCfg:
             matcher only: later stages see images that have been warped by the coarse affine.
         stretched: aspect and shear that do not count as turning (relative): features tolerate them better than a turn,
             and no search removes them before the stages.
+        imitate: a model (name or file) whose features the network learns instead of the truth (`imitation`); None for
+            the truth.
         sharpen_from: share of the schedule from which `weights.sharpen` applies.
 
     Raises:
@@ -93,6 +96,7 @@ class ObjectiveCfg:
     turned: float = 0.15
     stretched: float = 0.0
     sharpen_from: float = 0.7
+    imitate: str | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self.weights):
@@ -115,6 +119,8 @@ def objective(
     Returns:
         The weighted sum, and each loss by name with the grid error (px) of every stage.
     """
+    if cfg.imitate is not None:
+        return imitation(network, batch, cfg.imitate)
     assert isinstance(network, Soma)
     encoded_reference = network.encode(batch.reference, batch.reference_mask, batch.modalities[0])
     encoded_moving = network.encode(batch.moving, batch.moving_mask, batch.modalities[1])
