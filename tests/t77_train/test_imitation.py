@@ -17,7 +17,7 @@ from somareg.lab.train.objective import ObjectiveCfg, objective
 from somareg.soma.fge import FgeCfg
 from somareg.soma.network import Soma
 from tests.small_network import save_network
-from tests.t77_train.standin import rows
+from tests.t77_train.standin import read, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = (
@@ -82,6 +82,7 @@ def test_a_run_comes_closer_and_an_unknown_teacher_is_told(teacher: Path, tmp_pa
     extra = ("run.max_steps=30", "optimiser.schedule=constant", "optimiser.lr=0.003", "run.log_every_steps=1")
     cfg = load_config(None, (*SMALL, *extra, "optimiser.warmup_steps=5", f"objective.imitate={teacher}"))
     assert train(cfg, tmp_path / "run").skipped == 0
+    assert read(tmp_path / "run" / "last.ckpt")["somareg"]["notes"] == "learned the features of teacher"
     losses = [float(loss) for (loss,) in rows(tmp_path / "run", "loss")]
     assert len(losses) == 30
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

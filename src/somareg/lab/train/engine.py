@@ -24,6 +24,7 @@ from somareg.lab.train.initial import freeze, start_from
 from somareg.lab.train.judge import ForwardValidator, ProtocolValidator, Validator
 from somareg.lab.train.sources import Source, Ticks, open_source
 from somareg.lab.train.task import Objective, RegistrationTask
+from somareg.soma.weights.store import load_weights, resolve
 from somareg.types import Progress
 
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
@@ -146,7 +147,7 @@ def train(
         stack.enter_context(_settings(cfg))
         torch.manual_seed(cfg.seed)
         network = parts.network(cfg)
-        begun = start_from(network, cfg.initial) if cfg.initial is not None and checkpoint is None else None
+        begun = _beginning(network, cfg) if checkpoint is None else None
         freeze(network, cfg.frozen)
         task = RegistrationTask(
             cfg, network, parts.objective, lambda rank, device: parts.source(cfg, rank, device), limit, begun
@@ -176,6 +177,14 @@ def train(
         alarms=keeper.alarms,
         diagnosis=keeper.diagnosis,
     )
+
+
+def _beginning(network: nn.Module, cfg: TrainCfg) -> str | None:
+    """Give a network its initial weights; what the card says about them, and about a teacher, None without either."""
+    lines = [] if cfg.initial is None else [start_from(network, cfg.initial)]
+    if cfg.objective.imitate is not None:
+        lines.append(f"learned the features of {load_weights(resolve(cfg.objective.imitate))[1].name}")
+    return "; ".join(lines) or None
 
 
 def is_main_process() -> bool:
