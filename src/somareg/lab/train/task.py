@@ -85,8 +85,8 @@ class RegistrationTask(L.LightningModule):
         objective: the loss.
         open_source: (rank, device) -> the source of batches.
         limit: minutes of this call, None without limit.
-        begun: what the weights began with and learned from, for the card; None for random numbers and the truth. A resumed run knows it from its
-            checkpoint.
+        begun: what the weights began with and learned from, for the card; None for random numbers and the truth. A
+            resumed run knows it from its checkpoint.
     """
 
     def __init__(
