@@ -223,7 +223,9 @@ def test_pairs_of_ones_own_become_tiles_and_samples(workshop: tuple[Path, Shell]
     assert commands[0].startswith("somareg batch pairs.csv")  # see docs/batch.md
     assert commands[3:] == [
         "somareg train --config configs/base.yaml -o runs/mine --data tiles/mine-measured "
-        "--validation tiles/mine-val.safetensors"
+        "--validation tiles/mine-val.safetensors",
+        "somareg train --config configs/compact.yaml -o runs/mine --data tiles/mine-measured "
+        "--validation tiles/mine-val.safetensors --max-minutes 20 --set initial=compact --set optimiser.lr=1e-3",
     ]  # trains for hours; see t77_train/test_train_cli.py
 
 

@@ -14,7 +14,7 @@ from somareg.soma.glam.matcher import Glam, GlamCfg, GlamOutput
 from somareg.soma.pyramid import STRIDES
 from somareg.types import Modality
 
-ROOM_PX = 16  # extra pixels around a moving image that is encoded again, beyond the windows' search margin
+ROOM_PX, LEAST_ROOM_PX = 8, 32  # around a moving image that is encoded again: beyond the search margin, and in all
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Soma(nn.Module):
 
         def again(affine: Tensor) -> tuple[Encoded, Tensor]:
             margin = max(stage.window.margin * stage.stride for stage in self.cfg.glam.stages)
-            room = -(-(margin + ROOM_PX) // STRIDES[-1]) * STRIDES[-1]
+            room = -(-max(margin + ROOM_PX, LEAST_ROOM_PX) // STRIDES[-1]) * STRIDES[-1]  # as `Matcher` keeps
             grid = pixel_grid(*shape, room, affine.device).expand(len(affine), -1, -1, -1)
             image, seen = sample(moving, moving_mask, apply_affine_batch(affine, grid))
             corner = torch.tensor([[1.0, 0.0, -room], [0.0, 1.0, -room]], dtype=affine.dtype).to(affine.device)

@@ -25,7 +25,8 @@ def _each(image: Tensor, dice: Dice, span: Range) -> Tensor:
 
 def _contrast(image: Tensor) -> Tensor:
     """Deviation of the grey values of each image, (n, 1, 1, 1)."""
-    return image.std((1, 2, 3), keepdim=True, correction=0)
+    # `std` may read a value back to the host, which then waits for the device.
+    return (image - image.mean((1, 2, 3), keepdim=True)).square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
 def tone(image: Tensor, dice: Dice, gamma: Range, contrast: Range, brightness: float) -> Tensor:

@@ -126,23 +126,23 @@ class TrainCfg:
 
     Attributes:
         seed: of initial weights and of every draw.
+        network, data, objective, optimiser, run: settings of these parts.
         initial: weights to start from, a name that ships ("compact") or a `.safetensors` file; parts that they lack
             start at random, and parts that the network lacks are left out. None starts all at random.
         frozen: parts of the network that are not trained, such as `encoder.branches.sar`.
-        network, data, objective, optimiser, run: settings of these parts.
 
     Raises:
         ConfigError: settings that contradict each other.
     """
 
     seed: int = 0
-    initial: str | None = None
-    frozen: tuple[str, ...] = ()
     network: NetworkCfg = field(default_factory=NetworkCfg)
     data: DataCfg = field(default_factory=DataCfg)
     objective: ObjectiveCfg = field(default_factory=ObjectiveCfg)
     optimiser: OptimiserCfg = field(default_factory=OptimiserCfg)
     run: RunCfg = field(default_factory=RunCfg)
+    initial: str | None = None
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         data, optimiser, run = self.data, self.optimiser, self.run
