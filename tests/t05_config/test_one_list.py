@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
 import typing
@@ -22,6 +21,7 @@ from somareg.errors import ConfigError
 from somareg.register import api
 from somareg.types import TiePoints
 from somareg.xarray import SomaregAccessor
+from tests.programs import program
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(RegisterConfig.model_fields)
@@ -33,11 +33,7 @@ DOORS = (
 
 def tool(name: str) -> ModuleType:
     """A module of `tools/`, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program(f"tools/{name}.py")
 
 
 @pytest.mark.parametrize("name", NAMES)

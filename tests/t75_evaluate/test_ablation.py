@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import math
 from itertools import count
@@ -28,6 +27,7 @@ from somareg.lab.train.export import network_state, read_checkpoint
 from somareg.lab.train.validation import sample_errors
 from somareg.lab.train.yaml_files import read_extended
 from somareg.soma.network import Soma
+from tests.programs import program
 from tests.t75_evaluate.meadow import stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,12 +59,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ablation", ROOT / "benchmarks" / "ablation.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    __import__("sys").modules["ablation"] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
-    return module
+    return program("benchmarks/ablation.py")
 
 
 @pytest.fixture(scope="module")

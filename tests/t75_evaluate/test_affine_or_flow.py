@@ -1,25 +1,18 @@
 """The script that compares affine and flow: its maps are the engine's, and its table counts what it is given."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import somareg
 from somareg.geometry import AffineTransform
 from somareg.lab.evaluate.sample import LoadedSample
+from tests.programs import program
 from tests.synthetic import affine_map, make_pair
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "questions" / "affine_or_flow.py"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("affine_or_flow", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("benchmarks/questions/affine_or_flow.py")
 
 
 def loaded(rotation_deg, shift):

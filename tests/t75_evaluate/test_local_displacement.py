@@ -1,7 +1,5 @@
 """The script that measures the local displacement, with an engine that is known."""
 
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,16 +10,12 @@ from somareg.lab.evaluate.peers.base import affine_displacement
 from somareg.lab.evaluate.protocol import WARPED_LEVELS
 from somareg.lab.evaluate.sample import load_sample
 from somareg.register import api
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "local_displacement.py"
+from tests.programs import program
 
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("local_displacement", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("benchmarks/local_displacement.py")
 
 
 def cells(line):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from dataclasses import replace
@@ -17,19 +16,14 @@ from somareg.errors import ConfigError
 from somareg.features.orientation import smooth
 from somareg.soma.fge import FeatureGradientEnhancer, FgeCfg
 from somareg.soma.network import NetworkCfg, Soma
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "questions" / "noise.py"
+from tests.programs import program
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("question_noise", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("benchmarks/questions/noise.py")
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

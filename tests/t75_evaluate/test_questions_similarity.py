@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +14,15 @@ from torch import Tensor
 from somareg.lab.data.batch import PairBatch
 from somareg.lab.data.stacks import ProtocolSamples
 from somareg.soma.network import NetworkCfg, Soma
+from tests.programs import program
 from tests.t75_evaluate.meadow import stack
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "questions" / "similarity.py"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("question_similarity", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("benchmarks/questions/similarity.py")
 
 
 def cells(script: ModuleType, shift: int, noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,9 +1,6 @@
 """The script that makes one image coarser: its truth and its georeferences are exact, its counts are right."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,19 +11,15 @@ from somareg.geometry import AffineTransform
 from somareg.geometry.lattice import pixel_centres
 from somareg.lab.data.pairs import PairEntry, StoredPair
 from somareg.register import api
+from tests.programs import program
 from tests.synthetic import make_pair
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "questions" / "resolution.py"
 SIDE, OFFSET = 288, (2, -4)
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("questions_resolution", SCRIPT)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return program("benchmarks/questions/resolution.py")
 
 
 def stored(sar, optical, offset=(0.0, 0.0)):

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = (
     "network.encoder.compact={band_channels: 4, widths: [8, 8, 8, 8], depths: [1, 1, 1, 1], outputs: [8, 8, 8, 8]}",
     "network.encoder.fge=null",
+    "network.encoder.detail=9",
     *("data.synthetic_share=1", "data.synthetic_pool=2", "data.synthetic_chunk=2", "data.synthetic_size=128"),
     *("data.draw.crop=96", "run.batch=2", "run.accelerator=cpu", "run.ema=0", "data.synthetic_refresh_steps=0"),
 )

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from somareg.matching.affine import apply_affine_batch, compose_batch
+from somareg.matching.matcher import ROOM_PX
 from somareg.matching.warping import pixel_grid, sample
 from somareg.soma.encoder import Encoded, Encoder, EncoderCfg
 from somareg.soma.glam.matcher import Glam, GlamCfg, GlamOutput
 from somareg.soma.pyramid import STRIDES
 from somareg.types import Modality
 
-ROOM_PX, LEAST_ROOM_PX = 8, 32  # around a moving image that is encoded again: beyond the search margin, and in all
+MORE_PX = 8  # around a moving image that is encoded again, beyond the windows' search margin
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Soma(nn.Module):
 
         def again(affine: Tensor) -> tuple[Encoded, Tensor]:
             margin = max(stage.window.margin * stage.stride for stage in self.cfg.glam.stages)
-            room = -(-max(margin + ROOM_PX, LEAST_ROOM_PX) // STRIDES[-1]) * STRIDES[-1]  # as `Matcher` keeps
+            room = -(-max(margin + MORE_PX, ROOM_PX) // STRIDES[-1]) * STRIDES[-1]  # as `Matcher` keeps
             grid = pixel_grid(*shape, room, affine.device).expand(len(affine), -1, -1, -1)
             image, seen = sample(moving, moving_mask, apply_affine_batch(affine, grid))
             corner = torch.tensor([[1.0, 0.0, -room], [0.0, 1.0, -room]], dtype=affine.dtype).to(affine.device)

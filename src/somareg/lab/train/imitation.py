@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor, nn
 
@@ -13,14 +11,12 @@ from somareg.soma.network import Soma
 from somareg.soma.weights.store import load_network, resolve
 from somareg.types import Modality
 
-_DETAIL = 15  # cells; a smooth part in common is not what windows compare
-
 
 def imitation(network: nn.Module, batch: PairBatch, model: str) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean square of the features' difference from the teacher's, relative to the variance of the teacher's.
 
     Both images of every pair count; where they lie and whether they belong together plays no part. Compared are the
-    levels of GLAM's stages, less their mean over a box as registration compares them.
+    levels of GLAM's stages as the teacher gives them to registration, less their mean over a box where it takes it out.
 
     Args:
         network: a `Soma` in train mode.
@@ -34,7 +30,7 @@ def imitation(network: nn.Module, batch: PairBatch, model: str) -> tuple[Tensor,
         ConfigError, WeightsError: the teacher cannot be loaded.
     """
     assert isinstance(network, Soma)
-    teacher = _teacher(model, str(batch.reference.device))
+    teacher = load_network(resolve(model), batch.reference.device)  # cached
     strides = tuple(sorted({stage.stride for stage in network.cfg.glam.stages}))
     losses: dict[str, Tensor] = {}
     images = ((batch.reference, batch.reference_mask), (batch.moving, batch.moving_mask))
@@ -52,13 +48,8 @@ def _difference(
     parts = []
     for stride in strides:
         valid = own.valid[stride]
-        target = detail(wanted.pyramid[stride], valid, _DETAIL)
-        apart = detail(own.pyramid[stride], valid, _DETAIL) - target
-        variance = target.square().sum((1, 2, 3)).clamp_min(1e-6)
+        target, features, side = wanted.pyramid[stride], own.pyramid[stride], teacher.cfg.encoder.detail
+        apart = ((features if side is None else detail(features, valid, side)) - target) * valid
+        variance = (target * valid).square().sum((1, 2, 3)).clamp_min(1e-6)
         parts.append((apart.square().sum((1, 2, 3)) / variance).mean())
     return torch.stack(parts).mean()
-
-
-@lru_cache(maxsize=1)
-def _teacher(model: str, device: str) -> Soma:
-    return load_network(resolve(model), device)
