@@ -27,8 +27,13 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def dask() -> Iterator[Any]:
     """The runner of a Dask cluster of two processes."""
-    pytest.importorskip("distributed")
-    from somareg.jobs.dask import local_cluster
+    distributed = pytest.importorskip("distributed")
+    from somareg.jobs.dask import connect
 
-    with local_cluster(2) as runner:
+    options = {"threads_per_worker": 1, "dashboard_address": None, "scheduler_kwargs": {"allowed_failures": 1}}
+    with (
+        distributed.LocalCluster(n_workers=2, processes=True, **options) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        connect(client) as runner,
+    ):
         yield runner

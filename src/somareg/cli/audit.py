@@ -9,7 +9,7 @@ import typer
 from somareg.cli import options as o
 from somareg.cli.failures import DECISION_CODES, ERROR
 from somareg.cli.flags import said, takes_options
-from somareg.cli.session import session
+from somareg.cli.session import prepare_workers, session
 from somareg.config import RegisterConfig
 from somareg.runtime.startup import quick_imports
 
@@ -67,6 +67,7 @@ def audit(
 ) -> None:
     """Find drift, steps and outliers in an archive of scenes, or the pairs of a data set that are off."""
     with session(as_json=as_json, verbose=verbose, quiet=quiet) as ui:
+        prepare_workers(workers, "somareg.batches.work")
         with quick_imports():
             from somareg.batches.audit import run
 

@@ -9,7 +9,7 @@ import typer
 from somareg.cli import options as o
 from somareg.cli.failures import DECISION_CODES, ERROR
 from somareg.cli.flags import said, takes_options
-from somareg.cli.session import session
+from somareg.cli.session import prepare_workers, session
 from somareg.config import RegisterConfig
 from somareg.runtime.startup import quick_imports
 
@@ -53,6 +53,7 @@ def batch(
     shared: dict[str, Any] = {"reference": reference, "overwrite": overwrite, "force": force, "stac": stac}
     shared["reports"] = reports
     with session(as_json=as_json, verbose=verbose, quiet=quiet, progress=progress) as ui:
+        prepare_workers(workers, "somareg.batches.work")
         with quick_imports():
             from somareg.batches import run
 

@@ -22,11 +22,11 @@ Moving = Annotated[
 Reference = Annotated[str, typer.Argument(metavar="REFERENCE", help="image to align it to")]
 
 Workers = Annotated[
-    int | None, _option("--workers --jobs -j", "processes on this machine, one thread each (extra dask)", RUNNING, "N")
+    int | None, _option("--workers --jobs -j", "processes on this machine, one thread each", RUNNING, "N")
 ]
 Dask = Annotated[
     str | None,
-    _option("--dask", "Dask scheduler whose workers see the same files: tcp://host:8786", RUNNING, "ADDRESS"),
+    _option("--dask", "Dask scheduler whose workers see the same files: tcp://host:8786 (extra dask)", RUNNING, "ADDRESS"),
 ]
 Resume = Annotated[bool, _option("--resume", "scenes: continue from the finished tiles of a killed run", RUNNING)]
 JobsOut = Annotated[

@@ -11,7 +11,7 @@ import typer
 from somareg.cli import options as o
 from somareg.cli.failures import DECISION_CODES, UsageError
 from somareg.cli.flags import said, takes_options
-from somareg.cli.session import Session, session
+from somareg.cli.session import Session, prepare_workers, session
 from somareg.config import RegisterConfig
 from somareg.runtime.startup import quick_imports
 
@@ -50,6 +50,7 @@ def register(
         if dry_run:
             show_plan(ui, moving, reference, options)
             return
+        prepare_workers(workers, "somareg.register.tiles.tile")
         rest: dict[str, Any] = {"overwrite": overwrite, "force": force, "stac": stac}
         rest |= {"resume": resume, "workers": workers, "dask": dask}
         options |= {name: value for name, value in rest.items() if value}

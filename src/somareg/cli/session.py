@@ -113,6 +113,14 @@ def session(*, as_json: bool, verbose: bool, quiet: bool, progress: str = "bar")
         raise typer.Exit(report_failure(error, as_json=as_json, verbose=verbose)) from None
 
 
+def prepare_workers(workers: int | None, module: str) -> None:
+    """Let workers import what they need while the command does; see `somareg.jobs.processes.prepare`."""
+    if workers is not None and workers > 1:
+        from somareg.jobs.processes import prepare
+
+        prepare(module)
+
+
 @contextmanager
 def _logging(ui: Session) -> Iterator[None]:
     """Send the package's log to stderr while the command runs, then leave logging as it was."""

@@ -11,7 +11,7 @@ import typer
 from somareg.cli import options as o
 from somareg.cli.failures import ERROR, UsageError, one_line
 from somareg.cli.flags import takes_options
-from somareg.cli.session import Session, session
+from somareg.cli.session import Session, prepare_workers, session
 from somareg.config import INPUT, GcpMethod, RegisterConfig
 from somareg.runtime.startup import quick_imports
 
@@ -115,6 +115,7 @@ def warp(
         if len(rasters) == 1 and not nearest and not _is_folder(out):
             _one(ui, rasters[0], known, Path(out), settings)
             return
+        prepare_workers(workers, "somareg.batches.warps")
         with quick_imports():
             from somareg.batches.warps import warp_many
 

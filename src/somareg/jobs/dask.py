@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import os
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,31 +12,14 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from somareg.errors import ClusterError, UnsupportedError
-from somareg.jobs.one import Failure, Outcome, do
+from somareg.jobs.one import Failure, Outcome, deadly, do
 from somareg.runtime import memory
-from somareg.runtime.budget import shared_by
 from somareg.runtime.version import __version__
 
 log = logging.getLogger("somareg.jobs")
 
 J = TypeVar("J")
 V = TypeVar("V")
-
-# One thread per worker: more gain nothing when workers share the cores, and results do not depend on the machine.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-_SETTINGS = {
-    # A worker that pauses at a memory limit stays paused when caches hold the memory, so workers are restarted instead.
-    **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
-    # Dask profiles each worker every 10 ms and checks every 20 ms whether it still answers. Nobody reads that
-    # here, and it takes a tenth of the time of a job from the thread that computes.
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "5s",
-}
-
-# Dask has its workers give freed memory back at once, so that every tensor costs page faults again: two workers were
-# slower than one. What `runtime.memory.keep` sets for commands must be in the environment before a worker starts.
-_ENVIRON = "distributed.nanny.pre-spawn-environ"
 
 
 @dataclass(frozen=True)
@@ -54,13 +35,11 @@ class Dask:
         client: `distributed.Client`.
         patience_s: seconds without any worker after which the run ends with ClusterError.
         ahead: jobs per worker thread that are queued at the cluster at a time.
-        sharing: processes that share the memory of one machine.
     """
 
     client: Any
     patience_s: float = 300.0
     ahead: int = 4
-    sharing: int = 1
 
     def run(self, function: Callable[[J], V], jobs: Iterable[J]) -> Iterator[tuple[int, Outcome[V]]]:
         """See `somareg.jobs.one.Runner.run`."""
@@ -85,7 +64,7 @@ class Dask:
                 self._give(function, index, job, futures, done)
                 future = self._next(done)
                 del futures[future]
-                yield index, self._outcome(future) or _deadly()
+                yield index, self._outcome(future) or deadly()
         finally:
             for future in futures:
                 future.cancel()
@@ -103,7 +82,7 @@ class Dask:
         futures: dict[Any, tuple[int, J]],
         done: queue.SimpleQueue[Any],
     ) -> None:
-        future = self.client.submit(_do_in_share, self.sharing, function, job, pure=False)
+        future = self.client.submit(_do_there, function, job, pure=False)
         futures[future] = index, job
         future.add_done_callback(done.put)
 
@@ -144,60 +123,10 @@ class Dask:
             return Outcome(failure=Failure(type(error).__name__, str(error) or "no message"))
 
 
-def _do_in_share(processes: int, function: Callable[[J], V], job: J) -> Outcome[V]:
-    with shared_by(processes):
-        return do(function, job)
-
-
-def _deadly() -> Outcome[Any]:
-    return Outcome(
-        failure=Failure(
-            "KilledWorker", "every worker that tried this job died, at last alone; most likely it needs more memory"
-        )
-    )
-
-
-@contextmanager
-def local_cluster(workers: int) -> Iterator[Dask]:
-    """Worker processes of one thread each on this machine; they end with the context.
-
-    They listen on 127.0.0.1 without a password, as Dask does: other users of this machine could send them jobs. Each
-    may use an equal part of the memory; a worker that takes more is ended, and its job tried again.
-    """
-    distributed = need_distributed()
-    import dask
-
-    with dask.config.set(_SETTINGS):
-        settings = copy.deepcopy(dask.config.config)  # so that a restarted worker gets them, too
-    environment = {**dask.config.get(_ENVIRON, {}), **memory.environment()}
-    with (
-        _environment_kept(),
-        dask.config.set({**_SETTINGS, _ENVIRON: environment}),  # read here, when a worker's keeper is made
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-            scheduler_kwargs={"allowed_failures": 1},
-            env=_ENVIRONMENT,
-            config=settings,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield Dask(client, sharing=workers)
-
-
-@contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Restore the environment of this process on exit: Dask changes it to set that of its workers."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+def _do_there(function: Callable[[J], V], job: J) -> Outcome[V]:
+    """Do a job on a worker that keeps its memory: two that give it back at once are slower than one."""
+    memory.keep()
+    return do(function, job)
 
 
 @contextmanager
@@ -234,7 +163,7 @@ def need_distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise UnsupportedError("several workers need Dask; pip install 'somareg[dask]'") from error
+        raise UnsupportedError("a Dask scheduler needs Dask here, too; pip install 'somareg[dask]'") from error
     return distributed
 
 

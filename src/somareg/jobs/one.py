@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from somareg import errors
 from somareg.errors import JobError
@@ -109,3 +109,12 @@ def do(function: Callable[[J], V], job: J) -> Outcome[V]:
             failure = Failure(type(error).__name__, str(error) or "no message", traceback.format_exc())
             return Outcome(failure=failure, seconds=time.perf_counter() - begin)
         return Outcome(value, seconds=time.perf_counter() - begin)
+
+
+def deadly() -> Outcome[Any]:
+    """The outcome of a job that ended its worker twice, the second time alone."""
+    return Outcome(
+        failure=Failure(
+            "KilledWorker", "every worker that tried this job died, at last alone; most likely it needs more memory"
+        )
+    )

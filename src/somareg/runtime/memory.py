@@ -8,6 +8,7 @@ from typing import Any
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 KEEP_BYTES, PAD_BYTES = 256 << 20, 64 << 20
+_DASKS = str(65_536)  # what Dask sets for all its workers, whatever they do
 MAP_BYTES = 32 << 20  # the largest block that may be kept: the C library allows no more
 
 
@@ -15,11 +16,11 @@ def keep() -> None:
     """Let the process keep up to `KEEP_BYTES` of freed memory.
 
     Otherwise large blocks go back to the system at once, and every tensor of a few megabytes costs page faults again: a
-    fifth of the time of a registration. This acts on the whole process, so commands call it and library functions do
-    not. The environment (`MALLOC_TRIM_THRESHOLD_`) has the last word.
+    fifth of the time of a registration. This acts on the whole process, so commands and workers call it and library
+    functions do not. The environment (`MALLOC_TRIM_THRESHOLD_`) has the last word, unless it is what Dask puts there.
     """
     mallopt = _function("mallopt")
-    if mallopt is None or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+    if mallopt is None or os.environ.get("MALLOC_TRIM_THRESHOLD_", _DASKS) != _DASKS:
         return
     mallopt(_M_MMAP_THRESHOLD, MAP_BYTES)
     mallopt(_M_TRIM_THRESHOLD, KEEP_BYTES)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from somareg.register.tiles.factor import Factor
+from somareg.runtime.threads import Over, one_by_one
 from somareg.types import FloatArray
 
 MAX_NODES = 44  # along the longer side: 2000 coefficients are solved exactly in about a second
@@ -213,7 +214,12 @@ def solve(lattice: Lattice, sums: Sums, prior: Prior, base: Tensor | None = None
 
 
 def choose_prior(
-    lattice: Lattice, sums: Sums, ranges_px: tuple[float, ...], ratios: tuple[float, ...], independent: float
+    lattice: Lattice,
+    sums: Sums,
+    ranges_px: tuple[float, ...],
+    ratios: tuple[float, ...],
+    independent: float,
+    over: Over = one_by_one,
 ) -> Prior:
     """Size and smoothness of largest marginal likelihood; ratio 0 when no field is likelier.
 
@@ -222,17 +228,21 @@ def choose_prior(
         sums: of the tie points.
         ranges_px, ratios: candidates.
         independent: share of the tie points that count as independent, 0-1: errors within a tile are correlated.
+        over: applies a function to the ranges.
     """
     weaker = Sums(
         sums.normal * independent, sums.right * independent, sums.squares * independent, round(sums.count * independent)
     )
     none = Prior(ranges_px[0], 0.0)
     scores = {none: solve(lattice, weaker, none)[1]}
-    for range_px in ranges_px:
+
+    def scored(range_px: float) -> dict[Prior, float]:
         base = prior_precision(lattice, range_px)
-        for ratio in ratios:
-            prior = Prior(range_px, ratio)
-            scores[prior] = solve(lattice, weaker, prior, base)[1]
+        candidates = [Prior(range_px, ratio) for ratio in ratios]
+        return {prior: solve(lattice, weaker, prior, base)[1] for prior in candidates}
+
+    for found in over(scored, ranges_px):
+        scores |= found
     return max(scores, key=lambda prior: scores[prior])
 
 

@@ -14,6 +14,7 @@ from somareg.geometry import AffineTransform
 from somareg.register.tiles.field import Field, Lattice, Prior, Sums, known_at, solve
 from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.ties import INDEPENDENT, Ties, fade, fit_affine, moved, residuals, sums_of, weighted_median
+from somareg.runtime.threads import Over, one_by_one
 from somareg.types import BoolArray, FloatArray
 
 FOLDS = 4  # a quarter of the tiles is held out at a time, so that neighbours of each stay
@@ -67,23 +68,30 @@ def deal(layout: Layout, tiles: Sequence[int], hands: int) -> dict[int, int]:
     return result
 
 
-def hold_out(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> HeldOut:
-    """Fit a model without each of `FOLDS` parts of the tiles, and measure its error on that part."""
+def hold_out(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior, over: Over = one_by_one) -> HeldOut:
+    """Fit a model without each of `FOLDS` parts of the tiles, and measure its error on that part; `over` applies a
+    function to the parts.
+    """
     used = np.unique(ties.tile[ties.weight > 0])
     hands = deal(layout, used.tolist(), FOLDS)
     dealt = _dealt(ties, hands)
     off: dict[int, tuple[float, float]] = {}
     uneven: dict[int, float] = {}
     foreseen: dict[int, float] = {}
-    for hand in range(FOLDS):
+
+    def without(hand: int) -> tuple[_Part | None, dict[int, float]]:
+        """The model without a part, and the error that it expects in the tiles of that part."""
         mine = [index for index in used.tolist() if hands[index] == hand]
         part = _fit(ties, lattice, prior, (dealt != hand) & (ties.weight > 0))
+        if part is None or not mine:
+            return part, {}
+        errors = _expected(part, np.stack([layout.middle(index) for index in mine]))
+        return part, dict(zip(mine, errors.tolist(), strict=True))
+
+    for part, expected in over(without, range(FOLDS)):
         if part is None:
             return HeldOut({}, {}, {}, math.inf)
-        if not mine:
-            continue
-        expected = _expected(part, np.stack([layout.middle(index) for index in mine]))
-        for index, error in zip(mine, expected.tolist(), strict=True):
+        for index, error in expected.items():
             own = ties.tile == index
             apart = residuals(ties, part.affine, part.field, own)
             off[index], foreseen[index] = _middle(apart, ties.weight[own]), error
@@ -104,11 +112,13 @@ def _over_quarters(points: FloatArray, apart: FloatArray, weight: FloatArray) ->
     return float(np.sqrt(np.mean(np.square(lengths))))
 
 
-def split_half(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior) -> float:
-    """RMS disagreement, over the tiles, of the models of two halves of them, pixels; inf when there are too few."""
+def split_half(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior, over: Over = one_by_one) -> float:
+    """RMS disagreement, over the tiles, of the models of two halves of them, pixels; inf when there are too few.
+    `over` applies a function to the halves.
+    """
     used = np.unique(ties.tile[ties.weight > 0]).tolist()
     dealt = _dealt(ties, deal(layout, used, 2))
-    parts = [_fit(ties, lattice, prior, (dealt == half) & (ties.weight > 0)) for half in (0, 1)]
+    parts = over(lambda half: _fit(ties, lattice, prior, (dealt == half) & (ties.weight > 0)), (0, 1))
     middles = np.array([ties.points[ties.tile == index].mean(0) for index in used])
     places = [moved(middles, part.affine, part.field) for part in parts if part is not None]
     if len(places) < 2:

@@ -13,6 +13,7 @@ from somareg.register.tiles.field import Field, Lattice, Prior, Sums, choose_pri
 from somareg.register.tiles.holdout import HeldOut, hold_out, split_half
 from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.ties import INDEPENDENT, Ties, fade, fit_affine, residuals, sums_of
+from somareg.runtime.threads import Over, one_by_one
 from somareg.types import FloatArray
 
 RATIOS = (0.02, 0.1, 0.5, 2.5, 12.0)
@@ -62,7 +63,9 @@ class SceneModel:
         return self.residual(points + self.field(points))
 
 
-def fit_scene(ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool) -> SceneModel:
+def fit_scene(
+    ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool, over: Over = one_by_one
+) -> SceneModel:
     """Fit affine and field of a scene.
 
     Args:
@@ -70,6 +73,7 @@ def fit_scene(ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool
         layout: of the tiles.
         shape: (height, width) of the reference.
         local: whether to look for a displacement beyond the affine.
+        over: applies a function to independent parts of the work.
 
     Raises:
         EstimationError: too few tie points, or all on a line.
@@ -80,18 +84,18 @@ def fit_scene(ties: Ties, layout: Layout, shape: tuple[int, int], *, local: bool
     prior, robust = none, fade(residuals(ties, affine), ties.weight)
     for _ in range(ROUNDS if local else 0):
         sums = sums_of(ties, affine, lattice, robust)
-        prior = choose_prior(lattice, sums, tuple(r * lattice.step for r in RANGES), RATIOS, INDEPENDENT)
+        prior = choose_prior(lattice, sums, tuple(r * lattice.step for r in RANGES), RATIOS, INDEPENDENT, over)
         field, _ = solve(lattice, sums, prior)
         robust = fade(residuals(ties, affine, field), ties.weight)
-    holdout = hold_out(ties, layout, lattice, prior)
+    holdout = hold_out(ties, layout, lattice, prior, over)
     sums = sums_of(ties, affine, lattice, robust)
     likely = Likely(solve(lattice, sums, prior)[0], sums, holdout)
     if prior.ratio:
-        straight = hold_out(ties, layout, lattice, none)
+        straight = hold_out(ties, layout, lattice, none, over)
         if straight.off and holdout.rms_px > GAIN * straight.rms_px:
             prior, holdout = none, straight
             sums = sums_of(ties, affine, lattice, fade(residuals(ties, affine), ties.weight))
-    halves = split_half(ties, layout, lattice, prior)
+    halves = split_half(ties, layout, lattice, prior, over)
     return SceneModel(affine, solve(lattice, sums, prior)[0], sums, holdout.off, halves, likely)
 
 

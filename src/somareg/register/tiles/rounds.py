@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from somareg.errors import EstimationError
@@ -23,6 +24,7 @@ from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.model import Likely, SceneModel, fit_scene
 from somareg.register.tiles.ties import Ties, collect
 from somareg.register.tiles.tile import TileResult, match_tile
+from somareg.runtime.threads import helper
 
 ENOUGH_SURE = 12  # sure tiles; with fewer, model and verdict are weak, and every tile is matched
 RAYLEIGH = 0.833  # ratio of median and RMS of a 2-D error
@@ -124,7 +126,8 @@ def _fit(ties: Ties, layout: Layout, aim: Aim) -> tuple[SceneModel | None, str]:
     if aim.failure:
         return None, aim.failure
     try:
-        return fit_scene(ties, layout, aim.shape, local=aim.local), ""
+        with helper(torch.device("cpu"), 1) as beside:  # the cores are idle now, because workers wait
+            return fit_scene(ties, layout, aim.shape, local=aim.local, over=beside.over), ""
     except EstimationError as error:
         return None, str(error)
 
