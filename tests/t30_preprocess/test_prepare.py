@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from somareg.config import make_config
 from somareg.errors import ConfigError, NoDataError, NoOverlapError
 from somareg.geometry import AffineTransform, FieldTransform
 from somareg.io import from_array, georeference
-from somareg.preprocess.prepare import Prepared, _pixel_starts, prepare
+from somareg.preprocess.prepare import Prepared, _guesses, prepare
 from somareg.types import BoolArray, Geotransform, Grid, Raster
 from tests.synthetic import make_pair, pixel_points
 
@@ -160,6 +161,9 @@ def valid(shape: tuple[int, int], rows: slice = slice(None), columns: slice = sl
     return mask
 
 
+SAME = AffineTransform.identity()
+
+
 def lands(starts: tuple[AffineTransform, ...], points: list[list[float]], expected: list[list[float]]) -> list[bool]:
     """For each start whether it leads the points to the expected ones."""
     return [bool(np.allclose(one(np.array(points)), np.array(expected), atol=1e-9)) for one in starts]
@@ -169,7 +173,7 @@ def test_content_off_centre_in_a_frame_is_expected_where_it_is() -> None:
     """The frames on each other first, then the middle of what is valid on the middle of what is valid."""
     reference = valid((100, 120))
     moving = valid((160, 200), slice(50, 150), slice(70, 190))
-    starts = _pixel_starts(reference, moving)
+    starts = _guesses(reference, moving, SAME)
     assert lands(starts, [[59.5, 49.5]], [[99.5, 79.5]]) == [True, True, False]  # centred, and stretched to the frame
     assert lands(starts, [[0.0, 0.0], [119.0, 99.0]], [[70.0, 50.0], [189.0, 149.0]]) == [False, False, True]
 
@@ -178,7 +182,7 @@ def test_content_off_centre_in_a_frame_is_expected_where_it_is() -> None:
 def test_the_frame_may_be_the_references_or_the_moving_images(role: str) -> None:
     part, frame = valid((100, 100), slice(60, 90), slice(5, 35)), valid((100, 100))
     pair = (part, frame) if role == "reference" else (frame, part)
-    starts = _pixel_starts(*pair)
+    starts = _guesses(*pair, SAME)
     np.testing.assert_array_equal(starts[0].matrix, np.eye(2, 3))
     assert len(starts) == 3
     centres = [[19.5, 74.5]], [[49.5, 49.5]]
@@ -192,7 +196,7 @@ def test_the_frame_may_be_the_references_or_the_moving_images(role: str) -> None
 def test_content_of_other_sizes_is_stretched_to_the_same_extent() -> None:
     reference = valid((120, 150), slice(20, 80), slice(10, 110))
     moving = valid((150, 130), slice(30, 120), slice(40, 120))
-    starts = _pixel_starts(reference, moving)
+    starts = _guesses(reference, moving, SAME)
     corners, there = [[9.5, 19.5], [109.5, 79.5]], [[39.5, 29.5], [119.5, 119.5]]  # outer edges of the outer pixels
     (stretched,) = (one for one, fits in zip(starts, lands(starts, corners, there), strict=True) if fits)
     assert np.diag(stretched.matrix[:, :2]) == pytest.approx((0.8, 1.5))
@@ -209,7 +213,7 @@ def test_holes_that_leave_the_extent_change_nothing(role: str) -> None:
     holed[30:60, 60:100] = False
     other = valid((100, 140))
     pairs = [(mask, other) if role == "reference" else (other, mask) for mask in (whole, holed)]
-    plain, spoilt = (_pixel_starts(*pair) for pair in pairs)
+    plain, spoilt = (_guesses(*pair, SAME) for pair in pairs)
     assert len(plain) == 3
     for one, same in zip(plain, spoilt, strict=True):
         np.testing.assert_array_equal(same.matrix, one.matrix)
@@ -218,7 +222,7 @@ def test_holes_that_leave_the_extent_change_nothing(role: str) -> None:
 def test_a_hole_that_changes_the_extent_moves_the_start() -> None:
     mask = valid((100, 140))
     mask[:, :30] = False
-    starts = _pixel_starts(valid((100, 140)), mask)
+    starts = _guesses(valid((100, 140)), mask, SAME)
     assert any(lands(starts, [[69.5, 49.5]], [[84.5, 49.5]]))
 
 
@@ -227,13 +231,13 @@ def test_starts_that_nearly_agree_are_one(rim: int) -> None:
     """A rim of no-data of a few pixels moves nothing that a search would notice."""
     inner = valid((200, 200), slice(rim, -rim), slice(rim, None))
     for pair in ((valid((200, 200)), inner), (inner, valid((200, 200))), (inner, inner)):
-        (only,) = _pixel_starts(*pair)
+        (only,) = _guesses(*pair, SAME)
         np.testing.assert_array_equal(only.matrix, np.eye(2, 3))
 
 
 def test_masks_without_anything_valid_are_their_frames() -> None:
     nothing = np.zeros((90, 110), bool)
-    (only,) = _pixel_starts(nothing, valid((90, 110), slice(0, 88)))
+    (only,) = _guesses(nothing, valid((90, 110), slice(0, 88)), SAME)
     np.testing.assert_array_equal(only.matrix, np.eye(2, 3))
 
 
@@ -312,3 +316,46 @@ def test_footprints_that_overlap_but_hold_nothing_in_common_are_refused() -> Non
     left[:, :60], right[:, 66:] = True, True
     with pytest.raises(NoOverlapError, match="share only"):
         run(place(data, at, left), place(data, at, right))
+
+
+def prepared(moving: np.ndarray, reference: np.ndarray, given: AffineTransform = SAME) -> Prepared:
+    """Without georeferences, but for a map that is given."""
+    cfg = make_config({"moving_modality": "optical"})
+    return prepare(place(moving), place(reference), given, cfg, longest=4096, radius_px=40.0)
+
+
+@pytest.mark.parametrize("ratio", [0.27, 0.4, 3.3, 8.0])
+def test_a_much_coarser_or_finer_image_is_brought_to_the_references_pixels(ratio: float) -> None:
+    """One resolution for the search: the guess that both show the same ground, and no oversampled windows."""
+    reference = make_pair(3, 240).reference
+    side = round(240 * ratio)
+    moving = np.moveaxis(cv2.resize(np.moveaxis(reference, 0, -1), (side, side), interpolation=cv2.INTER_AREA), -1, 0)
+    found = prepared(moving, reference)
+    assert found.moving.shape[1:] == (256, 256)  # eight pixels around
+    corner = found.starts[0](np.zeros((1, 2)))
+    np.testing.assert_allclose(corner, [[8.0, 8.0]], atol=1e-9)
+    there = found.affine_of(found.starts[0])(np.array([[-0.5, -0.5], [239.5, 239.5]]))
+    np.testing.assert_allclose(there, [[-0.5, -0.5], [side - 0.5, side - 0.5]], atol=1e-6)
+    # The other guess, pixel for pixel and centre on centre, is still among the starts.
+    other = found.affine_of(found.starts[1])(np.array([[119.5, 119.5], [120.5, 119.5]]))
+    np.testing.assert_allclose(np.diff(other, axis=0), [[1.0, 0.0]], atol=1e-9)
+    np.testing.assert_allclose(other[0], (side - 1) / 2, atol=1e-9)
+    same, here = found.moving[:, 8:-8, 8:-8], found.reference
+    assert np.corrcoef(same.ravel(), here.ravel())[0, 1] > (0.8 if ratio < 1 else 0.95)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+def test_pixels_of_about_the_same_size_stay_as_they_are(ratio: float) -> None:
+    reference = make_pair(3, 240).reference
+    side = round(240 * ratio)
+    moving = np.moveaxis(cv2.resize(np.moveaxis(reference, 0, -1), (side, side), interpolation=cv2.INTER_AREA), -1, 0)
+    assert prepared(moving, reference).moving.shape[1:] == (side, side)
+
+
+def test_the_scale_of_a_given_map_counts_too() -> None:
+    """Tie points may say that the moving image is six times as coarse, although both have the same size."""
+    reference = make_pair(3, 240).reference
+    given = AffineTransform.from_parameters(scale=1 / 6, shift=(100.0, 90.0))
+    found = prepared(reference, reference, given)
+    np.testing.assert_allclose(found.affine_of(found.starts[0]).matrix, given.matrix, atol=1e-9)
+    assert found.moving.shape[1] > 300  # the search radius around the reference

@@ -249,3 +249,25 @@ def test_the_curve_is_chosen_by_name(radar: Files) -> None:
     assert any("polynomial of order 2" in note for note in result.notes)
     assert result.settings["gcp_method"] == "polynomial"
     assert radar.rmse(result) < 3.0  # the match mends what the curve leaves of the bend
+
+
+def test_an_array_of_points_is_refused_with_the_way_out(turned: SyntheticPair) -> None:
+    with pytest.raises(InputError, match=r"tie_points is a ndarray; give the path of a file, such as a CSV"):
+        register(turned.moving, turned.reference, tie_points=np.zeros((4, 4)))
+
+
+@pytest.mark.parametrize("use", ["seed", "replace"])
+@pytest.mark.parametrize("ratio", [3, 5])
+def test_points_of_images_of_very_different_pixels(ratio: int, use: str) -> None:
+    """The moving image is brought to the reference's pixels before it is matched; the answer is in its own."""
+    pair = make_pair(5, 360, shift=(4.0, -6.0))
+    height, width = (side // ratio * ratio for side in pair.moving.shape[-2:])
+    fine = np.moveaxis(pair.moving[..., :height, :width], 0, -1)
+    coarse = cv2.resize(fine, (width // ratio, height // ratio), interpolation=cv2.INTER_AREA).reshape(
+        height // ratio, width // ratio, -1
+    )
+    here = np.random.default_rng(0).uniform(20, 340, (9, 2))
+    there = (pair.to_moving(here) + 0.5) / ratio - 0.5
+    result = register(np.moveaxis(coarse, -1, 0), pair.reference, tie_points=ties(here, there), tie_points_use=use)
+    error = np.hypot(*(result.transform(here) - there).T)
+    assert error.max() * ratio < 1.5

@@ -26,7 +26,9 @@ Workers = Annotated[
 ]
 Dask = Annotated[
     str | None,
-    _option("--dask", "Dask scheduler whose workers see the same files: tcp://host:8786 (extra dask)", RUNNING, "ADDRESS"),
+    _option(
+        "--dask", "Dask scheduler whose workers see the same files: tcp://host:8786 (extra dask)", RUNNING, "ADDRESS"
+    ),
 ]
 Resume = Annotated[bool, _option("--resume", "scenes: continue from the finished tiles of a killed run", RUNNING)]
 JobsOut = Annotated[

@@ -19,6 +19,8 @@ from somareg.types import BoolArray, Grid, Modality, Raster, SarScale, Transform
 
 APART = 0.03  # starts closer than this share of the reference's longer side are merged
 SAME_SIZE = 0.07  # logarithm of the ratio of two sides up to which one start suffices for images of the same extent
+COARSER = 2.1  # ratio of pixel sizes from which the moving image is resampled to the reference's pixels before matching
+_ROUNDING = 1e-6  # pixels
 MIN_VALID = 2000  # least valid pixels in common for a measurement
 
 
@@ -62,6 +64,9 @@ def prepare(
 ) -> Prepared:
     """Bring a pair to working resolution.
 
+    The moving image is resampled to the reference's pixels where a georeference places it, and where its pixels are
+    known or guessed to be of another size: the search works at one resolution, and the coarser image sets it.
+
     Args:
         moving, reference: as read.
         georef: reference pixels -> moving pixels; without georeferences a first guess, the identity without one.
@@ -84,28 +89,32 @@ def prepare(
     )
     moving_bands = _bands(moving, cfg.moving_bands, cfg.moving_modality, "moving", notes)
     up = AffineTransform.reduction(factor)
-    if reference.grid.is_georeferenced:
-        pad = math.ceil(radius_px / factor) + 8
+    placed = reference.grid.is_georeferenced
+    guesses = () if placed else _guesses(reference.mask, moving.mask, georef)
+    if placed or not _is_alike(guesses[0]):
+        onto: Transform = georef if placed else guesses[0]
+        reach = radius_px if placed else min(radius_px, _reach(guesses[0], reference.grid, moving.grid))
+        pad = math.ceil(reach / factor) + 8
         grid = reduced_grid(reference.grid, factor, reference_mask.shape)
-        at_working = compose(georef, up)
-        moving_data, moving_mask = to_reference_grid(moving, grid, at_working, pad=pad, bands=moving_bands)
-        shift = AffineTransform.from_parameters(shift=(-pad, -pad))
-        starts: tuple[AffineTransform, ...] = (shift.inverse,)
-        moving_pixels = up.after(shift)
+        moving_data, moving_mask = to_reference_grid(moving, grid, compose(onto, up), pad=pad, bands=moving_bands)
+        moving_pixels = up.after(AffineTransform.from_parameters(shift=(-pad, -pad)))
+        if not placed:
+            moving_pixels = guesses[0].after(moving_pixels)
+    else:
+        moving_data, moving_mask = reduce_blocks(moving.data[[b - 1 for b in moving_bands]], moving.mask, factor)
+        moving_pixels = up
+    starts = tuple(moving_pixels.inverse.after(guess).after(up) for guess in guesses)
+    if placed:
+        starts = (AffineTransform.from_parameters(shift=(pad, pad)),)
         common = reference_mask & moving_mask[pad:-pad, pad:-pad]
         if common.sum() * factor**2 < MIN_VALID:
             raise NoOverlapError(
                 f"{moving.name} and {reference.name} share only {int(common.sum()) * factor**2} valid pixels "
                 "(at least 2000 are needed); check nodata values and footprints"
             )
-    else:
-        moving_data, moving_mask = reduce_blocks(moving.data[[b - 1 for b in moving_bands]], moving.mask, factor)
-        starts = _pixel_starts(reference_mask, moving_mask)
-        if isinstance(georef, AffineTransform) and not np.array_equal(georef.matrix, np.eye(2, 3)):
-            starts = (up.inverse.after(georef).after(up),)
-        moving_pixels = up
-    for mask, raster in ((reference_mask, reference), (moving_mask, moving)):
-        if mask.sum() * factor**2 < MIN_VALID:
+    valid = moving_mask.sum() * factor**2 if placed else moving.mask.sum()
+    for count, raster in ((reference_mask.sum() * factor**2, reference), (valid, moving)):
+        if count < MIN_VALID:
             raise NoDataError(f"{raster.name} has fewer than {MIN_VALID} valid pixels to match; check its nodata value")
     settings = cfg.reference_modality, cfg.reference_scale
     reference_image = _normalised(reference, reference_bands, settings, (reference_data, reference_mask), notes)
@@ -173,15 +182,20 @@ def reduce_blocks(data: NDArray[np.generic], mask: BoolArray, factor: int) -> tu
     return out, count > factor**2 / 2
 
 
-def _pixel_starts(reference: BoolArray, moving: BoolArray) -> tuple[AffineTransform, ...]:
-    """Starts without georeferences: the frames of both images on each other, and their valid parts.
+def _guesses(reference: BoolArray, moving: BoolArray, given: Transform) -> tuple[AffineTransform, ...]:
+    """Guesses without georeferences, reference pixels -> moving pixels, the likeliest first: the given one if there is
+    one, else the frames of both images on each other, and their valid parts.
 
     Equal sizes start pixel on pixel; others centre on centre, and stretched to the same extent. When an image is valid
     in a part of its frame only, the same starts are made for that part.
     """
+    if isinstance(given, AffineTransform) and not np.array_equal(given.matrix, np.eye(2, 3)):
+        return (given,)
     frames = (_frame(reference), _frame(moving))
     parts = (_extent(reference), _extent(moving))
     starts = list(_on_each_other(*frames))
+    if not _is_alike(starts[-1]):  # a small image of the same pixel size was looked for before (`register.locate`)
+        starts.reverse()
     if parts != frames:
         starts += _on_each_other(*parts)
     kept: list[AffineTransform] = []
@@ -217,3 +231,17 @@ def _on_each_other(reference: Extent, moving: Extent) -> tuple[AffineTransform, 
     if max(abs(math.log(scale_x)), abs(math.log(scale_y))) < SAME_SIZE:
         return (centred,)
     return centred, AffineTransform(np.array([[scale_x, 0.0, mx - scale_x * rx], [0.0, scale_y, my - scale_y * ry]]))
+
+
+def _is_alike(guess: AffineTransform) -> bool:
+    """Whether pixels of both images have about the same size."""
+    scale = math.sqrt(abs(float(np.linalg.det(guess.matrix[:, :2]))))
+    return 1 / COARSER < scale < COARSER
+
+
+def _reach(guess: AffineTransform, reference: Grid, moving: Grid) -> float:
+    """How far the moving image reaches beyond the reference, reference pixels."""
+    (rows, columns), (height, width) = reference.shape, moving.shape
+    edges = np.array([[0.0, 0.0], [width, 0.0], [0.0, height], [width, height]]) - 0.5
+    corners = guess.inverse(edges) + 0.5
+    return max(0.0, float(np.concatenate([-corners, corners - [columns, rows]]).max()) - _ROUNDING)

@@ -34,6 +34,7 @@ AS_OPTICAL: frozenset[Modality] = frozenset({"optical", "multispectral", "nir"})
 WEIGHT_FREE = "orientation"
 LONGEST = {"fast": 1024, "base": 2048, "precise": 4096}
 """Per preset, longer side up to which a pair that is matched whole keeps its resolution, pixels."""
+BETWEEN_DEG, BETWEEN_SCALES = 8.0, (0.87, 1.15)  # a little more than the steps of `locate`
 HALVED_PX = 400
 """Shorter side from which "fast" halves the resolution; below it windows would become too uncertain."""
 LIBRARY_BYTES = 420e6
@@ -235,13 +236,23 @@ def longest_of(preset: Preset, shape: tuple[int, int]) -> int:
     return min(longest, -(-max(shape) // 2)) if preset == "fast" and min(shape) >= HALVED_PX else longest
 
 
-def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float) -> EngineCfg:
-    """Engine settings from the preset and the search range; `grid` is that of the part of the reference in use."""
+def engine_settings(cfg: RegisterConfig, grid: Grid, radius_px: float, *, is_looked_for: bool = False) -> EngineCfg:
+    """Engine settings from the preset and the search range.
+
+    Args:
+        cfg: options.
+        grid: of the part of the reference in use.
+        radius_px: search radius.
+        is_looked_for: whether one image was looked for in the other one before, in all rotations and scales of the
+            search; only the steps between those are left to the engine.
+    """
     engine = preset(cfg.preset)
     search = replace(engine.search, radius=radius_px / max(grid.shape))
     # Between SAR and another modality keypoints hardly ever match.
     search = replace(search, hints_first=(cfg.moving_modality == "sar") == (cfg.reference_modality == "sar"))
-    if cfg.search == "full":
+    if is_looked_for:
+        search = replace(search, rotation_deg=BETWEEN_DEG, scale=BETWEEN_SCALES)
+    elif cfg.search == "full":
         search = replace(search, rotation_deg=ALL_AROUND, scale=ANY_SCALE, keep=2 * search.keep)
     elif cfg.search == "local" or grid.is_georeferenced:
         search = replace(search, rotation_deg=4.0, scale=(0.96, 1.04))

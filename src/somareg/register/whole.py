@@ -74,7 +74,7 @@ def match_whole(
     clock.lap("prepare")
     pair = pair_tensors(prepared, device, (cfg.reference_modality, cfg.moving_modality))
     chosen = chosen.on(prepared.reference_mask.shape, prepared.moving_mask.shape)
-    settings = engine_settings(cfg, reference.grid, ground.radius_px)
+    settings = engine_settings(cfg, reference.grid, ground.radius_px, is_looked_for=ground.is_looked_for)
     with few_threads(max(prepared.reference_mask.shape)) as cores:
         if given and cfg.tie_points_use == "replace":
             found = align_given(pair, starts[0], given.at_work(prepared), settings, tell)

@@ -66,7 +66,16 @@ class Given:
 
 
 def name_of(source: str | Path | TiePoints | None) -> str | None:
-    """Name of the points in settings and messages."""
+    """Name of the points in settings and messages.
+
+    Raises:
+        InputError: neither a path nor `TiePoints`.
+    """
+    if not isinstance(source, str | Path | TiePoints | None):
+        raise InputError(
+            f"tie_points is a {type(source).__name__}; give the path of a file, such as a CSV with the columns "
+            "ref_x, ref_y, mov_x, mov_y, or the tie_points of a result"
+        )
     return source if source is None else IN_MEMORY if isinstance(source, TiePoints) else str(source)
 
 

@@ -182,7 +182,7 @@ def match_overviews(
         starts = (*starts, small.moving_pixels.inverse.after(onto).after(small.reference_pixels))
     engine, device = chosen
     picked = engine.on(small.reference_mask.shape, small.moving_mask.shape)
-    settings = replace(engine_settings(cfg, here.grid, radius), flow=None)
+    settings = replace(engine_settings(cfg, here.grid, radius, is_looked_for=ground.is_looked_for), flow=None)
     pair = pair_tensors(small, device, (cfg.reference_modality, cfg.moving_modality))
     alignment = align(pair, starts, settings, progress, picked.network)
     affine, expected = (
