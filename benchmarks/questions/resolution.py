@@ -9,7 +9,7 @@ good as the labels. Each pair is registered in three ways:
 * placed: SAR moves onto optical, both `Raster`s whose `Grid` holds pixel size and place; one is placed wrongly by OFF
   coarse pixels in a random direction.
 * swapped: the same, but optical moves onto SAR.
-* bare: SAR moves onto optical as arrays; nothing tells the ratio of the pixels. A second search can take long.
+* bare: SAR moves onto optical as arrays; nothing tells the ratio of the pixels.
 
 Errors are RMSE over the overlap, in fine pixels and, divided by the factor, in coarse ones. A pair is *held* below 2
 coarse pixels. A *go* is wrong from 2 pixels of the reference on (what the verdict's probability is about), and badly
@@ -46,7 +46,7 @@ from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.register.choose import choose_model
 from somareg.types import BoolArray, Grid, Raster
 
-SETS = {"vhrcity": ("val", 256, 4, 2), "ombria": ("val", 256, 4, 2), "sih": ("train", 704, 2, 1)}
+SETS = {"vhrcity": ("val", 256, 4, 4), "ombria": ("val", 256, 4, 4), "sih": ("train", 704, 2, 2)}
 """Set -> role of its validation pairs, side of the windows in pixels, how many, and how many of them bare as well."""
 FACTORS = (1, 2, 4, 6, 10)
 COARSE = ("sar", "optical")

@@ -240,7 +240,7 @@ def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, te
                 match = replace(match, notes=(*match.notes, road.note))
             if findings is None or match.support.probability > findings.support.probability:
                 findings = match
-            if findings.is_likely:
+            if findings.is_sure:
                 break
         assert findings is not None  # there is at least one ground
         if left_out:

@@ -121,9 +121,9 @@ class Findings:
     tiles: tuple[Any, ...] = ()
 
     @property
-    def is_likely(self) -> bool:
-        """Whether the images support the estimate so well that it may be right."""
-        return self.support.probability >= load_calibration(self.ran.engine).review
+    def is_sure(self) -> bool:
+        """Whether the images support the estimate so well that no other ground needs to be tried."""
+        return self.support.probability >= load_calibration(self.ran.engine).go
 
     def moved(self, here: Corner, there: Corner) -> Findings:
         """The same with `here` added to coordinates of reference pixels, and `there` to those that maps lead to."""
