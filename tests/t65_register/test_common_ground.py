@@ -19,6 +19,7 @@ import somareg
 from somareg.cli.sample import sample_pair
 from somareg.io import georeference
 from somareg.io.source import Block, RasterSource
+from somareg.preprocess.prepare import reduce_blocks
 from somareg.register.plan import plan
 from somareg.types import Grid, Result
 from tests.t65_register.conftest import UTM, write
@@ -309,6 +310,28 @@ def test_a_small_image_is_looked_for_in_a_large_one(
     else:
         found, expected = shifts(got, SMALL), shifts(hand, SMALL) + SMALL[:2]
     assert off(found, expected) < 0.7  # both follow relief, seen by other windows
+
+
+@pytest.mark.parametrize("coarse", ROLES)
+@pytest.mark.parametrize("ratio", [3, 8])
+def test_a_coarse_image_of_the_same_ground_is_found_without_being_told(coarse: str, ratio: int, pairs: Pairs) -> None:
+    """It looks like a part of the fine one, is looked for there first, and then compared with the whole."""
+    side = 600 // ratio * ratio
+    sar, optical = (image[:, 450 : 450 + side, 450 : 450 + side] for image in (pairs.sar, pairs.optical))
+    small = somareg.register(sar, optical, model="auto").transform
+    fine_one = sar if coarse == "moving" else optical
+    reduced, _ = reduce_blocks(fine_one, np.ones((side, side), bool), ratio)
+    images = (reduced, optical) if coarse == "moving" else (sar, reduced)
+    got = somareg.register(*images, model="auto")
+    assert got.verdict.decision == "go"
+    axis = np.linspace(60, side - 60, 5)
+    fine = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    expected = small(fine)
+    if coarse == "moving":
+        error = (got.transform(fine) + 0.5) * ratio - 0.5 - expected
+    else:
+        error = got.transform((fine + 0.5) / ratio - 0.5) - expected
+    assert np.sqrt((error**2).sum(1).mean()) < 0.5 * ratio
 
 
 def test_common_extent_without_georeference(pairs: Pairs, tmp_path: Path) -> None:
