@@ -20,6 +20,7 @@ from somareg.soma.resnet import ResNetCfg, ResNetPyramid
 from somareg.types import Modality
 
 MIN_SIDE = 64
+LEAST_SEEN = 1e-3  # share of a box from which its mean is taken as it is
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Encoder(nn.Module):
 
 def detail(features: Tensor, valid: Tensor, side: int) -> Tensor:
     """Features (B, K, h, w) minus their mean over the valid cells of a `side` x `side` box; 0 where not valid."""
-    return (features - box_mean(features * valid, side) / box_mean(valid, side).clamp_min(1e-3)) * valid
+    return (features - box_mean(features * valid, side) / box_mean(valid, side).clamp_min(LEAST_SEEN)) * valid
 
 
 class _Branch(nn.Module):

@@ -1,7 +1,8 @@
 """The encoder as ONNX graphs, one per modality, for images of any size and any number of bands.
 
 PyTorch's exporter traces sizes as formulas, which the paddings and crops of a pyramid make long. So the encoder is
-traced for sides that are multiples of 16, and three ONNX nodes before it and two behind each map do the rest. The
+traced for sides that are multiples of 16, and ONNX nodes before it and behind each map do the rest: they repeat the
+last row and column, cut the maps, and subtract the mean around from the cells that are left (`encoder.detail`). The
 branches of the two modalities differ in their weights alone: one is traced, and the other uses the same graph.
 """
 
@@ -12,13 +13,14 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from somareg.errors import UnsupportedError
-from somareg.soma.encoder import MIN_SIDE, Encoder
+from somareg.soma.encoder import LEAST_SEEN, MIN_SIDE, Encoder, EncoderCfg
 from somareg.soma.pyramid import STRIDES
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def encoder_graphs(encoder: Encoder) -> dict[Branch, onnx.ModelProto]:
         )
     require_onnx()
     followed = _follow(encoder)
-    return {name: _finished(followed, _weights(encoder, name), cfg.outputs) for name in BRANCHES}
+    return {name: _finished(followed, _weights(encoder, name), cfg) for name in BRANCHES}
 
 
 def require_onnx() -> None:
@@ -82,6 +84,7 @@ class _Maps(nn.Module):
         super().__init__()
         self.name = name
         self.encoder = copy.deepcopy(encoder).cpu().float().requires_grad_(False)
+        self.encoder.cfg = replace(encoder.cfg, detail=None)  # of the cut maps, see `_without_mean`
         for other in BRANCHES:
             if other != name:
                 del self.encoder.branches[other]
@@ -151,7 +154,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _finished(followed: onnx.ModelProto, weights: Mapping[str, Tensor], channels: Mapping[int, int]) -> onnx.ModelProto:
+def _finished(followed: onnx.ModelProto, weights: Mapping[str, Tensor], cfg: EncoderCfg) -> onnx.ModelProto:
     """The graph with the weights of a branch, for any size, simplified and checked."""
     import onnx
     import onnx_ir
@@ -164,7 +167,7 @@ def _finished(followed: onnx.ModelProto, weights: Mapping[str, Tensor], channels
         if tensor.name.startswith(_prefix(_FOLLOWED)) and tensor.name in weights:
             values = weights[tensor.name].detach().cpu().float().numpy()
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    _any_size(model.graph, channels)
+    _any_size(model.graph, cfg)
     intermediate = onnx_ir.from_proto(model)
     fold_constants(intermediate)
     RemoveUnusedNodesPass()(intermediate)
@@ -174,9 +177,11 @@ def _finished(followed: onnx.ModelProto, weights: Mapping[str, Tensor], channels
     return finished
 
 
-def _any_size(graph: onnx.GraphProto, channels: Mapping[int, int]) -> None:
+def _any_size(graph: onnx.GraphProto, cfg: EncoderCfg) -> None:
     """Repeat the last row and column up to multiples of 16 before the encoder, and cut its maps behind it, in place."""
     from onnx import TensorProto, helper
+
+    channels = cfg.outputs
 
     def constant(name: str, *values: int) -> str:
         graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
@@ -194,7 +199,12 @@ def _any_size(graph: onnx.GraphProto, channels: Mapping[int, int]) -> None:
     for stride, level, valid in zip(STRIDES, LEVELS, VALID, strict=True):
         cells = f"cells_{stride}"
         after.append(helper.make_node("Div", ["size", constant(f"stride_{stride}", stride)], [cells]))
-        after += [helper.make_node("Slice", [_WHOLE + x, origin, cells, sides], [x]) for x in (level, valid)]
+        side = None if stride == STRIDES[-1] else cfg.detail
+        cut = level if side is None else f"cut_{stride}"
+        slices = ((level, cut), (valid, valid))
+        after += [helper.make_node("Slice", [_WHOLE + whole, origin, cells, sides], [part]) for whole, part in slices]
+        if side is not None:
+            after += _without_mean(graph, cut, valid, level, side)
 
     def value(name: str, bands: int | str, rows: str, columns: str) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", bands, rows, columns])
@@ -206,6 +216,27 @@ def _any_size(graph: onnx.GraphProto, channels: Mapping[int, int]) -> None:
     for field, items in (("node", nodes), ("input", inputs), ("output", outputs), ("value_info", [])):
         graph.ClearField(field)
         getattr(graph, field).extend(items)
+
+
+def _without_mean(graph: onnx.GraphProto, cut: str, valid: str, level: str, side: int) -> list[onnx.NodeProto]:
+    """The nodes of `encoder.detail`: from `cut` the mean over the `valid` cells of a box around, 0 where not valid."""
+    from onnx import TensorProto, helper
+
+    least = f"{level}_least"
+    graph.initializer.append(helper.make_tensor(least, TensorProto.FLOAT, [], [LEAST_SEEN]))
+    box: dict[str, Any] = {"kernel_shape": [side, side], "pads": [side // 2] * 4, "count_include_pad": 1}
+    seen, mean, share, some, around, apart = (
+        f"{level}_{word}" for word in ("seen", "mean", "share", "some", "around", "apart")
+    )
+    return [
+        helper.make_node("Mul", [cut, valid], [seen]),
+        helper.make_node("AveragePool", [seen], [mean], **box),
+        helper.make_node("AveragePool", [valid], [share], **box),
+        helper.make_node("Max", [share, least], [some]),
+        helper.make_node("Div", [mean, some], [around]),
+        helper.make_node("Sub", [cut, around], [apart]),
+        helper.make_node("Mul", [apart, valid], [level]),
+    ]
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
