@@ -53,8 +53,7 @@ def batch(
         out: folder for one folder per pair, `manifest.jsonl`, `summary.csv` and `summary.json`.
         reference: to a folder of moving images, the folder of references, matched by name without suffix, or one
             reference for all (a time series; each process decodes it once).
-        workers: processes on this machine. A script that asks for them needs the usual
-            `if __name__ == "__main__":`.
+        workers: processes on this machine.
         dask: address of a Dask scheduler, or a `distributed.Client`; its workers must see the same files.
         overwrite: do all pairs anew, and allow a folder with other content.
         force, stac: see `Result.save`.

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
 from somareg.errors import ClusterError
@@ -146,8 +146,8 @@ class Processes:
         self._drop(worker)
         if not worker.is_ready:
             raise ClusterError(
-                "a worker process ended as it started; see above for its message. A script that asks for workers "
-                "needs `if __name__ == '__main__':`, because the workers import it"
+                "a worker process ended as it started; see above for its message. Where there is too little memory for "
+                "it, take fewer workers"
             )
         self._fill(function, self.count)
 
@@ -162,7 +162,7 @@ class Processes:
         while len(self.workers) < count:
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(there, self.count), name="somareg worker", daemon=True)
-            with _environment():
+            with _environment(), _main_hidden(function.__module__):
                 process.start()
             there.close()
             self.workers.append(_Worker(process, here))
@@ -192,6 +192,22 @@ def prepare(module: str) -> None:
         forkserver.set_forkserver_preload([module])
         with _environment():
             forkserver.ensure_running()
+
+
+@contextmanager
+def _main_hidden(module: str) -> Iterator[None]:
+    """Keep a new process from importing the program that starts it, unless the jobs' function is in there.
+
+    Nothing of it is needed, a script without `if __name__ == "__main__":` would start workers of its own, and a program
+    that is read from a pipe has no file.
+    """
+    main = sys.modules["__main__"]
+    if module != "__main__":
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager
