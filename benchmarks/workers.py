@@ -4,9 +4,9 @@
 
 FOLDER is that of `somareg eval` (benchmarks/README.md). The pairs are 256 px of role test, the scene is that of
 benchmarks/scenes.py. Rows: one process of one thread, one process as it is by default (a helper thread takes the
-second core), and two workers of one thread each. Seconds depend on what else the machine does; CPU seconds, summed over
-all processes, say what is wasted: two workers should take little more of them than one. Rounds take turns and the
-least of each row counts.
+second core), and two workers of one thread each. Seconds depend on what else the machine does. CPU seconds are those
+of the command itself; workers are no children of it, so their seconds are not seen. Rounds take turns and the least of
+each row counts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def table_of_pairs(data: Path, folder: Path, count: int) -> Path:
 
 
 def measure(arguments: list[str], extra: dict[str, str]) -> tuple[float, float]:
-    """Seconds, and CPU seconds of the command and all processes that it started."""
+    """Seconds, and CPU seconds of the command, without its workers."""
     paths = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH", ""))))
     environment = {**os.environ, "PYTHONPATH": paths, **extra}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -96,12 +96,9 @@ def main() -> None:
     for (name, way), times in found.items():
         seconds, cpu = (min(each) for each in zip(*times, strict=True))
         if way == next(iter(WAYS)):
-            one_s, one_cpu = seconds, cpu
+            one_s = seconds
         rows.append({"work": name, "way": way, "s": seconds, "cpu_s": cpu})
-        print(
-            f"{name:30s} {way:24s} {seconds:7.1f} s {cpu:7.1f} CPU s   {one_s / seconds:5.2f} times as fast, "
-            f"{cpu / one_cpu:5.2f} times the CPU"
-        )
+        print(f"{name:30s} {way:24s} {seconds:7.1f} s {cpu:7.1f} CPU s   {one_s / seconds:5.2f} times as fast")
     if asked.json:
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         asked.json.write_text(json.dumps({"load": load, "cores": os.cpu_count(), "rows": rows}, indent=1) + "\n")

@@ -205,7 +205,7 @@ def solve(lattice: Lattice, sums: Sums, prior: Prior, base: Tensor | None = None
         nothing = np.zeros((2, lattice.rows, lattice.columns))
         return Field(lattice, nothing, prior, noise), -count * math.log(noise)
     base = prior_precision(lattice, prior.range_px) if base is None else base
-    factor = Factor(sums.normal + base / prior.ratio, lattice.band)
+    factor = Factor((base / prior.ratio).add_(sums.normal), lattice.band)  # in place: 32 MB each
     mean = factor.solve(sums.right)
     noise = max((sums.squares - float((sums.right * mean).sum())) / (2 * count), 1e-9)
     log_prior = prior_log_det(lattice, prior.range_px) - lattice.size * math.log(prior.ratio)
@@ -274,7 +274,7 @@ def known_at(lattice: Lattice, sums: Sums, range_px: float, noise: float, points
     design.scatter_add_(0, torch.from_numpy(index).mT, torch.from_numpy(weight).mT)
     # The lattice smooths a rough prior and its free boundary widens it, so posterior is compared with prior.
     before = Factor(prior, lattice.band).variance(design)
-    remainder = Factor(sums.normal / max(noise, 1e-6) + prior, lattice.band).variance(design) / before
+    remainder = Factor((sums.normal / max(noise, 1e-6)).add_(prior), lattice.band).variance(design) / before
     return np.clip(1.0 - remainder.numpy(), 0.0, 1.0)
 
 

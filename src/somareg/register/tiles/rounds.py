@@ -24,6 +24,7 @@ from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.model import Likely, SceneModel, fit_scene
 from somareg.register.tiles.ties import Ties, collect
 from somareg.register.tiles.tile import TileResult, match_tile
+from somareg.runtime import memory
 from somareg.runtime.threads import helper
 
 ENOUGH_SURE = 12  # sure tiles; with fewer, model and verdict are weak, and every tile is matched
@@ -115,6 +116,7 @@ def match_in_rounds(
         progress += share
         tiles = [finished[index] for index in sorted(requested)]
         ties = collect(tiles)
+        memory.release()  # of the last tiles, before two fits at a time need as much
         model, failure = _fit(ties, layout, aim)
         todo = () if aim.failure else wanted(layout, tiles, model, aim)
         if not todo:
