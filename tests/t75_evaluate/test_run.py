@@ -266,6 +266,25 @@ def test_bad_result_folders_are_named(tmp_path):
         load_results(tmp_path)
 
 
+def test_a_folder_that_the_table_cannot_read_is_told_before_anything_is_measured(data_dir, lists, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "x.json").write_text("[]")
+    told = []
+    with pytest.raises(InputError, match=r"x\.json is not a result .*; give another folder"):
+        evaluate(
+            data_dir,
+            [],
+            ["m"],
+            ["identity"],
+            out_dir=out,
+            lists=lists,
+            progress=lambda *what: told.append(what),
+        )
+    assert not told
+    assert [path.name for path in out.iterdir()] == ["x.json"]
+
+
 def test_infinite_medians_are_written_as_such(data_dir, lists, tmp_path):
     class Never:
         name = "never"

@@ -17,6 +17,7 @@ from somareg.lab.evaluate.protocol import LEVELS, WARPED, WARPED_LEVELS, WHOLE, 
 from somareg.lab.evaluate.results import write_cell
 from somareg.lab.evaluate.sample import LoadedSample, Sample, SampleList, load_sample
 from somareg.lab.evaluate.summary import Record, Summary, summarise
+from somareg.lab.evaluate.table import read_folder
 from somareg.lab.evaluate.whole import load_whole
 from somareg.lab.evaluate.whole_pair import WholeSample
 from somareg.report.plain import plain
@@ -62,6 +63,7 @@ def evaluate(
         ReadError, InputError: the data folder does not hold what the lists name.
         UnsupportedError: a method needs an extra that is not installed.
         OutputError: `out_dir` cannot be written.
+        InputError: `out_dir` holds a JSON file that is no result.
     """
     built = [make_method(method) if isinstance(method, str) else method for method in methods]
     levels = asked_levels(levels)
@@ -71,6 +73,7 @@ def evaluate(
         raise ConfigError("nothing to evaluate; name at least one set, one level and one method")
     _check_levels(lists, levels)
     folder = make_folder(out_dir)
+    read_folder(folder)  # the table needs all of it: told before hours of measuring, not after
     cells = [(listed, level, listed.of(level)[:limit]) for listed in lists for level in levels]
     total, done = sum(len(samples) for *_, samples in cells) * len(built), 0
     summaries: list[Summary] = []

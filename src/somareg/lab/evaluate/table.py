@@ -37,9 +37,27 @@ def load_results(out_dir: str | Path) -> list[dict[str, Any]]:
         ReadError: no result in the folder.
         InputError: a JSON file is no result.
     """
-    folder = Path(out_dir)
+    summaries = read_folder(out_dir)
+    if not summaries:
+        raise ReadError(f"{out_dir} holds no result; run the evaluation first")
+    known = {name: i for i, name in enumerate(METHODS)}
+    level = {name: i for i, name in enumerate((*LEVELS, WHOLE))}
+
+    def order(s: dict[str, Any]) -> tuple[Any, ...]:
+        place = s["set"], s["role"], level.get(s["level"], 99), s.get("part", "")
+        return (*place, known.get(s["method"], _FILES), s["method"])
+
+    return sorted(summaries, key=order)
+
+
+def read_folder(folder: str | Path) -> list[dict[str, Any]]:
+    """The same in the order of the files; none in a folder without results.
+
+    Raises:
+        InputError: a JSON file is no result.
+    """
     summaries: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(Path(folder).glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             method = {
@@ -50,17 +68,10 @@ def load_results(out_dir: str | Path) -> list[dict[str, Any]]:
             for cell in content["cells"]:
                 summaries.extend({**method, **each} for each in (cell["summary"], *cell.get("parts", ())))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is not a result of an evaluation ({type(error).__name__}: {error})") from error
-    if not summaries:
-        raise ReadError(f"{folder} holds no result; run the evaluation first")
-    known = {name: i for i, name in enumerate(METHODS)}
-    level = {name: i for i, name in enumerate((*LEVELS, WHOLE))}
-
-    def order(s: dict[str, Any]) -> tuple[Any, ...]:
-        place = s["set"], s["role"], level.get(s["level"], 99), s.get("part", "")
-        return (*place, known.get(s["method"], _FILES), s["method"])
-
-    return sorted(summaries, key=order)
+            raise InputError(
+                f"{path} is not a result of an evaluation ({type(error).__name__}: {error}); give another folder"
+            ) from error
+    return summaries
 
 
 def rows(summaries: Sequence[dict[str, Any]]) -> list[Row]:
