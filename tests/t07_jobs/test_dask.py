@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from somareg.errors import ClusterError, ReadError
+from somareg.errors import ClusterError
 from somareg.jobs import dask as cluster
 from somareg.jobs.dask import Dask
-from somareg.jobs.one import Serial
+from tests.t07_jobs.work import check_every_job_once, check_only_the_killer_failed, facts, kill_if_one
 
 psutil = pytest.importorskip("psutil")
 distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
-
-
-def facts(x: int) -> tuple[int, int, str | None]:
-    if x == 3:
-        raise ReadError("3.tif: damaged")
-    return x * x, os.getpid(), os.environ.get("OMP_NUM_THREADS")
-
-
-def kill_if_one(number: int) -> int:
-    """Job 1 kills whoever does it; the others take their time."""
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
-    return number
 
 
 def blame_at_once(dask_scheduler: Any) -> None:
@@ -42,27 +25,7 @@ def blame_at_once(dask_scheduler: Any) -> None:
 
 
 def test_every_job_once_in_processes_of_one_thread(dask: Dask) -> None:
-    drawn: list[int] = []
-
-    def jobs() -> Iterator[int]:
-        for x in range(40):
-            drawn.append(x)
-            yield x
-
-    outcomes = dict(dask.run(facts, jobs()))
-    assert sorted(outcomes) == drawn == list(range(40))
-    serial = dict(Serial().run(facts, range(40)))
-    assert outcomes[3].failure is not None
-    assert serial[3].failure is not None
-    assert outcomes[3].failure.message == serial[3].failure.message
-    with pytest.raises(ReadError, match="damaged"):
-        outcomes[3].result()
-    del outcomes[3], serial[3]
-    assert [outcomes[i].result()[0] for i in outcomes] == [i * i for i in outcomes]
-    assert {o.result()[2] for o in outcomes.values()} == {"1"}
-    pids = {o.result()[1] for o in outcomes.values()}
-    assert len(pids) == 2
-    assert os.getpid() not in pids
+    check_every_job_once(dask)
 
 
 def kept_bytes(x: int) -> int:
@@ -92,12 +55,7 @@ def test_jobs_are_drawn_as_there_is_room(dask: Dask) -> None:
 def test_a_job_that_kills_is_recorded_and_its_neighbours_are_not(dask: Dask) -> None:
     dask.client.run_on_scheduler(blame_at_once)  # whoever lies beside the job that kills; else it takes twice as long
     outcomes = dict(dask.run(kill_if_one, range(6)))
-    assert sorted(outcomes) == list(range(6))
-    assert [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [0, 2, 3, 4, 5]
-    failure = outcomes[1].failure
-    assert failure is not None
-    assert failure.kind == "KilledWorker"
-    assert "more memory" in failure.message
+    check_only_the_killer_failed(outcomes)
 
 
 def test_nobody_waits_for_ever() -> None:

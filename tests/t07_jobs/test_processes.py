@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from somareg.errors import ClusterError, ReadError
+from somareg.errors import ClusterError
 from somareg.jobs import processes as module
-from somareg.jobs.one import Serial
 from somareg.jobs.processes import Processes, processes
 from somareg.runtime import budget
+from tests.t07_jobs.work import check_every_job_once, check_only_the_killer_failed, facts, kill_if_one
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
 
@@ -30,30 +30,9 @@ def two() -> Iterator[Processes]:
         yield runner
 
 
-def facts(x: int) -> tuple[int, int, str | None]:
-    if x == 3:
-        raise ReadError("3.tif: damaged")
-    time.sleep(0.01)
-    return x * x, os.getpid(), os.environ.get("OMP_NUM_THREADS")
-
-
 def test_every_job_once_in_processes_of_one_thread(two: Processes) -> None:
-    drawn: list[int] = []
     environment = dict(os.environ)
-    outcomes = dict(two.run(facts, (drawn.append(x) or x for x in range(40))))
-    assert sorted(outcomes) == drawn == list(range(40))
-    [(_, serial)] = Serial().run(facts, [3])
-    assert outcomes[3].failure is not None
-    assert serial.failure is not None
-    assert (outcomes[3].failure.kind, outcomes[3].failure.message) == (serial.failure.kind, serial.failure.message)
-    assert "in facts" in outcomes[3].failure.trace
-    with pytest.raises(ReadError, match="damaged"):
-        outcomes.pop(3).result()
-    assert [outcomes[i].result()[0] for i in sorted(outcomes)] == [i * i for i in sorted(outcomes)]
-    assert {o.result()[2] for o in outcomes.values()} == {"1"}
-    pids = {o.result()[1] for o in outcomes.values()}
-    assert len(pids) == 2
-    assert os.getpid() not in pids
+    check_every_job_once(two)
     assert dict(os.environ) == environment
 
 
@@ -73,22 +52,9 @@ def test_jobs_are_drawn_when_a_worker_takes_them(two: Processes) -> None:
     assert sorted(dict(two.run(facts, [5, 6]))) == [0, 1]
 
 
-def kill_if_one(number: int) -> int:
-    """Job 1 kills whoever does it; the others take their time."""
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
-    return number
-
-
 def test_a_job_that_kills_is_recorded_and_its_neighbours_are_not(two: Processes) -> None:
     outcomes = dict(two.run(kill_if_one, range(6)))
-    assert sorted(outcomes) == list(range(6))
-    assert [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [0, 2, 3, 4, 5]
-    failure = outcomes[1].failure
-    assert failure is not None
-    assert failure.kind == "KilledWorker"
-    assert "more memory" in failure.message
+    check_only_the_killer_failed(outcomes)
     assert len(two.workers) == 2
 
 

@@ -19,10 +19,13 @@ import somareg
 from somareg.config import make_config
 from somareg.errors import ConfigError, MemoryLimitError
 from somareg.geometry import AffineTransform
+from somareg.io import from_array
 from somareg.io.inputs import locate
 from somareg.io.source import Block, RasterSource
+from somareg.preprocess.prepare import prepare
 from somareg.register import api, roads
 from somareg.register.choose import Chosen
+from somareg.register.ground import Ground
 from somareg.register.images import open_images
 from somareg.register.locate import known_ground
 from somareg.register.tiles.layout import SceneCfg
@@ -208,3 +211,15 @@ def test_strips_of_a_large_image_are_not_kept(sparse: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak < 150e6
+
+
+@pytest.mark.parametrize("side", [70, 150, 400, 900])
+def test_the_plan_knows_when_a_bare_image_is_brought_to_the_references_pixels(side: int) -> None:
+    """A coarse image takes as much memory as a fine one of the same ground."""
+    reference, moving = (np.random.default_rng(n).random((1, n, n)).astype(np.float32) for n in (300, side))
+    here, there = from_array(reference, role="reference"), from_array(moving, role="moving")
+    nothing = AffineTransform.identity()
+    made = prepare(there, here, nothing, make_config({}), longest=4096, radius_px=40.0)
+    parts = Block(0, 0, 300, 300), Block(0, 0, side, side)
+    planned = roads.working_sizes(Ground(*parts, 40.0, nothing, is_placed=False), 1)
+    assert planned == (made.reference.shape[1:], made.moving.shape[1:])

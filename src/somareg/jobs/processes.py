@@ -30,7 +30,7 @@ J = TypeVar("J")
 V = TypeVar("V")
 
 # One thread per worker: more gain nothing when workers share the cores, and results do not depend on the machine.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 # On macOS a process must not be forked once system frameworks are loaded, and Windows cannot fork.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 _PATIENCE_S = 5.0  # for a worker that was asked to end
@@ -103,7 +103,7 @@ class Processes:
         waiting = enumerate(jobs)
         killed: list[tuple[int, J]] = []
         try:
-            self._fill(function, self.count)
+            self._fill(function)
             yield from self._until_done(function, waiting, killed.append)
             for job in killed:
                 again: list[tuple[int, J]] = []
@@ -149,17 +149,17 @@ class Processes:
                 "a worker process ended as it started; see above for its message. Where there is too little memory for "
                 "it, take fewer workers"
             )
-        self._fill(function, self.count)
+        self._fill(function)
 
     def _drop(self, worker: _Worker) -> None:
         self.workers.remove(worker)
         worker.end()
 
-    def _fill(self, function: Callable[..., Any], count: int) -> None:
-        """Start workers until there are so many."""
+    def _fill(self, function: Callable[..., Any]) -> None:
+        """Start the workers that are missing."""
         prepare(function.__module__)
         context: Any = multiprocessing.get_context(METHOD)
-        while len(self.workers) < count:
+        while len(self.workers) < self.count:
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(there, self.count), name="somareg worker", daemon=True)
             with _environment(), _main_hidden(function.__module__):
@@ -214,7 +214,7 @@ def _main_hidden(module: str) -> Iterator[None]:
 def _environment() -> Iterator[None]:
     """Set what a new process must find in its environment when it loads its libraries."""
     before = dict(os.environ)
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(_ENVIRONMENT)
     os.environ.update({name: str(value) for name, value in memory.environment().items() if name not in before})
     try:
         yield
@@ -233,7 +233,7 @@ def _serve(line: Connection, sharing: int) -> None:
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_follow_parent, daemon=True).start()
     memory.keep()  # if the process that this one was forked from belongs to somebody else
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(_ENVIRONMENT)
     with shared_by(sharing), suppress(EOFError, OSError):  # the parent has closed the pipe
         line.send(Outcome())
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def prepare(
     """Bring a pair to working resolution.
 
     The moving image is resampled to the reference's pixels where a georeference places it, and where its pixels are
-    known or guessed to be of another size: the search works at one resolution, and the coarser image sets it.
+    known or guessed to be of another size (`is_brought`), because the search works at one resolution.
 
     Args:
         moving, reference: as read.
@@ -91,7 +92,7 @@ def prepare(
     up = AffineTransform.reduction(factor)
     placed = reference.grid.is_georeferenced
     guesses = () if placed else _guesses(reference.mask, moving.mask, georef)
-    if placed or not _is_alike(guesses[0]):
+    if placed or is_brought(reference.grid.shape, moving.grid.shape, georef):
         onto: Transform = georef if placed else guesses[0]
         reach = radius_px if placed else min(radius_px, _reach(guesses[0], reference.grid, moving.grid))
         pad = math.ceil(reach / factor) + 8
@@ -189,12 +190,13 @@ def _guesses(reference: BoolArray, moving: BoolArray, given: Transform) -> tuple
     Equal sizes start pixel on pixel; others centre on centre, and stretched to the same extent. When an image is valid
     in a part of its frame only, the same starts are made for that part.
     """
-    if isinstance(given, AffineTransform) and not np.array_equal(given.matrix, np.eye(2, 3)):
+    if _is_told(given):
         return (given,)
     frames = (_frame(reference), _frame(moving))
     parts = (_extent(reference), _extent(moving))
     starts = list(_on_each_other(*frames))
-    if not _is_alike(starts[-1]):  # a small image of the same pixel size was looked for before (`register.locate`)
+    # A small image of the same pixel size was looked for in the large one before (`register.locate`).
+    if is_brought(reference.shape, moving.shape, given):
         starts.reverse()
     if parts != frames:
         starts += _on_each_other(*parts)
@@ -233,10 +235,19 @@ def _on_each_other(reference: Extent, moving: Extent) -> tuple[AffineTransform, 
     return centred, AffineTransform(np.array([[scale_x, 0.0, mx - scale_x * rx], [0.0, scale_y, my - scale_y * ry]]))
 
 
-def _is_alike(guess: AffineTransform) -> bool:
-    """Whether pixels of both images have about the same size."""
-    scale = math.sqrt(abs(float(np.linalg.det(guess.matrix[:, :2]))))
-    return 1 / COARSER < scale < COARSER
+def is_brought(reference: tuple[int, ...], moving: tuple[int, ...], given: Transform) -> bool:
+    """Whether `prepare` resamples a moving image without a georeference to the reference's pixels: by the given map, or
+    if frames of (height, width) that show the same ground have pixels of very different sizes.
+    """
+    area = moving[0] * moving[1] / (reference[0] * reference[1])
+    if _is_told(given):
+        area = abs(float(np.linalg.det(given.matrix[:, :2])))
+    return not COARSER**-2 < area < COARSER**2
+
+
+def _is_told(given: Transform) -> TypeGuard[AffineTransform]:
+    """Whether a map says anything; the identity stands for none."""
+    return isinstance(given, AffineTransform) and not np.array_equal(given.matrix, np.eye(2, 3))
 
 
 def _reach(guess: AffineTransform, reference: Grid, moving: Grid) -> float:

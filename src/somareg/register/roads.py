@@ -10,6 +10,7 @@ from somareg.errors import MemoryLimitError
 from somareg.io.inputs import OpenImage
 from somareg.io.memory import CACHE_BYTES, check_fits
 from somareg.io.source import Block
+from somareg.preprocess.prepare import is_brought
 from somareg.register.choose import LIBRARY_BYTES, LONGEST, Chosen, longest_of
 from somareg.register.dense import NODE_PX
 from somareg.register.ground import ROOM_PX, Ground
@@ -104,12 +105,14 @@ def _way_out(ground: Ground, cfg: RegisterConfig, road: Road) -> str:
 def working_sizes(ground: Ground, factor: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """(height, width) of the reference and of the moving image at 1/`factor` of the reference's resolution.
 
-    If the pair is georeferenced, the moving image is resampled to the reference's grid, enlarged by the search radius.
+    If the pair is georeferenced, the moving image is resampled to the reference's grid, enlarged by the search radius;
+    so is one whose pixels are of a very different size, as far as it reaches.
     """
     height, width = (side // factor for side in ground.shape)
-    if not ground.is_placed:
-        return (height, width), (ground.moving.height // factor, ground.moving.width // factor)
-    pad = 2 * (math.ceil(ground.radius_px / factor) + ROOM_PX)
+    there = ground.moving.height, ground.moving.width
+    if not (ground.is_placed or is_brought(ground.shape, there, ground.georef)):
+        return (height, width), (there[0] // factor, there[1] // factor)
+    pad = 2 * (math.ceil(ground.radius_px / factor if ground.knows else 0) + ROOM_PX)
     return (height, width), (height + pad, width + pad)
 
 
