@@ -77,8 +77,9 @@ def flows(loaded: LoadedSample, affine: AffineTransform, model: str) -> tuple[Tr
     run_off = RunOff(matcher, factor, settings.steps(features, pair.shape), settings.windows)
     elected = find_start(matcher, tuple(map(Guess, prepared.starts)), settings.search, run_off).affine
     assert settings.flow is not None  # a preset has one
+    local = settings.flow if network is None else settings.flow.on(matcher.cells())
     starts = affine, elected, prepared.starts[0]
-    return tuple(compose(each, estimate_flow(matcher, each, settings.flow).field) for each in starts)
+    return tuple(compose(each, estimate_flow(matcher, each, local).field) for each in starts)
 
 
 def errors(loaded: LoadedSample, model: str) -> dict[str, float]:

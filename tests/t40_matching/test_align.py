@@ -227,6 +227,31 @@ def test_flow_returns_to_the_affine_beyond_what_is_seen() -> None:
     assert flow.coverage[:, -columns // 6 :].max() < 0.2
 
 
+def test_small_images_get_smaller_windows_and_ask_for_more_evidence() -> None:
+    cfg = FlowCfg()
+    assert cfg.on((102, 102)) is cfg
+    assert cfg.on((40, 1000)) is cfg  # a long strip holds many windows
+    small = cfg.on((100, 100))
+    assert [(window.size, window.stride, window.margin) for window, _ in small.steps] == [(20, 6, 8)] * 2
+    assert [sigma for _, sigma in small.steps] == [sigma for _, sigma in cfg.steps]
+    assert small.belief.none > cfg.belief.none and small.begins > cfg.begins and small.clearly > cfg.clearly
+
+
+@torch.inference_mode()
+def test_what_no_field_follows_is_told() -> None:
+    """Windows scatter more about an affine than their precision lets expect where displacement is left."""
+    told = []
+    for size in (0.0, 2.0, 4.0):
+        pair = make_pair(0, 320, warp_rms_px=size)
+        flow = estimate_flow(matcher(as_pair(pair)), STILL, FlowCfg(follow=False))
+        assert flow.unexplained == flow.unexplained_still
+        told.append(flow.unexplained)
+    assert 2 * told[0] < told[1] < told[2]
+    followed = estimate_flow(matcher(as_pair(pair)), STILL, FlowCfg())
+    assert followed.unexplained < 0.3 * followed.unexplained_still
+    assert followed.without_field().unexplained == followed.unexplained_still
+
+
 def unpack(alignment: Alignment) -> list[Array]:
     flow = local(alignment)
     assert alignment.ties is not None

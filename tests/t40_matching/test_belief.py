@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from somareg.matching import belief as module
-from somareg.matching.belief import BeliefCfg, relative_noise, weigh
+from somareg.matching.belief import TYPICAL, BeliefCfg, relative_noise, weigh
 from somareg.matching.gaussian_process import kernel, process_variance
 
 SIDE = 56.0
@@ -100,6 +100,23 @@ def test_a_window_that_disagrees_fades_out() -> None:
     found = weigh(points[None], values[None], torch.ones(1, len(points)).double(), SIDE, BeliefCfg())
     assert float(found.factor[0, 40]) < 0.05 < float(found.factor[0].median())
     assert float((found.mean(points[None])[0, 40] - truth[40]).norm()) < 1.5
+
+
+def test_scatter_tells_what_a_field_leaves_unexplained() -> None:
+    """About the expected variance where nothing is left, and more with the square of the displacement that is."""
+    points = windows()
+    told = []
+    for size in (0.0, 1.0, 2.0):
+        for seed in range(3):
+            truth, values = noisy(points, size, 0.3, seed)
+            precision = torch.full((1, len(points)), TYPICAL / 0.3**2, dtype=torch.float64)
+            found = weigh(points[None], values[None], precision, SIDE, BeliefCfg())
+            told.append((size, float(found.scatter()), float(found.scatter(truth[None]))))
+            assert float(found.scatter(found.mean(found.points))) < 1.3
+    assert all(0.5 < about_truth < 1.3 for _, _, about_truth in told)
+    ignored = {size: np.median([still for each, still, _ in told if each == size]) for size in (0.0, 1.0, 2.0)}
+    assert 0.5 < ignored[0.0] < 1.3
+    assert 1.5 < ignored[1.0] < 0.4 * ignored[2.0]
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:

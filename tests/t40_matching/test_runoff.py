@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,18 +15,19 @@ from somareg.errors import EstimationError
 from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform
 from somareg.matching import runoff
-from somareg.matching.affine import Shape
+from somareg.matching.affine import Shape, departure
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.refine import Refined, refine_affine, rescale
-from somareg.matching.runoff import CHANCE_TRAINED, CHANCE_UNTRAINED, RunOff, Start
+from somareg.matching.runoff import BEND, CHANCE_TRAINED, CHANCE_UNTRAINED, RunOff, Start
 from somareg.matching.steps import NEAR, StepCfg
 from somareg.matching.vote import Elected
 from tests.synthetic import make_pair
 from tests.t40_matching.conftest import as_pair
 
 CHANCE = CHANCE_UNTRAINED
+INDEPENDENT = 8.0  # windows of a stand-in refinement
 
 
 class Trained(OrientationFeatures):
@@ -54,7 +56,7 @@ def refined(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         asked.append(likelihood)
         if likelihood < 0:
             raise EstimationError("nothing to see")
-        return Refined(start, None, likelihood)  # type: ignore[arg-type]
+        return Refined(start, None, likelihood, INDEPENDENT)  # type: ignore[arg-type]
 
     monkeypatch.setattr(runoff, "refine_affine", stand_in)
     return asked
@@ -106,6 +108,22 @@ def test_supports_of_the_votes_do_not_count(refined: list[float]) -> None:
     favourite, loud, quiet = candidate(0.5, 1.0), candidate(0.5, 9.0), candidate(1.0, 0.1)
     assert is_of(run_off()([favourite], [loud]), favourite, 0.5)
     assert is_of(run_off()([favourite], [loud, quiet]), quiet, 1.0)
+
+
+@pytest.mark.parametrize("aspect", [0.8, 0.95, 1.0, 1.1, 1.3])
+@pytest.mark.parametrize("expected", [1.0, 1.3])
+def test_a_shape_that_is_not_expected_has_to_explain_more(aspect: float, expected: float, refined: list[float]) -> None:
+    """A stretch of three standard deviations costs as much as in a Gaussian prior: 4.5 over all windows."""
+    start = AffineTransform.from_parameters(scale=(aspect, 1.0), shift=(100.0, 0.0))
+    shape = departure(AffineTransform.from_parameters(scale=(expected, 1.0)))
+    cost = (math.hypot(*np.subtract(departure(start), shape)) / BEND) ** 2 / 2 / INDEPENDENT
+    left = max(0.0, 1.0 - cost)
+    assert run_off().likelihood(Elected(start, shape, 1.0)) == pytest.approx(left)
+    assert (cost < 1e-12) == (aspect == expected)
+    bent = Elected(start, shape, 1.0)
+    likelier, unlikelier = candidate(left + 0.01), candidate(left - 0.01)
+    assert run_off()([], [bent, likelier]).affine == likelier.transform
+    assert run_off()([], [unlikelier, bent]).affine == (bent.transform if left else unlikelier.transform)
 
 
 def test_favourites_behind_the_first_need_a_lead_too(refined: list[float]) -> None:
@@ -160,12 +178,12 @@ def test_candidates_of_the_full_images_are_refined_at_the_resolution_of_the_run_
 
     def stand_in(*parts: Any) -> Refined:
         told.append(parts)
-        return Refined(parts[1], None, 0.9)  # type: ignore[arg-type]
+        return Refined(parts[1], None, 0.9, 1e9)  # type: ignore[arg-type]
 
     monkeypatch.setattr(runoff, "refine_affine", stand_in)
     matcher = blank()
     one = Elected(AffineTransform.from_parameters(rotation_deg=3, shift=(8.0, -4.0)), (0.1, -0.05), 1.0)
-    assert RunOff(matcher, 4, NEAR[:2], 77).likelihood(one) == 0.9
+    assert RunOff(matcher, 4, NEAR[:2], 77).likelihood(one) == pytest.approx(0.9)
     ((seen, start, steps, limit, expected),) = told
     assert seen is matcher.reduced(4)
     np.testing.assert_allclose(start.matrix, rescale(one.transform, 1, 4).matrix)

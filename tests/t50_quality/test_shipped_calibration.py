@@ -7,12 +7,18 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
+from somareg.config import make_config
+from somareg.errors import ConfigError
 from somareg.geometry import AffineTransform
 from somareg.matching.engine import Alignment, EngineCfg, align
 from somareg.matching.evidence import NO_EVIDENCE
 from somareg.quality import Engine, load_calibration
+from somareg.quality import calibration as calibration_module
 from somareg.quality.signs import SIGNS
+from somareg.register.choose import choose_model
+from somareg.soma.weights import DEFAULT_WEIGHTS, embedded
 from tests.synthetic import make_pair
 from tests.t40_matching.conftest import as_pair
 
@@ -62,6 +68,21 @@ def test_shipped_calibration_knows_a_failure(engine: Engine) -> None:
     calibration = load_calibration(engine)
     assert calibration.probability(FAILED) == 0
     assert calibration.predict_rmse(FAILED, 1) == math.inf
+
+
+def test_a_calibration_of_other_signs_is_refused_but_can_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a sign was added, a new fit must not ask the calibration that it replaces."""
+    monkeypatch.setattr(calibration_module, "SIGNS", {**SIGNS, "another": abs})
+    load_calibration.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match="fit it anew"):
+            load_calibration("learned")
+        device = torch.device("cpu")
+        assert choose_model(make_config({"model": "orientation"}), device).engine == "orientation"
+        if embedded():
+            assert choose_model(make_config({"model": DEFAULT_WEIGHTS}), device).engine == "learned"
+    finally:
+        load_calibration.cache_clear()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 1e9])

@@ -213,8 +213,9 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str | None], N
     def change(engine: str, weights: str | None) -> None:
         none = (0.0,) * len(SIGNS)
         made = calibration.Calibration((*none, 9.0), (*none, 0.0), 0.5, 0.1, 1.5, weights)
-        load = calibration.load_calibration
-        for module in (choose, result, whole):
+        load, fitted = calibration.load_calibration, calibration.calibrated_weights
+        monkeypatch.setattr(choose, "calibrated_weights", lambda name: weights if name == engine else fitted(name))
+        for module in (result, whole):
             monkeypatch.setattr(module, "load_calibration", lambda name: made if name == engine else load(name))
 
     return change

@@ -5,13 +5,17 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import somareg
 from somareg.cli.sample import sample_pair
+from somareg.geometry import AffineTransform
+from somareg.geometry.lattice import pixel_centres
 from somareg.io import read_raster
+from somareg.lab.evaluate.warp import SmoothWarp
 from somareg.quality import load_calibration
 from somareg.soma.weights import DEFAULT_WEIGHTS, embedded, load_network, read_card, store
 from somareg.types import Result
@@ -100,3 +104,26 @@ def test_the_verdict_is_calibrated_for_them(results: dict[str, Result]) -> None:
     assert SHIPPED is not None
     assert load_calibration("learned").weights == read_card(SHIPPED).sha256
     assert not any("calibrated for other weights" in note for note in results["base"].notes)
+
+
+def test_a_smooth_warp_of_a_small_crop_is_followed(pair: tuple[Array, Array]) -> None:
+    """160 px hold few windows; in three of four crops at least a third of a warp of 2.5 px must be found."""
+    moving, reference = pair
+    aligned = somareg.register(moving, reference, device="cpu").affine
+    assert isinstance(aligned, AffineTransform)
+    side, corner = 160, np.array([60, 60])
+    pixels = pixel_centres(0, 0, side, side)
+    crop = reference[:, 60 : 60 + side, 60 : 60 + side]
+    followed = []
+    for seed in (2, 5, 6, 7):
+        warp = SmoothWarp(2.5, 60.0, seed, side)
+        places = aligned(warp.inverse(pixels) + corner).astype(np.float32).reshape(side, side, 2)
+        warped = cv2.remap(moving[0].astype(np.float32), places, None, cv2.INTER_CUBIC)
+        result = somareg.register(warped, crop, moving_modality="sar", reference_modality="optical", device="cpu")
+        assert isinstance(result.affine, AffineTransform)
+        left = [
+            np.sqrt(((each(pixels) - pixels - warp(pixels)) ** 2).sum(1).mean())
+            for each in (result.affine, result.transform)
+        ]
+        followed.append(left[1] < left[0] * 2 / 3)
+    assert sum(followed) >= 3

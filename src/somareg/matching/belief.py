@@ -23,6 +23,12 @@ from somareg.matching.linear import cholesky, solve_by
 
 FINEST_PX2 = 1e-6  # smallest variance of a measurement
 
+TYPICAL = 0.05
+"""Variance of measurements times their precision where there is no field: 0.036 to 0.075, by size of window and set.
+
+Precision is that of single windows, and robust factors narrow their scatter.
+"""
+
 
 @dataclass(frozen=True)
 class BeliefCfg:
@@ -102,6 +108,17 @@ class Belief:
         lengths = torch.tensor([length for length, _ in self.candidates], dtype=where.dtype, device=where.device)
         left = process_variance(self.points, self._noise, lengths[self.best][:, None, None], 1.0, where)
         return (1.0 - left) * self._nearness(where)
+
+    def scatter(self, field: Tensor | None = None) -> Tensor:
+        """(B,) variance of the measurements about a field relative to what their precision lets expect, see `TYPICAL`.
+
+        Args:
+            field: (B, N, 2) displacement at the points; None for no displacement.
+        """
+        left = self.values if field is None else self.values - field
+        root, _ = cholesky(self.noise)
+        variance = (left * solve_by(root, left)).sum((-2, -1)) / self.values[0].numel()
+        return variance * (self.precision * self.factor).mean(-1) / TYPICAL
 
     @cached_property
     def _noise(self) -> Tensor:

@@ -20,7 +20,6 @@ from somareg.matching.approach import ApproachCfg, begin
 from somareg.matching.describe import Describe, OrientationFeatures
 from somareg.matching.doubts import NO_DOUBTS, Doubts, find_rival, second_reading
 from somareg.matching.evidence import (
-    BEGINS,
     NO_EVIDENCE,
     Evidence,
     back_again,
@@ -180,15 +179,18 @@ def align(
 
         def is_seen(field: FieldTransform) -> bool:
             """Whether the judge, which did not estimate the field, supports it too."""
-            return with_field(field)[0].is_beyond(judged().evidence, BEGINS)
+            return with_field(field)[0].is_beyond(judged().evidence, local.begins)
 
-        flow = estimate_flow(matcher, affine, cfg.flow, is_seen) if cfg.flow else None
+        local = cfg.flow or FlowCfg()
+        if judge is not matcher:
+            local = local.on(matcher.cells())
+        flow = estimate_flow(matcher, affine, local, is_seen) if cfg.flow else None
     found = replace(judged(), flow=flow, support=begun.support, likelihood=refined.support)
     found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
     if flow is None or not flow.field.array.any():  # most pairs: the figures of the affine hold
         return found
     evidence, ties = with_field(flow.field)
-    if not evidence.is_beyond(found.evidence):
+    if not evidence.is_beyond(found.evidence, local.clearly):
         return replace(found, flow=flow.without_field())
     return replace(found, evidence=evidence, ties=ties)
 

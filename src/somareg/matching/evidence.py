@@ -23,9 +23,6 @@ WINDOW = WindowCfg(size=28, margin=6, stride=10)
 LOW_PX = 150.0
 """Longer side of the images for figures that need no sub-pixel position."""
 
-CLEARLY = 0.6  # in standard errors of one; the same images give both, so their difference has a smaller error
-BEGINS = 0.45  # the same for a field after its first step; a second step adds 0.1
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -56,8 +53,11 @@ class Evidence:
     peak_offset_px: float
     independent: float = 0.0
 
-    def is_beyond(self, other: Evidence, clearly: float = CLEARLY) -> bool:
-        """Whether the images agree better here, by more than `clearly` standard errors."""
+    def is_beyond(self, other: Evidence, clearly: float) -> bool:
+        """Whether the images agree better here, by more than `clearly` standard errors of one figure.
+
+        The same images give both, so their difference has a smaller error.
+        """
         return (self.zscore - other.zscore) * math.sqrt(self.independent) > clearly
 
 

@@ -17,7 +17,7 @@ from somareg.matching.affine import NO_SHAPE, Shape, departure, refusal, to_tran
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.steps import StepCfg
-from somareg.matching.windows import WindowCorrelation
+from somareg.matching.windows import WindowCorrelation, overlap
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +28,13 @@ class Fit:
         residual: (2, 3) float64, reference pixels -> reference pixels, applied before that affine.
         matches: the windows' last matches, to which the residual was fitted.
         support: log-likelihood ratio per window of the residual against uninformative windows.
+        independent: number of windows, overlapping ones counted once.
     """
 
     residual: Tensor
     matches: WindowMatches
     support: float
+    independent: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +44,13 @@ class Refined:
     Attributes:
         affine: reference pixels -> moving pixels.
         matches: of the last step; their displacements are relative to the last warp.
-        support: of its windows, see `Fit`.
+        support, independent: of its windows, see `Fit`.
     """
 
     affine: AffineTransform
     matches: WindowMatches
     support: float
+    independent: float
 
 
 def refine_affine(
@@ -79,7 +82,7 @@ def refine_affine(
         one = fit_windows(windows, cell, step, extent, (bent[0] - expected[0], bent[1] - expected[1]))
         current = current.after(to_transform(one.residual))
     assert one is not None  # steps is never empty
-    return Refined(current, one.matches, one.support)
+    return Refined(current, one.matches, one.support, one.independent)
 
 
 def fit_windows(
@@ -106,7 +109,9 @@ def fit_windows(
     fits = fit.fit_windows(batch, cell, step, extent, (aspect, shear))
     if bool(fits.refused[0]):
         raise refusal(windows.valid)
-    return Fit(fits.residual[0], WindowMatches(*(each[0] for each in vars(fits.matches).values())), float(fits.support))
+    matches = WindowMatches(*(each[0] for each in vars(fits.matches).values()))
+    independent = len(windows.centres) / overlap(windows.centres, step.window.size)
+    return Fit(fits.residual[0], matches, float(fits.support), independent)
 
 
 def rescale(transform: AffineTransform, old: int, new: int) -> AffineTransform:

@@ -1,17 +1,19 @@
-"""Choose among several elected maps: each is refined, and the likelihood of its windows decides.
+"""Choose among several elected maps: each is refined; the likelihood of its windows and a prior of its shape decide.
 
 Supports of different kinds of votes (at other resolutions, with aspect and shear, from keypoints) are not comparable:
-the more a vote tries, the more support it finds by chance. After the same refinement on the same windows they are.
+the more a vote tries, the more support it finds by chance. After the same refinement on the same windows they are, but
+for one thing: a map of any shape fits unrelated windows better than a similarity does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
-from somareg.matching.affine import NO_SHAPE, Shape
+from somareg.matching.affine import NO_SHAPE, Shape, departure
 from somareg.matching.matcher import Matcher
 from somareg.matching.refine import refine_affine, rescale
 from somareg.matching.steps import StepCfg
@@ -26,7 +28,7 @@ class Start:
         affine: reference pixels -> moving pixels of the full images.
         shape: expected departure from a similarity, see `vote.Guess`.
         score: support by the vote, see `vote.Elected`.
-        likelihood: support after a refinement, see `refine.Refined`; 0 when there was no run-off.
+        likelihood: see `RunOff.likelihood`; 0 when there was no run-off.
     """
 
     affine: AffineTransform
@@ -37,6 +39,9 @@ class Start:
 
 CHANCE_TRAINED, CHANCE_UNTRAINED = 0.8, 0.4
 """Support that refined maps of unrelated images rarely exceed, with trained features and with orientation channels."""
+
+BEND = 0.1
+"""Prior standard deviation of aspect and shear from the expected ones, see `affine.departure`."""
 
 
 class RunOff:
@@ -81,12 +86,17 @@ class RunOff:
         return Start(best.transform, best.shape, best.score, self.likelihood(best))
 
     def likelihood(self, one: Elected) -> float:
-        """Support of a candidate once it is refined; 0 when it cannot be."""
+        """Support of a candidate once it is refined (see `refine.Refined`), less the cost of a shape that is not the
+        expected one; 0 when nothing is left, or when it cannot be refined.
+        """
         if one not in self._likelihoods:
             try:
                 start = rescale(one.transform, 1, self.factor)
                 found = refine_affine(self.full.reduced(self.factor), start, self.steps, self.limit, one.shape)
-                self._likelihoods[one] = found.support
+                bent = departure(found.affine)
+                bend = math.hypot(bent[0] - one.shape[0], bent[1] - one.shape[1])
+                cost = (bend / BEND) ** 2 / 2 / found.independent
+                self._likelihoods[one] = max(0.0, found.support - cost)
             except EstimationError:
                 self._likelihoods[one] = 0.0
         return self._likelihoods[one]

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,8 +67,7 @@ def load_calibration(engine: Engine) -> Calibration:
     Raises:
         ConfigError: it was fitted to other features than this version computes.
     """
-    text = files("somareg.quality").joinpath(f"calibration-{engine}.json").read_text(encoding="utf-8")
-    record = json.loads(text)
+    record = _record(engine)
     if record["signs"] != list(SIGNS):
         raise ConfigError(f"calibration-{engine}.json weighs other signs than this version reads; fit it anew")
     success, error = tuple(record["success"]), tuple(record["error"])
@@ -76,3 +75,16 @@ def load_calibration(engine: Engine) -> Calibration:
     return Calibration(
         success, error, record["go"], record["review"], record["ce90_per_rmse"], record["weights"], local
     )
+
+
+def calibrated_weights(engine: Engine) -> str | None:
+    """SHA-256 of the weights for which the engine's calibration was fitted; None without a network."""
+    weights: str | None = _record(engine)["weights"]
+    return weights
+
+
+@lru_cache(maxsize=2)
+def _record(engine: Engine) -> dict[str, Any]:
+    text = files("somareg.quality").joinpath(f"calibration-{engine}.json").read_text(encoding="utf-8")
+    record: dict[str, Any] = json.loads(text)
+    return record

@@ -19,9 +19,11 @@ def figures_of(alignment: Alignment) -> dict[str, float]:
     """All measured figures that may distinguish right from wrong; lengths in pixels of the pair, NaN when missing."""
     evidence, doubts, flow = alignment.evidence, alignment.doubts, alignment.flow
     local = spread = coverage = 0.0
+    unexplained = math.nan
     if flow is not None and flow.field.array.size:
         local = float(np.sqrt(np.square(flow.field.array).sum(0).mean()))
         spread, coverage = float(np.sqrt(np.square(flow.sigma_px).mean())), float(flow.coverage.mean())
+        unexplained = flow.unexplained
     return {
         "windows": float(evidence.windows),
         "independent": evidence.independent,
@@ -48,6 +50,7 @@ def figures_of(alignment: Alignment) -> dict[str, float]:
         "local": local,
         "local_spread": spread,
         "coverage": coverage,
+        "unexplained": unexplained,
     }
 
 
@@ -94,6 +97,7 @@ SIGNS: Mapping[str, Callable[[Figures], float]] = {
     "independent": lambda f: math.log1p(f["independent"]),
     "local": lambda f: math.log1p(f["local"]),
     "local_spread": lambda f: math.log1p(f["local_spread"]),
+    "unexplained": lambda f: math.log(min(max(f["unexplained"], 0.1), 30.0)) if f["unexplained"] > 0 else 0.0,
 }
 """The features that the calibration weighs, each computed from the figures of an alignment."""
 

@@ -21,7 +21,7 @@ from somareg.matching.engine import EngineCfg, preset
 from somareg.matching.pair import Pair
 from somareg.matching.search import ALL_AROUND, ANY_SCALE
 from somareg.preprocess.prepare import Prepared
-from somareg.quality.calibration import Engine, load_calibration
+from somareg.quality.calibration import Engine, calibrated_weights
 from somareg.soma.encoder import MIN_SIDE
 from somareg.soma.network import Soma
 from somareg.soma.weights import DEFAULT_WEIGHTS, ModelCard, embedded, load_network, read_card, resolve
@@ -129,7 +129,7 @@ def choose_model(cfg: RegisterConfig, device: torch.device) -> Chosen:
     name = DEFAULT_WEIGHTS if cfg.model == AUTO else cfg.model
     network = load_network(path, device, dinov2=cfg.dinov2)
     notes: tuple[str, ...] = ()
-    if card.sha256 != load_calibration("learned").weights:
+    if card.sha256 != calibrated_weights("learned"):
         notes = ("the verdict was calibrated for other weights than these; read its probability with care",)
     if network.encoder.dinov2 is not None and card.dinov2 is None:
         notes = (*notes, UNCHECKED)
