@@ -44,6 +44,7 @@ FIGURES = {
     },
     **{"split_half": 0.5, "forward_backward": 0.4, "support": 1.5, "ridge": 0.1, "spread": 1.0, "coverage": 0.8},
     **{"bend": 0.0, "turn": 1.0, "growth": 0.01, "local": 0.0, "local_spread": 0.0},
+    "unexplained": 1.0,
 }
 
 
@@ -283,7 +284,7 @@ def test_signs_bear_what_is_missing():
     missing = vector(
         {
             **dict.fromkeys((*FIGURES, "zscore", "sharpness", "hit_ratio", "likelihood"), 0.0),
-            **dict.fromkeys(("rival", "second", "free", "spread", "residual", "split_half"), math.nan),
+            **dict.fromkeys(("rival", "second", "free", "spread", "residual", "split_half", "unexplained"), math.nan),
         }
     )
     assert np.isfinite(missing).all()

@@ -83,7 +83,6 @@ def calibrated_weights(engine: Engine) -> str | None:
     return weights
 
 
-@lru_cache(maxsize=2)
 def _record(engine: Engine) -> dict[str, Any]:
     text = files("somareg.quality").joinpath(f"calibration-{engine}.json").read_text(encoding="utf-8")
     record: dict[str, Any] = json.loads(text)
