@@ -218,6 +218,12 @@ def test_observations_need_success_and_failure():
         fit([row for row in drawn() if not row["related"]])
 
 
+def test_observations_of_an_earlier_version_are_refused():
+    rows = [{**row, "figures": {k: v for k, v in row["figures"].items() if k != "unexplained"}} for row in drawn()]
+    with pytest.raises(InputError, match=r"lack the figure 'unexplained'.*in another folder"):
+        fit(rows)
+
+
 def test_the_upper_limit_is_that_of_clopper_and_pearson():
     assert upper_limit(0, 300) == pytest.approx(1 - 0.05 ** (1 / 300), rel=1e-4)
     assert upper_limit(2, 465) == pytest.approx(0.01347, abs=2e-4)

@@ -95,12 +95,17 @@ def fit(rows: Sequence[Row]) -> Calibration:
     unseen set.
 
     Raises:
-        InputError: the observations are from several models, or lack successes or failures.
+        InputError: the observations are from several models or an earlier version, or lack successes or failures.
     """
     weights = {row["weights"] for row in rows}
     if len(weights) != 1:
         raise InputError(f"the observations are of {len(weights)} models; observe anew, without --refit")
-    table = table_of(rows)
+    try:
+        table = table_of(rows)
+    except KeyError as error:
+        raise InputError(
+            f"the observations lack the figure {error}: an earlier version made them; observe anew, in another folder"
+        ) from error
     good = table.good & table.telling
     if not good.any() or good.all():
         raise InputError("the observations hold no success or no failure; observe more, without --limit")
