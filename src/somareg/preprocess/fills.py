@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from somareg.geometry import AffineTransform
 from somareg.preprocess.regions import Regions, blurred_regions_of, is_solid, outline_of, regions_of, straight_share
-from somareg.preprocess.rulings import without_rulings
 from somareg.types import BoolArray, FloatArray, Modality, Raster, Transform
 
 OUTLINE_PX = 16  # shortest outline whose agreement is evidence
@@ -177,9 +176,7 @@ def without_fills(
             if value not in fill.values
         ]
         images.append(image)
-    moving, reference = images
-    moving, reference, ruled = without_rulings(moving, reference, places)
-    return moving, reference, (*notes, *ruled)
+    return images[0], images[1], tuple(notes)
 
 
 def _note(fill: Fills, role: str) -> str:

@@ -8,12 +8,11 @@ the pixel grid so far, and not in both images at the same row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.geometry import AffineTransform
+from somareg.preprocess.pixelwise import grey, overlap, whole_shift, without
 from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray, FloatArray, Raster, Transform
 
@@ -36,45 +35,18 @@ def without_rulings(
     """
     notes = []
     for place in places:
-        shift = _whole_shift(place)
+        shift = whole_shift(place)
         if shift is None:
             continue
-        near, away = _overlap(reference.mask.shape, moving.mask.shape, shift)
+        near, away = overlap(reference.mask.shape, moving.mask.shape, shift)
         ruled = rulings(reference.data[:, *near], moving.data[:, *away], (reference.mask[near], moving.mask[away]))
         if ruled.any():
-            reference, moving = _without(reference, near, ruled), _without(moving, away, ruled)
+            reference, moving = without(reference, near, ruled), without(moving, away, ruled)
             notes.append(
                 f"{ruled.mean():.1%} of both images are rows and columns drawn through both at one place (a graticule, "
                 "a frame, a seam); left out"
             )
     return moving, reference, tuple(notes)
-
-
-def _whole_shift(place: Transform) -> tuple[int, int] | None:
-    """The shift (x, y) of a map that moves by whole pixels; None for any other."""
-    if not isinstance(place, AffineTransform):
-        return None
-    shift = np.rint(place.matrix[:, 2])
-    moved = np.column_stack([np.eye(2), shift])
-    return (int(shift[0]), int(shift[1])) if np.allclose(place.matrix, moved, atol=1e-6) else None
-
-
-def _overlap(
-    here: tuple[int, ...], there: tuple[int, ...], shift: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Rows and columns that two images of (height, width) share when pixel x of the first is x + shift of the other."""
-    near, away = [], []
-    for length, other, step in zip(here[:2], there[:2], shift[::-1], strict=True):
-        first, last = max(0, -step), max(0, -step, min(length, other - step))
-        near.append(slice(first, last))
-        away.append(slice(first + step, last + step))
-    return (near[0], near[1]), (away[0], away[1])
-
-
-def _without(image: Raster, part: tuple[slice, slice], ruled: BoolArray) -> Raster:
-    mask = image.mask.copy()
-    mask[part] &= ~ruled
-    return replace(image, mask=mask, band_masks=None)
 
 
 def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tuple[BoolArray, BoolArray]) -> BoolArray:
@@ -86,7 +58,7 @@ def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tupl
     """
     shape = masks[0].shape
     ruled = np.zeros(shape, bool)
-    images = [_grey(data, mask) for data, mask in ((first, masks[0]), (second, masks[1]))]
+    images = [grey(data, mask) for data, mask in ((first, masks[0]), (second, masks[1]))]
     for axis in (0, 1):
         one, two = (
             (np.moveaxis(image, axis, 0), np.moveaxis(mask, axis, 0)) for image, mask in zip(images, masks, strict=True)
@@ -107,21 +79,6 @@ def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tupl
         along[axis] = rows  # type: ignore[call-overload]
         ruled[tuple(along)] = True
     return ruled
-
-
-def _grey(data: NDArray[np.generic], mask: BoolArray) -> NDArray[np.float32]:
-    """(H, W) mean of the bands, each stretched to its own range."""
-    values = np.abs(data) if np.iscomplexobj(data) else data
-    if not mask.any():
-        return np.zeros(mask.shape, np.float32)
-    grey = np.zeros(mask.shape, np.float32)
-    for band, sample in zip(values, subsample(values, mask), strict=True):
-        finite = sample[np.isfinite(sample)].astype(np.float64)
-        low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
-        # Relative to the middle, so that float32 keeps the contrast of large values.
-        stretched = np.nan_to_num(np.subtract(band, (low + high) / 2, dtype=np.float64).astype(np.float32))
-        grey += np.clip(stretched / np.float32(max(high - low, 1e-12)) + 0.5, -0.5, 1.5)
-    return grey / np.float32(len(values))
 
 
 def _ruled(image: FloatArray, mask: BoolArray) -> BoolArray:

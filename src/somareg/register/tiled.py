@@ -134,7 +134,7 @@ def match_tiled(
             model,
             calibration,
             rounds.failure,
-            ground.doubts,
+            (*ground.doubts, *start.doubts),
         ),
         reference=reference.view,
         moving=moving.view,

@@ -11,7 +11,7 @@ from somareg.geometry.field import LatticeValues
 from somareg.matching.engine import Alignment, EngineCfg
 from somareg.matching.pair import Pair
 from somareg.matching.posterior import FLOOR_PX2
-from somareg.preprocess.fills import without_fills
+from somareg.preprocess.ground_only import ground_only
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import Prepared, prepare
 from somareg.quality import load_calibration, support_of
@@ -58,9 +58,8 @@ def match_whole(
     moving, reference = images.moving.read(ground.moving), images.reference.read(ground.reference)
     clock.lap("read")
     every = {"moving_bands": all_bands(moving), "reference_bands": all_bands(reference)}  # only chosen bands were read
-    moving, reference, left_out = without_fills(
-        moving, reference, ground.places, (cfg.moving_modality, cfg.reference_modality)
-    )
+    left = ground_only(moving, reference, ground.places, (cfg.moving_modality, cfg.reference_modality))
+    moving, reference = left.moving, left.reference
     (away, few), (near, more) = bridged(moving, "moving"), bridged(reference, "reference")
     whole = cfg.model_copy(update=every)
     prepared = prepare(
@@ -97,7 +96,7 @@ def match_whole(
         spread=spread,
         working_px=prepared.factor,
         matches=_matches(found, prepared),
-        support=support_of(found, prepared.factor, load_calibration(chosen.engine), ground.doubts),
+        support=support_of(found, prepared.factor, load_calibration(chosen.engine), (*ground.doubts, *left.doubts)),
         reference=View(reference, ground.reference, 1, reference.valid_share),
         moving=View(moving, ground.moving, 1, moving.valid_share),
         ran=chosen,
@@ -105,7 +104,7 @@ def match_whole(
             *moving.notes,
             *reference.notes,
             *ground.notes,
-            *left_out,
+            *left.notes,
             *few,
             *more,
             *prepared.notes,

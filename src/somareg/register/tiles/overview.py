@@ -17,7 +17,7 @@ from somareg.geometry.lattice import jacobian_between
 from somareg.io.inputs import OpenImage
 from somareg.io.opened import about_bands
 from somareg.io.source import Block
-from somareg.preprocess.fills import without_fills
+from somareg.preprocess.ground_only import ground_only
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.normalise import treatment
 from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
@@ -65,22 +65,24 @@ class GlobalMatch:
         expected: the same before matching.
         failure: why matching failed, "" otherwise.
         notes: masked pixels, and why the overviews were matched by another engine than the tiles.
+        doubts: sentences that forbid "go".
     """
 
     affine: AffineTransform
     expected: AffineTransform
     failure: str
     notes: tuple[str, ...]
+    doubts: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready; `from_json` restores exactly the same numbers."""
         maps = {name: getattr(self, name).matrix.tolist() for name in ("affine", "expected")}
-        return {**maps, "failure": self.failure, "notes": list(self.notes)}
+        return {**maps, "failure": self.failure, "notes": list(self.notes), "doubts": list(self.doubts)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> GlobalMatch:
         affine, expected = (AffineTransform(np.array(record[name])) for name in ("affine", "expected"))
-        return cls(affine, expected, str(record["failure"]), tuple(record["notes"]))
+        return cls(affine, expected, str(record["failure"]), tuple(record["notes"]), tuple(record["doubts"]))
 
 
 def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: RegisterConfig) -> Overview:
@@ -171,8 +173,8 @@ def match_overviews(
     radius = ground.radius_px / factor
     places = tuple(compose(moving.to_part.inverse, place, reference.to_part) for place in ground.places)
     modalities = cfg.moving_modality, cfg.reference_modality
-    there, here, left_out = without_fills(there, here, places, modalities)
-    there, here = bridged(there, "moving")[0], bridged(here, "reference")[0]
+    left = ground_only(there, here, places, modalities)
+    there, here = bridged(left.moving, "moving")[0], bridged(left.reference, "reference")[0]
     small = prepare(there, here, between, settings_at_scale, longest=max(here.grid.shape), radius_px=radius)
     # With georeferences a correction maps between reference pixels; else it maps to moving pixels.
     away = reference.to_part if ground.is_placed else moving.to_part
@@ -188,8 +190,8 @@ def match_overviews(
     affine, expected = (
         away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (alignment.affine, starts[0])
     )
-    notes = (*left_out, *(() if picked is engine else picked.notes))
-    return GlobalMatch(affine, expected, alignment.failure, notes)
+    notes = (*left.notes, *(() if picked is engine else picked.notes))
+    return GlobalMatch(affine, expected, alignment.failure, notes, left.doubts)
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:

@@ -13,8 +13,8 @@ from somareg.geometry.lattice import pixel_centres, source_window
 from somareg.io.inputs import OpenImage, open_image
 from somareg.io.source import Block
 from somareg.matching.pair import Pair
-from somareg.preprocess.fills import without_fills
 from somareg.preprocess.grid import to_reference_grid
+from somareg.preprocess.ground_only import ground_only
 from somareg.preprocess.holes import bridge_holes, bridged
 from somareg.preprocess.normalise import normalise
 from somareg.register.choose import to_pair
@@ -49,9 +49,9 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
     places = tuple(compose(corner, place, here_on) for place in settings.places)
     picture = Raster(reference, reference_mask, grid)
     modalities = cfg.moving_modality, cfg.reference_modality
-    moving, picture, _ = without_fills(moving, picture, places, modalities, is_part=True)  # noted before
-    reference_mask = picture.mask
-    moving = bridged(moving, "moving")[0]
+    left = ground_only(moving, picture, places, modalities, is_part=True)  # the overview noted it
+    reference_mask = left.reference.mask
+    moving = bridged(left.moving, "moving")[0]
     warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad)
     if (reference_mask & warped_mask[pad:-pad, pad:-pad]).mean() < MIN_VALID_SHARE:
         return "hardly any valid pixel in common"

@@ -18,7 +18,7 @@ from somareg.lab.evaluate.local_error import cells
 from somareg.lab.evaluate.metrics import point_errors, rmse
 from somareg.lab.evaluate.verdict.questions import Images, Question
 from somareg.matching.engine import Alignment
-from somareg.preprocess.fills import without_fills
+from somareg.preprocess.ground_only import ground_only
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.prepare import prepare
 from somareg.quality.signs import figures_of
@@ -62,9 +62,9 @@ def observe(images: Images, model: Chosen, device: torch.device, *, placed: bool
     here = from_array(images.reference, role="reference", mask=known.reference_mask)
     there = from_array(images.moving, role="moving", mask=known.moving_mask)
     radius = search_radius(cfg, here.grid)
-    there, here, left_out = without_fills(there, here, (AffineTransform.identity(),), modalities)
-    row["left_out"] = bool(left_out)
-    (away, _), (near, _) = bridged(there, "moving"), bridged(here, "reference")
+    left = ground_only(there, here, (AffineTransform.identity(),), modalities)
+    row["left_out"] = bool(left.notes)
+    (away, _), (near, _) = bridged(left.moving, "moving"), bridged(left.reference, "reference")
     identity = AffineTransform.identity()
     try:
         prepared = prepare(away, near, identity, cfg, longest=LONGEST[cfg.preset], radius_px=radius)

@@ -1,7 +1,7 @@
 """Artefacts of real files, drawn on crops on the pixel grid of both images.
 
-None of them was used to build somareg. A related pair with an overlay may be aligned or refused; an
-unrelated pair with the same overlay on both images must never be *go*.
+A related pair with an overlay may be aligned or refused; an unrelated pair with the same overlay on both images must
+never be *go*.
 """
 
 from __future__ import annotations
@@ -125,6 +125,63 @@ def frame(image: ByteImage, rng: Rng) -> ByteImage:
     return out
 
 
+def _blended(image: ByteImage, ink: ByteImage, share: float, value: int = 255) -> ByteImage:
+    """Blend a value into an image where the ink (H, W), 0-255, says so, at most by `share`."""
+    weight = ink / np.float32(255) * share
+    return np.asarray(np.clip(image * (1 - weight) + value * weight, 0, 255), np.uint8)
+
+
+def watermark(image: ByteImage, rng: Rng) -> ByteImage:
+    """Write slanting lines of half transparent text all over the image."""
+    height, width = image.shape[-2:]
+    page = np.zeros((2 * height, 2 * width), np.uint8)
+    for y in range(int(rng.integers(20, 40)), 2 * height, int(rng.integers(35, 50))):
+        text, start = "(c) PREVIEW  " * (width // 40), (int(rng.integers(-30, 0)), y)
+        cv2.putText(page, text, start, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 255, 1, cv2.LINE_AA)
+    turn = cv2.getRotationMatrix2D((width, height), float(rng.uniform(15, 40)), 1)
+    ink = cv2.warpAffine(page, turn, (2 * width, 2 * height))[height // 2 :, width // 2 :][:height, :width]
+    return _blended(image, np.asarray(ink, np.uint8), 0.45)
+
+
+def outlines(image: ByteImage, rng: Rng) -> ByteImage:
+    """Draw curves like coasts and borders, half transparent."""
+    height, width = image.shape[-2:]
+    ink, along = np.zeros((height, width), np.uint8), np.linspace(0, 1, 60)[:, None]
+    for _ in range(5):
+        start, end = rng.uniform(-0.1, 1.1, (2, 2))
+        line = start + (end - start) * along
+        for k in (1, 2, 3, 5):
+            line = line + rng.normal(0, 0.06 / k, 2) * np.sin(np.pi * k * along + rng.uniform(0, 6))
+        cv2.polylines(ink, [np.rint(line * [width, height]).astype(np.int32)], False, 255, 2, cv2.LINE_AA)
+    return _blended(image, ink, 0.6)
+
+
+def markers(image: ByteImage, rng: Rng) -> ByteImage:
+    """Draw crosses and circles, as of tie points or stations."""
+    height, width = image.shape[-2:]
+    ink = np.zeros((height, width), np.uint8)
+    for number in range(width * height // 1000):
+        x, y = (int(v) for v in rng.integers(5, [width - 5, height - 5]))
+        if number % 2:
+            cv2.drawMarker(ink, (x, y), 255, cv2.MARKER_CROSS, 9, 1)
+        else:
+            cv2.circle(ink, (x, y), 4, 255, 1, cv2.LINE_AA)
+    return _blended(image, ink, 0.9)
+
+
+def areas(image: ByteImage, rng: Rng) -> ByteImage:
+    """Tint polygons, as a map of classes laid over the image."""
+    height, width = image.shape[-2:]
+    out = image
+    for _ in range(5):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, 6))
+        corners = rng.uniform(0.15, 0.85, 2) + 0.22 * np.column_stack([np.cos(angles), np.sin(angles)])
+        ink = np.zeros((height, width), np.uint8)
+        cv2.fillPoly(ink, [np.rint(corners * [width, height]).astype(np.int32)], 255)
+        out = _blended(out, ink, 0.4, int(rng.integers(60, 255)))
+    return out
+
+
 def _both(draw: Draw) -> Situation:
     return Situation(draw, draw)
 
@@ -144,6 +201,10 @@ SITUATIONS: Mapping[str, Situation] = {
     "faint graticule": _both(faint_graticule),
     "labels": _both(labels),
     "frame": _both(frame),
+    "watermark": _both(watermark),
+    "outlines": _both(outlines),
+    "markers": _both(markers),
+    "areas": _both(areas),
 }
 """By name."""
 

@@ -1,0 +1,55 @@
+"""Two images pixel on pixel: the whole shift between them, the part that they share, and their grey values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from somareg.geometry import AffineTransform
+from somareg.preprocess.subsample import subsample
+from somareg.types import BoolArray, Raster, Transform
+
+
+def whole_shift(place: Transform) -> tuple[int, int] | None:
+    """The shift (x, y) of a map that moves by whole pixels; None for any other."""
+    if not isinstance(place, AffineTransform):
+        return None
+    shift = np.rint(place.matrix[:, 2])
+    moved = np.column_stack([np.eye(2), shift])
+    return (int(shift[0]), int(shift[1])) if np.allclose(place.matrix, moved, atol=1e-6) else None
+
+
+def overlap(
+    here: tuple[int, ...], there: tuple[int, ...], shift: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Rows and columns that two images of (height, width) share when pixel x of the first is x + shift of the other."""
+    near, away = [], []
+    for length, other, step in zip(here[:2], there[:2], shift[::-1], strict=True):
+        first, last = max(0, -step), max(0, -step, min(length, other - step))
+        near.append(slice(first, last))
+        away.append(slice(first + step, last + step))
+    return (near[0], near[1]), (away[0], away[1])
+
+
+def without(image: Raster, part: tuple[slice, slice], pixels: BoolArray) -> Raster:
+    """The image with these pixels of a part (rows, columns) masked."""
+    mask = image.mask.copy()
+    mask[part] &= ~pixels
+    return replace(image, mask=mask, band_masks=None)
+
+
+def grey(data: NDArray[np.generic], mask: BoolArray) -> NDArray[np.float32]:
+    """(H, W) mean of the bands, each stretched to its own range."""
+    values = np.abs(data) if np.iscomplexobj(data) else data
+    if not mask.any():
+        return np.zeros(mask.shape, np.float32)
+    grey = np.zeros(mask.shape, np.float32)
+    for band, sample in zip(values, subsample(values, mask), strict=True):
+        finite = sample[np.isfinite(sample)].astype(np.float64)
+        low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
+        # Relative to the middle, so that float32 keeps the contrast of large values.
+        stretched = np.nan_to_num(np.subtract(band, (low + high) / 2, dtype=np.float64).astype(np.float32))
+        grey += np.clip(stretched / np.float32(max(high - low, 1e-12)) + 0.5, -0.5, 1.5)
+    return grey / np.float32(len(values))

@@ -1,0 +1,145 @@
+"""What was drawn into both images is found by the finest periods that no two sensors share, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+
+import somareg
+from somareg.geometry import AffineTransform
+from somareg.io import from_array
+from somareg.lab.evaluate.verdict.situations import SITUATIONS
+from somareg.preprocess.drawings import EVERYWHERE, without_drawings
+from somareg.preprocess.ground_only import ground_only
+
+HERE = AffineTransform.identity()
+KINDS = ("sar", "optical")
+DRAWN = ("watermark", "outlines", "markers", "areas")
+SIDE = 256
+
+
+def _read(path):
+    with rasterio.open(path) as file:
+        data = file.read().astype(np.float32)
+    low, high = np.percentile(data, [1, 99])
+    return np.clip(1 + 253 * (data - low) / (high - low), 1, 254).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The real pair of the package as bytes: radar (1, H, W), optical (C, H, W)."""
+    folder = Path(somareg.__file__).parent / "data" / "demo"
+    return _read(folder / "sar.tif"), _read(folder / "optical.tif")
+
+
+def crop(image, y, x, side=SIDE):
+    return np.ascontiguousarray(image[..., y : y + side, x : x + side])
+
+
+def calmed(image):
+    """Less contrast, so that a faint drawing shows."""
+    return np.asarray(image * 0.3 + 60, np.uint8)
+
+
+def shifted(x, y):
+    return AffineTransform.from_parameters(shift=(x, y))
+
+
+def left(moving, reference, place=HERE, kinds=KINDS):
+    there, here = from_array(moving, role="moving"), from_array(reference, role="reference")
+    return without_drawings(there, here, (place,), kinds)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (0, 1), (-1, 0), (3, -2)])
+@pytest.mark.parametrize("corner", [(0, 0), (200, 120), (380, 400)])
+def test_ground_is_no_drawing(demo, corner, shift):
+    y, x = corner
+    radar = crop(np.roll(demo[0], shift, axis=(-2, -1)), y, x)
+    there, here, notes, doubts = left(radar, crop(demo[1], y, x))
+    assert there.mask.all() and here.mask.all() and not notes and not doubts
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("is_related", [True, False])
+def test_a_drawing_is_left_out_of_both(demo, name, is_related):
+    images = crop(demo[0], 60, 90) if is_related else crop(demo[0], 400, 400), crop(demo[1], 66, 80)
+    calm = [calmed(image) for image in images]
+    moving, reference = SITUATIONS[name].on(*calm, seed=5)
+    there, here, notes, doubts = left(moving, reference)
+    drawn = np.abs(reference.astype(int) - calm[1]).max(axis=0) > 8
+    assert len(notes) == 1 and "drawn at the same pixels" in notes[0] and not doubts
+    np.testing.assert_array_equal(there.mask, here.mask)
+    assert here.mask.mean() > 0.25
+    edges = drawn & ~_interior(drawn, 1)  # the tint of an area has no structure
+    assert (~here.mask)[edges].mean() > (0.2 if name == "areas" else 0.6)  # some tints are as bright as the ground
+    assert not without_drawings(there, here, (HERE,), KINDS)[2]  # nothing of it is left
+    assert here.mask[_interior(~drawn, 12)].mean() > 0.8
+
+
+def _interior(mask, by):
+    """Pixels at least `by` px within."""
+    return cv2.erode(mask.astype(np.uint8), np.ones((2 * by + 1, 2 * by + 1), np.uint8)) > 0
+
+
+def test_a_drawing_is_found_by_the_georeference(demo):
+    """A program drew it on the map, so its pixels differ by the shift between the grids."""
+    calm = (calmed(crop(demo[0], 300, 300, 320)), calmed(crop(demo[1], 66, 80, 320)))
+    both = SITUATIONS["markers"].on(*calm, seed=2)
+    there, here, notes, _ = left(both[0][..., 9:, 10:], both[1][..., 20:, 30:], shifted(20.0, 11.0))
+    assert notes
+    np.testing.assert_array_equal(there.mask[11:, 20:], here.mask)
+    assert not left(both[0][..., 9:, 10:], both[1][..., 20:, 30:])[2]  # nothing is drawn pixel on pixel
+
+
+def test_only_radar_against_another_sensor_is_examined(demo):
+    """Bands of one sensor agree to the pixel, because they show the same ground."""
+    one = crop(demo[1], 60, 90)
+    for kinds in (("optical", "optical"), ("sar", "sar"), ("optical", "nir")):
+        there, here, notes, doubts = left(one[:1], one[1:2], kinds=kinds)
+        assert there.mask.all() and here.mask.all() and not notes and not doubts
+
+
+def test_agreement_all_over_is_a_doubt_and_masks_nothing(demo):
+    """Two optical images that were taken for radar and optical: the user is told, and nothing is lost."""
+    one = crop(demo[1], 60, 90)
+    there, here, notes, doubts = left(one[:1], one)
+    assert doubts == (EVERYWHERE,) and not notes
+    assert there.mask.all() and here.mask.all()
+
+
+def test_a_small_drawing_in_a_large_image(demo):
+    images = calmed(crop(demo[0], 0, 0, 640)), calmed(crop(demo[1], 0, 0, 640))
+    drawn = SITUATIONS["markers"].on(*(crop(image, 30, 350, 200) for image in images), seed=1)
+    for image, part in zip(images, drawn, strict=True):
+        image[..., 30:230, 350:550] = part
+    _, here, notes, _ = left(*images)
+    assert notes
+    assert not here.mask[30:230, 350:550].all()
+    outside = here.mask.copy()
+    outside[20:240, 340:560] = True
+    assert outside.mean() > 0.95
+
+
+def test_a_tiny_overlap_and_empty_images_are_left_alone(demo):
+    small = crop(demo[1], 0, 0, 96)
+    for shift in ((70.0, 0.0), (-70.5, 3.0), (500.0, 0.0)):
+        there, here, notes, doubts = left(small[:1], small, shifted(*shift))
+        assert there.mask.all() and here.mask.all() and not notes and not doubts
+    flat = np.full((1, 100, 100), 7, np.uint8), np.full((3, 100, 100), 9, np.uint8)
+    there, here, notes, doubts = left(*flat)
+    assert there.mask.all() and here.mask.all() and not notes and not doubts
+
+
+def test_bad_values_are_no_obstacle(demo):
+    moving, reference = crop(demo[0], 0, 0).astype(np.float32), crop(demo[1], 0, 0).astype(np.float32)
+    moving[..., :40, :] = np.nan
+    reference[..., 200:, :] = np.inf
+    images = from_array(moving, role="moving"), from_array(reference, role="reference")
+    with np.errstate(all="raise", under="ignore"):
+        found = ground_only(*images, (HERE,), KINDS)
+    assert not found.doubts
+    np.testing.assert_array_equal(found.moving.mask, images[0].mask)
