@@ -15,6 +15,7 @@ from somareg.io import from_array
 from somareg.lab.evaluate.verdict.situations import SITUATIONS
 from somareg.preprocess.drawings import EVERYWHERE, without_drawings
 from somareg.preprocess.ground_only import ground_only
+from somareg.preprocess.pixelwise import Greys
 
 HERE = AffineTransform.identity()
 KINDS = ("sar", "optical")
@@ -51,7 +52,7 @@ def shifted(x, y):
 
 def left(moving, reference, place=HERE, kinds=KINDS):
     there, here = from_array(moving, role="moving"), from_array(reference, role="reference")
-    return without_drawings(there, here, (place,), kinds)
+    return without_drawings(there, here, (place,), kinds, Greys.of(there, here))
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (0, 1), (-1, 0), (3, -2)])
@@ -76,7 +77,7 @@ def test_a_drawing_is_left_out_of_both(demo, name, is_related):
     assert here.mask.mean() > 0.25
     edges = drawn & ~_interior(drawn, 1)  # the tint of an area has no structure
     assert (~here.mask)[edges].mean() > (0.2 if name == "areas" else 0.6)  # some tints are as bright as the ground
-    assert not without_drawings(there, here, (HERE,), KINDS)[2]  # nothing of it is left
+    assert not without_drawings(there, here, (HERE,), KINDS, Greys.of(there, here))[2]  # nothing of it is left
     assert here.mask[_interior(~drawn, 12)].mean() > 0.8
 
 

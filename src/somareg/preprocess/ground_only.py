@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from somareg.preprocess.drawings import without_drawings
 from somareg.preprocess.fills import without_fills
+from somareg.preprocess.pixelwise import Greys
 from somareg.preprocess.rulings import without_rulings
 from somareg.types import Modality, Raster, Transform
 
@@ -44,6 +45,7 @@ def ground_only(
         is_part: the images are parts of larger ones; a part may lie in a fill as a whole and is then masked.
     """
     moving, reference, filled = without_fills(moving, reference, places, modalities, is_part=is_part)
-    moving, reference, ruled = without_rulings(moving, reference, places)
-    moving, reference, drawn, doubts = without_drawings(moving, reference, places, modalities)
+    greys = Greys.of(moving, reference)
+    moving, reference, ruled = without_rulings(moving, reference, places, greys)
+    moving, reference, drawn, doubts = without_drawings(moving, reference, places, modalities, greys)
     return GroundOnly(moving, reference, (*filled, *ruled, *drawn), doubts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +40,23 @@ def without(image: Raster, part: tuple[slice, slice], pixels: BoolArray) -> Rast
     return replace(image, mask=mask, band_masks=None)
 
 
+@dataclass(frozen=True, eq=False)
+class Greys:
+    """(H, W) grey values of both images, see `grey`."""
+
+    moving: NDArray[np.float32]
+    reference: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, moving: Raster, reference: Raster) -> Greys:
+        """Of the matched bands."""
+        return cls(grey(moving.data, moving.mask), grey(reference.data, reference.mask))
+
+
 def grey(data: NDArray[np.generic], mask: BoolArray) -> NDArray[np.float32]:
-    """(H, W) mean of the bands, each stretched to its own range."""
+    """(H, W) mean of the bands (C, H, W), each stretched to its own range."""
     values = np.abs(data) if np.iscomplexobj(data) else data
+    exact = np.float32 if values.dtype.itemsize <= 2 else np.float64
     if not mask.any():
         return np.zeros(mask.shape, np.float32)
     grey = np.zeros(mask.shape, np.float32)
@@ -50,6 +64,6 @@ def grey(data: NDArray[np.generic], mask: BoolArray) -> NDArray[np.float32]:
         finite = sample[np.isfinite(sample)].astype(np.float64)
         low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
         # Relative to the middle, so that float32 keeps the contrast of large values.
-        stretched = np.nan_to_num(np.subtract(band, (low + high) / 2, dtype=np.float64).astype(np.float32))
+        stretched = np.nan_to_num(np.subtract(band, (low + high) / 2, dtype=exact).astype(np.float32, copy=False))
         grey += np.clip(stretched / np.float32(max(high - low, 1e-12)) + 0.5, -0.5, 1.5)
     return grey / np.float32(len(values))

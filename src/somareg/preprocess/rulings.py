@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.preprocess.pixelwise import grey, overlap, whole_shift, without
+from somareg.preprocess.pixelwise import Greys, overlap, whole_shift, without
 from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray, FloatArray, Raster, Transform
 
@@ -25,13 +25,14 @@ ENOUGH = 0.5  # of a row that must be valid
 
 
 def without_rulings(
-    moving: Raster, reference: Raster, places: Sequence[Transform]
+    moving: Raster, reference: Raster, places: Sequence[Transform], greys: Greys
 ) -> tuple[Raster, Raster, tuple[str, ...]]:
     """Mask lines that are ruled through both images, with notes.
 
     Args:
         moving, reference: the bands that are matched.
         places: maps, reference pixels -> moving pixels; only shifts by whole pixels are used.
+        greys: of both.
     """
     notes = []
     for place in places:
@@ -39,7 +40,7 @@ def without_rulings(
         if shift is None:
             continue
         near, away = overlap(reference.mask.shape, moving.mask.shape, shift)
-        ruled = rulings(reference.data[:, *near], moving.data[:, *away], (reference.mask[near], moving.mask[away]))
+        ruled = rulings(greys.reference[near], greys.moving[away], (reference.mask[near], moving.mask[away]))
         if ruled.any():
             reference, moving = without(reference, near, ruled), without(moving, away, ruled)
             notes.append(
@@ -49,19 +50,19 @@ def without_rulings(
     return moving, reference, tuple(notes)
 
 
-def rulings(first: NDArray[np.generic], second: NDArray[np.generic], masks: tuple[BoolArray, BoolArray]) -> BoolArray:
+def rulings(first: NDArray[np.float32], second: NDArray[np.float32], masks: tuple[BoolArray, BoolArray]) -> BoolArray:
     """Pixels (H, W) of ruled rows and columns that two images share, their rims, and frames outside of them.
 
     Args:
-        first, second: (C, H, W) images of the same size, pixel on pixel.
+        first, second: (H, W) grey values, pixel on pixel.
         masks: valid pixels of each.
     """
     shape = masks[0].shape
     ruled = np.zeros(shape, bool)
-    images = [grey(data, mask) for data, mask in ((first, masks[0]), (second, masks[1]))]
     for axis in (0, 1):
         one, two = (
-            (np.moveaxis(image, axis, 0), np.moveaxis(mask, axis, 0)) for image, mask in zip(images, masks, strict=True)
+            (np.moveaxis(image, axis, 0), np.moveaxis(mask, axis, 0))
+            for image, mask in zip((first, second), masks, strict=True)
         )
         lines = _ruled(*one)
         if not lines.any():
