@@ -29,8 +29,8 @@ Part = tuple[slice, slice]
 """Rows and columns."""
 
 EVERYWHERE = (
-    "The images agree to the pixel nearly everywhere, as radar and another sensor never do: something is drawn all "
-    "over both (mask it), or both are of one kind (say --moving-modality or --reference-modality)."
+    "The finest detail of both images agrees to the pixel, as that of radar and another sensor never does: something "
+    "is drawn all over both (mask it), or both are of one kind (say --moving-modality or --reference-modality)."
 )
 
 TILE_PX = 256  # a drawing may cover a small part of a large image
@@ -41,6 +41,7 @@ PEAK, SHARP = 12.0, 1.5  # deviations of chance, and multiple of the correlation
 MORE = 6.0  # deviations for further parts of a drawing that is known from another tile
 GONE = 5.0  # deviations below which nothing is left of it
 ROUNDS = 6
+LEFT, LEFT_SHARE = 8.0, 0.4  # most that the first round leaves of a drawing, in deviations and as a share
 BLUR_PX, SPREAD_PX = 3.0, 17  # width of the structure that is removed, and side of the area whose contrast is evened
 INK_PX, INK, FAINT = 2.0, 3.0, 0.08  # see `_ink`
 RIM_PX = 2  # values beside a drawing are blended with it
@@ -68,11 +69,11 @@ def without_drawings(
     """
     notes, doubts = [], []
     for place in places if modalities.count("sar") == 1 else ():
-        ink, common = drawings((greys.reference, reference.mask), (greys.moving, moving.mask), place)
-        share = float(ink.sum()) / max(1.0, float(common.sum()))
-        if share > MOST:
+        ink, is_everywhere = drawings((greys.reference, reference.mask), (greys.moving, moving.mask), place)
+        if is_everywhere:
             doubts.append(EVERYWHERE)
-        elif share:
+        elif ink.any():
+            share = ink.sum() / reference.mask.sum()
             moving = replace(moving, mask=moving.mask & ~_brought(ink, place, moving.mask.shape), band_masks=None)
             reference = replace(reference, mask=reference.mask & ~ink, band_masks=None)
             notes.append(
@@ -84,7 +85,7 @@ def without_drawings(
 
 def drawings(
     reference: tuple[Image, BoolArray], moving: tuple[Image, BoolArray], place: Transform
-) -> tuple[BoolArray, BoolArray]:
+) -> tuple[BoolArray, bool]:
     """Find what is drawn into both images at one place.
 
     Args:
@@ -92,7 +93,8 @@ def drawings(
         place: reference pixels -> moving pixels.
 
     Returns:
-        Pixels (H, W) of the reference that belong to a drawing or lie beside one, and those that both images show.
+        Pixels (H, W) of the reference that belong to a drawing or lie beside one; and whether the images agree nearly
+        everywhere instead, or in no clear places.
     """
     ink, common = (np.zeros(reference[1].shape, bool) for _ in range(2))
 
@@ -106,12 +108,25 @@ def drawings(
         common[tile] |= mask
         if mask.mean() >= ENOUGH:
             peaks.append((tile, *_peak(_finest(first, mask), _finest(second, mask), mask.shape)))
-    if any(height > PEAK and height > SHARP * beside for _, height, beside in peaks):
-        for tile, height, _ in peaks:
-            if height > MORE:
-                first, second, mask = both(tile)
-                ink[tile] |= _drawn(first, second, mask & ~ink[tile])
-    return ink, common
+    proofs = [(height, tile) for tile, height, beside in peaks if height > PEAK and height > SHARP * beside]
+    if not proofs:
+        return ink, False
+    if not _is_clear(*both(max(proofs, key=lambda proof: proof[0])[1])):
+        return ink, True
+    for tile, height, _ in peaks:
+        if height > MORE:
+            first, second, mask = both(tile)
+            ink[tile] |= _drawn(first, second, mask & ~ink[tile], ROUNDS)
+    return ink, bool(ink.sum() > MOST * common.sum())
+
+
+def _is_clear(first: Image, second: Image, mask: BoolArray) -> bool:
+    """Whether little agreement is left beside a drawing, which is not so where two images show the same ground."""
+    before, after = (
+        _peak(_finest(first, left), _finest(second, left), mask.shape)[0]
+        for left in (mask, mask & ~_drawn(first, second, mask, 1))
+    )
+    return after < max(LEFT, LEFT_SHARE * before)
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[Part]:
@@ -163,11 +178,11 @@ def _brought(ink: BoolArray, place: Transform, shape: tuple[int, ...]) -> BoolAr
     return np.asarray(cv2.dilate(own, gaps) > 0)
 
 
-def _drawn(first: Image, second: Image, mask: BoolArray) -> BoolArray:
+def _drawn(first: Image, second: Image, mask: BoolArray, rounds: int) -> BoolArray:
     """Pixels of a drawing in one tile: found and masked in rounds until nothing of it is left."""
     ink = np.zeros(mask.shape, bool)
     rim = np.ones((2 * RIM_PX + 1, 2 * RIM_PX + 1), np.uint8)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         left = mask & ~ink
         if not left.any():
             break

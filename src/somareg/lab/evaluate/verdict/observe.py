@@ -64,6 +64,8 @@ def observe(images: Images, model: Chosen, device: torch.device, *, placed: bool
     radius = search_radius(cfg, here.grid)
     left = ground_only(there, here, (AffineTransform.identity(),), modalities)
     row["left_out"] = bool(left.notes)
+    if left.doubts:  # they forbid "go", whatever the figures say
+        return {**row, "failed": True, "figures": {}, "cells": []}
     (away, _), (near, _) = bridged(left.moving, "moving"), bridged(left.reference, "reference")
     identity = AffineTransform.identity()
     try:
