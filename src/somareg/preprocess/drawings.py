@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.preprocess.pixelwise import Greys, whole_shift
+from somareg.preprocess.pixelwise import Greys, brought
 from somareg.types import BoolArray, FloatArray, Modality, Raster, Transform
 
 Image = NDArray[np.float32]
@@ -74,7 +74,8 @@ def without_drawings(
             doubts.append(EVERYWHERE)
         elif ink.any():
             share = ink.sum() / reference.mask.sum()
-            moving = replace(moving, mask=moving.mask & ~_brought(ink, place, moving.mask.shape), band_masks=None)
+            there = brought(ink, moving.mask.shape, place.inverse)
+            moving = replace(moving, mask=moving.mask & ~there, band_masks=None)
             reference = replace(reference, mask=reference.mask & ~ink, band_masks=None)
             notes.append(
                 f"{share:.1%} of both images show something drawn at the same pixels (a watermark, markers, outlines, "
@@ -161,21 +162,6 @@ def _affine(place: Transform, tile: Part) -> FloatArray | None:
         return None
     solution = np.linalg.lstsq(own, target, rcond=None)[0]
     return np.asarray(solution.T) if np.abs(own @ solution - target).max() < BENT_PX else None
-
-
-def _brought(ink: BoolArray, place: Transform, shape: tuple[int, ...]) -> BoolArray:
-    """Ink on the reference's pixels, on those of the moving image of (H, W)."""
-    own = np.zeros(shape[:2], np.uint8)
-    for tile in _tiles(ink.shape):
-        rows, columns = np.nonzero(ink[tile])
-        to_moving = _affine(place, tile) if len(rows) else None
-        if to_moving is None:
-            continue
-        x, y = np.rint(to_moving @ np.stack([columns, rows, np.ones(len(rows))])).astype(np.intp)
-        inside = (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
-        own[y[inside], x[inside]] = 1
-    gaps = np.ones((1, 1) if whole_shift(place) is not None else (3, 3), np.uint8)  # rounding leaves gaps
-    return np.asarray(cv2.dilate(own, gaps) > 0)
 
 
 def _drawn(first: Image, second: Image, mask: BoolArray, rounds: int) -> BoolArray:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from somareg.geometry import AffineTransform
+from somareg.preprocess.pixelwise import brought, met
 from somareg.preprocess.regions import Regions, blurred_regions_of, is_solid, outline_of, regions_of, straight_share
 from somareg.types import BoolArray, FloatArray, Modality, Raster, Transform
 
@@ -103,42 +103,12 @@ def _covering(regions: Regions, other: Fills, mask: BoolArray, to_other: Transfo
     """
     if not regions.values or not other.mask.any():
         return Fills.none(mask)
-    filled = _brought(other.mask, mask.shape, to_other) & mask
+    filled = brought(other.mask, mask.shape, to_other) & mask
     own = filled & (regions.labels > 0)
     if own.sum() < COVERED * max(filled.sum(), 1) or own.sum() < COVERED * other.mask.sum() / 2:
         return Fills.none(mask)
     counts = np.bincount(regions.labels[own], minlength=len(regions.values) + 1)
     return Fills(_with_rim(own) & mask, {regions.values[i - 1]: int(n) for i, n in enumerate(counts) if n and i})
-
-
-def _brought(mask: BoolArray, shape: tuple[int, ...], to_other: Transform) -> BoolArray:
-    """Another image's mask at this one's pixels, False beyond it; `to_other` maps these pixels to the other's."""
-    inside, at = _met(to_other, shape, mask.shape)
-    out = np.zeros(shape[:2], bool)
-    out[inside] = mask[at]
-    return out
-
-
-def _met(
-    to_other: Transform, shape: tuple[int, ...], other: tuple[int, ...]
-) -> tuple[BoolArray, tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Mask (H, W) of the pixels that fall on another image of shape `other`, with its rows and columns."""
-    height, width = shape[:2]
-    if isinstance(to_other, AffineTransform) and not (to_other.matrix[0, 1] or to_other.matrix[1, 0]):
-        # Columns map to columns and rows to rows, so one line of each is enough.
-        line = np.arange(max(height, width), dtype=float)
-        x, y = _nearest(to_other(np.stack([line, line], axis=-1)))
-        x, y = np.broadcast_arrays(x[None, :width], y[:height, None])
-    else:
-        rows, columns = np.indices((height, width), dtype=float)
-        x, y = _nearest(to_other(np.stack([columns.ravel(), rows.ravel()], axis=-1))).reshape(2, height, width)
-    inside = np.asarray((x >= 0) & (x < other[1]) & (y >= 0) & (y < other[0]))
-    return inside, (y[inside], x[inside])
-
-
-def _nearest(points: FloatArray) -> NDArray[np.intp]:
-    """(2, N) columns and rows of points (N, 2); -1 where a point is not finite."""
-    return np.rint(np.nan_to_num(points, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.intp).T
 
 
 def _with_rim(mask: BoolArray) -> BoolArray:
@@ -201,7 +171,7 @@ def _fixed(
     fixed = np.zeros(len(here.values) + 1, bool), np.zeros(len(there.values) + 1, bool)
     if not (here.values or there.values) or not (here.values or not mask.all()) or not (there.values or not away.all()):
         return fixed  # without outlines in both images nothing can coincide
-    inside, at = _met(to_moving, mask.shape, away.shape)
+    inside, at = met(to_moving, mask.shape, away.shape)
     brought, lost = np.zeros(mask.shape, np.int32), np.zeros(mask.shape, bool)
     brought[inside], lost[inside] = there.labels[at], ~away[at]
     is_same_grid = mask.shape == away.shape and inside.all() and np.array_equal(at, np.nonzero(inside))

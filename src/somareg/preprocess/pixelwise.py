@@ -1,4 +1,4 @@
-"""Two images pixel on pixel: the whole shift between them, the part that they share, and their grey values."""
+"""Two images pixel on pixel: shift and shared part, masks brought from one to the other, and their grey values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from somareg.geometry import AffineTransform
 from somareg.preprocess.subsample import subsample
-from somareg.types import BoolArray, Raster, Transform
+from somareg.types import BoolArray, FloatArray, Raster, Transform
 
 
 def whole_shift(place: Transform) -> tuple[int, int] | None:
@@ -38,6 +38,36 @@ def without(image: Raster, part: tuple[slice, slice], pixels: BoolArray) -> Rast
     mask = image.mask.copy()
     mask[part] &= ~pixels
     return replace(image, mask=mask, band_masks=None)
+
+
+def brought(mask: BoolArray, shape: tuple[int, ...], to_other: Transform) -> BoolArray:
+    """Another image's mask at this one's pixels, False beyond it; `to_other` maps these pixels to the other's."""
+    inside, at = met(to_other, shape, mask.shape)
+    out = np.zeros(shape[:2], bool)
+    out[inside] = mask[at]
+    return out
+
+
+def met(
+    to_other: Transform, shape: tuple[int, ...], other: tuple[int, ...]
+) -> tuple[BoolArray, tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Mask (H, W) of the pixels that fall on another image of shape `other`, with its rows and columns."""
+    height, width = shape[:2]
+    if isinstance(to_other, AffineTransform) and not (to_other.matrix[0, 1] or to_other.matrix[1, 0]):
+        # Columns map to columns and rows to rows, so one line of each is enough.
+        line = np.arange(max(height, width), dtype=float)
+        x, y = _nearest(to_other(np.stack([line, line], axis=-1)))
+        x, y = np.broadcast_arrays(x[None, :width], y[:height, None])
+    else:
+        rows, columns = np.indices((height, width), dtype=float)
+        x, y = _nearest(to_other(np.stack([columns.ravel(), rows.ravel()], axis=-1))).reshape(2, height, width)
+    inside = np.asarray((x >= 0) & (x < other[1]) & (y >= 0) & (y < other[0]))
+    return inside, (y[inside], x[inside])
+
+
+def _nearest(points: FloatArray) -> NDArray[np.intp]:
+    """(2, N) columns and rows of points (N, 2); -1 where a point is not finite."""
+    return np.rint(np.nan_to_num(points, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(np.intp).T
 
 
 @dataclass(frozen=True, eq=False)
