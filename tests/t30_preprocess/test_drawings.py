@@ -112,6 +112,58 @@ def test_agreement_all_over_is_a_doubt_and_masks_nothing(demo):
     assert there.mask.all() and here.mask.all()
 
 
+@pytest.mark.parametrize(("apart", "is_drawn"), [(0.0, True), (0.2, False), (0.4, False)])
+def test_ground_that_shares_the_finest_detail_is_a_fraction_of_a_pixel_apart(apart, is_drawn):
+    """Radar whose speckle was averaged shows the same fine structure, but a georeference is never exact."""
+    ground, *own = (np.random.default_rng(seed).normal(size=(SIDE, SIDE)) for seed in range(3))
+    turns = np.exp(-2j * np.pi * apart * np.fft.rfftfreq(SIDE))
+    moved = np.fft.irfft2(np.fft.rfft2(ground) * turns, s=ground.shape)
+    radar, optical = (
+        cv2.GaussianBlur(128 + 16 * (g + o), (0, 0), 0.7) for g, o in zip((ground, moved), own, strict=True)
+    )
+    there, here, notes, doubts = left(radar[None].astype(np.uint8), optical[None].astype(np.uint8))
+    assert bool(notes or doubts) == is_drawn
+    assert is_drawn or (there.mask.all() and here.mask.all())
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("is_moving", [True, False])
+def test_ground_on_larger_pixels_is_no_drawing(demo, factor, is_moving):
+    """One image, or both, averaged to the pixels of another product."""
+    images = [crop(image, 40, 60, 540) for image in demo]
+    small = [_averaged(image, factor) for image in images]
+    size = AffineTransform(np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2.0]]))
+    one_larger = (small[0], images[1], size.inverse) if is_moving else (images[0], small[1], size)
+    for moving, reference, place in ((*small, HERE), one_larger):
+        there, here, notes, doubts = left(moving, reference, place)
+        assert there.mask.all() and here.mask.all() and not notes and not doubts
+
+
+def _averaged(image, factor):
+    bands, height, width = image.shape
+    return image.reshape(bands, height // factor, factor, width // factor, factor).mean((2, 4)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [0.8, 1.25])
+def test_a_drawing_on_grids_of_other_pixel_sizes(demo, size):
+    """Curves of one map, drawn two pixels wide on a radar image with larger or smaller pixels."""
+    reference = calmed(crop(demo[1], 60, 90, 320))
+    side = round(320 / size)
+    radar = calmed(cv2.resize(crop(demo[0], 300, 300, 320)[0], (side, side), interpolation=cv2.INTER_AREA)[None])
+    line = np.array([[20, 40], [90, 200], [160, 60], [230, 280], [300, 90]], float)
+    for image, scale in ((reference, 1.0), (radar, 1 / size)):
+        ink = np.zeros(image.shape[1:], np.uint8)
+        for turn in (line, line[:, ::-1], 320 - line):
+            points = np.round(((turn + 0.5) * scale - 0.5) * 16).astype(np.int32)
+            cv2.polylines(ink, [points], False, 255, 1, cv2.LINE_AA, 4)
+        image[:] = np.where(ink > 0, image + (255 - image) * (ink / 255.0), image).astype(np.uint8)
+    place = AffineTransform(np.array([[1 / size, 0, (1 / size - 1) / 2], [0, 1 / size, (1 / size - 1) / 2]]))
+    there, here, notes, doubts = left(radar, reference, place)
+    assert notes and not doubts
+    assert not here.mask.all() and not there.mask.all()
+    assert here.mask.mean() > 0.6 and there.mask.mean() > 0.6
+
+
 def test_a_small_drawing_in_a_large_image(demo):
     images = calmed(crop(demo[0], 0, 0, 640)), calmed(crop(demo[1], 0, 0, 640))
     drawn = SITUATIONS["markers"].on(*(crop(image, 30, 350, 200) for image in images), seed=1)
