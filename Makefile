@@ -22,7 +22,7 @@ help:
 	@echo "make smoke  build sdist and wheel, install the wheel into a clean environment, use it there"
 	@echo "make docs   build the documentation site into build/site"
 	@echo "make rehearsal DATA=DIR   train a tiny network for five minutes on the pairs in DIR, export it, use it"
-	@echo "make weights DATA=DIR     train the weights that ship again, 80 minutes on one core, into runs/compact"
+	@echo "make weights DATA=DIR     train the network that ships from nothing, 80 minutes on one core, into runs/compact"
 	@echo "make gpu-pack DATA=DIR    one file of at most 55 MB from which tools/gpu_hour.py trains, into runs/gpu"
 	@echo "make clean  remove .venv, caches and the demo's outputs"
 
@@ -98,7 +98,7 @@ tiles: $(VENV)/.train
 	$(call folder,$(SHIP)/tiles/unaligned,$(CLEAN) --tiles $(SHIP)/raw/unaligned --drop)
 	$(call folder,$(SHIP)/tiles/volkov,$(CLEAN) --tiles $(SHIP)/raw/volkov --by tile --drop)
 
-# How the weights that ship were made, from the pairs in DATA to the file: docs/weights.md. configs/compact.yaml names
+# From the pairs in DATA to a file of weights (docs/weights.md says how those that ship were made). configs/compact.yaml names
 # the tiles and the samples.
 MINUTES ?= 80
 weights: tiles
