@@ -11,7 +11,9 @@ from somareg.geometry import AffineTransform
 from somareg.matching.doubts import Doubts, Rival
 from somareg.matching.engine import Alignment
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.quality.ambiguity import ambiguities, disagreements
+from somareg.matching.parts import ALL, Part
+from somareg.quality.ambiguity import ambiguities, disagreements, is_doubted
+from somareg.quality.signs import figures_of
 
 AGREEING = replace(NO_EVIDENCE, zscore=3.0)
 FINE = Alignment(
@@ -60,3 +62,17 @@ def test_images_that_hardly_agree_are_not_said_to_repeat():
 
 def test_a_failure_needs_no_more_words():
     assert ambiguities(replace(with_rival(1.0, (9.0, 0.0), 1.0), failure="nothing"), 1) == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "words"),
+    [(2, 0, "bottom left"), (1, 1, "middle"), (0, 1, "top middle"), (ALL, 2, "right third"), (1, ALL, "middle third")],
+)
+@pytest.mark.parametrize(("height", "is_told"), [(1.0, False), (1.2, True)])
+def test_a_displaced_part_is_told_by_its_place(height, is_told, row, column, words):
+    alignment = replace(FINE, doubts=replace(FINE.doubts, part=Part(height, (12.0, -5.0), row, column)))
+    told = ambiguities(alignment, 2)
+    assert bool(told) is is_told is is_doubted(figures_of(alignment))
+    if is_told:
+        assert told[0].startswith(f"The {words} of the frame fits better 26 px away, at (+24, -10)")
+    assert ambiguities(replace(alignment, failure="nothing"), 2) == ()

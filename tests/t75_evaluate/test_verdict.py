@@ -42,7 +42,15 @@ FIGURES = {
         "seen": 1.0,
         "peak_offset": 1.0,
     },
-    **{"split_half": 0.5, "forward_backward": 0.4, "support": 1.5, "ridge": 0.1, "spread": 1.0, "coverage": 0.8},
+    **{
+        "split_half": 0.5,
+        "forward_backward": 0.4,
+        "support": 1.5,
+        "ridge": 0.1,
+        "part": 0.8,
+        "spread": 1.0,
+        "coverage": 0.8,
+    },
     **{"bend": 0.0, "turn": 1.0, "growth": 0.01, "local": 0.0, "local_spread": 0.0},
     "unexplained": 1.0,
 }

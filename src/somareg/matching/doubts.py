@@ -20,6 +20,7 @@ from somareg.geometry import AffineTransform
 from somareg.matching.affine import apply_affine_batch, fit_affine_irls
 from somareg.matching.evidence import LOW_PX, disagreement, reduction_to
 from somareg.matching.matcher import Matcher
+from somareg.matching.parts import NO_PART, Part
 from somareg.matching.posterior import WindowMatches, standardise
 from somareg.matching.refine import refine_affine, rescale
 from somareg.matching.steps import StepCfg
@@ -58,6 +59,7 @@ class Doubts:
         residual_px: median distance of the windows' own matches from the estimate; inf without windows.
         bend: difference of the affine's aspect and shear from the expected ones.
         turn_deg, growth: absolute rotation, and absolute logarithm of the scale, relative to the expected map.
+        part: the part of the frame that another shift fits best, see `parts`.
     """
 
     rival: Rival = Rival()
@@ -68,6 +70,7 @@ class Doubts:
     bend: float = 0.0
     turn_deg: float = 0.0
     growth: float = 0.0
+    part: Part = NO_PART
 
     def with_ties(self, ties: WindowMatches | None, cell: float, shape: tuple[int, int]) -> Doubts:
         """The same with the figures of the windows' own matches; see `free_fit` and `spread_of`."""

@@ -32,6 +32,7 @@ from somareg.matching.flow import Flow, FlowCfg, estimate_flow
 from somareg.matching.keypoints import KeypointCfg, keypoint_guesses
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
+from somareg.matching.parts import displaced_part
 from somareg.matching.posterior import WindowMatches
 from somareg.matching.refine import refine_affine, rescale
 from somareg.matching.runoff import RunOff, Start
@@ -172,6 +173,7 @@ def align(
     with helper(device, cores) as beside:
         judged = beside.submit(lambda: examine(affine, matches, matcher, judge, before(), near[-1]))
         doubted = beside.submit(lambda: doubts_of(judge, affine, expected, cfg, is_trained=learned is not None))
+        parted = beside.submit(lambda: displaced_part(judge, affine))
 
         @lru_cache(maxsize=1)  # the field that is kept was the last one that the judge was asked about
         def with_field(field: FieldTransform) -> tuple[Evidence, WindowMatches | None]:
@@ -186,13 +188,15 @@ def align(
             local = local.on(matcher.cells())
         flow = estimate_flow(matcher, affine, local, is_seen) if cfg.flow else None
     found = replace(judged(), flow=flow, support=begun.support, likelihood=refined.support)
-    found = replace(found, doubts=doubted().with_ties(found.ties, float(judge.finest), pair.shape))
+    doubts = doubted().with_ties(found.ties, float(judge.finest), pair.shape)
+    found = replace(found, doubts=replace(doubts, part=parted()))
     if flow is None or not flow.field.array.any():  # most pairs: the figures of the affine hold
         return found
     evidence, ties = with_field(flow.field)
     if not evidence.is_beyond(found.evidence, local.clearly):
         return replace(found, flow=flow.without_field())
-    return replace(found, evidence=evidence, ties=ties)
+    doubts = replace(doubts, part=displaced_part(judge, compose(affine, flow.field)))
+    return replace(found, evidence=evidence, ties=ties, doubts=doubts)
 
 
 def doubts_of(judge: Matcher, affine: AffineTransform, expected: Guess, cfg: EngineCfg, *, is_trained: bool) -> Doubts:

@@ -1,4 +1,4 @@
-"""Sentences on ambiguity: repeated texture, texture of one direction, estimates that disagree."""
+"""Sentences on ambiguity: repeated texture, texture of one direction, displaced parts, estimates that disagree."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import math
 
 from somareg.matching.doubts import Rival
 from somareg.matching.engine import Alignment
+from somareg.matching.parts import ALL, Part
+from somareg.quality.signs import Figures
 
 AS_GOOD = 0.75  # share of the estimate's agreement; right estimates of 170 pairs had less (98th percentile 0.72)
 PROVEN_ZSCORE = 2.0  # agreement that unrelated images rarely exceed
 RIDGE = 0.8  # share of the rival's agreement: everything between it and the estimate fits as well
+ELSEWHERE = 1.1  # height of a part of the frame that fits another shift, see `somareg.matching.parts`
 APART_PX = 2.0  # least disagreement of two estimates that is reported
 
 
@@ -20,8 +23,19 @@ def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
         alignment: of a pair.
         factor: reference pixels per pixel of that pair.
     """
+    if alignment.failure:
+        return ()
+    return (*_of_the_frame(alignment, factor), *_of_a_part(alignment.doubts.part, factor))
+
+
+def is_doubted(figures: Figures) -> bool:
+    """Whether `ambiguities` has a sentence for an alignment with these figures."""
+    return figures["rival"] >= AS_GOOD or figures["part"] >= ELSEWHERE
+
+
+def _of_the_frame(alignment: Alignment, factor: int) -> tuple[str, ...]:
     rival = alignment.doubts.rival
-    if alignment.failure or rival.height < AS_GOOD:
+    if rival.height < AS_GOOD:
         return ()
     dx, dy = (factor * value for value in rival.shift_px)
     if alignment.evidence.zscore < PROVEN_ZSCORE:
@@ -34,6 +48,26 @@ def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
         f"The images agree about as well {math.hypot(dx, dy):.0f} px away, at ({dx:+.0f}, {dy:+.0f}): the texture "
         "repeats, or it is not the same ground.",
     )
+
+
+def _of_a_part(part: Part, factor: int) -> tuple[str, ...]:
+    if part.height < ELSEWHERE:
+        return ()
+    dx, dy = (factor * value for value in part.shift_px)
+    return (
+        f"The {_place(part)} of the frame fits better {math.hypot(dx, dy):.0f} px away, at ({dx:+.0f}, {dy:+.0f}): a "
+        "part of one image is displaced, as beyond the seam of a mosaic, or shows other ground.",
+    )
+
+
+def _place(part: Part) -> str:
+    row, column = (
+        "" if i == ALL else names[i]
+        for i, names in ((part.row, ("top", "middle", "bottom")), (part.column, ("left", "middle", "right")))
+    )
+    if not (row and column):
+        return f"{row or column} third"
+    return row if row == column else f"{row} {column}"
 
 
 def disagreements(alignment: Alignment, factor: int) -> tuple[str, ...]:

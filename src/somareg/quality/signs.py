@@ -40,6 +40,7 @@ def figures_of(alignment: Alignment) -> dict[str, float]:
         "likelihood": alignment.likelihood,
         "rival": doubts.rival.height,
         "ridge": doubts.rival.ridge,
+        "part": doubts.part.height,
         "second": doubts.second_px,
         "free": doubts.free_px,
         "spread": doubts.spread_px,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from somareg.errors import InputError
 from somareg.lab.evaluate.verdict.observe import Row
+from somareg.quality.ambiguity import is_doubted
 from somareg.quality.calibration import Calibration
 from somareg.quality.error_map import LocalModel
 from somareg.quality.signs import SIGNS, vector
@@ -36,6 +37,7 @@ class Table:
         signs: (N, len(SIGNS)); zeros when the engine gave up.
         error: (N,) RMSE, pixels; inf for unrelated images and without an estimate.
         related, exact, failed: (N,).
+        doubted: (N,) whether a doubt forbids "go" at any probability, see `somareg.quality.ambiguity`.
     """
 
     sets: NDArray[np.str_]
@@ -45,6 +47,7 @@ class Table:
     related: BoolArray
     exact: BoolArray
     failed: BoolArray
+    doubted: BoolArray
 
     def __len__(self) -> int:
         return len(self.error)
@@ -74,6 +77,7 @@ def table_of(rows: Sequence[Row]) -> Table:
         related=np.array([row["related"] for row in rows]),
         exact=np.array([row["exact"] for row in rows]),
         failed=np.array([row["failed"] for row in rows]),
+        doubted=np.array([bool(row["figures"]) and is_doubted(row["figures"]) for row in rows]),
     )
 
 

@@ -12,9 +12,7 @@ from somareg.config import make_config
 from somareg.lab.evaluate.verdict.fit import GOOD_PX, WORTH_PX, Table, left_out, table_of, worst_of
 from somareg.lab.evaluate.verdict.observe import Row
 from somareg.lab.evaluate.verdict.questions import UNRELATED
-from somareg.quality.ambiguity import AS_GOOD
 from somareg.quality.calibration import Calibration
-from somareg.quality.signs import SIGNS
 from somareg.types import BoolArray, FloatArray
 
 FAMILIES = {
@@ -59,8 +57,7 @@ def judged(rows: Sequence[Row], calibration: Calibration) -> Judged:
     table = table_of(rows)
     probability, predicted = left_out(table)
     most = make_config({}).max_error or math.inf
-    ambiguous = table.signs[:, list(SIGNS).index("rival")] >= AS_GOOD  # a doubt forbids "go" at any probability
-    go = (probability >= calibration.go) & (predicted <= most) & ~ambiguous
+    go = (probability >= calibration.go) & (predicted <= most) & ~table.doubted
     review = ~go & (probability >= calibration.review)
     return Judged(table, probability, predicted, go, review, predicted * calibration.ce90_per_rmse, worst_of(rows))
 
