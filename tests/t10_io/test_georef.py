@@ -118,8 +118,16 @@ def test_assume_crs():
     assert assume_crs(declared, "EPSG:4326") is declared
     with pytest.raises(ConfigError, match="EPSG:32632"):
         assume_crs(placed, "nonsense")
-    with pytest.raises(GeoreferenceError, match="no geotransform"):
+    with pytest.raises(GeoreferenceError, match=r"no geotransform.*gdal_translate.*--search full"):
         assume_crs(raster, "EPSG:32632")
+
+
+def test_a_picture_beside_a_georeferenced_image_is_told_the_way_out():
+    picture, unnamed = Grid(64, 64), dataclasses.replace(utm(), crs=None)
+    with pytest.raises(GeoreferenceError, match=r"scan\.png has no georeference but a\.tif .*-a_ullr.*--search full"):
+        georeference(utm(), picture, ("a.tif", "scan.png"))
+    with pytest.raises(GeoreferenceError, match=r"b\.tif has no CRS but a\.tif .*--assume-crs"):
+        georeference(utm(), unnamed, ("a.tif", "b.tif"))
 
 
 def test_overlap_fraction():

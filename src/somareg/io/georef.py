@@ -29,6 +29,11 @@ Facts = TypeVar("Facts", Raster, Header)
 
 log = logging.getLogger("somareg.io")
 
+_WAY_OUT = (
+    "write one into it that is about right (gdal_translate -a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH IN.png "
+    "OUT.tif) and search far (--search full)"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class CrsTransform:
@@ -106,7 +111,7 @@ def assume_crs(raster: Facts, crs: str) -> Facts:
     if raster.grid.crs is not None:
         return raster
     if raster.grid.transform == IDENTITY:
-        raise GeoreferenceError(f"{raster.name} has no geotransform, so a CRS alone does not place it on the ground")
+        raise GeoreferenceError(f"{raster.name} has no geotransform, so a CRS alone does not place it; {_WAY_OUT}")
     note = f"{raster.name}: CRS assumed to be {crs}"
     log.info(note)
     return dataclasses.replace(raster, grid=dataclasses.replace(raster.grid, crs=wkt), notes=(*raster.notes, note))
@@ -161,6 +166,8 @@ def _check_both_named(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
             f"{missing} is placed by RPCs only, which need heights; orthorectify it first: "
             "gdalwarp -rpc -to RPC_DEM=DEM.tif IN.tif OUT.tif"
         )
+    if grid.transform == IDENTITY and grid.control is None:
+        raise GeoreferenceError(f"{missing} has no georeference but {other} has one; {_WAY_OUT}")
     raise GeoreferenceError(f"{missing} has no CRS but {other} has one; name the missing one with --assume-crs")
 
 
