@@ -68,7 +68,7 @@ def test_a_failure_needs_no_more_words():
     ("row", "column", "words"),
     [(2, 0, "bottom left"), (1, 1, "middle"), (0, 1, "top middle"), (ALL, 2, "right third"), (1, ALL, "middle third")],
 )
-@pytest.mark.parametrize(("height", "is_told"), [(1.0, False), (1.2, True)])
+@pytest.mark.parametrize(("height", "is_told"), [(1.1, False), (1.3, True)])
 def test_a_displaced_part_is_told_by_its_place(height, is_told, row, column, words):
     alignment = replace(FINE, doubts=replace(FINE.doubts, part=Part(height, (12.0, -5.0), row, column)))
     told = ambiguities(alignment, 2)

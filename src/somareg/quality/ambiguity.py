@@ -12,7 +12,7 @@ from somareg.quality.signs import Figures
 AS_GOOD = 0.75  # share of the estimate's agreement; right estimates of 170 pairs had less (98th percentile 0.72)
 PROVEN_ZSCORE = 2.0  # agreement that unrelated images rarely exceed
 RIDGE = 0.8  # share of the rival's agreement: everything between it and the estimate fits as well
-ELSEWHERE = 1.1  # height of a part of the frame that fits another shift, see `somareg.matching.parts`
+ELSEWHERE = 1.2  # height of a part of the frame that fits another shift, see `somareg.matching.parts`
 APART_PX = 2.0  # least disagreement of two estimates that is reported
 
 
