@@ -130,6 +130,13 @@ def test_all_valid_values_of_a_small_image_tell() -> None:
     assert subsample(data, np.zeros_like(mask)).shape == (2, 0)
 
 
+def test_truth_values_and_a_chequerboard_of_holes_have_a_sample() -> None:
+    rows, columns = np.indices((400, 401))
+    mask = (rows * 401 + columns) % 2 == 1  # a sample of every second pixel meets holes only
+    values = subsample(mask[None], mask)
+    assert values.size and values.dtype == np.uint8 and (values == 1).all()
+
+
 @pytest.mark.parametrize("side", [256, 317, 510, 512, 515, 672, 700, 1024])
 @pytest.mark.parametrize("share", [1.0, 0.7])
 def test_of_a_large_image_every_column_tells(side: int, share: float) -> None:

@@ -305,3 +305,12 @@ def test_what_cannot_be_used_is_refused(pair: SyntheticPair) -> None:
         register(pair.moving * np.nan, pair.reference)
     with pytest.raises(InputError, match="bands last"):
         register(pair.moving, np.moveaxis(pair.reference, 0, -1))
+
+
+def test_truth_values_are_registered(pair: SyntheticPair) -> None:
+    """A mask of water or of a flood, as an array of bool."""
+    mask = pair.reference[0] > np.median(pair.reference[0])
+    result = register(mask[6:, 4:], mask, moving_modality="map", reference_modality="map")
+    assert result.verdict.decision == "go"
+    assert result.transform(np.array([[96.0, 96.0]]))[0] == pytest.approx((92, 90), abs=0.4)
+    assert result.previews.after.shape == mask.shape
