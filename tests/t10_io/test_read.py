@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,25 @@ def test_bad_files_get_one_clear_line(tmp_path, name):
         read_raster(tmp_path / name, role="moving")
     message = str(caught.value)
     assert name in message and "moving" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("share", [0.95, 0.6])
+def test_a_png_that_breaks_off_is_refused_in_every_thread(tmp_path, bands, share):
+    """GDAL decodes a whole 8-bit PNG by a short cut, which fills up what is missing and says nothing."""
+    picture = np.random.default_rng(0).integers(0, 255, (bands, 300, 300)).astype(np.uint8)
+    path = write(tmp_path / "a.png", picture, driver="PNG", place={})
+    with open_source(path, role="moving") as source:
+        np.testing.assert_array_equal(source.read(bands=range(1, bands + 1))[0], picture)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ReadError, match="truncated or damaged"):
+        read_raster(path, role="moving")
+    with (
+        pytest.raises(ReadError, match="truncated or damaged"),
+        ThreadPoolExecutor(1) as other,
+        open_source(path, role="moving") as source,
+    ):
+        other.submit(source.read).result()
 
 
 @pytest.mark.parametrize(

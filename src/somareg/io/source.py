@@ -21,7 +21,7 @@ from somareg.io.containers import open_container, open_page
 from somareg.io.gdal_errors import GDAL_ERRORS, gdal_cause
 from somareg.io.memory import check_block
 from somareg.io.paths import Named, named
-from somareg.io.pixels import Block, RasterSource
+from somareg.io.pixels import CAREFUL, Block, RasterSource
 from somareg.io.placing import grid_of
 from somareg.io.side_files import check_overviews, check_side_files
 from somareg.io.validity import Validity, flagged_alpha
@@ -68,7 +68,7 @@ def open_source(
     """
     place = named(path, role)
     name = f"{role} image {path}"
-    with rasterio.Env():
+    with rasterio.Env(**CAREFUL):
         dataset, notes = _open(place, name)
         with dataset:
             try:
