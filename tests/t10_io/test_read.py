@@ -1,6 +1,7 @@
 """Reading: every accepted file becomes a Raster with the right mask; every other gets one clear line."""
 
 import contextlib
+import gzip
 import hashlib
 import re
 import warnings
@@ -215,6 +216,29 @@ def test_a_png_that_breaks_off_is_refused_in_every_thread(tmp_path, bands, share
         open_source(path, role="moving") as source,
     ):
         other.submit(source.read).result()
+
+
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "complex64"])
+def test_raw_pixels_that_are_missing_are_no_zeros(tmp_path, interleave, dtype):
+    path, header = tmp_path / "a.img", tmp_path / "a.hdr"
+    data = np.random.default_rng(0).integers(1, 99, (2, N, N)).astype(dtype)
+    write(path, data, driver="ENVI", interleave=interleave)
+    body = path.read_bytes()
+
+    plain = header.read_text()
+
+    def check(stored, words, offset=0, more=""):
+        header.write_text(plain.replace("header offset = 0", f"header offset = {offset}") + more)
+        path.write_bytes(stored)
+        with pytest.raises(ReadError, match=words) if words else contextlib.nullcontext():
+            np.testing.assert_array_equal(read_raster(path, role="moving").data, data)
+
+    check(body + b"more", "")
+    check(body[:-1], f"holds {len(body) - 1} bytes, and {len(body)} belong to 96 x 96 px")
+    check(b"#" * 70 + body, "", 70)
+    check(body, "truncated or damaged", 70)
+    check(gzip.compress(body), "", more="file compression = 1\n")
 
 
 @pytest.mark.parametrize(
