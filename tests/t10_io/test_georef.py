@@ -138,6 +138,27 @@ def test_overlap_fraction():
     assert check_overlap(tiny, utm(4000, 3000)) == 1
 
 
+@pytest.mark.parametrize("shared", [1, 3, 80])
+@pytest.mark.parametrize("code", [32632, 4326])
+def test_a_narrow_strip_is_an_overlap(shared, code):
+    tile = utm(10980, 10980)
+    beside = utm(10980, 10980, x=500000 + 10 * (10980 - shared))
+    corner = utm(10980, 10980, x=500000 + 10 * (10980 - shared), y=5000000 + 10 * (10980 - shared))
+    assert check_overlap(tile, beside) == pytest.approx(shared / 10980, rel=0.01)
+    assert check_overlap(tile, corner) == pytest.approx((shared / 10980) ** 2, rel=0.01)
+    if code == 4326:  # across CRSs: a frame of degrees whose south touches the tile's north
+        west, _, east, north = lonlat_bounds(tile)
+        step = (east - west) / 9000
+        above = Grid(9000, 9000, (step, 0, west, 0, -step, north - shared * step + 9000 * step), WKT[4326])
+        assert 0 < check_overlap(tile, above) < 0.01
+
+
+@pytest.mark.parametrize(("right", "up"), [(10980, 0), (0, 10980), (-10980, 0), (10980, -10980), (10983, 5)])
+def test_neighbours_share_no_ground(right, up):
+    with pytest.raises(NoOverlapError, match="share no ground"):
+        check_overlap(utm(10980, 10980), utm(10980, 10980, x=500000 + 10 * right, y=5000000 + 10 * up))
+
+
 def test_no_overlap_prints_both_bounds_in_degrees():
     with pytest.raises(NoOverlapError) as caught:
         check_overlap(utm(), utm(code=32633), ("opt.tif", "sar.tif"))

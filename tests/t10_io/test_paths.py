@@ -307,6 +307,16 @@ def test_a_snap_product_is_placed_by_its_tie_point_grids(tmp_path: Path) -> None
         read(f"{product}:Sigma0_VV")
 
 
+def test_a_complex_snap_product_is_no_intensity(tmp_path: Path) -> None:
+    product = dim(tmp_path, "i_IW1_VV", "q_IW1_VV", "elevation")
+    with pytest.raises(
+        InputError, match=r"S1_ML\.dim holds real and imaginary parts \(i_IW1_VV, q_IW1_VV\).*i\*i"
+    ) as error:
+        read(product)
+    assert "\n" not in str(error.value)
+    assert read(f"{product}:q_IW1_VV").data.min() == 10
+
+
 def test_a_terrain_corrected_snap_product_has_its_own_georeference(tmp_path: Path) -> None:
     raster = read(dim(tmp_path, "Gamma0_VV", placed=True))
     assert raster.grid.control is None

@@ -1,9 +1,11 @@
 """Reading: every accepted file becomes a Raster with the right mask; every other gets one clear line."""
 
 import contextlib
+import gzip
 import hashlib
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +197,48 @@ def test_bad_files_get_one_clear_line(tmp_path, name):
         read_raster(tmp_path / name, role="moving")
     message = str(caught.value)
     assert name in message and "moving" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("share", [0.95, 0.6])
+def test_a_png_that_breaks_off_is_refused_in_every_thread(tmp_path, bands, share):
+    """GDAL decodes a whole 8-bit PNG by a short cut, which fills up what is missing and says nothing."""
+    picture = np.random.default_rng(0).integers(0, 255, (bands, 300, 300)).astype(np.uint8)
+    path = write(tmp_path / "a.png", picture, driver="PNG", place={})
+    with open_source(path, role="moving") as source:
+        np.testing.assert_array_equal(source.read(bands=range(1, bands + 1))[0], picture)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ReadError, match="truncated or damaged"):
+        read_raster(path, role="moving")
+    with (
+        pytest.raises(ReadError, match="truncated or damaged"),
+        ThreadPoolExecutor(1) as other,
+        open_source(path, role="moving") as source,
+    ):
+        other.submit(source.read).result()
+
+
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "complex64"])
+def test_raw_pixels_that_are_missing_are_no_zeros(tmp_path, interleave, dtype):
+    path, header = tmp_path / "a.img", tmp_path / "a.hdr"
+    data = np.random.default_rng(0).integers(1, 99, (2, N, N)).astype(dtype)
+    write(path, data, driver="ENVI", interleave=interleave)
+    body = path.read_bytes()
+
+    plain = header.read_text()
+
+    def check(stored, words, offset=0, more=""):
+        header.write_text(plain.replace("header offset = 0", f"header offset = {offset}") + more)
+        path.write_bytes(stored)
+        with pytest.raises(ReadError, match=words) if words else contextlib.nullcontext():
+            np.testing.assert_array_equal(read_raster(path, role="moving").data, data)
+
+    check(body + b"more", "")
+    check(body[:-1], f"holds {len(body) - 1} bytes, and {len(body)} belong to 96 x 96 px")
+    check(b"#" * 70 + body, "", 70)
+    check(body, "truncated or damaged", 70)
+    check(gzip.compress(body), "", more="file compression = 1\n")
 
 
 @pytest.mark.parametrize(

@@ -136,17 +136,35 @@ def test_points_that_place_nothing():
     with pytest.raises(GeoreferenceError, match="three are needed"):
         place_by_control(line[:2], line[:2], AREA)
     twice = np.concatenate([swath(), swath()[:1]])
-    with pytest.raises(GeoreferenceError, match="share one pixel"):
-        place_by_control(twice, truth(twice), AREA, "tps")
+    apart = truth(twice) + (np.arange(len(twice)) == 0)[:, None]
+    with pytest.raises(GeoreferenceError, match=r"share one pixel but not one place; .*--gcp-method polynomial"):
+        place_by_control(twice, apart, AREA, "tps")
     many = np.random.default_rng(0).uniform(0, 900, (2001, 2))
     with pytest.raises(GeoreferenceError, match="too many"):
         place_by_control(many, many, AREA, "tps")
     assert place_by_control(many, many, AREA)[0].method == "polynomial"
 
 
+@pytest.mark.parametrize("method", ["auto", "tps"])
+def test_a_point_that_is_given_twice_counts_once(method):
+    once, words = place_by_control(swath(), truth(swath()), AREA, method)
+    twice = np.concatenate([swath(), swath()[7:9]])
+    assert place_by_control(twice, truth(twice), AREA, method) == (once, words)
+    assert once.method == "tps"
+
+
+def test_two_places_of_one_pixel_leave_the_polynomial():
+    xy = np.concatenate([swath(), swath()[:1]])
+    map_xy = truth(xy) + 3.0 * (np.arange(len(xy)) == 0)[:, None]
+    control, words = place_by_control(xy, map_xy, AREA)
+    assert control.method == "polynomial" and "because two ground control points share one pixel" in words
+    xy[0] += 1e-9  # a hair apart
+    assert place_by_control(xy, map_xy, AREA)[0].method == "polynomial"
+
+
 def test_a_curve_that_folds_is_refused():
     xy = np.stack(np.meshgrid(np.linspace(0, 100, 5), np.linspace(0, 100, 5)), -1).reshape(-1, 2)
     map_xy = xy.copy()
     map_xy[12] += 90  # one point dragged across its neighbours
-    with pytest.raises(GeoreferenceError, match="folds"):
+    with pytest.raises(GeoreferenceError, match=r"folds.*--gcp-method polynomial"):
         GroundControl(tuple(map(tuple, np.hstack([xy, map_xy]))), "tps", (0, 0, 100, 100)).to_map(xy)

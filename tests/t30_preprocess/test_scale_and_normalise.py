@@ -38,6 +38,25 @@ def test_scale_is_detected_and_explained(name: str) -> None:
     assert reason
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+@pytest.mark.parametrize("border", [0, 60])
+def test_a_part_of_complex_values_is_not_db(dtype: type, border: int) -> None:
+    rng = np.random.default_rng(0)
+    part = (np.sqrt(POWER) * 900 * np.cos(rng.uniform(0, 2 * np.pi, POWER.shape))).astype(dtype)
+    part[:, :border] = 0
+    scale, reason = detect_scale(part, EVERYWHERE)
+    assert scale == "amplitude"
+    assert "real or imaginary part" in reason and "give intensity" in reason
+
+
+@pytest.mark.parametrize("above", [-20.0, -12.0, -5.0, 0.0, 3.0])
+@pytest.mark.parametrize("looks", [1, 4])
+def test_decibels_stay_decibels_wherever_their_zero_lies(above: float, looks: int) -> None:
+    speckle = np.random.default_rng(0).gamma(looks, 1 / looks, POWER.shape)
+    decibels = 10 * np.log10(speckle * POWER)
+    assert detect_scale(decibels - np.median(decibels) + above, EVERYWHERE)[0] == "dB"
+
+
 def test_detection_does_not_look_at_invalid_pixels() -> None:
     data = POWER.copy()
     mask = EVERYWHERE.copy()
@@ -128,6 +147,13 @@ def test_all_valid_values_of_a_small_image_tell() -> None:
     np.testing.assert_array_equal(subsample(data, mask), data[:, mask])
     np.testing.assert_array_equal(subsample(data, np.ones_like(mask)), data.reshape(2, -1))
     assert subsample(data, np.zeros_like(mask)).shape == (2, 0)
+
+
+def test_truth_values_and_a_chequerboard_of_holes_have_a_sample() -> None:
+    rows, columns = np.indices((400, 401))
+    mask = (rows * 401 + columns) % 2 == 1  # a sample of every second pixel meets holes only
+    values = subsample(mask[None], mask)
+    assert values.size and values.dtype == np.uint8 and (values == 1).all()
 
 
 @pytest.mark.parametrize("side", [256, 317, 510, 512, 515, 672, 700, 1024])

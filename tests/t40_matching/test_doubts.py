@@ -12,7 +12,8 @@ from somareg.features.orientation import OrientationCfg
 from somareg.geometry import AffineTransform
 from somareg.matching.describe import OrientationFeatures
 from somareg.matching.doubts import NO_DOUBTS, find_rival, free_fit, second_reading, spread_of
-from somareg.matching.evidence import gather
+from somareg.matching.evidence import gather, similarity
+from somareg.matching.keypoints import KeypointCfg, keypoint_guesses
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
 from somareg.matching.steps import NEAR
@@ -47,6 +48,14 @@ def test_unique_texture_has_no_rival():
     ground = texture()
     rival = find_rival(matcher(seen_again(ground), ground), STILL, 40.0)
     assert rival.height < 0.5
+
+
+def test_a_long_strip_is_looked_at_without_losing_its_shorter_side():
+    ground = texture(shape=(70, 12000))
+    pair = matcher(ground, ground)
+    assert similarity(pair, STILL) > 0.9
+    assert find_rival(pair, STILL, 40.0).height < 0.5
+    assert keypoint_guesses(pair.pair, KeypointCfg(longest_px=100.0, count=400))
 
 
 @pytest.mark.parametrize("period", [20, 32, 40])

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 import somareg
 from somareg.errors import ConfigError, InputError, NoDataError
+from somareg.geometry import AffineTransform
 from somareg.io import from_array
 from somareg.register import choose
-from somareg.types import Result
+from somareg.register.ground import common_ground
+from somareg.register.tiles.overview import factors
+from somareg.types import Grid, Result
 from tests.synthetic import SyntheticPair, make_pair, pixel_points
 from tests.t65_register.conftest import register
 
@@ -305,3 +308,20 @@ def test_what_cannot_be_used_is_refused(pair: SyntheticPair) -> None:
         register(pair.moving * np.nan, pair.reference)
     with pytest.raises(InputError, match="bands last"):
         register(pair.moving, np.moveaxis(pair.reference, 0, -1))
+
+
+def test_truth_values_are_registered(pair: SyntheticPair) -> None:
+    """A mask of water or of a flood, as an array of bool."""
+    mask = pair.reference[0] > np.median(pair.reference[0])
+    result = register(mask[6:, 4:], mask, moving_modality="map", reference_modality="map")
+    assert result.verdict.decision == "go"
+    assert result.transform(np.array([[96.0, 96.0]]))[0] == pytest.approx((92, 90), abs=0.4)
+    assert result.previews.after.shape == mask.shape
+
+
+@pytest.mark.parametrize("is_placed", [True, False])
+def test_overviews_of_strips_keep_their_shorter_side(is_placed: bool) -> None:
+    place = Grid(60000, 130, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), "EPSG:32633" if is_placed else None)
+    ground = common_ground(place, place, AffineTransform.identity(), lambda _: 20.0)
+    assert factors(ground, 47) == (2, 2)
+    assert factors(ground, 1) == (1, 1)

@@ -37,6 +37,7 @@ Area = tuple[float, float, float, float]
 MAX_SPLINE_POINTS = 2000
 """The spline solves a full linear system of the points."""
 
+_WAY_OUT = "correct the points, or join them by a polynomial (--gcp-method polynomial)"
 _SPLINE_FROM = 10  # number of points from which "auto" considers the spline
 _MARGIN = 0.1  # margin of the lattice around the area, as a share of its size; beyond it the displacement is constant
 _TOLERANCE_PX = 5e-3
@@ -145,9 +146,7 @@ class GroundControl:
             if float(np.abs(back(curve(middles)) - field(middles)).max()) < _TOLERANCE_PX:
                 break
         if float(field.jacobian_determinant().min()) <= 0:
-            raise GeoreferenceError(
-                "the curve through the ground control points folds over itself; use method 'polynomial' or correct them"
-            )
+            raise GeoreferenceError(f"the curve through the ground control points folds over itself; {_WAY_OUT}")
         return field
 
 
@@ -157,7 +156,8 @@ def place_by_control(
     """The map through control points, and a phrase on the chosen curve and how well it predicts a point.
 
     "auto" takes the curve that predicts left-out points better: exact points of a smooth geometry favour the spline,
-    points placed by hand the polynomial.
+    points placed by hand the polynomial, and so do points through which no spline passes. A point that is given twice
+    counts once, except in a polynomial that is asked for, as in GDAL's.
 
     Args:
         xy: (N, 2) pixel-centre coordinates.
@@ -166,14 +166,22 @@ def place_by_control(
         method: the curve.
 
     Raises:
-        GeoreferenceError: fewer than three points, points on a line, or too many for a spline.
+        GeoreferenceError: fewer than three points, points on a line, or points through which no spline passes where
+            one is asked for.
     """
+    if method != "polynomial":
+        xy, map_xy = _distinct(xy, map_xy)
     polynomial = _Polynomial(xy, map_xy)
     scale = _Polynomial(xy, map_xy, order=1).map_units_per_pixel
     words = f"polynomial of order {polynomial.order}"
     errors: dict[ControlMethod, float] = {"polynomial": polynomial.left_out() / scale}
     if method == "tps" or (method == "auto" and _SPLINE_FROM <= len(xy) <= MAX_SPLINE_POINTS):
-        errors["tps"] = _Spline(xy, map_xy).left_out() / scale
+        try:
+            errors["tps"] = _Spline(xy, map_xy).left_out() / scale
+        except GeoreferenceError as error:
+            if method == "tps":
+                raise
+            words += f", because {str(error).partition(';')[0]}"
     curve: ControlMethod = min(errors, key=lambda name: errors[name]) if method == "auto" else method
     if curve == "tps":
         words = "thin-plate spline"
@@ -181,6 +189,12 @@ def place_by_control(
         words += f", which predicts a left-out point to {errors[curve]:.2f} px"
     points = tuple((float(x), float(y), float(u), float(v)) for (x, y), (u, v) in zip(xy, map_xy, strict=True))
     return GroundControl(points, curve, area), words
+
+
+def _distinct(xy: FloatArray, map_xy: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The points without those that repeat an earlier one, pixel and place."""
+    first = np.sort(np.unique(np.hstack([xy, map_xy]), axis=0, return_index=True)[1])
+    return xy[first], map_xy[first]
 
 
 def _curve(xy: FloatArray, map_xy: FloatArray, method: ControlMethod) -> _Polynomial | _Spline:
@@ -243,15 +257,18 @@ class _Spline(_Normalised):
         n = len(xy)
         if n > MAX_SPLINE_POINTS:
             raise GeoreferenceError(
-                f"{n} ground control points are too many for a spline (at most {MAX_SPLINE_POINTS}); use polynomial"
+                f"{n} ground control points are too many for a spline (at most {MAX_SPLINE_POINTS}); {_WAY_OUT}"
             )
         if len(np.unique(self.nodes, axis=0)) < n:
-            raise GeoreferenceError("two ground control points share one pixel; no spline passes through both")
+            raise GeoreferenceError(f"two ground control points share one pixel but not one place; {_WAY_OUT}")
         affine = _monomials(self.nodes, 1)
         self.system = np.zeros((n + 3, n + 3))
         self.system[:n, :n] = _radial(self.nodes, self.nodes)
         self.system[:n, n:], self.system[n:, :n] = affine, affine.T
-        self.coefficients = np.linalg.solve(self.system, np.concatenate([self.values, np.zeros((3, 2))]))
+        try:
+            self.coefficients = np.linalg.solve(self.system, np.concatenate([self.values, np.zeros((3, 2))]))
+        except np.linalg.LinAlgError as error:
+            raise GeoreferenceError(f"two ground control points nearly share one pixel; {_WAY_OUT}") from error
 
     def __call__(self, xy: FloatArray) -> FloatArray:
         points = self.normalised(xy)

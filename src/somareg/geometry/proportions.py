@@ -1,4 +1,4 @@
-"""Two pictures of the same frame at different sizes."""
+"""Pictures at different sizes: two of the same frame, and how far one may be reduced."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import numpy as np
 
 from somareg.geometry.affine import AffineTransform
 from somareg.types import Grid
+
+LEAST_SIDE_PX = 64
+"""Least side of a reduced image: a window with its margin, and the least input of a network."""
+STRIP_PX = LEAST_SIDE_PX // 2
+"""Least shorter side where the longer one has to be short enough: windows get smaller."""
+
+
+def keep_side(factor: int, *sides: int, least: int = LEAST_SIDE_PX) -> int:
+    """The factor of a reduction, or the largest below it that leaves `least` pixels of every side."""
+    return max(1, min(factor, min(sides) // least))
 
 
 def same_proportions(first: Grid, second: Grid) -> bool:

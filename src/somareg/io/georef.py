@@ -33,6 +33,8 @@ _WAY_OUT = (
     "write one into it that is about right (gdal_translate -a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH IN.png "
     "OUT.tif) and search far (--search full)"
 )
+_MOST_ALONG = 16384  # points along each side of an outline
+_LEAST_SHARED_PX = 0.5  # neighbours that only touch share rounding errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +149,8 @@ def check_overlap(reference: Grid, moving: Grid, names: tuple[str, str] = ("refe
     back = to_moving.inverse(_samples(moving))
     share = is_inside(reference, back).mean()
     if share == 0 and not hit.any():
+        if narrow := _narrow_share(reference, moving, to_moving):
+            return narrow
         raise NoOverlapError(_no_overlap_message(reference, moving, names))
     corners = to_moving.inverse(np.array([[0.0, 0.0], [moving.width, 0.0], [0.0, moving.height]]) - 0.5)
     (ux, uy), (vx, vy) = corners[1] - corners[0], corners[2] - corners[0]
@@ -227,6 +231,19 @@ def _samples(grid: Grid, n: int = 64) -> FloatArray:
     middles = (np.arange(n) + 0.5) / n
     x, y = np.meshgrid(middles * grid.width - 0.5, middles * grid.height - 0.5)
     return np.stack([x.ravel(), y.ravel()], axis=-1)
+
+
+def _narrow_share(reference: Grid, moving: Grid, to_moving: Transform) -> float:
+    """Share of the reference's area in an overlap that samples of the areas miss, such as a strip along an edge; 0 for
+    images that share no ground or only touch.
+
+    An overlap is bounded by outlines, so a point of an outline lies in the other image; those points span it.
+    """
+    near, far = (outline(grid, min(max(grid.shape), _MOST_ALONG)) for grid in (reference, moving))
+    back = to_moving.inverse(far)
+    met = np.concatenate([near[is_inside(moving, to_moving(near))], back[is_inside(reference, back)]])
+    sides = np.ptp(met, axis=0) if len(met) else np.zeros(2)
+    return float(sides.prod() / (reference.width * reference.height)) if sides.min() > _LEAST_SHARED_PX else 0.0
 
 
 def _no_overlap_message(reference: Grid, moving: Grid, names: tuple[str, str]) -> str:

@@ -47,7 +47,7 @@ def control_grid(
         transform = control.transform
     except GeoreferenceError as error:
         raise GeoreferenceError(f"{name}: {error}") from error
-    note = f"{name}: placed by its {len(gcps)} ground control points ({words}); terrain is not modelled"
+    note = f"{name}: placed by its {len(control.points)} ground control points ({words}); terrain is not modelled"
     if np.ptp(heights) > 0:
         note += f", although their heights run from {heights.min():.0f} to {heights.max():.0f} m"
     note += ", so slopes stay displaced: use terrain-corrected (RTC/GTC) SAR where relief matters"

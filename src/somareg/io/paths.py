@@ -205,7 +205,11 @@ def _preference(word: str) -> tuple[int, str]:
 
 
 def _of_dimap(product: Path, part: str, role: str) -> Named:
-    """The ENVI file of a band of a SNAP product; co-polarised intensities and amplitudes before others."""
+    """The ENVI file of a band of a SNAP product; co-polarised intensities and amplitudes before others.
+
+    Raises:
+        InputError: the measurement is complex, in two bands.
+    """
     what = f"{role} image {product}"
     files = sorted(file for file in product.with_suffix(".data").glob("*.img"))
     if not files:
@@ -213,6 +217,7 @@ def _of_dimap(product: Path, part: str, role: str) -> Named:
     if part:
         name = pick([file.stem for file in files], part, what)
         return Named(next(file for file in files if file.stem == name), "", product)
+    _check_detected([file.stem for file in files], what)
     ranked = sorted(files, key=lambda file: (_rank(file.stem), file.stem))
     others = [file.stem for file in ranked[1:]]
     more = f"; name another as {product.name}:{others[0]} ({', '.join(others[:_SHOWN])})" if others else ""
@@ -220,12 +225,28 @@ def _of_dimap(product: Path, part: str, role: str) -> Named:
     return Named(check_local_file(ranked[0], role), "", product, (note,))
 
 
+def _check_detected(bands: list[str], what: str) -> None:
+    """Refuse a product whose only measurements are real and imaginary parts (i_*, q_*): one alone is noise."""
+    names = {band.casefold() for band in bands}
+    parts = [band for band in bands if band[:2].casefold() in ("i_", "q_")]
+    pairs = [band for band in parts if {f"i_{band[2:]}".casefold(), f"q_{band[2:]}".casefold()} <= names]
+    if pairs and not any(map(_is_measured, bands)):
+        listed = ", ".join(pairs[:_SHOWN]) + (", ..." if len(pairs) > _SHOWN else "")
+        raise InputError(
+            f"{what} holds real and imaginary parts ({listed}) and no intensity; write the intensity i*i + q*q as a "
+            "band of the product (SNAP: Band Maths, not virtual), or give a complex raster"
+        )
+
+
+def _is_measured(band: str) -> bool:
+    return band.casefold().startswith(("sigma", "gamma", "beta", "intensity", "amplitude"))
+
+
 def _rank(band: str) -> int:
     """Sort key of a band; the most likely choice has the lowest."""
     name = band.casefold()
     polarisation = next((i for i, one in enumerate(_POLARISATIONS) if re.search(rf"(^|_){one}($|_)", name)), 4)
-    is_measured = name.startswith(("sigma", "gamma", "beta", "intensity", "amplitude"))
-    return polarisation + (0 if is_measured else 10)
+    return polarisation + (0 if _is_measured(band) else 10)
 
 
 def _exists(path: str | Path) -> bool:

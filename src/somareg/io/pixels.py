@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio import Env
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
@@ -16,6 +18,12 @@ from somareg.io.gdal_errors import GDAL_ERRORS, gdal_cause
 from somareg.io.memory import block_bytes
 from somareg.io.validity import Validity
 from somareg.types import BoolArray, Grid
+
+CAREFUL = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
+"""Options of GDAL that must hold when a file is opened and when it is read.
+
+Where an 8-bit PNG breaks off, GDAL's short cut for whole images fills it up with rubbish and reports no error.
+"""
 
 
 class Block(NamedTuple):
@@ -102,8 +110,9 @@ class RasterSource:
             kernel = Resampling.nearest if self._is_unmixable else Resampling.average
             more = {"out_shape": (len(numbers), *size), "resampling": kernel}
         try:
-            data = self.dataset.read(numbers, window=window, **more)
-            mask = self.validity.of(numbers, data, window, size)
+            with self._careful():
+                data = self.dataset.read(numbers, window=window, **more)
+                mask = self.validity.of(numbers, data, window, size)
         except GDAL_ERRORS as error:
             raise ReadError(
                 f"{self.name} is truncated or damaged: {gdal_cause(error)}. Fetch the file again."
@@ -115,6 +124,10 @@ class RasterSource:
         channels = [band - 1 for band in bands or (1, 2, 3)]
         colours = np.ascontiguousarray(np.moveaxis(rgba[..., channels], -1, 0))
         return colours, np.broadcast_to(visible, colours.shape)
+
+    def _careful(self) -> AbstractContextManager[Any]:
+        """Options of GDAL that hold while a file is read, also in a thread other than the one that opened it."""
+        return Env(**CAREFUL) if self.dataset.driver == "PNG" else nullcontext()
 
     @property
     def _is_unmixable(self) -> bool:

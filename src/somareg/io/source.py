@@ -21,8 +21,9 @@ from somareg.io.containers import open_container, open_page
 from somareg.io.gdal_errors import GDAL_ERRORS, gdal_cause
 from somareg.io.memory import check_block
 from somareg.io.paths import Named, named
-from somareg.io.pixels import Block, RasterSource
+from somareg.io.pixels import CAREFUL, Block, RasterSource
 from somareg.io.placing import grid_of
+from somareg.io.raw import check_whole
 from somareg.io.side_files import check_overviews, check_side_files
 from somareg.io.validity import Validity, flagged_alpha
 from somareg.runtime.quiet import without
@@ -62,16 +63,17 @@ def open_source(
 
     Raises:
         UnsupportedError: a URL or GDAL virtual path.
-        ReadError: missing, empty, a folder, unreadable, or not one of `ALLOWED_DRIVERS`.
+        ReadError: missing, empty, a folder, unreadable, not whole, or not one of `ALLOWED_DRIVERS`.
         GeoreferenceError: its ground control points place nothing.
         MemoryLimitError: a single tile or strip does not fit into the memory limit.
     """
     place = named(path, role)
     name = f"{role} image {path}"
-    with rasterio.Env():
+    with rasterio.Env(**CAREFUL):
         dataset, notes = _open(place, name)
         with dataset:
             try:
+                check_whole(dataset, place.file, name)
                 check_block(dataset, name)
                 found = place, notes
                 source = _describe(dataset, name, (nodata, bands or ()), expand_palette, gcp_method, tell, found)

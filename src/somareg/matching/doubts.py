@@ -90,7 +90,7 @@ def find_rival(judge: Matcher, estimate: AffineTransform, radius_px: float) -> R
         estimate: reference pixels -> moving pixels.
         radius_px: largest shift.
     """
-    factor = reduction_to(LOW_PX, judge.pair.shape)
+    factor = reduction_to(LOW_PX, judge.pair)
     small = judge.reduced(factor)
     cell = float(small.finest * factor)
     margin = min(max(math.ceil(radius_px / cell), LEAST_CELLS), MOST_CELLS)

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform, compose
+from somareg.geometry.proportions import STRIP_PX, keep_side
 from somareg.matching.affine import fit_affine, to_transform
 from somareg.matching.matcher import Matcher
+from somareg.matching.pair import Pair
 from somareg.matching.posterior import WindowMatches, read_windows, standardise
 from somareg.matching.refine import fit_windows, refine_affine
 from somareg.matching.steps import NEAR, StepCfg
@@ -69,7 +71,7 @@ def similarity(matcher: Matcher, transform: Transform) -> float:
 
     Large images are compared at low resolution, where the mean over all windows is certain enough.
     """
-    factor = reduction_to(LOW_PX, matcher.pair.shape)
+    factor = reduction_to(LOW_PX, matcher.pair)
     small = matcher.reduced(factor)
     if factor > 1:
         up = AffineTransform.reduction(factor)
@@ -79,9 +81,10 @@ def similarity(matcher: Matcher, transform: Transform) -> float:
     return float(surfaces[:, 1, 1].mean()) if len(surfaces) else math.nan
 
 
-def reduction_to(side_px: float, shape: tuple[int, int]) -> int:
-    """The factor that brings the longer side of an image of (height, width) to about `side_px`."""
-    return max(1, math.ceil(max(shape) / side_px - 0.3))
+def reduction_to(side_px: float, pair: Pair) -> int:
+    """The factor that brings the reference's longer side to about `side_px`; less where a side would get too short."""
+    factor = math.ceil(max(pair.shape) / side_px - 0.3)
+    return keep_side(factor, *pair.shape, *pair.moving.shape[-2:], least=STRIP_PX)
 
 
 def _window(matcher: Matcher) -> WindowCfg:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from somareg.geometry import AffineTransform
+from somareg.geometry.proportions import STRIP_PX, keep_side
 from somareg.matching.pair import Pair
 from somareg.matching.refine import rescale
 from somareg.matching.vote import Guess
@@ -27,6 +28,7 @@ class KeypointCfg:
 
     Attributes:
         longest_px: longer side of the images in which keypoints are detected; larger ones are reduced.
+        narrowest_px: least shorter side of reduced images, which may then be longer.
         count: keypoints per image at most.
         ratio: a match's distance must be below this share of the distance to the second best.
         threshold_px: residual up to which a match supports an affine.
@@ -36,6 +38,7 @@ class KeypointCfg:
     """
 
     longest_px: float = 800.0
+    narrowest_px: int = STRIP_PX
     count: int = 4000
     ratio: float = 0.9
     threshold_px: float = 3.0
@@ -59,8 +62,8 @@ def keypoint_guesses(pair: Pair, cfg: KeypointCfg) -> tuple[Guess, ...]:
         pair: the images.
         cfg: settings.
     """
-    longest = max(*pair.shape, *pair.moving.shape[-2:])
-    factor = max(1, math.ceil(longest / cfg.longest_px - 0.2))
+    sides = (*pair.shape, *pair.moving.shape[-2:])
+    factor = keep_side(math.ceil(max(sides) / cfg.longest_px - 0.2), *sides, least=cfg.narrowest_px)
     small = pair.reduced(factor)
     reference = _detect(small.reference, small.reference_mask, cfg)
     moving = _detect(small.moving, small.moving_mask, cfg)

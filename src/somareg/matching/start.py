@@ -17,6 +17,7 @@ import numpy as np
 
 from somareg.errors import EstimationError
 from somareg.geometry import AffineTransform
+from somareg.geometry.proportions import LEAST_SIDE_PX, STRIP_PX
 from somareg.matching.affine import turned_shape
 from somareg.matching.matcher import Matcher
 from somareg.matching.pair import Pair
@@ -25,8 +26,6 @@ from somareg.matching.runoff import RunOff, Start
 from somareg.matching.search import SearchCfg, Turn
 from somareg.matching.vote import Elected, Guess, VoteCfg, vote
 from somareg.runtime.threads import Over, one_by_one
-
-LEAST_SIDE_PX = 64  # least side of a reduced image: a window with its margin, and the least input of a network
 
 Hints = Callable[[], tuple[Guess, ...]]
 
@@ -235,12 +234,12 @@ def reduction(pair: Pair, side_px: float, strip_px: float = math.inf) -> int:
     Args:
         pair: the images.
         side_px: wanted longer side.
-        strip_px: where the longer side would exceed this, half of `LEAST_SIDE_PX` is enough for the shorter one.
+        strip_px: where the longer side would exceed this, `STRIP_PX` is enough for the shorter one.
     """
     length, narrowest = max(pair.shape), min(*pair.shape, *pair.moving.shape[-2:])
     factor = max(1, math.ceil(length / side_px - 0.2))
     while factor > 1 and narrowest // factor < LEAST_SIDE_PX:
-        if narrowest // factor >= LEAST_SIDE_PX // 2 and length / (factor - 1) > strip_px:
+        if narrowest // factor >= STRIP_PX and length / (factor - 1) > strip_px:
             break
         factor -= 1
     return factor

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from somareg.config import RegisterConfig
 from somareg.errors import NoDataError, NoOverlapError
 from somareg.geometry import AffineTransform, FieldTransform, compose
+from somareg.geometry.proportions import STRIP_PX, keep_side
 from somareg.preprocess.bands import check_bands, choose_bands
 from somareg.preprocess.grid import to_reference_grid
 from somareg.preprocess.normalise import normalise
@@ -72,7 +73,7 @@ def prepare(
         moving, reference: as read.
         georef: reference pixels -> moving pixels; without georeferences a first guess, the identity without one.
         cfg: modalities, bands, scales.
-        longest: largest working side; larger images are averaged by a whole factor.
+        longest: largest working side; larger images are averaged by a whole factor, see `working_factor`.
         radius_px: margin of the moving image around the reference, reference pixels.
 
     Raises:
@@ -80,7 +81,9 @@ def prepare(
         NoDataError: too few valid pixels.
         NoOverlapError: georeferenced images without common valid ground.
     """
-    factor = max(1, math.ceil(max(reference.grid.shape) / longest))
+    placed = reference.grid.is_georeferenced
+    is_onto = placed or is_brought(reference.grid.shape, moving.grid.shape, georef)
+    factor = working_factor(reference.grid.shape, None if is_onto else moving.grid.shape, longest)
     notes = []
     if factor > 1:
         notes.append(f"matched at 1/{factor} of the reference's resolution ({max(reference.grid.shape)} px side)")
@@ -90,9 +93,8 @@ def prepare(
     )
     moving_bands = _bands(moving, cfg.moving_bands, cfg.moving_modality, "moving", notes)
     up = AffineTransform.reduction(factor)
-    placed = reference.grid.is_georeferenced
     guesses = () if placed else _guesses(reference.mask, moving.mask, georef)
-    if placed or is_brought(reference.grid.shape, moving.grid.shape, georef):
+    if is_onto:
         onto: Transform = georef if placed else guesses[0]
         reach = radius_px if placed else min(radius_px, _reach(guesses[0], reference.grid, moving.grid))
         pad = math.ceil(reach / factor) + 8
@@ -233,6 +235,16 @@ def _on_each_other(reference: Extent, moving: Extent) -> tuple[AffineTransform, 
     if max(abs(math.log(scale_x)), abs(math.log(scale_y))) < SAME_SIZE:
         return (centred,)
     return centred, AffineTransform(np.array([[scale_x, 0.0, mx - scale_x * rx], [0.0, scale_y, my - scale_y * ry]]))
+
+
+def working_factor(reference: tuple[int, ...], moving: tuple[int, ...] | None, longest: int) -> int:
+    """The factor by which a pair is reduced: to `longest` pixels of the reference, or less where a side gets too short.
+
+    Args:
+        reference, moving: (height, width); None for a moving image that is resampled to the reference's pixels.
+        longest: longer side of the reference, pixels.
+    """
+    return keep_side(math.ceil(max(reference) / longest), *reference, *(moving or ()), least=STRIP_PX)
 
 
 def is_brought(reference: tuple[int, ...], moving: tuple[int, ...], given: Transform) -> bool:

@@ -64,12 +64,12 @@ def blurred_regions_of(data: NDArray[Any], mask: BoolArray) -> Regions:
     amount = np.abs(data) if np.iscomplexobj(data) else data
     for key, _ in common[:BLURRED_VALUES]:
         same = keys == key
-        exact = mask & same
-        if exact.sum() < BLURRED_SHARE * mask.size or exact.all():
+        exact, rest = mask & same, mask & ~same
+        if exact.sum() < BLURRED_SHARE * mask.size or not rest.any():
             break
         row, column = _first(same)
         near = mask.copy()
-        others = subsample(amount, mask & ~exact)
+        others = subsample(amount, rest)
         for band, (low, high) in zip(amount, np.percentile(others, [1, 99], axis=1).T, strict=True):
             value = float(band[row, column])
             with np.errstate(invalid="ignore", over="ignore"):

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from somareg.preprocess.subsample import subsample
 from somareg.types import BoolArray, SarScale
 
+_CENTRED, _EVEN = 0.02, 0.1  # how far median and tails of parts of complex values may lie off 0, as shares of the range
+_APART, _BY_CHANCE = 4, 0.05  # pixels at which their signs are independent; largest mean product of two signs then
+
 
 def detect_scale(data: NDArray[Any], mask: BoolArray) -> tuple[SarScale, str]:
     """Guess the scale of SAR values and say why.
@@ -26,6 +29,11 @@ def detect_scale(data: NDArray[Any], mask: BoolArray) -> tuple[SarScale, str]:
         return "complex", "complex values: their modulus is used"
     values = subsample(data, mask).astype(np.float64)
     negative = float((values < 0).mean())
+    if negative > 0.05 and _is_part(data, mask):
+        return "amplitude", (
+            "positive and negative alike, as the real or imaginary part of complex values, which shows little of the "
+            "ground: give intensity or amplitude instead"
+        )
     if negative > 0.05:
         return "dB", f"{negative:.0%} of the values are negative"
     if not values.size:
@@ -38,6 +46,25 @@ def detect_scale(data: NDArray[Any], mask: BoolArray) -> tuple[SarScale, str]:
     if middle < 1.0:
         return "power", f"non-negative values with median {middle:.3g}"
     return "amplitude", f"non-negative values with median {middle:.3g}"
+
+
+def _is_part(data: NDArray[Any], mask: BoolArray) -> bool:
+    """Whether values look like the real or imaginary part of complex ones: symmetric about 0, with signs by chance.
+
+    Decibels may lie around 0, too, but then ground above and below it forms areas.
+    """
+    values = subsample(data, mask & (data != 0).any(axis=0)).astype(np.float64)  # a border of zeros is no value
+    if not values.size:
+        return False
+    low, middle, high = np.percentile(values, [5, 50, 95])
+    if abs(middle) > _CENTRED * (high - low) or abs(low + high) > _EVEN * (high - low):
+        return False
+    sign = np.where(mask, np.sign(data), 0).astype(np.float32)
+    products = np.concatenate(
+        [(sign[:, _APART:] * sign[:, :-_APART]).ravel(), (sign[..., _APART:] * sign[..., :-_APART]).ravel()]
+    )
+    products = products[products != 0]
+    return bool(products.size) and abs(float(products.mean(dtype=np.float64))) < _BY_CHANCE
 
 
 def to_log(data: NDArray[Any], mask: BoolArray, scale: SarScale) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import torch
 
 from somareg.config import RegisterConfig
 from somareg.geometry import AffineTransform
+from somareg.geometry.proportions import STRIP_PX, keep_side
 from somareg.io.inputs import OpenImage
 from somareg.io.memory import check_fits
 from somareg.io.source import Block
@@ -25,6 +26,7 @@ from somareg.tiepoints.use import Given, reach_px
 from somareg.types import FloatArray, Grid
 
 SMALL_PX, LARGE_PX = 160, 3072  # longer side of the small image, and largest of the large one, during the search
+LEAST_PX = 8  # shorter side below which nothing is looked for, because the large image had to be reduced too much
 PLACE_BYTES = 85.0  # per pixel of the large image at the resolution of the search
 _EVERY = 16  # step between points of an outline at which lengths are measured
 TURN_DEG, SCALE = 6.0, 1.1  # steps between hypotheses
@@ -67,7 +69,10 @@ def likely_grounds(images: Images, cfg: RegisterConfig, seed: Given | None) -> t
     radius = _radius(cfg, images)
     if images.is_placed or seed or cfg.search == "local" or not _is_part(here, there, radius):
         return (claimed_ground,)
-    place, start, cell = _look(images, cfg)
+    factor = _factor(here, there)
+    if min(*here.shape, *there.shape) // factor < LEAST_PX:
+        return (claimed_ground,)
+    place, start, cell = _look(images, cfg, factor)
     if place.height < HEIGHT:
         return (claimed_ground,)
     ground = ground_at(start, here, there, radius, RIM_PX + 2 * cell)
@@ -132,14 +137,20 @@ def _is_part(reference: Grid, moving: Grid, radius: Radius) -> bool:
     return room > radius(max(reference.shape)) and all(n >= m for n, m in zip(larger, smaller, strict=True))
 
 
-def _look(images: Images, cfg: RegisterConfig) -> tuple[Place, AffineTransform, float]:
-    """Find the smaller image in the larger one: the place, the resulting map from reference to moving pixels, and its
-    uncertainty in pixels.
+def _factor(here: Grid, there: Grid) -> int:
+    """The factor by which both images are reduced for the search of the smaller one in the larger one."""
+    small, large = sorted((there.shape, here.shape), key=max)
+    wanted = keep_side(round(max(small) / SMALL_PX), *small, least=STRIP_PX)
+    return max(wanted, math.ceil(max(large) / LARGE_PX))
+
+
+def _look(images: Images, cfg: RegisterConfig, factor: int) -> tuple[Place, AffineTransform, float]:
+    """Find the smaller image in the larger one, both reduced by `factor`: the place, the resulting map from reference
+    to moving pixels, and its uncertainty in pixels.
     """
     here, there = images.reference, images.moving
     swapped = max(there.grid.shape) < max(here.grid.shape)
     small, large = (there, here) if swapped else (here, there)
-    factor = max(1, round(max(small.grid.shape) / SMALL_PX), math.ceil(max(large.grid.shape) / LARGE_PX))
     roles = ("moving", "reference") if swapped else ("reference", "moving")
     check_fits(
         LIBRARY_BYTES + PLACE_BYTES * math.prod(-(-side // factor) for side in large.grid.shape),

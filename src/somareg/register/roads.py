@@ -10,7 +10,7 @@ from somareg.errors import MemoryLimitError
 from somareg.io.inputs import OpenImage
 from somareg.io.memory import CACHE_BYTES, check_fits
 from somareg.io.source import Block
-from somareg.preprocess.prepare import is_brought
+from somareg.preprocess.prepare import is_brought, working_factor
 from somareg.register.choose import LIBRARY_BYTES, LONGEST, Chosen, longest_of
 from somareg.register.dense import NODE_PX
 from somareg.register.ground import ROOM_PX, Ground
@@ -118,7 +118,9 @@ def working_sizes(ground: Ground, factor: int) -> tuple[tuple[int, int], tuple[i
 
 def whole_factor(ground: Ground, cfg: RegisterConfig) -> int:
     """Factor by which a ground is reduced if it is matched whole."""
-    return max(1, math.ceil(max(ground.shape) / longest_of(cfg.preset, ground.shape)))
+    there = ground.moving.height, ground.moving.width
+    is_onto = ground.is_placed or is_brought(ground.shape, there, ground.georef)
+    return working_factor(ground.shape, None if is_onto else there, longest_of(cfg.preset, ground.shape))
 
 
 def _whole(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen) -> float:

@@ -14,6 +14,7 @@ from somareg.config import RegisterConfig
 from somareg.errors import NoDataError
 from somareg.geometry import AffineTransform, compose
 from somareg.geometry.lattice import jacobian_between
+from somareg.geometry.proportions import keep_side
 from somareg.io.inputs import OpenImage
 from somareg.io.opened import about_bands
 from somareg.io.source import Block
@@ -136,13 +137,16 @@ def read_overview(image: OpenImage, part: Block, factor: int, role: str, cfg: Re
 def factors(ground: Ground, factor: int) -> tuple[int, int]:
     """Reduction factors of reference and moving image, when `factor` is that of the reference.
 
-    A georeferenced moving image is reduced to about the same pixel size on the ground, rather less than more.
+    A georeferenced moving image is reduced to about the same pixel size on the ground, rather less than more. Both are
+    reduced less where a side would get too short.
     """
+    there = ground.moving.height, ground.moving.width
     if not ground.is_placed:
+        factor = keep_side(factor, *ground.shape, *there)
         return factor, factor
-    jacobian = jacobian_between(ground.georef, ground.shape, (ground.moving.height, ground.moving.width))
-    density = float(np.sqrt(abs(np.linalg.det(jacobian))))
-    return factor, max(1, int(factor * density + 1e-6)) if np.isfinite(density) else factor
+    factor = keep_side(factor, *ground.shape)
+    density = float(np.sqrt(abs(np.linalg.det(jacobian_between(ground.georef, ground.shape, there)))))
+    return factor, keep_side(int(factor * density + 1e-6) if np.isfinite(density) else factor, *there)
 
 
 def match_overviews(
