@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from somareg.io import read_estimate
 from somareg.io.lock import folder_lock
 from somareg.io.source import Block, RasterSource
 from somareg.matching.describe import OrientationFeatures
-from somareg.matching.engine import EngineCfg
-from somareg.matching.evidence import forward_backward
+from somareg.matching.doubts import NO_DOUBTS, Rival
+from somareg.matching.engine import Alignment, EngineCfg
+from somareg.matching.evidence import NO_EVIDENCE, forward_backward
 from somareg.matching.matcher import Matcher
 from somareg.register import choose
 from somareg.register.choose import Chosen
@@ -250,7 +252,7 @@ def test_missing_pystac_is_told_before_any_work(small: Pair, tmp_path: Path, mon
     assert not (tmp_path / "out").exists()
 
 
-def overviews(pair: Pair, chosen: Chosen) -> GlobalMatch:
+def overviews(pair: Pair, chosen: Chosen, reach_px: float = 150.0) -> GlobalMatch:
     """Both images at a quarter, matched by an engine."""
     cfg = make_config({"model": "orientation"})
     with open_images(pair.moving, pair.reference, cfg) as images:
@@ -261,7 +263,27 @@ def overviews(pair: Pair, chosen: Chosen) -> GlobalMatch:
             read(images.moving, ground.moving, 4, "moving", cfg),
         )
         engine = chosen, torch.device("cpu")
-        return overview.match_overviews(views, ground, cfg, engine, None, lambda stage, share: None)
+        return overview.match_overviews(views, ground, cfg, engine, None, lambda stage, share: None, reach_px)
+
+
+@pytest.mark.parametrize(
+    ("rival", "zscore", "is_told"),
+    [
+        (Rival(0.9, (30.0, 40.0), 0.2), 4.0, True),
+        (Rival(0.9, (15.0, 20.0), 0.2), 4.0, False),  # 100 px of the reference: within the reach of tiles
+        (Rival(0.9, (30.0, 40.0), 0.8), 4.0, False),  # a ridge begins within their reach
+        (Rival(0.6, (30.0, 40.0), 0.2), 4.0, False),
+        (Rival(0.9, (30.0, 40.0), 0.2), 1.0, False),
+    ],
+)
+def test_a_second_place_that_no_tile_sees_is_told(
+    small: Pair, monkeypatch: pytest.MonkeyPatch, rival: Rival, zscore: float, is_told: bool
+) -> None:
+    found = Alignment(
+        AffineTransform.identity(), evidence=replace(NO_EVIDENCE, zscore=zscore), doubts=replace(NO_DOUBTS, rival=rival)
+    )
+    monkeypatch.setattr(overview, "align", lambda *given, **more: found)
+    assert ["200 px away, at (+120, +160)" in doubt for doubt in overviews(small, Chosen()).doubts] == [True] * is_told
 
 
 def test_notes_of_the_engine_are_told_once(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +313,11 @@ def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair)
         swapped = Matcher(images.swapped(), OrientationFeatures(engine.features))
         expected = forward_backward(swapped, affine, images.shape)
     assert alignment.forward_backward_px == pytest.approx(expected, rel=1e-6)
-    assert match_tile(job).figures["forward_backward"] == alignment.forward_backward_px
+    figures = match_tile(job).figures
+    assert figures["forward_backward"] == alignment.forward_backward_px
+    rival = alignment.doubts.rival
+    assert (figures["rival"], figures["ridge"]) == (rival.height, rival.ridge)
+    assert (figures["rival_dx"], figures["rival_dy"]) == rival.shift_px
 
 
 # --- masks in files ---------------------------------------------------------------------------------------------------

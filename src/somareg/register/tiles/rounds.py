@@ -22,6 +22,7 @@ from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.journal import Journal
 from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.model import Likely, SceneModel, fit_scene
+from somareg.register.tiles.sure import is_sure
 from somareg.register.tiles.ties import Ties, collect
 from somareg.register.tiles.tile import TileResult, match_tile
 from somareg.runtime import memory
@@ -144,7 +145,7 @@ def wanted(layout: Layout, tiles: Sequence[TileResult], model: SceneModel | None
         aim: the goal.
     """
     remaining = _left(layout, tiles)
-    sure = [tile for tile in tiles if tile.figures.get("probability", 0.0) >= aim.calibration.review]
+    sure = [tile for tile in tiles if is_sure(tile, aim.calibration)]
     if not remaining or model is None or len(sure) < ENOUGH_SURE:
         return tuple(remaining)
     if not aim.local:

@@ -14,6 +14,7 @@ import numpy as np
 
 from somareg.quality import Calibration, Support, agreement_in_words
 from somareg.register.tiles.model import SceneModel
+from somareg.register.tiles.sure import ambiguity_of, is_probable, is_sure
 from somareg.register.tiles.tile import TileResult
 from somareg.types import FloatArray
 
@@ -32,6 +33,7 @@ class Votes:
         tiles: number of tiles with pixels in both images.
         sure: number of them that are right by their own evidence.
         agreeing: number of sure ones within 2 px of a model of other tiles.
+        unclear: number of tiles that would be sure if no other shift fitted them about as well.
         probability: that the error is below 2 px, 0-1.
         held_out_px: RMS difference of sure tiles from the model of others; inf when unknown.
         predicted_px: expected error of the model, `held_out_px` times `somareg.register.tiles.rounds.nearer`.
@@ -40,6 +42,7 @@ class Votes:
     tiles: int
     sure: int
     agreeing: int
+    unclear: int
     probability: float
     held_out_px: float
     predicted_px: float
@@ -57,16 +60,23 @@ def count_votes(
         nearer: see `somareg.register.tiles.rounds.nearer`.
     """
     full = [t for t in tiles if t.status != "empty"]
-    sure = {t.index: t.figures["probability"] for t in full if t.figures.get("probability", 0.0) >= calibration.review}
+    sure = {t.index for t in full if is_sure(t, calibration)}
+    probable = {t.index: t.figures["probability"] for t in full if is_probable(t, calibration)}
+    # Where most are ambiguous, all are heard, for a review as of a pair matched whole.
+    is_unclear = bool(ambiguity_of(full, calibration))
+    heard = probable if is_unclear else {index: probable[index] for index in sure}
     held = model.held_out if model else {}
-    errors = {index: math.hypot(*held[index]) for index in sure if index in held}
+    errors = {index: math.hypot(*held[index]) for index in heard if index in held}
     agreeing = [index for index, error in errors.items() if error <= AGREE_PX]
-    # A wrong tile rarely agrees with a model of other tiles; `UNPROVEN` keeps few votes from proving much.
-    right = sum(sure[index] / (sure[index] + BY_CHANCE * (1 - sure[index])) for index in agreeing)
-    probability = right / (len(sure) + UNPROVEN)
+    # A wrong tile rarely agrees with a model of other tiles, unless all are ambiguous in the same way. `UNPROVEN` keeps
+    # few votes from proving much.
+    chance = 1.0 if is_unclear else BY_CHANCE
+    right = sum(heard[index] / (heard[index] + chance * (1 - heard[index])) for index in agreeing)
+    probability = right / (len(heard) + UNPROVEN)
     inside = np.minimum(np.array(list(errors.values())), 10.0)
     held_out = float(np.sqrt((inside**2).mean())) if errors else math.inf
-    return Votes(len(full), len(sure), len(agreeing), probability, held_out, held_out * nearer)
+    agreed, unclear = len(sure.intersection(agreeing)), len(probable) - len(sure)
+    return Votes(len(full), len(sure), agreed, unclear, probability, held_out, held_out * nearer)
 
 
 def support_of_tiles(
@@ -85,10 +95,10 @@ def support_of_tiles(
         failure: why there is no model, "" otherwise.
         others: further doubts.
     """
-    sure = [t for t in tiles if t.figures.get("probability", 0.0) >= calibration.review]
+    sure = [t for t in tiles if is_sure(t, calibration)]
     figures = sure or [t for t in tiles if t.status == "matched"]
     coverage = votes.sure / max(votes.tiles, 1)
-    doubts = list(others)
+    doubts = [*others, *ambiguity_of(tiles, calibration)]
     if votes.sure < MIN_SURE:
         doubts.append(f"Only {votes.sure} tiles found common ground by themselves (at least {MIN_SURE} are needed).")
     elif coverage < MIN_COVERAGE:
@@ -98,6 +108,8 @@ def support_of_tiles(
         f"{votes.sure} of {votes.tiles} tiles found the images' common ground by themselves; {votes.agreeing} of them "
         f"lie within {AGREE_PX:g} px of a model that was fitted without them."
     ]
+    if votes.unclear:
+        remarks.append(f"Tiles that do not count because another shift fits them about as well: {votes.unclear}.")
     if math.isfinite(votes.held_out_px):
         remarks.append(f"Tiles and models fitted without them differ by {votes.held_out_px:.2f} px RMS.")
     return Support(
