@@ -141,6 +141,17 @@ def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
     assert once.predicted_ce90_px == pytest.approx(Fixed.ce90_per_rmse * once.predicted_rmse_px)
 
 
+@pytest.mark.parametrize(
+    ("factor", "error", "most"),
+    [(1, 5.0, 0.99), (2, 0.2, 0.99), (2, 0.5, 0.870), (2, 1.0, 0.400), (4, 1.0, 0.120), (2, math.inf, 0.0)],
+)
+def test_two_pixels_are_those_of_the_reference(factor: int, error: float, most: float) -> None:
+    """At 1/4 of the resolution, an error below 2 working pixels may be one of 8 pixels."""
+    found = replace(FAILED, failure="", doubts=CLEAR)
+    backed = support_of(found, factor, Fixed(error=error))  # type: ignore[arg-type]
+    assert backed.probability == pytest.approx(most, abs=2e-3)
+
+
 def test_tie_points_and_overlap() -> None:
     quality = figures(overlap=0.25)
     assert quality.n_points == 4
@@ -209,7 +220,7 @@ def test_a_doubt_forbids_go_and_comes_first(name: str, value: float, word: str) 
 def test_what_the_images_cannot_tell_forbids_go_and_comes_first() -> None:
     doubts, agreeing = replace(CLEAR, rival=Rival(0.9, (12.0, -16.0), 0.1)), replace(NO_EVIDENCE, zscore=3.0)
     unclear = replace(FAILED, failure="", evidence=agreeing, doubts=doubts)
-    backed = support_of(unclear, 3, Fixed())  # type: ignore[arg-type]
+    backed = support_of(unclear, 3, Fixed(error=0.2))  # type: ignore[arg-type]
     verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
     assert verdict.decision == "review"
     assert "60 px away" in verdict.reasons[0]
