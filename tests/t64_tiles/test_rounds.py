@@ -213,9 +213,9 @@ def test_the_predicted_error_does_not_jump(layout: Layout, ground: Ground) -> No
     """Tiles held out of a quarter lie further from the others than any place does from a tile: that is allowed for."""
     calibration = load_calibration("learned")
     everything = [see(layout, i, ground) for i in range(len(layout.blocks))]
-    before = count_votes(everything, whole(layout, ground), calibration)
+    before = count_votes(everything, layout, whole(layout, ground), calibration)
     found, _ = in_rounds(layout, ground, aim())
-    after = count_votes(found.tiles, found.model, calibration, found.nearer)
+    after = count_votes(found.tiles, layout, found.model, calibration, found.nearer)
     assert abs(after.probability - before.probability) < 0.02
     assert 0.5 * before.predicted_px < after.predicted_px < 2 * before.predicted_px + 0.1
     assert after.predicted_px > 0.5 * rms(error(found.model, ground))

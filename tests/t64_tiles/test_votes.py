@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 
 from somareg.quality import Support, load_calibration
+from somareg.register.tiles.layout import Layout, SceneCfg, lay_tiles
 from somareg.register.tiles.sure import ambiguity_of, is_sure
 from somareg.register.tiles.tile import TileResult
 from somareg.register.tiles.votes import count_votes, support_of_tiles
+
+APART = lay_tiles((2048, 2048), SceneCfg(overlap_px=0), 1024)  # 16 tiles side by side
 
 
 def support(*zscores: float, probability: float = 0.99) -> Support:
     calibration = load_calibration("orientation")
     figures = [{"zscore": z, "probability": probability} for z in zscores]
     tiles = [TileResult(index, "matched", figures=each) for index, each in enumerate(figures)]
-    return support_of_tiles(tiles, count_votes(tiles, None, calibration), None, calibration)
+    return support_of_tiles(tiles, count_votes(tiles, APART, None, calibration), None, calibration)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +50,13 @@ REPEATED = {"rival": 0.9, "rival_dx": 30.0, "rival_dy": -40.0, "ridge": 0.2}
 CLEAR = {"rival": 0.4, "rival_dx": 9.0, "rival_dy": 9.0, "ridge": 0.1}
 
 
-def of_ground(*others: dict[str, float], off: float = 0.1) -> Support:
+def of_ground(*others: dict[str, float], layout: Layout = APART) -> Support:
     """The support of sure tiles that agree with a model of the others; each with another shift that fits so well."""
     calibration = load_calibration("orientation")
     figures = [{"zscore": 3.0, "probability": 0.95, **other} for other in others]
     tiles = [TileResult(index, "matched", figures=each) for index, each in enumerate(figures)]
-    model: Any = SimpleNamespace(held_out={tile.index: (off, 0.0) for tile in tiles}, split_half_px=0.1)
-    return support_of_tiles(tiles, count_votes(tiles, model, calibration), model, calibration)
+    model: Any = SimpleNamespace(held_out={tile.index: (0.1, 0.0) for tile in tiles}, split_half_px=0.1)
+    return support_of_tiles(tiles, count_votes(tiles, layout, model, calibration), model, calibration)
 
 
 def test_tiles_of_one_direction_agree_and_prove_nothing() -> None:
@@ -87,3 +90,15 @@ def test_sure_is_one_rule() -> None:
     assert not is_sure(tile(0.9, 0.75), calibration)
     assert not is_sure(tile(0.1, 0.2), calibration)
     assert ambiguity_of([tile(0.1, 0.9)], calibration) == (), "an improbable tile has nothing to be ambiguous about"
+
+
+# --- tiles of the same pixels -----------------------------------------------------------------------------------------
+
+
+def test_tiles_of_the_same_pixels_are_one_witness() -> None:
+    same = of_ground(*[CLEAR] * 4, layout=lay_tiles((520, 520), SceneCfg(), 1024))
+    assert "4 tiles that found common ground by themselves overlap so far" in same.doubts[0]
+    assert "the pixels of only 1 " in same.doubts[0]
+    apart = of_ground(*[CLEAR] * 4)
+    assert not apart.doubts
+    assert same.probability < 0.85 < 0.9 < apart.probability

@@ -132,7 +132,7 @@ def match_tiled(
         matches=_matches(rounds.ties, start),
         support=support_of_tiles(
             tiles,
-            count_votes(tiles, model, calibration, rounds.nearer),
+            count_votes(tiles, layout, model, calibration, rounds.nearer),
             model,
             calibration,
             rounds.failure,

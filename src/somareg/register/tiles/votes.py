@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from somareg.quality import Calibration, Support, agreement_in_words
+from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.model import SceneModel
 from somareg.register.tiles.sure import ambiguity_of, is_probable, is_sure
 from somareg.register.tiles.tile import TileResult
@@ -21,7 +22,7 @@ from somareg.types import FloatArray
 AGREE_PX = 2.0
 BY_CHANCE = 0.05  # share of wrong tiles within `AGREE_PX` of a model of others: the share of the search area
 UNPROVEN = 0.25
-MIN_SURE = 4  # least sure tiles for "go"
+MIN_SURE = 4  # least sure tiles for "go", and least worth of them
 MIN_COVERAGE = 0.15  # least share of sure tiles among those with pixels
 
 
@@ -32,6 +33,7 @@ class Votes:
     Attributes:
         tiles: number of tiles with pixels in both images.
         sure: number of them that are right by their own evidence.
+        worth: number of tiles side by side that show as many pixels as the sure ones.
         agreeing: number of sure ones within 2 px of a model of other tiles.
         unclear: number of tiles that would be sure if no other shift fitted them about as well.
         probability: that the error is below 2 px, 0-1.
@@ -41,6 +43,7 @@ class Votes:
 
     tiles: int
     sure: int
+    worth: float
     agreeing: int
     unclear: int
     probability: float
@@ -49,12 +52,17 @@ class Votes:
 
 
 def count_votes(
-    tiles: Sequence[TileResult], model: SceneModel | None, calibration: Calibration, nearer: float = 1.0
+    tiles: Sequence[TileResult],
+    layout: Layout,
+    model: SceneModel | None,
+    calibration: Calibration,
+    nearer: float = 1.0,
 ) -> Votes:
     """Count the votes of the tiles.
 
     Args:
         tiles: of the scene.
+        layout: of its tiles.
         model: of the scene, None without one.
         calibration: of the engine, which defines a sure tile.
         nearer: see `somareg.register.tiles.rounds.nearer`.
@@ -72,11 +80,13 @@ def count_votes(
     # few votes from proving much.
     chance = 1.0 if is_unclear else BY_CHANCE
     right = sum(heard[index] / (heard[index] + chance * (1 - heard[index])) for index in agreeing)
-    probability = right / (len(heard) + UNPROVEN)
+    share = layout.worth(heard) / max(len(heard), 1)  # pixels under several tiles are one witness
+    probability = share * right / (share * len(heard) + UNPROVEN)
     inside = np.minimum(np.array(list(errors.values())), 10.0)
     held_out = float(np.sqrt((inside**2).mean())) if errors else math.inf
     agreed, unclear = len(sure.intersection(agreeing)), len(probable) - len(sure)
-    return Votes(len(full), len(sure), agreed, unclear, probability, held_out, held_out * nearer)
+    worth = layout.worth(sure)
+    return Votes(len(full), len(sure), worth, agreed, unclear, probability, held_out, held_out * nearer)
 
 
 def support_of_tiles(
@@ -101,6 +111,11 @@ def support_of_tiles(
     doubts = [*others, *ambiguity_of(tiles, calibration)]
     if votes.sure < MIN_SURE:
         doubts.append(f"Only {votes.sure} tiles found common ground by themselves (at least {MIN_SURE} are needed).")
+    elif round(votes.worth) < MIN_SURE:
+        doubts.append(
+            f"The {votes.sure} tiles that found common ground by themselves overlap so far that they show the pixels "
+            f"of only {round(votes.worth)} (at least {MIN_SURE} are needed)."
+        )
     elif coverage < MIN_COVERAGE:
         doubts.append(f"Only {coverage:.0%} of the tiles found common ground by themselves.")
     zscore = _mean(figures, "zscore", 0.0)
