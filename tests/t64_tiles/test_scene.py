@@ -32,7 +32,7 @@ from somareg.register.choose import Chosen
 from somareg.register.images import open_images
 from somareg.register.locate import known_ground
 from somareg.register.slips import SAMPLE_PX
-from somareg.register.tiles import overview, rounds, tile
+from somareg.register.tiles import overview, patch, rounds, tile
 from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.overview import GlobalMatch
 from somareg.register.tiles.patch import read_patches
@@ -295,16 +295,30 @@ def test_notes_of_the_engine_are_told_once(small: Pair, monkeypatch: pytest.Monk
     assert "model needs 161 px a side" in note
 
 
-def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair) -> None:
-    """Without a network forward-backward is a refinement with the roles exchanged, as for a small pair."""
+def job_of(pair: Pair) -> TileJob:
     cfg = make_config({"model": "orientation", "moving_scale": "amplitude"})
-    part = Block(0, 0, small.side, small.side)
+    part = Block(0, 0, pair.side, pair.side)
     georef = AffineTransform.identity()
     start, engine = AffineTransform.from_parameters(shift=(9.0, -6.0)), EngineCfg()
     settings = TileSettings(
-        small.moving, small.reference, part, part, (1,), (1,), cfg, georef, (georef,), start, 20.0, engine, None, "cpu"
+        pair.moving, pair.reference, part, part, (1,), (1,), cfg, georef, (georef,), start, 20.0, engine, None, "cpu"
     )
-    job = TileJob(0, Block(200, 150, 256, 256), settings)
+    return TileJob(0, Block(200, 150, 256, 256), settings)
+
+
+def test_a_tile_that_is_drawn_all_over_is_no_evidence(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The overview, at a fraction of the resolution, may not see what is drawn over a tile."""
+    found = patch.ground_only
+    monkeypatch.setattr(patch, "ground_only", lambda *a, **k: replace(found(*a, **k), doubts=("Something is drawn.",)))
+    empty = match_tile(job_of(small))
+    assert (empty.status, empty.figures) == ("empty", {})
+    assert "drawn all over" in empty.reason
+
+
+def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair) -> None:
+    """Without a network forward-backward is a refinement with the roles exchanged, as for a small pair."""
+    job = job_of(small)
+    settings, engine = job.settings, job.settings.engine
     found = read_patches(job)
     assert not isinstance(found, str)
     affine, _, _, alignment = tile.match_windows(*found, settings, None)
