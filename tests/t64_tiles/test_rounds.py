@@ -221,6 +221,18 @@ def test_the_predicted_error_does_not_jump(layout: Layout, ground: Ground) -> No
     assert after.predicted_px > 0.5 * rms(error(found.model, ground))
 
 
+def test_bending_within_tiles_is_part_of_the_predicted_error() -> None:
+    """A wave about as long as a tile averages out over it: the median of a tile shows a fifth of the true error."""
+    shape = 2600, 2600
+    layout = lay_tiles(shape, SceneCfg(), 1024)
+    tiles = [see(layout, i, very_short) for i in range(len(layout.blocks))]
+    model = fit_scene(collect(tiles), layout, shape, local=True)
+    xy = np.random.default_rng(9).uniform(30, 2570, (4000, 2))
+    true = rms(np.hypot(*(model(xy) - xy - very_short(xy)).T))
+    assert true > 1.0, "it is not followed"
+    assert 0.7 * true < count_votes(tiles, layout, model, load_calibration("learned")).predicted_px < 1.3 * true
+
+
 def test_with_all_tiles_nothing_is_allowed_for(layout: Layout) -> None:
     tiles = [see(layout, i, smooth) for i in range(len(layout.blocks))]
     assert nearer(layout, tiles, whole(layout, smooth)) == 1.0

@@ -55,7 +55,11 @@ def of_ground(*others: dict[str, float], layout: Layout = APART) -> Support:
     calibration = load_calibration("orientation")
     figures = [{"zscore": 3.0, "probability": 0.95, **other} for other in others]
     tiles = [TileResult(index, "matched", figures=each) for index, each in enumerate(figures)]
-    model: Any = SimpleNamespace(held_out={tile.index: (0.1, 0.0) for tile in tiles}, split_half_px=0.1)
+    model: Any = SimpleNamespace(
+        held_out={tile.index: (0.1, 0.0) for tile in tiles},
+        uneven={tile.index: 0.1 for tile in tiles},
+        split_half_px=0.1,
+    )
     return support_of_tiles(tiles, count_votes(tiles, layout, model, calibration), model, calibration)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from somareg.errors import EstimationError
 from somareg.jobs.one import Outcome, Runner
 from somareg.quality import Calibration
-from somareg.register.tiles.holdout import HeldOut, spread_at
+from somareg.register.tiles.holdout import HeldOut, beyond_noise, spread_at
 from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.journal import Journal
 from somareg.register.tiles.layout import Layout
@@ -205,8 +205,7 @@ def _spread(layout: Layout, places: Sequence[int], likely: Likely) -> NDArray[np
 
 def _excess(tile: TileResult, holdout: HeldOut) -> float:
     """Distance of a tile from a model fitted without it, beyond the standard error of its quarters, pixels."""
-    own = 2.0 / max(float(tile.precision.sum()) / 4, 1e-6)
-    return math.sqrt(max(0.0, holdout.uneven[tile.index] ** 2 - own))
+    return beyond_noise(holdout.uneven[tile.index], tile.precision)
 
 
 def _tile_of(job: TileJob, outcome: Outcome[TileResult]) -> TileResult:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from somareg.quality import Calibration, Support, agreement_in_words
+from somareg.register.tiles.holdout import beyond_noise
 from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.model import SceneModel
 from somareg.register.tiles.sure import ambiguity_of, is_probable, is_sure
@@ -37,7 +38,8 @@ class Votes:
         agreeing: number of sure ones within 2 px of a model of other tiles.
         unclear: number of tiles that would be sure if no other shift fitted them about as well.
         probability: that the error is below 2 px, 0-1.
-        held_out_px: RMS difference of sure tiles from the model of others; inf when unknown.
+        held_out_px: RMS difference of sure tiles from the model of others, bending within a tile included, because a
+            median over the tile does not show it; inf when unknown.
         predicted_px: expected error of the model, `held_out_px` times `somareg.register.tiles.rounds.nearer`.
     """
 
@@ -74,7 +76,7 @@ def count_votes(
     is_unclear = bool(ambiguity_of(full, calibration))
     heard = probable if is_unclear else {index: probable[index] for index in sure}
     held = model.held_out if model else {}
-    errors = {index: math.hypot(*held[index]) for index in heard if index in held}
+    errors = {t.index: _error(t, model) for t in full if model and t.index in heard and t.index in held}
     agreeing = [index for index, error in errors.items() if error <= AGREE_PX]
     # A wrong tile rarely agrees with a model of other tiles, unless all are ambiguous in the same way. `UNPROVEN` keeps
     # few votes from proving much.
@@ -144,6 +146,11 @@ def support_of_tiles(
         doubts=tuple(doubts),
         failure=failure,
     )
+
+
+def _error(tile: TileResult, model: SceneModel) -> float:
+    """Difference of a tile from the model of others, pixels: of all of it, or of its quarters where it is bent."""
+    return max(math.hypot(*model.held_out[tile.index]), beyond_noise(model.uneven[tile.index], tile.precision))
 
 
 def _values(tiles: Sequence[TileResult], name: str) -> FloatArray:
