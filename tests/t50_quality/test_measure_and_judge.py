@@ -14,7 +14,7 @@ from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.doubts import Doubts, Rival
 from somareg.matching.engine import Alignment
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.quality import Demands, Measured, Places, Support, judge, measure, support_of
+from somareg.quality import Demands, Measured, Places, Support, judge, judge_as_it_stands, measure, support_of
 from somareg.quality.metres import lattice_over
 from somareg.types import Grid, Quality, TiePoints, Verdict
 
@@ -133,12 +133,36 @@ def test_local_part_and_folding() -> None:
     assert figures().local_rms_px == figures().folding == 0
 
 
+def test_shift_before_is_that_of_global_and_local_part_together() -> None:
+    """A local part that takes the global one back leaves the images in place; one that goes on moves them twice."""
+    shift, array = AffineTransform.from_parameters(shift=(3.0, 4.0)), np.zeros((2, 11, 15))
+    array[0], array[1] = 3.0, 4.0
+    for sign, whole in ((-1.0, 0.0), (1.0, 10.0)):
+        quality = figures(affine=shift, field=FieldTransform(sign * array, (0, 0), (10, 10)))
+        assert quality.shift_before_px == pytest.approx(whole, abs=1e-9)
+        assert quality.metres is not None
+        assert quality.metres.shift_before_m == pytest.approx(10 * whole, rel=0.01, abs=1e-6)
+    expected = figures(affine=shift, expected=shift, field=FieldTransform(array, (0, 0), (10, 10)))
+    assert expected.shift_before_px == pytest.approx(5)
+
+
 def test_lengths_of_the_working_image_are_told_in_reference_pixels() -> None:
     once, thrice = figures(), figures(support=support(factor=3))
     for name in ("forward_backward_px", "split_half_px", "predicted_rmse_px", "predicted_ce90_px"):
         assert getattr(thrice, name) == pytest.approx(3 * getattr(once, name))
     assert once.forward_backward_px == 0.4
     assert once.predicted_ce90_px == pytest.approx(Fixed.ce90_per_rmse * once.predicted_rmse_px)
+
+
+@pytest.mark.parametrize(
+    ("factor", "error", "most"),
+    [(1, 5.0, 0.99), (2, 0.2, 0.99), (2, 0.5, 0.870), (2, 1.0, 0.400), (4, 1.0, 0.120), (2, math.inf, 0.0)],
+)
+def test_two_pixels_are_those_of_the_reference(factor: int, error: float, most: float) -> None:
+    """At 1/4 of the resolution, an error below 2 working pixels may be one of 8 pixels."""
+    found = replace(FAILED, failure="", doubts=CLEAR)
+    backed = support_of(found, factor, Fixed(error=error))  # type: ignore[arg-type]
+    assert backed.probability == pytest.approx(most, abs=2e-3)
 
 
 def test_tie_points_and_overlap() -> None:
@@ -209,7 +233,7 @@ def test_a_doubt_forbids_go_and_comes_first(name: str, value: float, word: str) 
 def test_what_the_images_cannot_tell_forbids_go_and_comes_first() -> None:
     doubts, agreeing = replace(CLEAR, rival=Rival(0.9, (12.0, -16.0), 0.1)), replace(NO_EVIDENCE, zscore=3.0)
     unclear = replace(FAILED, failure="", evidence=agreeing, doubts=doubts)
-    backed = support_of(unclear, 3, Fixed())  # type: ignore[arg-type]
+    backed = support_of(unclear, 3, Fixed(error=0.2))  # type: ignore[arg-type]
     verdict = judge(backed, figures(support=backed), Fixed())  # type: ignore[arg-type]
     assert verdict.decision == "review"
     assert "60 px away" in verdict.reasons[0]
@@ -320,6 +344,30 @@ def test_agreement_is_told_whatever_its_words_but_for_a_go_by_chance(probability
     assert "Halves agree." in verdict.reasons
     silent = judge(replace(backed, agreement=""), figures(support=backed), Fixed())  # type: ignore[arg-type]
     assert all(silent.reasons)
+
+
+# --- a pair as it stands ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "shift", "decision", "words"),
+    [
+        (0.5, 0.9, "go", "The images lie together to 0.90 px RMS."),
+        (1.0, 0.9, "go", "The images lie together to 0.90 px RMS."),
+        (2.5, 0.9, "review", "the expected error of this measurement is 2.50 px; a go allows up to 1 px."),
+        (1.0004, 0.9, "review", "measurement is 1.0004 px;"),
+        (math.inf, 0.9, "review", "measurement is not known;"),
+        (2.5, 4.0, "review", "The images are 4.00 px RMS apart"),
+    ],
+)
+def test_a_pair_is_aligned_if_that_is_measured(error: float, shift: float, decision: str, words: str) -> None:
+    quality = replace(figures(), shift_before_px=shift, predicted_rmse_px=error)
+    verdict = judge_as_it_stands(Verdict("go", ("It agrees.",), 0.95, worst="Somewhere."), quality)
+    assert verdict.decision == decision
+    assert words in verdict.reasons[0]
+    assert (verdict.reasons[1], verdict.worst) == ("It agrees.", "")
+    doubtful = Verdict("review", ("It repeats.",), 0.95)
+    assert judge_as_it_stands(doubtful, quality) == doubtful
 
 
 # --- what is said in one line ----------------------------------------------------------------------------------------

@@ -57,6 +57,15 @@ def test_a_huge_scene_has_no_more_tiles_than_asked() -> None:
     assert 900 < len(layout.blocks) <= 1024
 
 
+def test_pixels_under_several_tiles_count_once() -> None:
+    apart = lay_tiles((1024, 1536), SceneCfg(overlap_px=0), 1024)
+    assert [apart.worth(range(count)) for count in (0, 1, 6)] == [0.0, 1.0, 6.0]
+    close = lay_tiles((520, 530), SceneCfg(), 1024)
+    assert len(close.blocks) == 4
+    assert close.worth(range(4)) == pytest.approx(520 * 530 / 512**2)
+    assert lay_tiles((1024, 1024), SceneCfg(), 1024).worth((0, 1, 2)) == pytest.approx(2.0)  # a row, half overlapping
+
+
 def test_two_hands_are_dealt_like_a_chessboard() -> None:
     layout = lay_tiles(SHAPE, SceneCfg(), 1024)
     for tiles, step in ((range(len(layout.blocks)), 1), (layout.first, 2)):
@@ -222,14 +231,15 @@ def test_model_survives_wrong_tiles_and_points_at_them(layout: Layout) -> None:
     off = {index for index, apart in model.held_out.items() if np.hypot(*apart) > 2.0}
     middle = [np.median(np.hypot(*(tile.beyond - wave(tile.points)).T)) for tile in given_tiles]
     assert off == {index for index, size in enumerate(middle) if size > 4}
-    votes = count_votes(given_tiles, model, load_calibration("orientation"))
+    votes = count_votes(given_tiles, layout, model, load_calibration("orientation"))
     assert (votes.sure, votes.agreeing) == (len(given_tiles), len(given_tiles) - len(off))
     assert votes.probability < 1 - len(off) / len(given_tiles)
 
 
 def test_tiles_that_contradict_each_other_are_not_believed(layout: Layout) -> None:
     model = fit_scene(collect(tiles(layout, wrong=1.0, seed=5)), layout, SHAPE, local=True)
-    assert count_votes(tiles(layout, wrong=1.0, seed=5), model, load_calibration("orientation")).probability < 0.15
+    votes = count_votes(tiles(layout, wrong=1.0, seed=5), layout, model, load_calibration("orientation"))
+    assert votes.probability < 0.15
 
 
 def test_field_is_continuous_on_the_nodes(layout: Layout) -> None:

@@ -213,12 +213,24 @@ def test_the_predicted_error_does_not_jump(layout: Layout, ground: Ground) -> No
     """Tiles held out of a quarter lie further from the others than any place does from a tile: that is allowed for."""
     calibration = load_calibration("learned")
     everything = [see(layout, i, ground) for i in range(len(layout.blocks))]
-    before = count_votes(everything, whole(layout, ground), calibration)
+    before = count_votes(everything, layout, whole(layout, ground), calibration)
     found, _ = in_rounds(layout, ground, aim())
-    after = count_votes(found.tiles, found.model, calibration, found.nearer)
+    after = count_votes(found.tiles, layout, found.model, calibration, found.nearer)
     assert abs(after.probability - before.probability) < 0.02
     assert 0.5 * before.predicted_px < after.predicted_px < 2 * before.predicted_px + 0.1
     assert after.predicted_px > 0.5 * rms(error(found.model, ground))
+
+
+def test_bending_within_tiles_is_part_of_the_predicted_error() -> None:
+    """A wave about as long as a tile averages out over it: the median of a tile shows a fifth of the true error."""
+    shape = 2600, 2600
+    layout = lay_tiles(shape, SceneCfg(), 1024)
+    tiles = [see(layout, i, very_short) for i in range(len(layout.blocks))]
+    model = fit_scene(collect(tiles), layout, shape, local=True)
+    xy = np.random.default_rng(9).uniform(30, 2570, (4000, 2))
+    true = rms(np.hypot(*(model(xy) - xy - very_short(xy)).T))
+    assert true > 1.0, "it is not followed"
+    assert 0.7 * true < count_votes(tiles, layout, model, load_calibration("learned")).predicted_px < 1.3 * true
 
 
 def test_with_all_tiles_nothing_is_allowed_for(layout: Layout) -> None:

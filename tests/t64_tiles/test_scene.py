@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,16 @@ from somareg.io import read_estimate
 from somareg.io.lock import folder_lock
 from somareg.io.source import Block, RasterSource
 from somareg.matching.describe import OrientationFeatures
-from somareg.matching.engine import EngineCfg
-from somareg.matching.evidence import forward_backward
+from somareg.matching.doubts import NO_DOUBTS, Rival
+from somareg.matching.engine import Alignment, EngineCfg
+from somareg.matching.evidence import NO_EVIDENCE, forward_backward
 from somareg.matching.matcher import Matcher
 from somareg.register import choose
 from somareg.register.choose import Chosen
 from somareg.register.images import open_images
 from somareg.register.locate import known_ground
 from somareg.register.slips import SAMPLE_PX
-from somareg.register.tiles import overview, rounds, tile
+from somareg.register.tiles import overview, patch, rounds, tile
 from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.overview import GlobalMatch
 from somareg.register.tiles.patch import read_patches
@@ -250,7 +252,7 @@ def test_missing_pystac_is_told_before_any_work(small: Pair, tmp_path: Path, mon
     assert not (tmp_path / "out").exists()
 
 
-def overviews(pair: Pair, chosen: Chosen) -> GlobalMatch:
+def overviews(pair: Pair, chosen: Chosen, reach_px: float = 150.0) -> GlobalMatch:
     """Both images at a quarter, matched by an engine."""
     cfg = make_config({"model": "orientation"})
     with open_images(pair.moving, pair.reference, cfg) as images:
@@ -261,7 +263,27 @@ def overviews(pair: Pair, chosen: Chosen) -> GlobalMatch:
             read(images.moving, ground.moving, 4, "moving", cfg),
         )
         engine = chosen, torch.device("cpu")
-        return overview.match_overviews(views, ground, cfg, engine, None, lambda stage, share: None)
+        return overview.match_overviews(views, ground, cfg, engine, None, lambda stage, share: None, reach_px)
+
+
+@pytest.mark.parametrize(
+    ("rival", "zscore", "is_told"),
+    [
+        (Rival(0.9, (30.0, 40.0), 0.2), 4.0, True),
+        (Rival(0.9, (15.0, 20.0), 0.2), 4.0, False),  # 100 px of the reference: within the reach of tiles
+        (Rival(0.9, (30.0, 40.0), 0.8), 4.0, False),  # a ridge begins within their reach
+        (Rival(0.6, (30.0, 40.0), 0.2), 4.0, False),
+        (Rival(0.9, (30.0, 40.0), 0.2), 1.0, False),
+    ],
+)
+def test_a_second_place_that_no_tile_sees_is_told(
+    small: Pair, monkeypatch: pytest.MonkeyPatch, rival: Rival, zscore: float, is_told: bool
+) -> None:
+    found = Alignment(
+        AffineTransform.identity(), evidence=replace(NO_EVIDENCE, zscore=zscore), doubts=replace(NO_DOUBTS, rival=rival)
+    )
+    monkeypatch.setattr(overview, "align", lambda *given, **more: found)
+    assert ["200 px away, at (+120, +160)" in doubt for doubt in overviews(small, Chosen()).doubts] == [True] * is_told
 
 
 def test_notes_of_the_engine_are_told_once(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,16 +295,30 @@ def test_notes_of_the_engine_are_told_once(small: Pair, monkeypatch: pytest.Monk
     assert "model needs 161 px a side" in note
 
 
-def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair) -> None:
-    """Without a network forward-backward is a refinement with the roles exchanged, as for a small pair."""
+def job_of(pair: Pair) -> TileJob:
     cfg = make_config({"model": "orientation", "moving_scale": "amplitude"})
-    part = Block(0, 0, small.side, small.side)
+    part = Block(0, 0, pair.side, pair.side)
     georef = AffineTransform.identity()
     start, engine = AffineTransform.from_parameters(shift=(9.0, -6.0)), EngineCfg()
     settings = TileSettings(
-        small.moving, small.reference, part, part, (1,), (1,), cfg, georef, (georef,), start, 20.0, engine, None, "cpu"
+        pair.moving, pair.reference, part, part, (1,), (1,), cfg, georef, (georef,), start, 20.0, engine, None, "cpu"
     )
-    job = TileJob(0, Block(200, 150, 256, 256), settings)
+    return TileJob(0, Block(200, 150, 256, 256), settings)
+
+
+def test_a_tile_that_is_drawn_all_over_is_no_evidence(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The overview, at a fraction of the resolution, may not see what is drawn over a tile."""
+    found = patch.ground_only
+    monkeypatch.setattr(patch, "ground_only", lambda *a, **k: replace(found(*a, **k), doubts=("Something is drawn.",)))
+    empty = match_tile(job_of(small))
+    assert (empty.status, empty.figures) == ("empty", {})
+    assert "drawn all over" in empty.reason
+
+
+def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair) -> None:
+    """Without a network forward-backward is a refinement with the roles exchanged, as for a small pair."""
+    job = job_of(small)
+    settings, engine = job.settings, job.settings.engine
     found = read_patches(job)
     assert not isinstance(found, str)
     affine, _, _, alignment = tile.match_windows(*found, settings, None)
@@ -291,7 +327,11 @@ def test_tiles_bring_the_figures_that_the_calibration_was_fitted_on(small: Pair)
         swapped = Matcher(images.swapped(), OrientationFeatures(engine.features))
         expected = forward_backward(swapped, affine, images.shape)
     assert alignment.forward_backward_px == pytest.approx(expected, rel=1e-6)
-    assert match_tile(job).figures["forward_backward"] == alignment.forward_backward_px
+    figures = match_tile(job).figures
+    assert figures["forward_backward"] == alignment.forward_backward_px
+    rival = alignment.doubts.rival
+    assert (figures["rival"], figures["ridge"]) == (rival.height, rival.ridge)
+    assert (figures["rival_dx"], figures["rival_dy"]) == rival.shift_px
 
 
 # --- masks in files ---------------------------------------------------------------------------------------------------

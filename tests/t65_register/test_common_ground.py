@@ -272,8 +272,8 @@ def test_nothing_of_the_size_of_a_large_reference_is_allocated(pairs: Pairs) -> 
 
 @pytest.mark.parametrize("small", ROLES)
 def test_tiles_cover_the_common_ground_only(small: str, pairs: Pairs) -> None:
-    """A part of 900 px of the large image, itself seen as small: by tiles as by hand."""
-    block, crop = Block(300, 310, 900, 880), Block(240, 250, 1020, 1000)
+    """A part of 1050 px of the large image, itself seen as small: by tiles as by hand."""
+    block, crop = Block(200, 210, 1050, 1040), Block(115, 125, 1220, 1210)
     little = pairs.file(f"tiles_m{small}", pairs.sar, block)
     results = []
     for name, large in (("hand", crop), ("all", LARGE)):

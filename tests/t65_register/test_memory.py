@@ -103,6 +103,22 @@ def test_tiles_where_the_whole_does_not_fit(files: Files, tmp_path: Path) -> Non
     assert not road(max_memory="1MB").is_tiled  # which would not do either
 
 
+@pytest.mark.parametrize(
+    ("shape", "is_tiled"),
+    [((520, 520), False), ((1023, 1500), False), ((1024, 1024), True), ((600, 2048), True), ((400, 2048), True)],
+)
+def test_tiles_need_room_side_by_side(tmp_path: Path, shape: tuple[int, int], is_tiled: bool) -> None:
+    """Four tiles of the same pixels do not check each other, so that such a ground is matched whole."""
+    image = np.zeros(shape, np.uint8)
+
+    def road(**options: Any) -> roads.Road:
+        cfg = make_config({"model": "orientation", "search": "local", "scene": "always", **options})
+        with open_images(image, image, cfg) as images:
+            return roads.choose_road(images, known_ground(images, cfg), cfg, Chosen(), SceneCfg())
+
+    assert road(max_memory="20GB").is_tiled is is_tiled
+
+
 def test_strips_of_half_an_image(tmp_path: Path, unread: None) -> None:
     """GDAL decodes a strip as a whole, whatever little of it is asked for; through a single one it goes row by row."""
     path, side = tmp_path / "strip.tif", 12_000

@@ -5,7 +5,7 @@ from somareg.quality.error_map import LocalModel
 from somareg.quality.measure import Measured, measure
 from somareg.quality.places import Places, worst_place
 from somareg.quality.support import Support, agreement_in_words, support_of
-from somareg.quality.verdict import Demands, judge
+from somareg.quality.verdict import Demands, judge, judge_as_it_stands
 from somareg.quality.worst import worst_places
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Support",
     "agreement_in_words",
     "judge",
+    "judge_as_it_stands",
     "load_calibration",
     "measure",
     "support_of",

@@ -77,7 +77,12 @@ def certainty_of(error_px: FloatArray) -> FloatArray:
     assumed normal with equal variance, so that the length follows Rayleigh's distribution. 0 where the error is
     infinite or NaN, that is unknown.
     """
+    return chance_below(1.0, error_px)
+
+
+def chance_below(limit_px: float, error_px: FloatArray | float) -> FloatArray:
+    """Probability, 0-1, that the error is below `limit_px` where `error_px` is expected; see `certainty_of`."""
     error = np.asarray(error_px, float)
     with np.errstate(over="ignore"):
-        certainty: FloatArray = -np.expm1(-1.0 / np.square(np.maximum(RMS_PER_MIDDLE * error, _LEAST_PX)))
-    return np.where(np.isfinite(error), certainty, 0.0)
+        chance: FloatArray = -np.expm1(-np.square(limit_px / np.maximum(RMS_PER_MIDDLE * error, _LEAST_PX)))
+    return np.where(np.isfinite(error), chance, 0.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from somareg.geometry import AffineTransform, FieldTransform
-from somareg.quality.metres import lattice_over, metres_of, residuals_of
+from somareg.quality.metres import ACROSS, lattice_over, metres_of, residuals_of
 from somareg.quality.places import Places, worst_cell, worst_place
 from somareg.quality.support import Support
 from somareg.types import FloatArray, Grid, Quality, TiePoints
@@ -51,8 +51,9 @@ def measure(measured: Measured) -> Quality:
     local = 0.0 if field is None else float(np.sqrt((field.array**2).sum(0).mean()))
     folding = 0.0 if field is None else float((field.jacobian_determinant() <= 0).mean())
     inlier = ties.inlier
-    lattice = lattice_over(measured.area, 9)
-    displacement = relative(lattice) - lattice
+    lattice = lattice_over(measured.area, ACROSS)
+    # The whole displacement: a local part may add to the global one or cancel it.
+    displacement = relative(field(lattice) if field else lattice) - lattice
     residuals = residuals_of(ties, measured.affine, field)
     cells = measured.places.cells(measured.reference)
     worst = worst_cell(cells)
@@ -70,7 +71,7 @@ def measure(measured: Measured) -> Quality:
         similarity_after=support.after,
         overlap=measured.overlap,
         folding=folding,
-        shift_before_px=math.hypot(math.sqrt(float((displacement**2).sum(1).mean())), local),
+        shift_before_px=math.sqrt(float((displacement**2).sum(1).mean())),
         rotation_deg=parameters["rotation_deg"],
         scale=math.sqrt(abs(scale_x * scale_y)),
         shear_deg=parameters["shear_deg"],

@@ -11,7 +11,7 @@ from somareg.io.metric import ground_metric
 from somareg.quality.places import worst_cell
 from somareg.types import FloatArray, Grid, GroundMetric, Metres, Quality, TiePoints
 
-_ACROSS = 33  # places along each side of the area at which a local displacement is sampled
+ACROSS = 33  # places along each side of the area at which a displacement is sampled
 
 
 def metres_of(
@@ -27,7 +27,7 @@ def metres_of(
     Args:
         quality: in pixels.
         reference: grid whose pixels these are.
-        steps: places (N, 2) and the global displacement (N, 2) there.
+        steps: places (N, 2) and the whole displacement (N, 2) there, global and local.
         area: (left, top, width, height) of the reference's part of the common ground.
         field: the local displacement.
         residuals: places (M, 2) of the inliers and their residual vectors (M, 2) to the transform.
@@ -43,7 +43,7 @@ def metres_of(
     worst = worst_cell(quality.cells)
     return Metres(
         pixel_m=edges,
-        shift_before_m=math.hypot(float(np.sqrt(np.nanmean(lengths**2))), local),
+        shift_before_m=float(np.sqrt(np.nanmean(lengths**2))),
         shift_m=(quality.shift_px[0] * edges[0], quality.shift_px[1] * edges[1]),
         local_rms_m=local,
         residual_median_m=float(np.median(errors)) if len(errors) else math.nan,
@@ -80,7 +80,7 @@ def _stretch(
     """Metres per pixel of a local displacement, averaged over its directions."""
     if field is None:
         return metric.per_pixel
-    places = lattice_over(area, _ACROSS)
+    places = lattice_over(area, ACROSS)
     steps = field(places) - places
     length = _lengths(reference, places, steps)
     pixels = float(np.square(steps).sum())

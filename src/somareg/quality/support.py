@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from somareg.matching.engine import Alignment
 from somareg.quality.ambiguity import PROVEN_ZSCORE, ambiguities, disagreements
 from somareg.quality.calibration import Calibration
+from somareg.quality.error_map import chance_below
+
+RIGHT_PX = 2.0  # the verdict's probability is that of an error below this, reference pixels
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,25 @@ class Support:
 
 
 def support_of(alignment: Alignment, factor: int, calibration: Calibration, doubts: tuple[str, ...] = ()) -> Support:
-    """The support of a pair matched whole, at `factor` reference pixels per working pixel; `doubts` are added."""
+    """The support of a pair matched whole.
+
+    The calibration tells the chance of an error below 2 working pixels. In a reduced pair those are more than 2 pixels
+    of the reference, so the chance is at most what the predicted error leaves for 2 of these.
+
+    Args:
+        alignment: in working pixels.
+        factor: reference pixels per working pixel.
+        calibration: of the engine.
+        doubts: further ones.
+    """
     evidence = alignment.evidence
     halves, backward = alignment.split_half_px * factor, alignment.forward_backward_px * factor
+    probability, predicted = calibration.probability(alignment), calibration.predict_rmse(alignment, factor)
+    if factor > 1:
+        probability = min(probability, float(chance_below(RIGHT_PX, predicted)))
     return Support(
-        probability=calibration.probability(alignment),
-        predicted_px=calibration.predict_rmse(alignment, factor),
+        probability=probability,
+        predicted_px=predicted,
         ce90_per_rmse=calibration.ce90_per_rmse,
         coverage=evidence.coverage,
         zscore=evidence.zscore,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from somareg.config import RegisterConfig
 from somareg.quality.ambiguity import PROVEN_ZSCORE
@@ -14,6 +14,7 @@ from somareg.types.words import chance
 
 MAX_FOLDING = 0.001
 MIN_OVERLAP = 0.2
+ALIGNED_PX = 1.0  # a pair is aligned as it stands up to this RMS displacement, measured with no larger expected error
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,34 @@ def judge(support: Support, quality: Quality, calibration: Calibration, demands:
     return Verdict(
         decision, (*against, *remarks), probability, quality.predicted_rmse_px, ground, worst=quality.worst_place
     )
+
+
+def judge_as_it_stands(verdict: Verdict, quality: Quality) -> Verdict:
+    """The verdict on a pair as it stands, from that on the estimate of its displacement.
+
+    Only a trusted estimate tells. "go" then needs a displacement of at most `ALIGNED_PX` and an estimate that is not
+    expected to err by more; otherwise it becomes "review".
+
+    Args:
+        verdict: on the estimate.
+        quality: its figures.
+    """
+    # The worst place is that of the estimate's error; here it would read as that of the misalignment.
+    verdict = replace(verdict, worst="")
+    if verdict.decision != "go":
+        return verdict
+    rms, error = quality.shift_before_px, quality.predicted_rmse_px
+    if not rms <= ALIGNED_PX:
+        reason = f"The images are {rms:.2f} px RMS apart; `somareg register` can align them."
+    elif not error <= ALIGNED_PX:
+        have = f"is {_apart(error, ALIGNED_PX, 2)[0]} px" if math.isfinite(error) else "is not known"
+        reason = (
+            f"The images seem to lie together to {rms:.2f} px RMS, but the expected error of this measurement {have}; "
+            f"a go allows up to {ALIGNED_PX:g} px."
+        )
+    else:
+        return replace(verdict, reasons=(f"The images lie together to {rms:.2f} px RMS.", *verdict.reasons))
+    return replace(verdict, decision="review", reasons=(reason, *verdict.reasons))
 
 
 def _short_of(probability: float, threshold: float, demand: float) -> tuple[str, ...]:

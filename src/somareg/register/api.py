@@ -15,6 +15,7 @@ from somareg.errors import guarded
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.io.masks import check_mask_values, classes_of_array
 from somareg.io.paths import check_folder_name, split, whole_path
+from somareg.quality import judge_as_it_stands
 from somareg.register.apply import warp
 from somareg.register.choose import check_demands, choose_device, choose_model, load_model
 from somareg.register.images import open_images
@@ -37,7 +38,6 @@ from somareg.types import IN_MEMORY, MOVING_PART, Assessment, BoolArray, Progres
 
 __all__ = ["Image", "SceneResult", "assess", "load_model", "plan", "register", "register_scene", "warp"]
 
-ALIGNED_PX = 1.0  # `assess` calls a pair aligned below this RMS displacement
 OUTPUTS = 0.8  # share of the work done when `register_into` begins to write
 
 SceneResult = Result
@@ -272,23 +272,15 @@ def assess(moving: Image, reference: Image, **arguments: Unpack[RegisterArgument
         moving, reference, **arguments: as for `register`.
 
     Returns:
-        "go" when the measurement is trusted and the displacement is below 1 px RMS, "review" when it is trusted and
-        the pair is off, or when it is not sure, "no-go" when there is no sign of common ground.
+        "go" when the measurement is trusted, its own expected error is at most 1 px, and so is the RMS displacement;
+        "review" when it is trusted and the pair is off, or when it is not sure or not exact enough to tell;
+        "no-go" when there is no sign of common ground.
     """
     result = register(moving, reference, **arguments)
     quality = result.quality
-    rms = quality.shift_before_px
     metres = quality.metres.shift_before_m if quality.metres else None
-    # The worst place is that of the estimate's error; here it would read as that of the misalignment.
-    verdict = replace(result.verdict, worst="")
-    if verdict.decision == "go":
-        if rms <= ALIGNED_PX:
-            reasons = (f"The images lie together to {rms:.2f} px RMS.", *verdict.reasons)
-            verdict = replace(verdict, reasons=reasons)
-        else:
-            reasons = (f"The images are {rms:.2f} px RMS apart; `somareg register` can align them.", *verdict.reasons)
-            verdict = replace(verdict, decision="review", reasons=reasons)
-    return Assessment(verdict, rms, metres, _mean_offset(result), result)
+    verdict = judge_as_it_stands(result.verdict, quality)
+    return Assessment(verdict, quality.shift_before_px, metres, _mean_offset(result), result)
 
 
 def _mean_offset(result: Result) -> tuple[float, float]:

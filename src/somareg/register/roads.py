@@ -15,7 +15,7 @@ from somareg.register.choose import LIBRARY_BYTES, LONGEST, Chosen, longest_of
 from somareg.register.dense import NODE_PX
 from somareg.register.ground import ROOM_PX, Ground
 from somareg.register.images import Images
-from somareg.register.tiles.layout import SceneCfg, lay_tiles
+from somareg.register.tiles.layout import SceneCfg, lay_tiles, side_by_side
 from somareg.register.tiles.overview import STRIP_VALUES, factors
 from somareg.register.tiles.votes import MIN_SURE
 from somareg.runtime.budget import allowed, in_words
@@ -48,9 +48,9 @@ class Road:
 def choose_road(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Chosen, sizes: SceneCfg) -> Road:
     """Choose whole or tiled matching for a ground.
 
-    Points that replace the match need no tiles. A ground of too few tiles for a check of one against another is matched
-    whole even if tiles were requested: it is the same ground, with one verdict. If nothing was requested and memory is
-    too short for the whole, tiles are used, because they need less.
+    Points that replace the match need no tiles. A ground that does not hold enough tiles side by side to check one by
+    another is matched whole even if tiles were requested: tiles of the same pixels are one witness, not four. If memory
+    is too short for the whole, tiles are used, because they need less.
     """
     whole = Road(is_tiled=False, count=_whole(images, ground, cfg, chosen))
     if cfg.tie_points_use == "replace" or cfg.scene == "never":
@@ -58,7 +58,8 @@ def choose_road(images: Images, ground: Ground, cfg: RegisterConfig, chosen: Cho
     if len(lay_tiles(ground.shape, sizes, sizes.tiles[cfg.preset]).blocks) < MIN_SURE:
         return whole
     tiled = Road(is_tiled=True, count=_tiled(images, ground, cfg, chosen, sizes))
-    if cfg.scene == "always" or max(ground.shape) > SCENE_PX:
+    can_check = side_by_side(ground.shape, sizes) >= MIN_SURE
+    if can_check and (cfg.scene == "always" or max(ground.shape) > SCENE_PX):
         return tiled
     limit = allowed()
     if whole.count <= limit or tiled.count > limit:

@@ -16,6 +16,7 @@ from somareg.geometry.field import LatticeValues
 from somareg.io.masks import mask_file
 from somareg.io.raster import file_sha256
 from somareg.jobs.runner import open_runner
+from somareg.matching.engine import RIVAL_SHARE
 from somareg.matching.posterior import FLOOR_PX2
 from somareg.quality import load_calibration
 from somareg.register.choose import Chosen
@@ -103,7 +104,8 @@ def match_tiled(
     overviews = _look(images, ground, cfg, sizes, tell)
     if "global" not in journal.facts:
         matching = _within(tell, LOOK, TILES)
-        journal.note("global", match_overviews(overviews, ground, cfg, engine, given, matching).as_json())
+        reach = RIVAL_SHARE * sizes.tile_px
+        journal.note("global", match_overviews(overviews, ground, cfg, engine, given, matching, reach).as_json())
     with journal.believed():
         start = GlobalMatch.from_json(journal.facts["global"])
     clock.lap("overview")
@@ -130,7 +132,7 @@ def match_tiled(
         matches=_matches(rounds.ties, start),
         support=support_of_tiles(
             tiles,
-            count_votes(tiles, model, calibration, rounds.nearer),
+            count_votes(tiles, layout, model, calibration, rounds.nearer),
             model,
             calibration,
             rounds.failure,

@@ -100,6 +100,17 @@ def hold_out(ties: Ties, layout: Layout, lattice: Lattice, prior: Prior, over: O
     return HeldOut(off, uneven, foreseen, float(np.sqrt(np.average(errors**2, weights=_trust(ties, used.tolist())))))
 
 
+def beyond_noise(uneven: float, precision: FloatArray) -> float:
+    """What an RMS over the quarters of a tile holds beyond their standard error, pixels.
+
+    Args:
+        uneven: see `HeldOut`.
+        precision: (N,) of the windows of the tile, 1/px^2.
+    """
+    own = 2.0 / max(float(precision.sum()) / 4, 1e-6)
+    return math.sqrt(max(0.0, uneven**2 - own))
+
+
 def _middle(apart: FloatArray, weight: FloatArray) -> tuple[float, float]:
     dx, dy = (weighted_median(axis, weight) for axis in apart.T)
     return dx, dy

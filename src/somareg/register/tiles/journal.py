@@ -17,7 +17,7 @@ from somareg.io.records import append_record, read_records
 from somareg.io.refusals import output_errors
 from somareg.register.tiles.tile import TileResult
 
-FORMAT = 1
+FORMAT = 2
 MAX_MIB = 1024
 STATES = ("matched", "empty", "failed")
 _BEGINS = b'{"binding":'

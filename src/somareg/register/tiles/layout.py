@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+
+import numpy as np
 
 from somareg.io.source import Block
 
@@ -76,10 +78,33 @@ class Layout:
         columns = range(max(0, column - 1), min(self.columns, column + 2))
         return tuple(other for r in rows for c in columns if (other := r * self.columns + c) != index)
 
+    def worth(self, tiles: Collection[int]) -> float:
+        """The number of whole tiles whose pixels some tiles show: fewer than they are, where they overlap.
+
+        Tiles that overlap see the same pixels, and err together.
+        """
+        blocks = [self.blocks[index] for index in tiles]
+        if not blocks:
+            return 0.0
+        edges_x = np.unique([edge for block in blocks for edge in (block.x, block.x + block.width)])
+        edges_y = np.unique([edge for block in blocks for edge in (block.y, block.y + block.height)])
+        seen = np.zeros((len(edges_y) - 1, len(edges_x) - 1), bool)
+        for block in blocks:
+            left, right = np.searchsorted(edges_x, (block.x, block.x + block.width))
+            top, bottom = np.searchsorted(edges_y, (block.y, block.y + block.height))
+            seen[top:bottom, left:right] = True
+        area = np.diff(edges_y)[:, None] * np.diff(edges_x)
+        return float(area[seen].sum()) / (blocks[0].width * blocks[0].height)
+
     def middle(self, index: int) -> tuple[float, float]:
         """(x, y) of a tile's centre, reference pixels."""
         block = self.blocks[index]
         return block.x + (block.width - 1) / 2, block.y + (block.height - 1) / 2
+
+
+def side_by_side(shape: tuple[int, int], cfg: SceneCfg) -> int:
+    """The number of tiles that (height, width) holds without overlap, at least 1."""
+    return math.prod(max(1, side // cfg.tile_px) for side in shape)
 
 
 def lay_tiles(shape: tuple[int, int], cfg: SceneCfg, limit: int) -> Layout:

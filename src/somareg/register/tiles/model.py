@@ -47,6 +47,7 @@ class SceneModel:
         sums: of the tie points, for the uncertainty of the field.
         held_out: tile index -> (dx, dy) by which the tile's tie points differ from a model that was fitted without
             them; empty when there are too few tiles.
+        uneven: tile index -> RMS of the same over the quarters of the tile.
         split_half_px: RMS disagreement of the models of the two halves over the tiles; inf without.
         likely: the likeliest field, for places between tiles that lie too far apart to support one.
     """
@@ -55,6 +56,7 @@ class SceneModel:
     field: Field
     sums: Sums
     held_out: dict[int, tuple[float, float]]
+    uneven: dict[int, float]
     split_half_px: float
     likely: Likely
 
@@ -96,7 +98,7 @@ def fit_scene(
             prior, holdout = none, straight
             sums = sums_of(ties, affine, lattice, fade(residuals(ties, affine), ties.weight))
     halves = split_half(ties, layout, lattice, prior, over)
-    return SceneModel(affine, solve(lattice, sums, prior)[0], sums, holdout.off, halves, likely)
+    return SceneModel(affine, solve(lattice, sums, prior)[0], sums, holdout.off, holdout.uneven, halves, likely)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,11 +19,13 @@ from somareg.geometry.proportions import keep_side
 from somareg.io.inputs import OpenImage
 from somareg.io.opened import about_bands
 from somareg.io.source import Block
+from somareg.matching.engine import Alignment
 from somareg.preprocess.ground_only import ground_only
 from somareg.preprocess.holes import bridged
 from somareg.preprocess.normalise import treatment
 from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
 from somareg.preprocess.sar import detect_scale
+from somareg.quality.ambiguity import PROVEN_ZSCORE, RIDGE, ambiguities
 from somareg.register.choose import Chosen, engine_settings, pair_tensors
 from somareg.register.findings import View
 from somareg.register.ground import Ground
@@ -156,6 +159,7 @@ def match_overviews(
     chosen: tuple[Chosen, torch.device],
     seed: Given | None,
     progress: Progress,
+    reach_px: float = math.inf,
 ) -> GlobalMatch:
     """Match the overviews with the engine for small pairs: the global affine.
 
@@ -166,6 +170,7 @@ def match_overviews(
         chosen: engine and device.
         seed: tie points in pixels of the parts: one more start.
         progress: called with a stage's name and the share of the matching done.
+        reach_px: distance up to which tiles see a second place that fits as well, reference pixels.
     """
     reference, moving = overviews
     here, there = reference.view.raster, moving.view.raster
@@ -195,7 +200,19 @@ def match_overviews(
         away.after(small.affine_of(one)).after(reference.to_part.inverse) for one in (alignment.affine, starts[0])
     )
     notes = (*left.notes, *(() if picked is engine else picked.notes))
-    return GlobalMatch(affine, expected, alignment.failure, notes, left.doubts)
+    doubts = (*left.doubts, *_out_of_reach(alignment, factor, reach_px))
+    return GlobalMatch(affine, expected, alignment.failure, notes, doubts)
+
+
+def _out_of_reach(alignment: Alignment, factor: int, reach_px: float) -> tuple[str, ...]:
+    """A sentence on a second place that fits the overviews as well, if it is too far away for tiles to see; else ().
+
+    What lies within their reach, or on a ridge that begins there, tiles decide at full resolution. Where the overviews
+    hardly agree, every place fits as well, and tiles decide, too.
+    """
+    rival = alignment.doubts.rival
+    is_near = factor * math.hypot(*rival.shift_px) <= reach_px or rival.ridge >= RIDGE * rival.height
+    return () if is_near or alignment.evidence.zscore < PROVEN_ZSCORE else ambiguities(alignment, factor)
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:

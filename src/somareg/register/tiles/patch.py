@@ -50,6 +50,8 @@ def read_patches(job: TileJob) -> tuple[Pair, AffineTransform] | str:
     picture = Raster(reference, reference_mask, grid)
     modalities = cfg.moving_modality, cfg.reference_modality
     left = ground_only(moving, picture, places, modalities, is_part=True)  # the overview noted it
+    if left.doubts:  # what is drawn over both would be matched, and it agrees better than any ground
+        return "the finest detail of both images agrees exactly: something may be drawn all over this part"
     reference_mask = left.reference.mask
     moving = bridged(left.moving, "moving")[0]
     warped, warped_mask = to_reference_grid(moving, grid, to_moving, pad=pad)

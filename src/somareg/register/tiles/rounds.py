@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from somareg.errors import EstimationError
 from somareg.jobs.one import Outcome, Runner
 from somareg.quality import Calibration
-from somareg.register.tiles.holdout import HeldOut, spread_at
+from somareg.register.tiles.holdout import HeldOut, beyond_noise, spread_at
 from somareg.register.tiles.job import TileJob, TileSettings
 from somareg.register.tiles.journal import Journal
 from somareg.register.tiles.layout import Layout
 from somareg.register.tiles.model import Likely, SceneModel, fit_scene
+from somareg.register.tiles.sure import is_sure
 from somareg.register.tiles.ties import Ties, collect
 from somareg.register.tiles.tile import TileResult, match_tile
 from somareg.runtime import memory
@@ -144,7 +145,7 @@ def wanted(layout: Layout, tiles: Sequence[TileResult], model: SceneModel | None
         aim: the goal.
     """
     remaining = _left(layout, tiles)
-    sure = [tile for tile in tiles if tile.figures.get("probability", 0.0) >= aim.calibration.review]
+    sure = [tile for tile in tiles if is_sure(tile, aim.calibration)]
     if not remaining or model is None or len(sure) < ENOUGH_SURE:
         return tuple(remaining)
     if not aim.local:
@@ -204,8 +205,7 @@ def _spread(layout: Layout, places: Sequence[int], likely: Likely) -> NDArray[np
 
 def _excess(tile: TileResult, holdout: HeldOut) -> float:
     """Distance of a tile from a model fitted without it, beyond the standard error of its quarters, pixels."""
-    own = 2.0 / max(float(tile.precision.sum()) / 4, 1e-6)
-    return math.sqrt(max(0.0, holdout.uneven[tile.index] ** 2 - own))
+    return beyond_noise(holdout.uneven[tile.index], tile.precision)
 
 
 def _tile_of(job: TileJob, outcome: Outcome[TileResult]) -> TileResult:

@@ -50,7 +50,8 @@ class TileResult:
         beyond: (N, 2) displacement beyond the global affine G: the match of x is `G(x + beyond)`.
         precision: (N,) of each window alone, 1/px^2.
         hit: (N,) 1 where the window's own best match, without any prior, agrees with the tile, else 0.
-        figures: evidence of the tile by name; "probability" and "predicted_px" come from the engine's calibration.
+        figures: evidence of the tile by name; "probability" and "predicted_px" come from the engine's calibration,
+            "rival", "rival_dx", "rival_dy" and "ridge" are those of `somareg.matching.doubts.Rival`.
     """
 
     index: int
@@ -143,7 +144,7 @@ def _near_search(radius: float) -> SearchCfg:
 
 
 def _figures(alignment: Alignment, engine: Engine) -> dict[str, float]:
-    evidence, calibration = alignment.evidence, load_calibration(engine)
+    evidence, rival, calibration = alignment.evidence, alignment.doubts.rival, load_calibration(engine)
     return {
         "probability": calibration.probability(alignment),
         "predicted_px": calibration.predict_rmse(alignment, 1),
@@ -154,4 +155,8 @@ def _figures(alignment: Alignment, engine: Engine) -> dict[str, float]:
         "correlation_before": evidence.correlation_before,
         "forward_backward": alignment.forward_backward_px,
         "split_half": alignment.split_half_px,
+        "rival": rival.height,
+        "rival_dx": rival.shift_px[0],
+        "rival_dy": rival.shift_px[1],
+        "ridge": rival.ridge,
     }
