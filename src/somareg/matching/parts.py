@@ -56,7 +56,7 @@ def displaced_part(judge: Matcher, estimate: Transform) -> Part:
         judge: matcher of the pair.
         estimate: reference pixels -> moving pixels, local displacement included.
     """
-    factor = reduction_to(SIDE_PX, judge.pair.shape)
+    factor = reduction_to(SIDE_PX, judge.pair)
     small = judge.reduced(factor)
     if factor > 1:
         up = AffineTransform.reduction(factor)
