@@ -35,6 +35,7 @@ from somareg.tiepoints.use import Given
 from somareg.types import BoolArray, Progress, Raster, SarScale
 
 STRIP_VALUES = 6_000_000  # most values read at a time
+COLLAR = 0.02  # share of the pixels from which an extreme value is no signal
 _SAMPLES_PX = 1024  # longer side of the sample of raw values from which the SAR scale is detected
 
 
@@ -217,5 +218,19 @@ def _out_of_reach(alignment: Alignment, factor: int, reach_px: float) -> tuple[s
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:
     data = np.concatenate([part for part, _ in samples], axis=1)
-    mask = np.concatenate([part for _, part in samples])
+    mask = _without_collar(data, np.concatenate([part for _, part in samples]))
     return detect_scale(data, mask) if mask.any() else ("amplitude", "no valid value in the sample")
+
+
+def _without_collar(data: NDArray[Any], mask: BoolArray) -> BoolArray:
+    """The mask without the smallest and largest values if many pixels hold them: an undeclared collar is no signal."""
+    if np.iscomplexobj(data):
+        return mask
+    for extreme in (np.min, np.max):
+        valid = data[:, mask]
+        if not valid.size:
+            break
+        same = mask & (data == extreme(valid)).all(axis=0)
+        if COLLAR * mask.sum() < same.sum() < mask.sum():
+            mask = mask & ~same
+    return mask
