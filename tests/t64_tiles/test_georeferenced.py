@@ -11,6 +11,7 @@ import pytest
 import rasterio
 
 from somareg import SceneResult
+from somareg.register.tiles.layout import SceneCfg
 from somareg.types import Grid
 from tests.t64_tiles.conftest import run
 from tests.t65_register.conftest import REFERENCE, place_by_points, swath, write_pair
@@ -71,7 +72,8 @@ def test_radar_geometry(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     files = write_pair(tmp_path, grid, reference=reference, shift=(5.0, -3.0))
     assert grid.control is not None
     place_by_points(files.moving, grid.control)
-    found = run(files.moving, files.reference, tmp_path / "out")
+    sizes = SceneCfg(tile_px=192, overlap_px=32, overview_px=384)  # four side by side
+    found = run(files.moving, files.reference, tmp_path / "out", sizes=sizes)
     assert found.verdict.decision == "go"
     assert len(found.tiles) >= 4
     points = np.random.default_rng(0).uniform(40, 408, (500, 2))
