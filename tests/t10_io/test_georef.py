@@ -99,7 +99,7 @@ def test_without_crs_pixels_lie_on_pixels():
     plain = Grid(100, 100)
     np.testing.assert_array_equal(georeference(plain, Grid(50, 70)).matrix, np.eye(2, 3))
     for pair, missing in (((plain, utm()), "sar.tif"), ((utm(), plain), "opt.tif")):
-        with pytest.raises(GeoreferenceError, match=f"{missing} has no georeference"):
+        with pytest.raises(GeoreferenceError, match=f"{missing} has no CRS and no geotransform"):
             georeference(*pair, names=("sar.tif", "opt.tif"))
 
 
@@ -124,7 +124,9 @@ def test_assume_crs():
 
 def test_a_picture_beside_a_georeferenced_image_is_told_the_way_out():
     picture, unnamed = Grid(64, 64), dataclasses.replace(utm(), crs=None)
-    with pytest.raises(GeoreferenceError, match=r"scan\.png has no georeference but a\.tif .*-a_ullr.*--search full"):
+    with pytest.raises(
+        GeoreferenceError, match=r"scan\.png has no CRS and no geotransform, but a\.tif .*-a_ullr.*--search full"
+    ):
         georeference(utm(), picture, ("a.tif", "scan.png"))
     with pytest.raises(GeoreferenceError, match=r"b\.tif has no CRS but a\.tif .*--assume-crs"):
         georeference(utm(), unnamed, ("a.tif", "b.tif"))

@@ -28,7 +28,7 @@ from tests.t90_security.boxed import boxed
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_DATA")
 
 
-def refusal(call: Callable[[], object], most_bytes: float = 1.5e9, most_s: int = 20) -> str:
+def refusal(call: Callable[[], object], most_bytes: float = 1.5e9, most_s: int = 60) -> str:
     """The one line with which a call refuses, in bounded memory and time."""
     end = boxed(call, most_bytes, most_s)
     assert not end.is_fault, end

@@ -171,7 +171,7 @@ def _check_both_named(grids: tuple[Grid, Grid], names: tuple[str, str]) -> None:
             "gdalwarp -rpc -to RPC_DEM=DEM.tif IN.tif OUT.tif"
         )
     if grid.transform == IDENTITY and grid.control is None:
-        raise GeoreferenceError(f"{missing} has no georeference but {other} has one; {_WAY_OUT}")
+        raise GeoreferenceError(f"{missing} has no CRS and no geotransform, but {other} has both; {_WAY_OUT}")
     raise GeoreferenceError(f"{missing} has no CRS but {other} has one; name the missing one with --assume-crs")
 
 
