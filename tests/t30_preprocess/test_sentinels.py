@@ -65,11 +65,22 @@ def test_values_that_resampling_mixed_go_with_it():
     assert blurred[raster.mask].min() > -1
 
 
+def _ships():
+    """A calm sea with bright targets, of which the brightest saturate."""
+    rng = np.random.default_rng(6)
+    sea = rng.gamma(20.0, 0.5, (SIDE, SIDE))
+    targets = rng.random((SIDE, SIDE)) < 0.02
+    sea[targets] = 40 * rng.pareto(0.5, targets.sum())
+    return np.clip(sea, 1, 3000).astype(np.uint16)
+
+
 @pytest.mark.parametrize(
     "image",
     [
         np.clip(300 * ground(), 0, 255).astype(np.uint8),  # bytes, dark water at 0
         np.where(clouds(0.1), 255, 40 + 200 * ground()).astype(np.uint8),  # saturated clouds
+        np.where(clouds(0.01), 255, 10 + 8 * ground()).astype(np.uint8),  # ships on a dark sea, as bytes
+        _ships(),
         (-25 + 40 * ground()).astype(np.float32),  # decibels
         np.random.default_rng(2).gamma(0.3, 1.0, (SIDE, SIDE)).astype(np.float32) ** 3,  # power with point targets
         np.where(clouds(0.3), 0, ground()).astype(np.float32),  # zeros beside small values

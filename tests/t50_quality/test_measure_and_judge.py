@@ -14,7 +14,7 @@ from somareg.geometry import AffineTransform, FieldTransform
 from somareg.matching.doubts import Doubts, Rival
 from somareg.matching.engine import Alignment
 from somareg.matching.evidence import NO_EVIDENCE
-from somareg.quality import Demands, Measured, Places, Support, judge, judge_as_it_stands, measure, support_of
+from somareg.quality import Demands, Measured, Places, Support, judge, measure, support_of
 from somareg.quality.metres import lattice_over
 from somareg.types import Grid, Quality, TiePoints, Verdict
 
@@ -344,30 +344,6 @@ def test_agreement_is_told_whatever_its_words_but_for_a_go_by_chance(probability
     assert "Halves agree." in verdict.reasons
     silent = judge(replace(backed, agreement=""), figures(support=backed), Fixed())  # type: ignore[arg-type]
     assert all(silent.reasons)
-
-
-# --- a pair as it stands ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "shift", "decision", "words"),
-    [
-        (0.5, 0.9, "go", "The images lie together to 0.90 px RMS."),
-        (1.0, 0.9, "go", "The images lie together to 0.90 px RMS."),
-        (2.5, 0.9, "review", "the expected error of this measurement is 2.50 px; a go allows up to 1 px."),
-        (1.0004, 0.9, "review", "measurement is 1.0004 px;"),
-        (math.inf, 0.9, "review", "measurement is not known;"),
-        (2.5, 4.0, "review", "The images are 4.00 px RMS apart"),
-    ],
-)
-def test_a_pair_is_aligned_if_that_is_measured(error: float, shift: float, decision: str, words: str) -> None:
-    quality = replace(figures(), shift_before_px=shift, predicted_rmse_px=error)
-    verdict = judge_as_it_stands(Verdict("go", ("It agrees.",), 0.95, worst="Somewhere."), quality)
-    assert verdict.decision == decision
-    assert words in verdict.reasons[0]
-    assert (verdict.reasons[1], verdict.worst) == ("It agrees.", "")
-    doubtful = Verdict("review", ("It repeats.",), 0.95)
-    assert judge_as_it_stands(doubtful, quality) == doubtful
 
 
 # --- what is said in one line ----------------------------------------------------------------------------------------

@@ -71,11 +71,7 @@ def similarity(matcher: Matcher, transform: Transform) -> float:
 
     Large images are compared at low resolution, where the mean over all windows is certain enough.
     """
-    factor = reduction_to(LOW_PX, matcher.pair)
-    small = matcher.reduced(factor)
-    if factor > 1:
-        up = AffineTransform.reduction(factor)
-        transform = compose(up.inverse, transform, up)
+    small, transform, _ = reduced_to(LOW_PX, matcher, transform)
     window = _window(small)
     surfaces = small.correlate(transform, WindowCfg(window.size, 1, 2 * window.stride)).surfaces
     return float(surfaces[:, 1, 1].mean()) if len(surfaces) else math.nan
@@ -85,6 +81,15 @@ def reduction_to(side_px: float, pair: Pair) -> int:
     """The factor that brings the reference's longer side to about `side_px`; less where a side would get too short."""
     factor = math.ceil(max(pair.shape) / side_px - 0.3)
     return keep_side(factor, *pair.shape, *pair.moving.shape[-2:], least=STRIP_PX)
+
+
+def reduced_to(side_px: float, matcher: Matcher, transform: Transform) -> tuple[Matcher, Transform, int]:
+    """The matcher of smaller images, a map between these, and the factor, see `reduction_to`."""
+    factor = reduction_to(side_px, matcher.pair)
+    if factor > 1:
+        up = AffineTransform.reduction(factor)
+        transform = compose(up.inverse, transform, up)
+    return matcher.reduced(factor), transform, factor
 
 
 def _window(matcher: Matcher) -> WindowCfg:

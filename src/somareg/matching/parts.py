@@ -13,8 +13,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from somareg.geometry import AffineTransform, compose
-from somareg.matching.evidence import reduction_to
+from somareg.matching.evidence import reduced_to
 from somareg.matching.matcher import Matcher
 from somareg.matching.posterior import standardise
 from somareg.matching.windows import WindowCfg, overlap, roomy, thinned
@@ -56,11 +55,7 @@ def displaced_part(judge: Matcher, estimate: Transform) -> Part:
         judge: matcher of the pair.
         estimate: reference pixels -> moving pixels, local displacement included.
     """
-    factor = reduction_to(SIDE_PX, judge.pair)
-    small = judge.reduced(factor)
-    if factor > 1:
-        up = AffineTransform.reduction(factor)
-        estimate = compose(up.inverse, estimate, up)
+    small, estimate, factor = reduced_to(SIDE_PX, judge, estimate)
     cells, cell = small.cells(), float(small.finest * factor)
     base = thinned(roomy(WINDOW, cells), cells, WINDOWS)
     windows = small.correlate(estimate, WindowCfg(base.size, WINDOW.margin, base.stride, WINDOW.min_seen))

@@ -1,7 +1,8 @@
 """Undeclared nodata values far outside the others, such as -9999, -32768 or 65535, in shapes of any kind.
 
 Regions of one value are judged by their outline (see `fills`), which masks of clouds or ragged holes escape. But no
-sensor measures one exact value again and again that lies many times the range of all others away.
+sensor measures one exact value again and again that lies many times the range of all others away, with hardly any value
+between. Saturated targets have many. 8 bits have no room for such a value: 255 saturates.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ LEAST_SHARE = 0.002  # of the valid pixels
 LEAST_REST = 200  # other values of the sample
 FEW_VALUES = 16  # an image of so few other values shows classes, whose numbers mean nothing
 AWAY = 20.0  # least distance from the others, in multiples of their range from the 10th to the 90th percentile
+NEAR = 0.9  # share of that distance in which fewer other values lie than hold the value itself
 BEYOND = 2.0  # the same for neighbours of such a pixel
 MOST = 3  # such values per band
 RIM_PX = 2  # reach of a resampling kernel
@@ -34,7 +36,8 @@ def without_sentinels(image: Raster, role: str, modality: Modality) -> tuple[Ras
         role: "moving" or "reference", for the option that declares the value.
         modality: of the image; the classes of a "map" are kept.
     """
-    if modality == "map" or image.data.dtype.kind not in "iuf" or not image.mask.any():
+    kind, size = image.data.dtype.kind, image.data.dtype.itemsize
+    if modality == "map" or kind not in "iuf" or size == 1 or not image.mask.any():
         return image, ()
     mask, shares = image.mask.copy(), dict[float, float]()
     for band, sample in zip(image.data, subsample(image.data, image.mask), strict=True):
@@ -43,9 +46,8 @@ def without_sentinels(image: Raster, role: str, modality: Modality) -> tuple[Ras
             here = np.asarray(band == value)
             shares[value] = max(shares.get(value, 0.0), float((here & image.mask).sum() / image.mask.sum()))
             beside = cv2.dilate(here.astype(np.uint8), np.ones((2 * RIM_PX + 1,) * 2, np.uint8)) > 0
-            mask &= ~(
-                here | (beside & ((band < least) | (band > most)))
-            )  # resampling mixes a value into its neighbours
+            mixed = beside & ((band < least) | (band > most))  # by resampling
+            mask &= ~(here | mixed)
     notes = tuple(
         f"{role}: {share:.1%} of the pixels hold exactly {value:g}, far outside all other values; left out. To declare "
         f"it: --{role}-nodata {value:g}"
@@ -61,11 +63,13 @@ def _sentinels(sample: NDArray[Any]) -> tuple[list[float], float, float]:
     while rest.size and len(found) < MOST:
         for value in (rest.min(), rest.max()):
             others = rest[rest != value]
-            if others.size < LEAST_REST or rest.size - others.size < LEAST_SHARE * sample.size:
+            count = rest.size - others.size
+            if others.size < LEAST_REST or count < LEAST_SHARE * sample.size:
                 continue
             low, high = np.percentile(others.astype(np.float64), [10, 90])
             gap = max(low - float(value), float(value) - high)
-            if gap > AWAY * (high - low) > 0 and len(np.unique(others)) > FEW_VALUES:
+            between = np.count_nonzero(np.abs(others - float(value)) < NEAR * gap)
+            if gap > AWAY * (high - low) > 0 and between < count and len(np.unique(others)) > FEW_VALUES:
                 found.append(float(value))
                 rest, least, most = others, low - BEYOND * (high - low), high + BEYOND * (high - low)
                 break

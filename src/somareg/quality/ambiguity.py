@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from somareg.matching.doubts import Rival
 from somareg.matching.engine import Alignment
@@ -15,6 +16,9 @@ RIDGE = 0.8  # share of the rival's agreement: everything between it and the est
 ELSEWHERE = 1.2  # height of a part of the frame that fits another shift, see `somareg.matching.parts`
 APART_PX = 2.0  # least disagreement of two estimates that is reported
 
+RivalKind = Literal["not unique", "one direction", "repeats"]
+"""What another shift that fits as well says of the images."""
+
 
 def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
     """Sentences on ambiguities that forbid "go" although the images agree; () without any.
@@ -25,7 +29,10 @@ def ambiguities(alignment: Alignment, factor: int) -> tuple[str, ...]:
     """
     if alignment.failure:
         return ()
-    return (*_of_the_frame(alignment, factor), *_of_a_part(alignment.doubts.part, factor))
+    rival = alignment.doubts.rival
+    kind = rival_kind(rival, alignment.evidence.zscore)
+    of_the_frame = (rival_in_words(rival, kind, factor),) if kind else ()
+    return (*of_the_frame, *_of_a_part(alignment.doubts.part, factor))
 
 
 def is_doubted(figures: Figures) -> bool:
@@ -33,20 +40,25 @@ def is_doubted(figures: Figures) -> bool:
     return figures["rival"] >= AS_GOOD or figures["part"] >= ELSEWHERE
 
 
-def _of_the_frame(alignment: Alignment, factor: int) -> tuple[str, ...]:
-    rival = alignment.doubts.rival
+def rival_kind(rival: Rival, zscore: float) -> RivalKind | None:
+    """The kind of ambiguity of an estimate with this agreement; None where no other shift fits about as well."""
     if rival.height < AS_GOOD:
-        return ()
+        return None
+    if zscore < PROVEN_ZSCORE:
+        return "not unique"
+    return "one direction" if rival.ridge >= RIDGE * rival.height else "repeats"
+
+
+def rival_in_words(rival: Rival, kind: RivalKind, factor: int) -> str:
+    """A sentence on a shift that fits about as well, at `factor` reference pixels per pixel of the pair."""
     dx, dy = (factor * value for value in rival.shift_px)
-    if alignment.evidence.zscore < PROVEN_ZSCORE:
-        return (f"A shift by ({dx:+.0f}, {dy:+.0f}) px more fits about as well: the estimate is not unique.",)
-    if rival.ridge >= RIDGE * rival.height:
-        return (
-            f"The images agree about as well along one direction: the shift {_direction(rival)} cannot be measured.",
-        )
+    if kind == "not unique":
+        return f"A shift by ({dx:+.0f}, {dy:+.0f}) px more fits about as well: the estimate is not unique."
+    if kind == "one direction":
+        return f"The images agree about as well along one direction: the shift {_direction(rival)} cannot be measured."
     return (
         f"The images agree about as well {math.hypot(dx, dy):.0f} px away, at ({dx:+.0f}, {dy:+.0f}): the texture "
-        "repeats, or it is not the same ground.",
+        "repeats, or it is not the same ground."
     )
 
 

@@ -25,7 +25,7 @@ from somareg.preprocess.holes import bridged
 from somareg.preprocess.normalise import treatment
 from somareg.preprocess.prepare import prepare, reduce_blocks, reduced_grid
 from somareg.preprocess.sar import detect_scale
-from somareg.quality.ambiguity import PROVEN_ZSCORE, RIDGE, ambiguities
+from somareg.quality.ambiguity import rival_in_words, rival_kind
 from somareg.register.choose import Chosen, engine_settings, pair_tensors
 from somareg.register.findings import View
 from somareg.register.ground import Ground
@@ -212,8 +212,9 @@ def _out_of_reach(alignment: Alignment, factor: int, reach_px: float) -> tuple[s
     hardly agree, every place fits as well, and tiles decide, too.
     """
     rival = alignment.doubts.rival
-    is_near = factor * math.hypot(*rival.shift_px) <= reach_px or rival.ridge >= RIDGE * rival.height
-    return () if is_near or alignment.evidence.zscore < PROVEN_ZSCORE else ambiguities(alignment, factor)
+    is_repeated = not alignment.failure and rival_kind(rival, alignment.evidence.zscore) == "repeats"
+    is_far = factor * math.hypot(*rival.shift_px) > reach_px
+    return (rival_in_words(rival, "repeats", factor),) if is_repeated and is_far else ()
 
 
 def _judge_scale(samples: Sequence[tuple[NDArray[Any], BoolArray]]) -> tuple[SarScale, str]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
-from somareg.geometry import AffineTransform
-from somareg.matching.doubts import Doubts, Rival
-from somareg.matching.engine import Alignment
-from somareg.matching.evidence import NO_EVIDENCE
+from somareg.matching.doubts import Rival
 from somareg.quality import Calibration
-from somareg.quality.ambiguity import AS_GOOD, ambiguities
+from somareg.quality.ambiguity import RivalKind, rival_in_words, rival_kind
 from somareg.register.tiles.tile import TileResult
 
 
@@ -28,7 +23,7 @@ def is_probable(tile: TileResult, calibration: Calibration) -> bool:
 
 def is_ambiguous(tile: TileResult) -> bool:
     """Whether another shift fits a tile about as well as its own: texture that repeats, or runs in one direction."""
-    return tile.figures.get("rival", 0.0) >= AS_GOOD
+    return _kind(tile) is not None
 
 
 def ambiguity_of(tiles: Sequence[TileResult], calibration: Calibration) -> tuple[str, ...]:
@@ -37,18 +32,18 @@ def ambiguity_of(tiles: Sequence[TileResult], calibration: Calibration) -> tuple
     Tiles of one ground differ in what else fits: the sentence is that of the clearest case of the commonest kind.
     """
     probable = [tile for tile in tiles if is_probable(tile, calibration)]
-    unclear = [tile for tile in probable if is_ambiguous(tile)]
-    if 2 * len(unclear) <= len(probable):
+    kinds = [(kind, _rival(tile)) for tile in probable if (kind := _kind(tile))]
+    if 2 * len(kinds) <= len(probable):
         return ()
-    clearest_first = sorted(unclear, key=lambda tile: -tile.figures["rival"])
-    told = [_told(tile) for tile in clearest_first]
-    kinds = [re.sub(r"[+-]?\d+", "", sentence) for sentence in told]
-    return (told[kinds.index(Counter(kinds).most_common(1)[0][0])],)
+    commonest = Counter(kind for kind, _ in kinds).most_common(1)[0][0]
+    clearest = max((rival for kind, rival in kinds if kind == commonest), key=lambda rival: rival.height)
+    return (rival_in_words(clearest, commonest, 1),)
 
 
-def _told(tile: TileResult) -> str:
-    """The sentence on the ambiguity of one tile."""
+def _kind(tile: TileResult) -> RivalKind | None:
+    return rival_kind(_rival(tile), tile.figures["zscore"]) if "rival" in tile.figures else None
+
+
+def _rival(tile: TileResult) -> Rival:
     figures = tile.figures
-    rival = Rival(figures["rival"], (figures["rival_dx"], figures["rival_dy"]), figures["ridge"])
-    evidence = replace(NO_EVIDENCE, zscore=figures["zscore"])
-    return ambiguities(Alignment(AffineTransform.identity(), evidence=evidence, doubts=Doubts(rival)), 1)[0]
+    return Rival(figures["rival"], (figures["rival_dx"], figures["rival_dy"]), figures["ridge"])
