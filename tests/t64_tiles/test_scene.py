@@ -27,6 +27,7 @@ from somareg.matching.doubts import NO_DOUBTS, Rival
 from somareg.matching.engine import Alignment, EngineCfg
 from somareg.matching.evidence import NO_EVIDENCE, forward_backward
 from somareg.matching.matcher import Matcher
+from somareg.matching.parts import Part
 from somareg.register import choose
 from somareg.register.choose import Chosen
 from somareg.register.images import open_images
@@ -280,7 +281,9 @@ def test_a_second_place_that_no_tile_sees_is_told(
     small: Pair, monkeypatch: pytest.MonkeyPatch, rival: Rival, zscore: float, is_told: bool
 ) -> None:
     found = Alignment(
-        AffineTransform.identity(), evidence=replace(NO_EVIDENCE, zscore=zscore), doubts=replace(NO_DOUBTS, rival=rival)
+        AffineTransform.identity(),
+        evidence=replace(NO_EVIDENCE, zscore=zscore),
+        doubts=replace(NO_DOUBTS, rival=rival, part=Part(2.0, (9.0, 0.0), 0, 0)),  # tiles find displaced parts
     )
     monkeypatch.setattr(overview, "align", lambda *given, **more: found)
     assert ["200 px away, at (+120, +160)" in doubt for doubt in overviews(small, Chosen()).doubts] == [True] * is_told
