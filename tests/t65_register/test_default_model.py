@@ -32,7 +32,7 @@ from tests.synthetic import SyntheticPair, make_pair
 from tests.t65_register.conftest import Files
 
 FREE = "orientation"
-LIGHT: dict[str, Any] = {"local": False, "preset": "fast", "device": "cpu"}
+LIGHT: dict[str, Any] = {"local": False, "preset": "fast", "search": "local", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,9 @@ def pairs() -> list[tuple[Any, Any]]:
 
 
 def test_the_figures_are_those_of_one_by_one(pairs: list[tuple[Any, Any]], weights: Path) -> None:
-    together = list(somareg.register_many(pairs, together=2, model=weights))
+    together = list(somareg.register_many(pairs, together=2, model=weights, search="local"))
     for (moving, reference), result in zip(pairs, together, strict=True):
-        alone = somareg.register(moving, reference, model=weights)
+        alone = somareg.register(moving, reference, model=weights, search="local")
         np.testing.assert_allclose(result.displacement.array, alone.displacement.array, atol=1e-3)
         assert result.verdict.decision == alone.verdict.decision
         assert result.quality.predicted_rmse_px == pytest.approx(alone.quality.predicted_rmse_px, rel=1e-2, nan_ok=True)
@@ -52,12 +52,12 @@ def test_images_of_one_size_are_described_by_one_call(
         return encode(self, image, *others)
 
     monkeypatch.setattr(Soma, "encode", counted)
-    list(somareg.register_many(pairs, together=3, model=weights))
+    list(somareg.register_many(pairs, together=3, model=weights, search="local"))
     assert calls[0] == 3
     shared = len(calls)
     calls.clear()
     for moving, reference in pairs:
-        somareg.register(moving, reference, model=weights)
+        somareg.register(moving, reference, model=weights, search="local")
     assert max(calls) < 3 or shared < len(calls)
     assert shared < len(calls)
 

@@ -22,7 +22,7 @@ from tests.synthetic import make_pair, pixel_points
 from tests.t65_register.conftest import UTM
 
 WORDS: tuple[Modality, ...] = get_args(Modality)
-LIGHT: dict[str, Any] = {"local": False, "preset": "fast", "device": "cpu"}
+LIGHT: dict[str, Any] = {"local": False, "preset": "fast", "search": "local", "device": "cpu"}
 SIDE = 224
 
 
