@@ -119,7 +119,8 @@ class RegisterConfig(BaseModel):
     search: Search = option(
         "auto",
         "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift, then as "
-        "full if nothing is clear) or full (any rotation, scale 0.68-1.45)",
+        "full, then any shift by which most of the smaller image stays in the larger one) or full (any rotation, scale "
+        "0.68-1.45, the same shifts)",
         SEARCH,
     )
     search_radius_px: float | None = option(

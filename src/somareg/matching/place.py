@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from somareg.features.orientation import OrientationCfg, orientation_channels
 from somareg.geometry import AffineTransform
 from somareg.matching.warping import warp_to_reference
 
 CHANNELS = OrientationCfg()
-MIN_SEEN = 0.7  # share of the small image that must be covered by valid pixels of the large one
+MIN_SEEN = 0.55  # share of the small image that must be covered by valid pixels of the large one
 RIVAL_CELLS = 8.0  # places further away than this are rivals
 CLEAR, CLEARER = 9.0, 1.3  # height and ratio to the best rival from which no other rotation and scale is tried
 
@@ -43,7 +44,7 @@ class Place:
 def find_place(
     small: tuple[Tensor, Tensor], large: tuple[Tensor, Tensor], turns: Sequence[tuple[float, float]]
 ) -> Place:
-    """The place where a small image is most similar to a part of a large one.
+    """The place where a small image is most similar to a part of a large one, over whose edges it may reach.
 
     Args:
         small, large: normalised images (1, C, H, W) and masks (1, 1, H, W) of equal pixel size.
@@ -51,8 +52,10 @@ def find_place(
     """
     field, valid = orientation_channels(*large, CHANNELS)
     height, width = (int(n) for n in small[0].shape[-2:])
+    over_y, over_x = (beyond(n) // CHANNELS.stride for n in (height, width))
+    field, valid = (F.pad(part, [over_x, over_x, over_y, over_y]) for part in (field, valid))
     rows, columns = field.shape[-2:]
-    size = _even(rows + height // 2), _even(columns + width // 2)
+    size = _even(rows), _even(columns)
     spectrum = torch.fft.rfft2(field[0], s=size)
     energy = torch.fft.rfft2(field.square().sum(1), s=size)
     seen = torch.fft.rfft2(valid[0], s=size)
@@ -66,12 +69,17 @@ def find_place(
             continue
         (column, row), top, rival = found
         stride = CHANNELS.stride
-        shift = AffineTransform.from_parameters(shift=(column * stride, row * stride))
+        shift = AffineTransform.from_parameters(shift=((column - over_x) * stride, (row - over_y) * stride))
         place = Place(shift.after(turned.inverse), top, rival)
         best = max(best, place, key=lambda one: one.height)
         if best.height >= max(CLEAR, CLEARER * best.rival):
             break
     return best
+
+
+def beyond(side: int) -> int:
+    """How far a small image of a side may reach beyond the large one, pixels."""
+    return round((1.0 - MIN_SEEN) * side)
 
 
 def _template(small: tuple[Tensor, Tensor], turned: AffineTransform) -> tuple[Tensor, Tensor]:
@@ -87,7 +95,9 @@ def _template(small: tuple[Tensor, Tensor], turned: AffineTransform) -> tuple[Te
 def _best(
     template: Tensor, mask: Tensor, large: tuple[Tensor, Tensor, Tensor], size: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[tuple[float, float], float, float] | None:
-    """Cell (x, y) of the large image on which the template's first one lies, its height and that of its best rival."""
+    """Cell (x, y) of the padded large image on which the template's first one lies, its height and that of its best
+    rival.
+    """
     spectrum, energy, seen = large
     rows, columns = shape[0] - template.shape[-2] + 1, shape[1] - template.shape[-1] + 1
     if min(rows, columns) < 1 or not bool(mask.any()):
@@ -100,7 +110,8 @@ def _best(
 
     covered = against(mask[None], seen) / mask.sum()
     power = against(mask[None], energy).clamp_min(1e-6)
-    score = against(template, spectrum) / (power.sqrt() * template.norm().clamp_min(1e-6))
+    # The root keeps the noise even where less is covered.
+    score = against(template, spectrum) / (power.sqrt() * template.norm().clamp_min(1e-6)) * covered.clamp(0, 1).sqrt()
     known = covered >= MIN_SEEN
     if int(known.sum()) < 2:
         return None

@@ -222,16 +222,17 @@ def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, te
         seed = None
         if tie_points is not None:
             seed = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
-        grounds = likely_grounds(images, cfg, seed)
-        roads = [choose_road(images, ground, cfg, model, tiling.sizes) for ground in grounds]
-        check_road(images, grounds[0], cfg, roads[0])
-        slips = doubts_about(images, grounds[0], cfg)
-        grounds = tuple(replace(ground, doubts=(*slips, *ground.doubts)) for ground in grounds)
-        clock.lap("open")
         findings, left_out = None, ""
-        for ground, road in zip(grounds, roads, strict=True):
-            if left_out := not_tried(images, ground, cfg, road):
+        slips: tuple[str, ...] = ()
+        for ground in likely_grounds(images, cfg, seed):
+            road = choose_road(images, ground, cfg, model, tiling.sizes)
+            if findings is None:
+                check_road(images, ground, cfg, road)
+                slips = doubts_about(images, ground, cfg)
+                clock.lap("open")
+            elif left_out := not_tried(images, ground, cfg, road):
                 break
+            ground = replace(ground, doubts=(*slips, *ground.doubts))
             if road.is_tiled:
                 match = match_tiled(images, ground, cfg, (model, device), seed, tiling, clock, tell)
             else:

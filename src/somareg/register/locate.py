@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +16,7 @@ from somareg.geometry.proportions import STRIP_PX, keep_side
 from somareg.io.inputs import OpenImage
 from somareg.io.memory import check_fits
 from somareg.io.source import Block
-from somareg.matching.place import CHANNELS, Place, find_place
+from somareg.matching.place import CHANNELS, MIN_SEEN, Place, beyond, find_place
 from somareg.preprocess.normalise import normalise
 from somareg.register.choose import LIBRARY_BYTES, engine_settings, search_radius
 from somareg.register.findings import View
@@ -30,7 +31,8 @@ LEAST_PX = 8  # shorter side below which nothing is looked for, because the larg
 PLACE_BYTES = 85.0  # per pixel of the large image at the resolution of the search
 _EVERY = 16  # step between points of an outline at which lengths are measured
 TURN_DEG, SCALE = 6.0, 1.1  # steps between hypotheses
-HEIGHT = 5.0  # least height of a likely place; see `Place`
+# Least height of a likely place, see `Place`: of a small image in a large one, and of one that the search did not find.
+HEIGHT, SURE_HEIGHT = 5.0, 6.0
 USEFUL = 0.9  # share of the larger image's longer side; a larger search radius leaves next to no overlap
 RIVAL = (
     1.2  # ratio of heights below which the second place may be right: 1.0 to 1.1 for repeated ground, else above 1.4
@@ -58,25 +60,44 @@ def _known_ground(images: Images, cfg: RegisterConfig, seed: Given | None) -> Gr
     return common_ground(here, there, images.georef, radius, more, **rim)
 
 
-def likely_grounds(images: Images, cfg: RegisterConfig, seed: Given | None) -> tuple[Ground, ...]:
-    """Candidates of the common ground, the likeliest first.
+def likely_grounds(images: Images, cfg: RegisterConfig, seed: Given | None) -> Iterator[Ground]:
+    """Candidates of the common ground, the likeliest first. A caller takes the next one while it is not sure.
 
-    Without georeferences and points, an image that is too small for the search to reach all of the other one is
-    searched in it. Both may also show the same ground at different pixel sizes.
+    Without georeferences and points, the search around the middle does not reach all places. An image that is small in
+    the other one is searched in it first, of other pairs the smaller one in the larger one afterwards. Images of
+    different size may also show the same ground at different pixel sizes.
     """
-    claimed_ground = known_ground(images, cfg, seed)
+    claimed = known_ground(images, cfg, seed)
     here, there = images.reference.grid, images.moving.grid
     radius = _radius(cfg, images)
-    if images.is_placed or seed or cfg.search == "local" or not _is_part(here, there, radius):
-        return (claimed_ground,)
+    if images.is_placed or seed or cfg.search == "local":
+        yield claimed
+        return
+    is_part = _is_part(here, there, radius)
+    if not is_part:
+        yield claimed
     factor = _factor(here, there)
-    if min(*here.shape, *there.shape) // factor < LEAST_PX:
-        return (claimed_ground,)
-    place, start, cell = _look(images, cfg, factor)
-    if place.height < HEIGHT:
-        return (claimed_ground,)
-    ground = ground_at(start, here, there, radius, RIM_PX + 2 * cell)
-    role = "moving image" if max(there.shape) < max(here.shape) else "reference"
+    if min(*here.shape, *there.shape) // factor >= LEAST_PX:
+        place, start, cell = _look(images, cfg, factor)
+        is_new = is_part or _off_middle(start, here, there) > radius(max(here.shape))
+        if is_new and place.height >= (HEIGHT if is_part else SURE_HEIGHT):
+            yield _found(images, cfg, place, start, RIM_PX + 2 * cell)
+    if is_part:
+        yield claimed
+
+
+def _found(images: Images, cfg: RegisterConfig, place: Place, start: AffineTransform, rim_px: float) -> Ground:
+    """The common ground where the smaller image was found in the larger one.
+
+    Args:
+        images, cfg: see `likely_grounds`.
+        place: of the smaller image.
+        start: reference pixels -> moving pixels, there.
+        rim_px: see `ground_at`.
+    """
+    here, there = images.reference.grid, images.moving.grid
+    ground = ground_at(start, here, there, _radius(cfg, images), rim_px)
+    role = "moving image" if _is_moving_smaller(here, there) else "reference"
     column, row = (start.inverse if role == "moving image" else start)(np.zeros((1, 2)))[0]
     note = f"the {role} was located in the other image, from column {column:.0f}, row {row:.0f} on"
     doubts: tuple[str, ...] = ()
@@ -85,7 +106,13 @@ def likely_grounds(images: Images, cfg: RegisterConfig, seed: Given | None) -> t
             f"The {role} fits another place of the other image nearly as well; give a georeference or tie points.",
         )
     notes = (note, *_about_radius(cfg, images))
-    return replace(ground, notes=notes, doubts=doubts, is_looked_for=True), claimed_ground
+    return replace(ground, notes=notes, doubts=doubts, is_looked_for=True)
+
+
+def _off_middle(start: AffineTransform, reference: Grid, moving: Grid) -> float:
+    """Distance of the moving image's middle from the reference's, reference pixels."""
+    here, there = (np.array([(grid.width - 1) / 2, (grid.height - 1) / 2]) for grid in (reference, moving))
+    return float(np.abs(start.inverse(there[None])[0] - here).max())
 
 
 def _radius(cfg: RegisterConfig, images: Images) -> Radius:
@@ -132,14 +159,19 @@ def _about_radius(cfg: RegisterConfig, images: Images) -> tuple[str, ...]:
 
 def _is_part(reference: Grid, moving: Grid, radius: Radius) -> bool:
     """Whether one image is so small in the other that a search around the middle does not reach all places."""
-    smaller, larger = sorted((reference.shape, moving.shape), key=max)
+    smaller, larger = sorted((reference.shape, moving.shape), key=math.prod)
     room = max(n - m for n, m in zip(larger, smaller, strict=True)) / 2
-    return room > radius(max(reference.shape)) and all(n >= m for n, m in zip(larger, smaller, strict=True))
+    fits = all(n >= MIN_SEEN * m for n, m in zip(larger, smaller, strict=True))
+    return room > radius(max(reference.shape)) and fits
+
+
+def _is_moving_smaller(reference: Grid, moving: Grid) -> bool:
+    return math.prod(moving.shape) < math.prod(reference.shape)
 
 
 def _factor(here: Grid, there: Grid) -> int:
     """The factor by which both images are reduced for the search of the smaller one in the larger one."""
-    small, large = sorted((there.shape, here.shape), key=max)
+    small, large = sorted((there.shape, here.shape), key=math.prod)
     wanted = keep_side(round(max(small) / SMALL_PX), *small, least=STRIP_PX)
     return max(wanted, math.ceil(max(large) / LARGE_PX))
 
@@ -149,11 +181,15 @@ def _look(images: Images, cfg: RegisterConfig, factor: int) -> tuple[Place, Affi
     to moving pixels, and its uncertainty in pixels.
     """
     here, there = images.reference, images.moving
-    swapped = max(there.grid.shape) < max(here.grid.shape)
+    swapped = _is_moving_smaller(here.grid, there.grid)
     small, large = (there, here) if swapped else (here, there)
     roles = ("moving", "reference") if swapped else ("reference", "moving")
+    sides = (
+        -(-side // factor) + 2 * beyond(own // factor)
+        for side, own in zip(large.grid.shape, small.grid.shape, strict=True)
+    )
     check_fits(
-        LIBRARY_BYTES + PLACE_BYTES * math.prod(-(-side // factor) for side in large.grid.shape),
+        LIBRARY_BYTES + PLACE_BYTES * math.prod(sides),
         f"looking for {small.facts.name} in {large.facts.name}",
         f"cut out the part of {large.facts.name} that shows the other image's ground",
     )

@@ -1,0 +1,118 @@
+"""Images without a georeference that share only a part of their ground: real pixels, from the pair in the package.
+
+Its relief of some pixels is followed less in smaller crops, hence 2 px.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+
+import somareg
+from somareg.cli.sample import sample_pair
+from somareg.types import Result
+
+Array = NDArray[Any]
+register = partial(somareg.register, model="orientation")
+LOCATED = "was located in the other image"
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Array, Array]:
+    """SAR and optical, (C, 672, 672), some pixels apart."""
+    images = []
+    for path in sample_pair():
+        with rasterio.open(path) as file:
+            images.append(file.read())
+    return images[0], images[1]
+
+
+@pytest.fixture(scope="module")
+def truth(pair: tuple[Array, Array]) -> Result:
+    """Of the whole images, in whose pixels the crops are placed."""
+    return register(*pair)
+
+
+def part(image: Array, x: int, y: int, width: int, height: int) -> Array:
+    return np.ascontiguousarray(image[:, y : y + height, x : x + width])
+
+
+def error(found: Result, truth: Result, here: tuple[int, int], there: tuple[int, int]) -> float:
+    """RMS distance (pixels) from the whole images' map, for crops whose corners (x, y) are `here` in the optical and
+    `there` in the SAR image, over the ground that both show.
+    """
+    rows, columns = found.reference.grid.shape
+    y, x = np.mgrid[8 : rows - 8 : 21j, 8 : columns - 8 : 21j]
+    points = np.stack([x.ravel(), y.ravel()], axis=-1)
+    expected = truth.transform(points + here) - there
+    height, width = found.moving.grid.shape
+    shown = ((expected > 8) & (expected < np.array([width, height]) - 9)).all(axis=1)
+    assert shown.sum() > 20
+    return float(np.sqrt(((found.transform(points[shown]) - expected[shown]) ** 2).sum(1).mean()))
+
+
+def test_images_of_one_size_far_apart(pair: tuple[Array, Array], truth: Result) -> None:
+    """60 % of the ground is common."""
+    here, there, size = (20, 150), (150, 165), (360, 300)
+    found = register(part(pair[0], *there, *size), part(pair[1], *here, *size))
+    assert found.verdict.decision == "go"
+    assert any(LOCATED in note for note in found.notes)
+    assert error(found, truth, here, there) < 2.0
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("corner", [(-60, 160), (320, 150), (120, -50), (100, 330)])
+def test_a_chip_over_the_edge_of_a_tile(
+    corner: tuple[int, int], swapped: bool, pair: tuple[Array, Array], truth: Result
+) -> None:
+    tile, side = (120, 120, 440, 440), 180
+    chip = (tile[0] + corner[0], tile[1] + corner[1], side, side)
+    if swapped:  # the reference is the small one
+        found = register(part(pair[0], *tile), part(pair[1], *chip))
+        off = error(found, truth, chip[:2], tile[:2])
+    else:
+        found = register(part(pair[0], *chip), part(pair[1], *tile))
+        off = error(found, truth, tile[:2], chip[:2])
+    assert any(LOCATED in note for note in found.notes)
+    assert found.verdict.decision == "go"
+    assert off < 2.0
+
+
+def test_a_narrow_strip_as_long_as_the_reference(pair: tuple[Array, Array], truth: Result) -> None:
+    here, there = (0, 60), (0, 420)
+    found = register(part(pair[0], *there, 672, 72), part(pair[1], *here, 672, 560))
+    assert found.verdict.decision == "go"
+    assert error(found, truth, here, there) < 2.0
+
+
+def test_displaced_and_rotated(pair: tuple[Array, Array], truth: Result) -> None:
+    """The SAR image is turned by 10 degrees about its middle, and shows ground 150 px further right."""
+    size, here, middle = 360, (60, 150), np.array([390.0, 330.0])
+    turn = np.deg2rad(10.0)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    into = np.column_stack([rotation, middle - rotation @ np.full(2, (size - 1) / 2)])  # turned -> whole SAR
+    turned = cv2.warpAffine(pair[0][0], into, (size, size), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)[None]
+    found = register(turned, part(pair[1], *here, size, size))
+    assert found.verdict.decision == "go"
+    points = np.array([[200.0, 100.0], [300.0, 180.0], [250.0, 250.0], [340.0, 300.0]])
+    expected = (truth.transform(points + here) - into[:, 2]) @ rotation
+    assert np.sqrt(np.square(found.transform(points) - expected).sum(axis=1).mean()) < 2.0
+
+
+def test_other_ground_is_found_nowhere(pair: tuple[Array, Array]) -> None:
+    mirrored = pair[0][:, :, ::-1]
+    found = register(part(mirrored, 0, 0, 300, 300), part(pair[1], 300, 300, 300, 300))
+    assert found.verdict.decision == "no-go"
+    assert not any(LOCATED in note for note in found.notes)
+
+
+def test_local_search_stays_in_the_middle(pair: tuple[Array, Array]) -> None:
+    found = register(part(pair[0], 170, 160, 400, 400), part(pair[1], 20, 150, 400, 400), search="local")
+    assert found.verdict.decision != "go"
+    assert not any(LOCATED in note for note in found.notes)
