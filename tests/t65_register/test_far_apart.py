@@ -1,22 +1,27 @@
-"""Images without a georeference that share only a part of their ground: real pixels, from the pair in the package.
+"""Images far from where they are expected: without a georeference, or with one that is wrong by much.
 
-Its relief of some pixels is followed less in smaller crops, hence 2 px.
+Real pixels, from the pair in the package. Its relief of some pixels is followed less in smaller crops, hence 2 px.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
 
 import somareg
 from somareg.cli.sample import sample_pair
-from somareg.types import Result
+from somareg.types import Grid, Result
+from tests.t65_register.conftest import UTM, write
 
 Array = NDArray[Any]
 register = partial(somareg.register, model="orientation")
@@ -116,3 +121,68 @@ def test_local_search_stays_in_the_middle(pair: tuple[Array, Array]) -> None:
     found = register(part(pair[0], 170, 160, 400, 400), part(pair[1], 20, 150, 400, 400), search="local")
     assert found.verdict.decision != "go"
     assert not any(LOCATED in note for note in found.notes)
+
+
+# --- wrong georeferences ----------------------------------------------------------------------------------------------
+
+SIDE = 400
+WRONG = "the georeferences seem to be"
+
+
+@pytest.fixture
+def reference(pair: tuple[Array, Array], tmp_path: Path) -> Path:
+    return write(tmp_path / "reference.tif", part(pair[1], 100, 120, SIDE, SIDE), place(100, 120))
+
+
+def place(x: float, y: float, size: float = 10.0, side: int = SIDE) -> Grid:
+    """Grid of an image whose corner claims to lie at a pixel of the whole images, with pixels of `size` metres."""
+    return Grid(side, side, (size, 0.0, 500000 + 10 * x, 0.0, -size, 4650000 - 10 * y), UTM)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(150, 40), (-90, 100), (10, -160)])
+def test_a_georeference_that_is_wrong_by_a_third_of_the_image(
+    dx: int, dy: int, pair: tuple[Array, Array], truth: Result, reference: Path, tmp_path: Path
+) -> None:
+    moving = write(tmp_path / "moving.tif", part(pair[0], 110, 110, SIDE, SIDE), place(110 + dx, 110 + dy))
+    found = register(moving, reference)
+    assert found.verdict.decision == "go"
+    (note,) = [note for note in found.notes if WRONG in note]
+    assert abs(int(note.split()[5]) - np.hypot(dx, dy)) < 12
+    assert error(found, truth, (100, 120), (110, 110)) < 2.0
+    assert found.quality.shift_before_px == pytest.approx(np.hypot(dx, dy), abs=12)
+
+
+def test_other_pixels_and_another_crs(
+    pair: tuple[Array, Array], truth: Result, reference: Path, tmp_path: Path
+) -> None:
+    """Pixels of 20 m in degrees, 1.4 km too far east."""
+    averaged = part(pair[0], 0, 0, 672, 672).reshape(1, 336, 2, 336, 2).mean((2, 4)).astype(np.uint8)
+    utm = write(tmp_path / "utm.tif", averaged, place(140, 0, 20.0, 336))
+    moving = tmp_path / "moving.tif"
+    with rasterio.open(utm) as file, WarpedVRT(file, crs="EPSG:4326", resampling=Resampling.cubic) as turned:
+        rasterio.shutil.copy(turned, moving, driver="GTiff")
+    found = register(moving, reference)
+    assert found.verdict.decision == "go"
+    assert any(WRONG in note for note in found.notes)
+    y, x = np.mgrid[40 : SIDE - 40 : 9j, 40 : SIDE - 40 : 9j]
+    points = np.stack([x.ravel(), y.ravel()], axis=-1)
+    away = np.array([40, -120])  # by 140 px east, and from the corner of the reference
+    expected = truth.transform(points + np.array([100, 120])) + away  # claimed places, pixels of the reference
+    assert np.sqrt(((found.correction(points) - expected) ** 2).sum(1).mean()) < 2.0
+
+
+def test_a_chip_whose_place_is_wrong(pair: tuple[Array, Array], truth: Result, reference: Path, tmp_path: Path) -> None:
+    chip = write(tmp_path / "chip.tif", part(pair[0], 230, 260, 160, 160), place(230 + 62, 260 - 41, side=160))
+    found = register(chip, reference)
+    assert found.verdict.decision == "go"
+    assert error(found, truth, (100, 120), (230, 260)) < 2.0
+
+
+def test_a_radius_is_kept_to_and_other_ground_found_nowhere(
+    pair: tuple[Array, Array], reference: Path, tmp_path: Path
+) -> None:
+    moving = write(tmp_path / "moving.tif", part(pair[0], 110, 110, SIDE, SIDE), place(260, 150))
+    mirrored = write(tmp_path / "mirrored.tif", part(pair[0][:, :, ::-1], 110, 110, SIDE, SIDE), place(110, 110))
+    for found in (register(moving, reference, search_radius_px=30.0), register(mirrored, reference)):
+        assert found.verdict.decision != "go"
+        assert not any(WRONG in note for note in found.notes)

@@ -118,9 +118,9 @@ class RegisterConfig(BaseModel):
     )
     search: Search = option(
         "auto",
-        "local (nearly aligned), auto (trusts georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift, then as "
-        "full, then any shift by which most of the smaller image stays in the larger one) or full (any rotation, scale "
-        "0.68-1.45, the same shifts)",
+        "local (nearly aligned), auto (around georeferences; without them ±22°, scale 0.78-1.28, ±14 % shift, then as "
+        "full) or full (any rotation, scale 0.68-1.45); auto and full then try any shift by which most of the smaller "
+        "image stays in the larger one",
         SEARCH,
     )
     search_radius_px: float | None = option(

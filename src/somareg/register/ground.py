@@ -114,7 +114,7 @@ def common_ground(
     around = radius(float(size.max()))
     here = _grown(low, high, min(around, rim_px) + more_px, whole)
     _check_in_one_piece(georef.inverse, outline, here, other, "moving image")
-    away = _window(georef, here, around + more_px + ROOM_PX, moving)
+    away = part_under(georef, here, around + more_px + ROOM_PX, moving)
     _check_in_one_piece(georef, georef(outline_of(here, inside=True)), away, here, "reference")
     shift = AffineTransform.from_parameters
     between = compose(shift(shift=(-away.x, -away.y)), georef, shift(shift=here[:2]))
@@ -142,7 +142,7 @@ def ground_at(start: AffineTransform, reference: Grid, moving: Grid, radius: Rad
     size = np.minimum(high - low + 1, [reference.width, reference.height])
     reach = radius(float(size.max()))
     here = _grown(low, high, min(reach, rim_px), whole)
-    away = _window(start, here, reach + ROOM_PX, moving)
+    away = part_under(start, here, reach + ROOM_PX, moving)
     shift = AffineTransform.from_parameters
     between = shift(shift=(-away.x, -away.y)).after(start).after(shift(shift=here[:2]))
     return Ground(here, away, reach, between, is_placed=False)
@@ -189,7 +189,7 @@ def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
     return Block(left, top, right - left, bottom - top)
 
 
-def _window(to_moving: Transform, here: Block, reach_px: float, moving: Grid) -> Block:
+def part_under(to_moving: Transform, here: Block, reach_px: float, moving: Grid) -> Block:
     """The part of the moving image that may show a part of the reference."""
     whole = Block(0, 0, moving.width, moving.height)
     there = to_moving(outline_of(here, reach_px, inside=True))
