@@ -5,6 +5,7 @@ Real pixels, from the pair in the package. Its relief of some pixels is followed
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,17 @@ def test_a_chip_whose_place_is_wrong(pair: tuple[Array, Array], truth: Result, r
     found = register(chip, reference)
     assert found.verdict.decision == "go"
     assert error(found, truth, (100, 120), (230, 260)) < 2.0
+
+
+def test_a_strip_whose_place_is_wrong_by_more_than_its_height(
+    pair: tuple[Array, Array], truth: Result, reference: Path, tmp_path: Path
+) -> None:
+    grid = replace(place(80 + 70, 300 - 95), width=440, height=70)
+    strip = write(tmp_path / "strip.tif", part(pair[0], 80, 300, 440, 70), grid)
+    found = register(strip, reference)
+    assert found.verdict.decision == "go"
+    assert any(WRONG in note for note in found.notes)
+    assert error(found, truth, (100, 120), (80, 300)) < 2.0
 
 
 def test_a_radius_is_kept_to_and_other_ground_found_nowhere(

@@ -12,6 +12,7 @@ import numpy as np
 from somareg.config import RegisterConfig, make_config
 from somareg.config.arguments import RegisterOptions
 from somareg.errors import guarded
+from somareg.geometry import AffineTransform
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.io.masks import check_mask_values, classes_of_array
 from somareg.io.paths import check_folder_name, split, whole_path
@@ -237,6 +238,8 @@ def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, te
                 match = match_tiled(images, ground, cfg, (model, device), seed, tiling, clock, tell)
             else:
                 match = match_whole(images, ground, cfg, (model, device), seed, clock, tell)
+            if any(ground.offset):  # expected was the claimed place, not the one where it was found
+                match = replace(match, expected=AffineTransform.identity())
             if road.note:
                 match = replace(match, notes=(*match.notes, road.note))
             if findings is None or match.support.probability > findings.support.probability:

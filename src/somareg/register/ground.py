@@ -34,6 +34,7 @@ class Ground:
         notes: how the ground was determined, for the result.
         is_looked_for: whether one image was searched in the other, instead of trusting the georeferences.
         doubts: sentences that forbid "go".
+        offset: (x, y) reference pixels from the place that `georef` assumes to the one that the georeferences claim.
     """
 
     reference: Block
@@ -44,6 +45,7 @@ class Ground:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     is_looked_for: bool = False
+    offset: tuple[float, float] = (0.0, 0.0)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -51,9 +53,12 @@ class Ground:
         return self.reference.height, self.reference.width
 
     @property
-    def there(self) -> tuple[int, int]:
-        """Corner (x, y) of the part that corrections map to: of the reference if georeferenced, else of the other."""
-        return self.reference[:2] if self.is_placed else self.moving[:2]
+    def there(self) -> tuple[float, float]:
+        """Corner (x, y) of the part that corrections map to: of the reference at the claimed place if georeferenced,
+        else of the other.
+        """
+        corner = self.reference if self.is_placed else self.moving
+        return corner.x + self.offset[0], corner.y + self.offset[1]
 
     @property
     def knows(self) -> bool:

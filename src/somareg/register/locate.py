@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from somareg.config import RegisterConfig
-from somareg.geometry import AffineTransform
+from somareg.geometry import AffineTransform, compose
 from somareg.io.source import Block
 from somareg.matching.place import MIN_SEEN
 from somareg.register.choose import search_radius
@@ -98,11 +98,12 @@ def _further_away(images: Images, cfg: RegisterConfig, claimed: Ground) -> Itera
     apart = float(np.hypot(*found.start.matrix[:, 2]))
     if apart <= claimed.radius_px:
         return
-    more = apart + found.uncertain_px
-    ground = common_ground(images.reference.grid, images.moving.grid, images.georef, _radius(cfg, images), more)
-    note = f"the georeferences seem to be {apart:.0f} px apart; searched that far"
-    notes = (*ground.notes, note)
-    yield replace(ground, notes=notes, doubts=_rivals(found, "moving image"), is_looked_for=True)
+    here, there = images.reference.grid, images.moving.grid
+    ground = common_ground(here, there, compose(images.georef, found.start), _radius(cfg, images))
+    notes = (*ground.notes, f"the georeferences seem to be {apart:.0f} px apart; matched there")
+    x, y = found.start.matrix[:, 2]
+    doubts = _rivals(found, "moving image")
+    yield replace(ground, notes=notes, doubts=doubts, is_looked_for=True, offset=(float(x), float(y)))
 
 
 def _rivals(found: Located, role: str) -> tuple[str, ...]:

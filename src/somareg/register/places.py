@@ -105,7 +105,7 @@ def look_around(images: Images, cfg: RegisterConfig) -> Located | None:
     low, high = np.floor(back.min(axis=0)), np.ceil(back.max(axis=0)) + 1
     print_size = np.minimum(high - low, 10.0 * np.array(here.grid.shape[::-1]))
     bounds = np.zeros(2), np.array(here.grid.shape[::-1], float)
-    reach = np.array([beyond(int(side)) for side in np.minimum(print_size, bounds[1])])
+    reach = float(beyond(int(np.minimum(print_size, bounds[1]).max())))
     near = np.maximum(low - reach, bounds[0]), np.minimum(high + reach, bounds[1])
     far = np.maximum(low, near[0] - reach), np.minimum(high, near[1] + reach)
     near_block, far_block = (_block(*each) for each in (near, far))
