@@ -21,6 +21,7 @@ from rasterio.vrt import WarpedVRT
 
 import somareg
 from somareg.cli.sample import sample_pair
+from somareg.errors import NoOverlapError
 from somareg.types import Grid, Result
 from tests.t65_register.conftest import UTM, write
 
@@ -190,6 +191,36 @@ def test_a_strip_whose_place_is_wrong_by_more_than_its_height(
     assert error(found, truth, (100, 120), (80, 300)) < 2.0
 
 
+def test_what_was_before_is_told_of_the_claimed_place(
+    pair: tuple[Array, Array], reference: Path, tmp_path: Path
+) -> None:
+    moving = write(tmp_path / "moving.tif", part(pair[0], 110, 110, SIDE, SIDE), place(260, 150))
+    found = register(moving, reference)
+    claimed = register(moving, reference, search="local").quality.similarity_before
+    assert found.quality.similarity_before == pytest.approx(claimed, abs=1e-6)
+    assert found.quality.similarity_after > claimed + 0.05
+
+
+def test_hardly_any_pixel_where_it_claims_to_lie(pair: tuple[Array, Array], truth: Result, tmp_path: Path) -> None:
+    """The claimed place alone is refused. An image that is found elsewhere is matched there, others are refused."""
+    optical, radar = part(pair[1], 100, 120, SIDE, SIDE), part(pair[0], 110, 110, SIDE, SIDE)
+    optical[:, :, 200:] = 0
+    mirrored = np.ascontiguousarray(radar[:, :, ::-1])
+    for image in (radar, mirrored):
+        image[:, :, 230:] = 0
+        image[:, :, :30] = 0
+    grid = place(110 + 175, 110)
+    fixed = write(tmp_path / "fixed.tif", optical, place(100, 120), nodata=0)
+    right = write(tmp_path / "right.tif", radar, grid, nodata=0)
+    wrong = write(tmp_path / "wrong.tif", mirrored, grid, nodata=0)
+    for image, options in ((right, {"search": "local"}), (wrong, {})):
+        with pytest.raises(NoOverlapError, match="valid pixels"):
+            register(image, fixed, **options)
+    found = register(right, fixed)
+    assert found.verdict.decision == "go"
+    assert error(found, truth, (100, 120), (110, 110)) < 2.0
+
+
 def test_a_radius_is_kept_to_and_other_ground_found_nowhere(
     pair: tuple[Array, Array], reference: Path, tmp_path: Path
 ) -> None:
@@ -198,3 +229,5 @@ def test_a_radius_is_kept_to_and_other_ground_found_nowhere(
     for found in (register(moving, reference, search_radius_px=30.0), register(mirrored, reference)):
         assert found.verdict.decision != "go"
         assert not any(WRONG in note for note in found.notes)
+    arrays = part(pair[0], 150, 165, 360, 300), part(pair[1], 20, 150, 360, 300)
+    assert not any(LOCATED in note for note in register(*arrays, search_radius_px=30.0).notes)

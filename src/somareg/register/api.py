@@ -12,23 +12,19 @@ import numpy as np
 from somareg.config import RegisterConfig, make_config
 from somareg.config.arguments import RegisterOptions
 from somareg.errors import guarded
-from somareg.geometry import AffineTransform
 from somareg.io.inputs import Image, Located, file_of, locate, told_modalities
 from somareg.io.masks import check_mask_values, classes_of_array
 from somareg.io.paths import check_folder_name, split, whole_path
 from somareg.quality import judge_as_it_stands
 from somareg.register.apply import warp
+from somareg.register.candidates import match_candidates
 from somareg.register.choose import check_demands, choose_device, choose_model, load_model
 from somareg.register.images import open_images
-from somareg.register.locate import likely_grounds
 from somareg.register.plan import plan
 from somareg.register.result import build_result
-from somareg.register.roads import check_road, choose_road, not_tried
 from somareg.register.save import save, spare_inputs
-from somareg.register.slips import doubts_about
-from somareg.register.tiled import Tiling, match_tiled
+from somareg.register.tiled import Tiling
 from somareg.register.tiles.layout import SceneCfg
-from somareg.register.whole import match_whole
 from somareg.register.workspace import open_workspace
 from somareg.report.names import check_reports
 from somareg.report.stac import need_pystac
@@ -223,32 +219,7 @@ def _register(located: tuple[Located, Located], task: _Asked, tiling: Tiling, te
         seed = None
         if tie_points is not None:
             seed = take_points(tie_points, images.reference.grid, images.moving.grid, images.georef)
-        findings, left_out = None, ""
-        slips: tuple[str, ...] = ()
-        for ground in likely_grounds(images, cfg, seed):
-            road = choose_road(images, ground, cfg, model, tiling.sizes)
-            if findings is None:
-                check_road(images, ground, cfg, road)
-                slips = doubts_about(images, ground, cfg)
-                clock.lap("open")
-            elif left_out := not_tried(images, ground, cfg, road):
-                break
-            ground = replace(ground, doubts=(*slips, *ground.doubts))
-            if road.is_tiled:
-                match = match_tiled(images, ground, cfg, (model, device), seed, tiling, clock, tell)
-            else:
-                match = match_whole(images, ground, cfg, (model, device), seed, clock, tell)
-            if any(ground.offset):  # expected was the claimed place, not the one where it was found
-                match = replace(match, expected=AffineTransform.identity())
-            if road.note:
-                match = replace(match, notes=(*match.notes, road.note))
-            if findings is None or match.support.probability > findings.support.probability:
-                findings = match
-            if findings.is_sure:
-                break
-        assert findings is not None  # there is at least one ground
-        if left_out:
-            findings = replace(findings, notes=(*findings.notes, left_out))
+        findings = match_candidates(images, cfg, (model, device), seed, tiling, clock, tell)
         tell("judging", 0.98)
         settings = {**cfg.model_dump(mode="json"), **task.record, "device_used": str(device), **findings.ran.settings}
         if part := split(images.moving.facts.path or "")[1]:

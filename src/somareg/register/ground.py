@@ -194,6 +194,14 @@ def _grown(low: FloatArray, high: FloatArray, by: float, frame: Block) -> Block:
     return Block(left, top, right - left, bottom - top)
 
 
+def footprint(georef: Transform, moving: Grid, *, inside: bool = False) -> FloatArray:
+    """Points (N, 2) along the moving image's outline, or with `inside` all over it, reference pixels; those that the
+    georeferences map.
+    """
+    points = georef.inverse(outline_of(Block(0, 0, moving.width, moving.height), inside=inside))
+    return points[np.isfinite(points).all(axis=1)]
+
+
 def part_under(to_moving: Transform, here: Block, reach_px: float, moving: Grid) -> Block:
     """The part of the moving image that may show a part of the reference."""
     whole = Block(0, 0, moving.width, moving.height)

@@ -25,7 +25,7 @@ from somareg.matching.place import CHANNELS, beyond, find_place
 from somareg.matching.warping import warp_to_reference
 from somareg.preprocess.normalise import normalise
 from somareg.register.choose import LIBRARY_BYTES, engine_settings
-from somareg.register.ground import outline_of, part_under
+from somareg.register.ground import footprint, part_under
 from somareg.register.images import Images
 from somareg.register.tiles.overview import read_overview
 from somareg.types import FloatArray, Grid
@@ -44,13 +44,13 @@ class Located:
     """Where the smaller image fits best.
 
     Attributes:
-        start: reference pixels -> moving pixels; with georeferences, the shift of the moving image's claimed place,
-            reference pixels -> reference pixels.
+        affine: of the correction: reference pixels -> moving pixels, or with georeferences -> reference pixels at the
+            moving image's claimed place.
         height, rival: see `Place`.
         uncertain_px: reference pixels.
     """
 
-    start: AffineTransform
+    affine: AffineTransform
     height: float
     rival: float
     uncertain_px: float
@@ -98,14 +98,12 @@ def look_around(images: Images, cfg: RegisterConfig) -> Located | None:
     It is looked for as far as most of the smaller image's footprint stays in the larger one's.
     """
     here, there = images.reference, images.moving
-    back = images.georef.inverse(outline_of(Block(0, 0, *there.grid.shape[::-1]), inside=True))
-    back = back[np.isfinite(back).all(axis=1)]
+    back = footprint(images.georef, there.grid, inside=True)
     if not len(back):
         return None
     low, high = np.floor(back.min(axis=0)), np.ceil(back.max(axis=0)) + 1
-    print_size = np.minimum(high - low, 10.0 * np.array(here.grid.shape[::-1]))
     bounds = np.zeros(2), np.array(here.grid.shape[::-1], float)
-    reach = float(beyond(int(np.minimum(print_size, bounds[1]).max())))
+    reach = float(beyond(int(np.minimum(high - low, bounds[1]).max())))
     near = np.maximum(low - reach, bounds[0]), np.minimum(high + reach, bounds[1])
     far = np.maximum(low, near[0] - reach), np.minimum(high, near[1] + reach)
     near_block, far_block = (_block(*each) for each in (near, far))
@@ -127,8 +125,12 @@ def look_around(images: Images, cfg: RegisterConfig) -> Located | None:
     corners = np.array([near_block[:2], far_block[:2]], float)
     # The content of the moving image at its claimed place p lies at p + offset.
     offset = corners[0] - corners[1] + shift if swapped else corners[0] - corners[1] - shift
-    start = AffineTransform.from_parameters(shift=tuple(-offset))
-    return Located(start, place.height, place.rival, float(CHANNELS.stride * factor))
+    return Located(
+        AffineTransform.from_parameters(shift=tuple(-offset)),
+        place.height,
+        place.rival,
+        float(CHANNELS.stride * factor),
+    )
 
 
 def _block(low: FloatArray, high: FloatArray) -> Block:
